@@ -1,0 +1,41 @@
+//! The errors of this crate: what was found, what was expected, and where.
+
+/// Any failure of this crate.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// A configuration that no model can have.
+    #[error("{field} is {found}: {expected}")]
+    Config {
+        /// The field's name as users write it.
+        field: &'static str,
+        /// The value found.
+        found: String,
+        /// What would be right.
+        expected: String,
+    },
+    /// Bytes that are no picture that this crate reads.
+    #[error("picture: {0}")]
+    Picture(String),
+    /// A picture larger than the limits allow.
+    #[error("picture is {width} x {height}, the limit is {limit} pixels")]
+    PictureTooLarge {
+        /// Width in pixels.
+        width: u64,
+        /// Height in pixels.
+        height: u64,
+        /// The limit on width x height.
+        limit: u64,
+    },
+    /// Model metadata that does not say what the contract asks for.
+    #[error("model metadata `{key}`: {problem}")]
+    Metadata {
+        /// The metadata key.
+        key: &'static str,
+        /// What is wrong with it.
+        problem: String,
+    },
+}
+
+/// The result type of this crate.
+pub type Result<T, E = Error> = std::result::Result<T, E>;

@@ -1,0 +1,62 @@
+//! The named model sizes, for any picture size that the patch divides.
+
+use serde::{Deserialize, Serialize};
+
+use crate::vit::{DecoderConfig, MaeConfig, VitConfig};
+
+/// A named model size.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Preset {
+    /// Width 128, depth 6, 4 heads: 1.2 M parameters.
+    #[default]
+    Nano,
+    /// Width 160, depth 8, 5 heads: 2.5 M parameters.
+    Micro,
+    /// Width 192, depth 12, 3 heads, the usual ViT-Tiny: 5.4 M parameters.
+    Tiny,
+}
+
+impl Preset {
+    /// Every preset, smallest first.
+    pub const ALL: [Preset; 3] = [Preset::Nano, Preset::Micro, Preset::Tiny];
+
+    /// The name that users type.
+    pub fn name(self) -> &'static str {
+        match self {
+            Preset::Nano => "nano",
+            Preset::Micro => "micro",
+            Preset::Tiny => "tiny",
+        }
+    }
+
+    /// The encoder for pictures of this size.
+    pub fn encoder(self, img_size: usize, patch_size: usize, channels: usize) -> VitConfig {
+        let (dim, depth, heads) = match self {
+            Preset::Nano => (128, 6, 4),
+            Preset::Micro => (160, 8, 5),
+            Preset::Tiny => (192, 12, 3),
+        };
+        VitConfig { img_size, patch_size, channels, dim, depth, heads }
+    }
+
+    /// The masked autoencoder around [`Preset::encoder`], with the light decoder.
+    pub fn mae(self, img_size: usize, patch_size: usize, channels: usize) -> MaeConfig {
+        let decoder = DecoderConfig { dim: 64, depth: 1, heads: 2 };
+        MaeConfig { encoder: self.encoder(img_size, patch_size, channels), decoder }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_preset_is_a_model() {
+        for preset in Preset::ALL {
+            for (size, patch) in [(32, 4), (28, 4), (96, 8), (224, 16)] {
+                preset.mae(size, patch, 3).check().unwrap();
+            }
+        }
+    }
+}

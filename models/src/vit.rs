@@ -1,0 +1,217 @@
+//! Vision transformer (arXiv 2010.11929) and masked autoencoder (arXiv 2111.06377) configurations.
+//!
+//! A configuration that [`VitConfig::check`] or [`MaeConfig::check`] accepted can be built, trained and
+//! exported; its derived counts cannot overflow.
+
+use serde::{Deserialize, Serialize};
+
+use crate::error::{Error, Result};
+
+/// Layer norm's epsilon, everywhere (arXiv 2111.06377's code).
+pub const LAYER_NORM_EPS: f32 = 1e-6;
+/// Width of the MLP over the width of the model.
+pub const MLP_RATIO: usize = 4;
+
+/// How the classifier makes one vector out of all tokens.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Pool {
+    /// The class token after the last norm (timm's `global_pool='token'`).
+    Token,
+    /// The mean over patch tokens, then a norm named `fc_norm` (timm's `global_pool='avg'`).
+    #[default]
+    Mean,
+}
+
+/// An encoder: pictures of `img_size` x `img_size` in patches, a class token, `depth` blocks of width `dim`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub struct VitConfig {
+    /// Side of the square picture in pixels.
+    pub img_size: usize,
+    /// Side of a square patch in pixels; divides `img_size`.
+    pub patch_size: usize,
+    /// 1 (grey) or 3 (RGB).
+    pub channels: usize,
+    /// Width of a token.
+    pub dim: usize,
+    /// Number of transformer blocks.
+    pub depth: usize,
+    /// Attention heads a block; divides `dim`.
+    pub heads: usize,
+}
+
+/// The light decoder of a masked autoencoder.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub struct DecoderConfig {
+    /// Width of a decoder token.
+    pub dim: usize,
+    /// Number of decoder blocks.
+    pub depth: usize,
+    /// Attention heads a block; divides `dim`.
+    pub heads: usize,
+}
+
+/// A masked autoencoder: an encoder on the visible patches, a decoder on all.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub struct MaeConfig {
+    /// The encoder that is kept after pretraining.
+    pub encoder: VitConfig,
+    /// The decoder that is thrown away.
+    pub decoder: DecoderConfig,
+}
+
+/// A field between two bounds, else an error that names all three.
+fn within(field: &'static str, value: usize, low: usize, high: usize) -> Result<()> {
+    if (low..=high).contains(&value) {
+        return Ok(());
+    }
+    Err(Error::Config { field, found: value.to_string(), expected: format!("expected {low} to {high}") })
+}
+
+/// The checks that encoder and decoder share.
+fn check_blocks(names: [&'static str; 3], dim: usize, depth: usize, heads: usize) -> Result<()> {
+    within(names[0], dim, 4, 4096)?;
+    within(names[1], depth, 1, 64)?;
+    within(names[2], heads, 1, 64)?;
+    if !dim.is_multiple_of(4) {
+        let expected = "expected a multiple of 4 (sine-cosine positions)".into();
+        return Err(Error::Config { field: names[0], found: dim.to_string(), expected });
+    }
+    if !dim.is_multiple_of(heads) {
+        let expected = format!("expected a divisor of the width {dim}");
+        return Err(Error::Config { field: names[2], found: heads.to_string(), expected });
+    }
+    Ok(())
+}
+
+impl VitConfig {
+    /// Refuses what no model can have: zero or huge sizes, a patch or head count that divides nothing.
+    pub fn check(&self) -> Result<()> {
+        within("img-size", self.img_size, 1, 1024)?;
+        within("patch-size", self.patch_size, 1, self.img_size)?;
+        if !self.img_size.is_multiple_of(self.patch_size) {
+            let expected = format!("expected a divisor of the picture size {}", self.img_size);
+            return Err(Error::Config { field: "patch-size", found: self.patch_size.to_string(), expected });
+        }
+        if self.channels != 1 && self.channels != 3 {
+            let expected = "expected 1 (grey) or 3 (RGB)".into();
+            return Err(Error::Config { field: "channels", found: self.channels.to_string(), expected });
+        }
+        if self.patches() > 4096 {
+            let expected = format!("{} patches a picture, at most 4096 are supported", self.patches());
+            return Err(Error::Config { field: "patch-size", found: self.patch_size.to_string(), expected });
+        }
+        check_blocks(["dim", "depth", "heads"], self.dim, self.depth, self.heads)
+    }
+
+    /// Patches along one side.
+    pub fn grid(&self) -> usize {
+        self.img_size / self.patch_size
+    }
+
+    /// Patches a picture.
+    pub fn patches(&self) -> usize {
+        self.grid() * self.grid()
+    }
+
+    /// Tokens a picture: the patches and the class token.
+    pub fn tokens(&self) -> usize {
+        self.patches() + 1
+    }
+
+    /// Values a patch: `patch_size² · channels`.
+    pub fn patch_len(&self) -> usize {
+        self.patch_size * self.patch_size * self.channels
+    }
+
+    /// Width of one head.
+    pub fn head_dim(&self) -> usize {
+        self.dim / self.heads
+    }
+
+    /// Multiply-adds of the encoder on one picture of which `patches` patches are seen.
+    pub fn multiply_adds(&self, patches: usize) -> u64 {
+        let embed = patches * self.patch_len() * self.dim;
+        embed as u64 + block_multiply_adds(patches + 1, self.dim) * self.depth as u64
+    }
+}
+
+/// Multiply-adds of one block on `tokens` tokens of width `dim`: four projections, two MLP layers, attention.
+fn block_multiply_adds(tokens: usize, dim: usize) -> u64 {
+    let (tokens, dim) = (tokens as u64, dim as u64);
+    tokens * dim * dim * (4 + 2 * MLP_RATIO as u64) + 2 * tokens * tokens * dim
+}
+
+impl MaeConfig {
+    /// Refuses what no model can have; see [`VitConfig::check`].
+    pub fn check(&self) -> Result<()> {
+        self.encoder.check()?;
+        let DecoderConfig { dim, depth, heads } = self.decoder;
+        check_blocks(["dec-dim", "dec-depth", "dec-heads"], dim, depth, heads)
+    }
+
+    /// Visible patches a picture at a mask ratio: `floor(patches · (1 - ratio))`, at least one and not all.
+    pub fn visible(&self, mask_ratio: f64) -> usize {
+        let patches = self.encoder.patches();
+        let keep = (patches as f64 * (1.0 - mask_ratio)) as usize;
+        keep.clamp(1, patches.saturating_sub(1).max(1))
+    }
+
+    /// Multiply-adds of one forward pass on one picture of which `visible` patches are seen.
+    pub fn multiply_adds(&self, visible: usize) -> u64 {
+        let (enc, dec) = (&self.encoder, &self.decoder);
+        let hidden = enc.patches() - visible;
+        enc.multiply_adds(visible)
+            + ((visible + 1) * enc.dim * dec.dim) as u64
+            + block_multiply_adds(enc.tokens(), dec.dim) * dec.depth as u64
+            + (hidden * dec.dim * enc.patch_len()) as u64
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn tiny() -> VitConfig {
+        VitConfig { img_size: 32, patch_size: 4, channels: 3, dim: 192, depth: 12, heads: 3 }
+    }
+
+    #[test]
+    fn derived_counts_are_those_of_the_paper() {
+        let config = tiny();
+        config.check().unwrap();
+        assert_eq!((config.grid(), config.patches(), config.tokens(), config.patch_len()), (8, 64, 65, 48));
+        let millions = config.multiply_adds(64) as f64 / 1e6;
+        assert!((360.0..370.0).contains(&millions), "{millions}");
+    }
+
+    #[test]
+    fn impossible_sizes_are_named() {
+        let bad = |change: fn(&mut VitConfig), field: &str| {
+            let mut config = tiny();
+            change(&mut config);
+            let message = config.check().unwrap_err().to_string();
+            assert!(message.starts_with(field), "{message}");
+        };
+        bad(|c| c.img_size = 0, "img-size");
+        bad(|c| c.patch_size = 5, "patch-size");
+        bad(|c| c.patch_size = 0, "patch-size");
+        bad(|c| c.channels = 2, "channels");
+        bad(|c| c.heads = 5, "heads");
+        bad(|c| c.dim = 190, "dim");
+        bad(|c| c.depth = 1000, "depth");
+        bad(|c| (c.img_size, c.patch_size) = (1024, 1), "patch-size");
+    }
+
+    #[test]
+    fn a_mask_leaves_something_to_see_and_something_to_guess() {
+        let mae = MaeConfig { encoder: tiny(), decoder: DecoderConfig { dim: 64, depth: 1, heads: 2 } };
+        mae.check().unwrap();
+        assert_eq!(mae.visible(0.75), 16);
+        assert_eq!(mae.visible(0.0), 63);
+        assert_eq!(mae.visible(1.0), 1);
+    }
+}

@@ -1,0 +1,2 @@
+//! `smalti-run`.
+fn main() {}

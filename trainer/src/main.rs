@@ -1,0 +1,2 @@
+//! `smalti`.
+fn main() {}
