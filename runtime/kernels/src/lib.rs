@@ -1,1 +1,27 @@
-//! SIMD kernels.
+//! The SIMD kernels of Smalti, for the trainer and the runtime.
+//!
+//! Each operation has a plain version in [`plain`], generic over f32 and f64, which is the reference, and a
+//! fast f32 version whose body is written once in safe Rust and compiled for every instruction set by thin
+//! wrappers ([`isa`]). [`Real`] joins both: code that is generic over [`Real`] runs the fast kernels in f32 and
+//! the reference in f64.
+//!
+//! Conventions: matrices are row-major slices; a slice shorter than its shape asks for makes the operation stop
+//! at the shorter one or panic in a debug build; callers own the shapes. Activation gradients overwrite,
+//! parameter gradients and gradients on the residual stream accumulate.
+
+pub mod adamw;
+pub mod elementwise;
+pub mod gelu;
+pub mod isa;
+pub mod layer_norm;
+pub mod math;
+pub mod matmul;
+pub mod plain;
+pub mod real;
+pub mod softmax;
+
+pub use isa::Isa;
+pub use real::Real;
+
+#[cfg(test)]
+mod test_support;

@@ -1,0 +1,136 @@
+//! Which instruction sets this machine has, and the one place where a kernel body meets one.
+//!
+//! An [`Isa`] can only be had for what the machine supports: holding the value is the proof that its
+//! instructions may be used.
+
+use std::sync::OnceLock;
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Kind {
+    Scalar,
+    #[cfg(target_arch = "aarch64")]
+    Neon,
+    #[cfg(target_arch = "x86_64")]
+    Avx2,
+    #[cfg(target_arch = "x86_64")]
+    Avx512,
+}
+
+/// An instruction set that this machine has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Isa(Kind);
+
+impl Isa {
+    /// What every machine of this architecture has.
+    pub const SCALAR: Isa = Isa(Kind::Scalar);
+
+    /// Every instruction set of this machine that kernels exist for, slowest first.
+    pub fn available() -> Vec<Isa> {
+        let mut found = vec![Isa::SCALAR];
+        #[cfg(target_arch = "aarch64")]
+        found.push(Isa(Kind::Neon));
+        #[cfg(target_arch = "x86_64")]
+        {
+            if is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma") {
+                found.push(Isa(Kind::Avx2));
+                if is_x86_feature_detected!("avx512f")
+                    && is_x86_feature_detected!("avx512bw")
+                    && is_x86_feature_detected!("avx512dq")
+                    && is_x86_feature_detected!("avx512vl")
+                {
+                    found.push(Isa(Kind::Avx512));
+                }
+            }
+        }
+        found
+    }
+
+    /// The fastest one, or the fastest up to the one that `SMALTI_FORCE_ISA` names. Looked up once.
+    pub fn best() -> Isa {
+        static BEST: OnceLock<Isa> = OnceLock::new();
+        *BEST.get_or_init(|| {
+            let available = Isa::available();
+            let forced = std::env::var("SMALTI_FORCE_ISA").ok();
+            let named = forced.and_then(|name| Isa::named(&name));
+            named.or(available.last().copied()).unwrap_or(Isa::SCALAR)
+        })
+    }
+
+    /// The f32 instruction set of this name, if the machine has it. Names that differ only in their integer
+    /// instructions (`vnni`, `amx`; `dotprod`, `i8mm`) share the f32 kernels of their base.
+    pub fn named(name: &str) -> Option<Isa> {
+        let base = match name {
+            "vnni" | "amx" => "avx512",
+            "dotprod" | "i8mm" => "neon",
+            other => other,
+        };
+        Isa::available().into_iter().find(|isa| isa.name() == base)
+    }
+
+    /// The name in `SMALTI_FORCE_ISA` and in reports.
+    pub fn name(self) -> &'static str {
+        match self.0 {
+            Kind::Scalar => "scalar",
+            #[cfg(target_arch = "aarch64")]
+            Kind::Neon => "neon",
+            #[cfg(target_arch = "x86_64")]
+            Kind::Avx2 => "avx2",
+            #[cfg(target_arch = "x86_64")]
+            Kind::Avx512 => "avx512",
+        }
+    }
+
+    pub(crate) fn kind(self) -> Kind {
+        self.0
+    }
+}
+
+/// Defines `pub fn name(isa: Isa, args)` that runs `body::<FMA, WIDE>(args)` compiled for the instruction set.
+///
+/// `FMA` says that a fused multiply-add is one instruction, `WIDE` that there are 32 vector registers of 16 f32.
+/// The body must be `#[inline(always)]` and safe.
+macro_rules! dispatch {
+    ($(#[$doc:meta])* pub fn $name:ident($($arg:ident: $type:ty),* $(,)?) $(-> $ret:ty)? = $body:ident) => {
+        $(#[$doc])*
+        pub fn $name(isa: $crate::isa::Isa, $($arg: $type),*) $(-> $ret)? {
+            use $crate::isa::Kind;
+            #[cfg(target_arch = "x86_64")]
+            #[target_feature(enable = "avx2,fma")]
+            fn avx2($($arg: $type),*) $(-> $ret)? {
+                $body::<true, false>($($arg),*)
+            }
+            #[cfg(target_arch = "x86_64")]
+            #[target_feature(enable = "avx2,fma,avx512f,avx512bw,avx512dq,avx512vl")]
+            fn avx512($($arg: $type),*) $(-> $ret)? {
+                $body::<true, true>($($arg),*)
+            }
+            match isa.kind() {
+                Kind::Scalar => $body::<false, false>($($arg),*),
+                // Every aarch64 has NEON with fused multiply-add.
+                #[cfg(target_arch = "aarch64")]
+                Kind::Neon => $body::<true, false>($($arg),*),
+                // SAFETY: an `Isa` of this kind is only made where the features were detected.
+                #[cfg(target_arch = "x86_64")]
+                Kind::Avx2 => unsafe { avx2($($arg),*) },
+                // SAFETY: as above.
+                #[cfg(target_arch = "x86_64")]
+                Kind::Avx512 => unsafe { avx512($($arg),*) },
+            }
+        }
+    };
+}
+pub(crate) use dispatch;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_lead_back_to_what_is_available() {
+        for isa in Isa::available() {
+            assert_eq!(Isa::named(isa.name()), Some(isa));
+        }
+        assert_eq!(Isa::named("abacus"), None);
+        assert!(Isa::available().contains(&Isa::best()));
+    }
+}

@@ -1,0 +1,128 @@
+//! Layer norm (arXiv 1607.06450) over rows: `y = (x - mean) / sqrt(var + ε) · scale + shift`, biased variance.
+
+use crate::isa::dispatch;
+use crate::math::madd;
+use crate::softmax::sum;
+
+/// Mean and reciprocal deviation of a row.
+#[inline(always)]
+fn moments(row: &[f32], eps: f32) -> [f32; 2] {
+    let n = row.len() as f32;
+    let mean = sum(row, |x| x) / n;
+    let var = sum(row, |x| (x - mean) * (x - mean)) / n;
+    [mean, 1.0 / (var + eps).sqrt()]
+}
+
+#[inline(always)]
+fn forward_body<const FMA: bool, const WIDE: bool>(
+    x: &[f32],
+    scale: &[f32],
+    shift: &[f32],
+    eps: f32,
+    y: &mut [f32],
+    stats: &mut [[f32; 2]],
+) {
+    let n = scale.len();
+    for ((x, y), stats) in x.chunks_exact(n).zip(y.chunks_exact_mut(n)).zip(stats) {
+        let [mean, rstd] = moments(x, eps);
+        for i in 0..n.min(shift.len()) {
+            y[i] = madd::<FMA>((x[i] - mean) * rstd, scale[i], shift[i]);
+        }
+        *stats = [mean, rstd];
+    }
+}
+
+dispatch! {
+    /// `y = layer_norm(x)` for each row of `scale.len()` values; `stats` gets each row's mean and 1/deviation.
+    pub fn forward(
+        x: &[f32], scale: &[f32], shift: &[f32], eps: f32, y: &mut [f32], stats: &mut [[f32; 2]],
+    ) = forward_body
+}
+
+#[inline(always)]
+fn backward_body<const FMA: bool, const WIDE: bool>(
+    x: &[f32],
+    scale: &[f32],
+    stats: &[[f32; 2]],
+    dy: &[f32],
+    dx: &mut [f32],
+    dscale: &mut [f32],
+    dshift: &mut [f32],
+) {
+    const LANES: usize = 16;
+    let n = scale.len();
+    let (dscale, dshift) = (&mut dscale[..n], &mut dshift[..n]);
+    let rows = x.chunks_exact(n).zip(dy.chunks_exact(n)).zip(dx.chunks_exact_mut(n)).zip(stats);
+    for (((x, dy), dx), &[mean, rstd]) in rows {
+        let (mut sum_g, mut sum_gx) = ([0f32; LANES], [0f32; LANES]);
+        let body = n - n % LANES;
+        for i in (0..body).step_by(LANES) {
+            for l in 0..LANES {
+                let norm = (x[i + l] - mean) * rstd;
+                let g = dy[i + l] * scale[i + l];
+                sum_g[l] += g;
+                sum_gx[l] = madd::<FMA>(g, norm, sum_gx[l]);
+            }
+        }
+        let (mut mean_g, mut mean_gx) = (sum_g.iter().sum::<f32>(), sum_gx.iter().sum::<f32>());
+        for i in body..n {
+            let g = dy[i] * scale[i];
+            mean_g += g;
+            mean_gx += g * (x[i] - mean) * rstd;
+        }
+        (mean_g, mean_gx) = (mean_g / n as f32, mean_gx / n as f32);
+        for i in 0..n {
+            let norm = (x[i] - mean) * rstd;
+            dscale[i] = madd::<FMA>(dy[i], norm, dscale[i]);
+            dshift[i] += dy[i];
+            dx[i] = madd::<FMA>(rstd, dy[i] * scale[i] - mean_g - norm * mean_gx, dx[i]);
+        }
+    }
+}
+
+dispatch! {
+    /// Gradients of [`forward`]; `dx` (the residual stream), `dscale` and `dshift` accumulate.
+    pub fn backward(
+        x: &[f32], scale: &[f32], stats: &[[f32; 2]], dy: &[f32],
+        dx: &mut [f32], dscale: &mut [f32], dshift: &mut [f32],
+    ) = backward_body
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::plain;
+    use crate::test_support::{close, each_isa, values, widen};
+
+    #[test]
+    fn every_isa_agrees_with_the_reference() {
+        for (rows, n) in [(1, 1), (3, 12), (5, 16), (4, 100), (2, 192)] {
+            let (x, dy) = (values(rows * n, 1), values(rows * n, 2));
+            let (scale, shift, start) = (values(n, 3), values(n, 4), values(rows * n, 5));
+            let mut want = vec![0f64; rows * n];
+            let mut want_stats = vec![[0f64; 2]; rows];
+            plain::layer_norm(&widen(&x), &widen(&scale), &widen(&shift), 1e-6, &mut want, &mut want_stats);
+            let (mut want_dx, mut want_ds, mut want_db) = (widen(&start), vec![0f64; n], vec![0f64; n]);
+            plain::layer_norm_backward(
+                &widen(&x),
+                &widen(&scale),
+                &want_stats,
+                &widen(&dy),
+                &mut want_dx,
+                &mut want_ds,
+                &mut want_db,
+            );
+            each_isa(|isa| {
+                let (mut y, mut stats) = (vec![0.0; rows * n], vec![[0.0; 2]; rows]);
+                super::forward(isa, &x, &scale, &shift, 1e-6, &mut y, &mut stats);
+                close(&y, &want, 1e-5);
+                let (mut dx, mut ds, mut db) = (start.clone(), vec![0.0; n], vec![0.0; n]);
+                super::backward(isa, &x, &scale, &stats, &dy, &mut dx, &mut ds, &mut db);
+                if n > 1 {
+                    close(&dx, &want_dx, 1e-4);
+                }
+                close(&ds, &want_ds, 1e-4);
+                close(&db, &want_db, 1e-5);
+            });
+        }
+    }
+}
