@@ -1,5 +1,7 @@
 //! The errors of this crate: what was found, what was expected, and where.
 
+use std::path::PathBuf;
+
 /// Any failure of this crate.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -26,6 +28,30 @@ pub enum Error {
         height: u64,
         /// The limit on width x height.
         limit: u64,
+    },
+    /// A file that cannot be used; the problem is in its content.
+    #[error("{}: {cause}", path.display())]
+    File {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        cause: Box<Error>,
+    },
+    /// A file that cannot be read; the problem is with the file system.
+    #[error("{}: {source}", path.display())]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// What the operating system said.
+        source: std::io::Error,
+    },
+    /// A preprocessing record (`preprocessor_config.json`) that this crate cannot follow exactly.
+    #[error("preprocessor config `{key}`: {problem}")]
+    Preprocessor {
+        /// The key, with dots for nesting.
+        key: &'static str,
+        /// What is wrong with it.
+        problem: String,
     },
     /// Model metadata that does not say what the contract asks for.
     #[error("model metadata `{key}`: {problem}")]

@@ -1,0 +1,164 @@
+//! Pictures in memory: bytes of 8 bits, rows top to bottom, channels interleaved.
+//!
+//! With the feature `decode`, [`decode`] and [`open`] read JPEG, PNG, WebP and BMP within [`Limits`].
+
+use std::fmt;
+use std::path::Path;
+
+use crate::error::{Error, Result};
+
+#[cfg(feature = "decode")]
+mod complete;
+#[cfg(feature = "decode")]
+mod decode;
+
+#[cfg(feature = "decode")]
+pub use decode::{decode, open};
+
+/// A picture of 8-bit grey or RGB pixels.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Picture {
+    width: usize,
+    height: usize,
+    channels: usize,
+    data: Vec<u8>,
+}
+
+impl Picture {
+    /// A picture from its bytes: `height` rows of `width` pixels of 1 (grey) or 3 (RGB) channels.
+    pub fn new(width: usize, height: usize, channels: usize, data: Vec<u8>) -> Result<Picture> {
+        if width == 0 || height == 0 {
+            return Err(Error::Picture(format!("{width} x {height} pixels: expected at least one")));
+        }
+        if channels != 1 && channels != 3 {
+            return Err(Error::Picture(format!("{channels} channels: expected 1 (grey) or 3 (RGB)")));
+        }
+        let wanted = width.checked_mul(height).and_then(|pixels| pixels.checked_mul(channels));
+        if wanted != Some(data.len()) {
+            let found = data.len();
+            let shape = format!("{width} x {height} x {channels}");
+            return Err(Error::Picture(format!("{found} bytes for {shape}: expected their product")));
+        }
+        Ok(Picture { width, height, channels, data })
+    }
+
+    /// Width in pixels.
+    pub fn width(&self) -> usize {
+        self.width
+    }
+
+    /// Height in pixels.
+    pub fn height(&self) -> usize {
+        self.height
+    }
+
+    /// 1 (grey) or 3 (RGB).
+    pub fn channels(&self) -> usize {
+        self.channels
+    }
+
+    /// The bytes, height x width x channels.
+    pub fn data(&self) -> &[u8] {
+        &self.data
+    }
+
+    /// The bytes, height x width x channels.
+    pub fn into_data(self) -> Vec<u8> {
+        self.data
+    }
+
+    /// The picture in grey or RGB. Grey is Pillow's `convert("L")` (ITU-R 601-2 in 16-bit fixed point).
+    pub fn into_channels(self, channels: usize) -> Result<Picture> {
+        let data = match (self.channels, channels) {
+            (from, to) if from == to => return Ok(self),
+            (3, 1) => self.data.chunks_exact(3).map(luma).collect(),
+            (1, 3) => self.data.iter().flat_map(|&grey| [grey; 3]).collect(),
+            _ => return Err(Error::Picture(format!("{channels} channels: expected 1 (grey) or 3 (RGB)"))),
+        };
+        Picture::new(self.width, self.height, channels, data)
+    }
+}
+
+/// Pillow's grey of one RGB pixel.
+fn luma(rgb: &[u8]) -> u8 {
+    let weights = [19595, 38470, 7471];
+    let sum: u32 = rgb.iter().zip(weights).map(|(&value, weight)| u32::from(value) * weight).sum();
+    ((sum + 0x8000) >> 16) as u8
+}
+
+impl fmt::Debug for Picture {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Picture({} x {} x {})", self.width, self.height, self.channels)
+    }
+}
+
+/// What a picture file may ask for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// Most pixels, width x height.
+    pub max_pixels: u64,
+    /// Most bytes of the file.
+    pub max_bytes: u64,
+}
+
+impl Default for Limits {
+    fn default() -> Limits {
+        Limits { max_pixels: 64 << 20, max_bytes: 256 << 20 }
+    }
+}
+
+/// Whether a file's extension is one of the formats that are read: jpg, jpeg, png, webp, bmp in any case.
+pub fn is_picture_name(path: &Path) -> bool {
+    let known = ["jpg", "jpeg", "jpe", "jfif", "png", "webp", "bmp", "dib"];
+    let extension = path.extension().and_then(|extension| extension.to_str());
+    extension.is_some_and(|extension| known.iter().any(|name| name.eq_ignore_ascii_case(extension)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn impossible_shapes_are_refused() {
+        assert!(Picture::new(2, 2, 3, vec![0; 12]).is_ok());
+        for (width, height, channels, bytes) in
+            [(0, 2, 3, 0), (2, 0, 1, 0), (2, 2, 2, 8), (2, 2, 4, 16), (2, 2, 3, 11), (2, 2, 3, 13)]
+        {
+            assert!(Picture::new(width, height, channels, vec![0; bytes]).is_err());
+        }
+        assert!(Picture::new(usize::MAX, usize::MAX, 3, vec![0; 3]).is_err());
+    }
+
+    #[test]
+    fn grey_is_pillows() {
+        // Pillow: Image.new("RGB", (1, 1), rgb).convert("L").getpixel((0, 0)).
+        for (rgb, grey) in [
+            ([255, 0, 0], 76),
+            ([0, 255, 0], 150),
+            ([0, 0, 255], 29),
+            ([255, 255, 255], 255),
+            ([12, 200, 77], 130),
+        ] {
+            let picture = Picture::new(1, 1, 3, rgb.to_vec()).unwrap();
+            assert_eq!(picture.into_channels(1).unwrap().data(), [grey]);
+        }
+    }
+
+    #[test]
+    fn grey_becomes_rgb_by_repeating() {
+        let grey = Picture::new(2, 1, 1, vec![3, 200]).unwrap();
+        assert_eq!(grey.clone().into_channels(3).unwrap().data(), [3, 3, 3, 200, 200, 200]);
+        assert_eq!(grey.clone().into_channels(3).unwrap().into_channels(1).unwrap(), grey);
+        assert!(grey.into_channels(2).is_err());
+    }
+
+    #[test]
+    fn names_are_known_by_extension() {
+        for name in ["a.jpg", "b/c.JPEG", "d.Png", "e.webp", "f.bmp"] {
+            assert!(is_picture_name(Path::new(name)), "{name}");
+        }
+        for name in ["a.txt", "jpg", ".png", "a.png.part", "a"] {
+            assert!(!is_picture_name(Path::new(name)), "{name}");
+        }
+    }
+}

@@ -1,0 +1,135 @@
+//! From any picture to a model's input: channels, resize, crop, normalise.
+//!
+//! Written and read as Hugging Face's `preprocessor_config.json`. What that file can say and this crate cannot
+//! do exactly (another filter, another crop than the resize) is refused, never approximated.
+
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use crate::error::{Error, Result};
+use crate::picture::Picture;
+use crate::resize::{self, Interpolation};
+
+mod json;
+
+/// The largest input side, as in [`crate::vit::VitConfig::check`].
+pub const MAX_IMG_SIZE: usize = 1024;
+
+/// How a picture of any shape becomes a square.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Fit {
+    /// The short side becomes `img_size`, then the centre is cut out (torchvision's `Resize` and `CenterCrop`).
+    #[default]
+    Crop,
+    /// Both sides become `img_size`, whatever the shape was.
+    Squash,
+}
+
+/// What happens to a picture before the model sees it.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub struct Preprocess {
+    /// Side of the model's input in pixels.
+    pub img_size: usize,
+    /// 1 (grey) or 3 (RGB).
+    pub channels: usize,
+    /// How a picture becomes a square.
+    pub fit: Fit,
+    /// The filter of the resize.
+    pub interpolation: Interpolation,
+    /// Mean of each channel on the scale 0 to 1.
+    pub mean: Vec<f32>,
+    /// Standard deviation of each channel on the scale 0 to 1.
+    pub std: Vec<f32>,
+}
+
+impl Preprocess {
+    /// Refuses sizes and numbers that no model can have been trained with.
+    pub fn check(&self) -> Result<()> {
+        let refuse = |field, found: String, expected: &str| {
+            Err(Error::Config { field, found, expected: format!("expected {expected}") })
+        };
+        if !(1..=MAX_IMG_SIZE).contains(&self.img_size) {
+            return refuse("img-size", self.img_size.to_string(), "1 to 1024");
+        }
+        if self.channels != 1 && self.channels != 3 {
+            return refuse("channels", self.channels.to_string(), "1 (grey) or 3 (RGB)");
+        }
+        for (field, values) in [("mean", &self.mean), ("std", &self.std)] {
+            if values.len() != self.channels {
+                return refuse(field, format!("{} numbers", values.len()), "one a channel");
+            }
+        }
+        if !self.mean.iter().all(|mean| mean.abs() <= 1e6) {
+            return refuse("mean", format!("{:?}", self.mean), "finite numbers on the scale 0 to 1");
+        }
+        if !self.std.iter().all(|std| (1e-6..=1e6).contains(std)) {
+            return refuse("std", format!("{:?}", self.std), "positive numbers on the scale 0 to 1");
+        }
+        Ok(())
+    }
+
+    /// The model's input: `img_size` x `img_size` x `channels` bytes.
+    pub fn apply(&self, picture: &Picture) -> Result<Picture> {
+        self.check()?;
+        let converted;
+        let picture = if picture.channels() == self.channels {
+            picture
+        } else {
+            converted = picture.clone().into_channels(self.channels)?;
+            &converted
+        };
+        let side = self.img_size;
+        match self.fit {
+            Fit::Squash => resize::resize(picture, side, side, self.interpolation),
+            Fit::Crop => {
+                let size = short_side_to(side, picture.width(), picture.height());
+                let first = size.map(|length| crop_start(length - side));
+                resize::resize_window(picture, size, first, [side, side], self.interpolation)
+            }
+        }
+    }
+
+    /// `(x / 255 - mean) / std`, from interleaved bytes to planes.
+    pub fn normalise(&self, pixels: &[u8], out: &mut [f32]) -> Result<()> {
+        self.check()?;
+        let area = self.img_size * self.img_size;
+        let wanted = area * self.channels;
+        if pixels.len() != wanted || out.len() != wanted {
+            let (bytes, floats) = (pixels.len(), out.len());
+            let problem = format!("{bytes} bytes into {floats} floats: expected {wanted} of each");
+            return Err(Error::Picture(problem));
+        }
+        let moments = self.mean.iter().zip(&self.std);
+        for (channel, (plane, (&mean, &std))) in out.chunks_exact_mut(area).zip(moments).enumerate() {
+            let values = pixels.iter().skip(channel).step_by(self.channels);
+            for (out, &value) in plane.iter_mut().zip(values) {
+                *out = (f32::from(value) / 255.0 - mean) / std;
+            }
+        }
+        Ok(())
+    }
+
+    /// Hugging Face's `preprocessor_config.json`.
+    pub fn to_json(&self) -> Value {
+        json::write(self)
+    }
+
+    /// From Hugging Face's `preprocessor_config.json`; errors name the key.
+    pub fn from_json(config: &Value) -> Result<Preprocess> {
+        json::read(config)
+    }
+}
+
+/// Width and height when the short side becomes `side`: torchvision's `int(side * long / short)`.
+fn short_side_to(side: usize, width: usize, height: usize) -> [usize; 2] {
+    let long = |long: usize, short: usize| (side as u128 * long as u128 / short as u128) as usize;
+    if width <= height { [side, long(height, width)] } else { [long(width, height), side] }
+}
+
+/// Where a centre crop begins when so many pixels are left over: half, to even as Python rounds.
+fn crop_start(excess: usize) -> usize {
+    let half = excess / 2;
+    if excess % 2 == 1 && half % 2 == 1 { half + 1 } else { half }
+}
