@@ -9,6 +9,7 @@ shows how far PyTorch's own float32 is from it: a tolerance below that is too ti
 """
 import argparse
 import json
+import math
 from pathlib import Path
 
 import timm
@@ -63,17 +64,13 @@ def draw_weights(shapes, generator, grid, free_positions):
         elif name.endswith("token"):
             noise = 0.3 * noise
         elif len(shape) > 1:
-            noise = noise * shape[1:].numel() ** -0.5
+            noise = noise * math.prod(shape[1:]) ** -0.5
         elif "norm" in name and name.endswith("weight"):
             noise = 1.0 + 0.2 * noise
         else:
             noise = 0.1 * noise
         weights[name] = noise
     return weights
-
-
-def shapes_of(table):
-    return {name: torch.Size(shape) for name, shape in table.items()}
 
 
 def draw_order(generator, rows, patches, visible):
@@ -87,7 +84,7 @@ def decays(name, weight):
 
 
 def layer_of(name, depth):
-    """0 the embedding, i + 1 block i, depth + 1 the rest; the exponent of layer-wise decay counts down from the last."""
+    """0 the embedding, i + 1 block i, depth + 1 the rest; layer-wise decay's exponent counts down from the last."""
     if name in ("cls_token", "pos_embed") or name.startswith("patch_embed"):
         return 0
     return int(name.split(".")[1]) + 1 if name.startswith("blocks.") else depth + 1
@@ -229,11 +226,12 @@ def distance(found, wanted):
 
 
 def float32_distance(scalars, tensors, rounded_scalars, rounded_tensors):
-    """How far PyTorch's float32 is from the golden values: (loss, worst gradient, worst of the steps' losses)."""
+    """In words, how far PyTorch's float32 is from the golden values."""
     steps = max(abs(a - b) for a, b in zip(scalars["losses"], rounded_scalars["losses"]))
     grads = [name for name in tensors if name.startswith("grads")]
     worst = max((distance(rounded_tensors[name], tensors[name]), name) for name in grads)
-    return f"loss {abs(scalars['loss'] - rounded_scalars['loss']):.1e}  steps {steps:.1e}  gradient {worst[0]:.1e} ({worst[1]})"
+    loss = abs(scalars["loss"] - rounded_scalars["loss"])
+    return f"loss {loss:.1e}  steps {steps:.1e}  gradient {worst[0]:.1e} ({worst[1]})"
 
 
 def make(name, case, seed):
@@ -242,16 +240,17 @@ def make(name, case, seed):
     vit = case["encoder"]
     grid = vit["img-size"] // vit["patch-size"]
     if "decoder" in case:
-        weights = draw_weights(shapes_of(nets.mae_shapes(vit, case["decoder"])), generator, grid, False)
+        weights = draw_weights(nets.mae_shapes(vit, case["decoder"]), generator, grid, False)
         inputs, results = mae_inputs(case, generator), mae_results
     else:
-        weights = draw_weights(shapes_of(nets.classifier_shapes(vit, case["classes"], case["pool"])), generator, grid, True)
+        weights = draw_weights(nets.classifier_shapes(vit, case["classes"], case["pool"]), generator, grid, True)
         inputs, results = finetune_inputs(case, generator), finetune_results
         agrees_with_timm(case, weights, inputs["pixels"])
     scalars, tensors = results(case, weights, inputs, torch.float64)
-    print(f"{name:22s}", "float32's distance:", float32_distance(scalars, tensors, *results(case, weights, inputs, torch.float32)))
-    smallest = min((value.norm().item(), key) for key, value in tensors.items() if key.startswith("grads"))
-    print(f"{'':22s} losses {scalars['losses'][0]:.4f} to {scalars['losses'][-1]:.4f}; smallest gradient {smallest[0]:.1e} ({smallest[1]})")
+    far = float32_distance(scalars, tensors, *results(case, weights, inputs, torch.float32))
+    print(f"{name}: losses {scalars['losses'][0]:.4f} to {scalars['losses'][-1]:.4f}; float32's distance: {far}")
+    smallest, where = min((value.norm().item(), key) for key, value in tensors.items() if key.startswith("grads"))
+    assert smallest > 1e-3, f"{name}: {where} carries too little signal"
     stored = {f"weights.{key}": value for key, value in weights.items()} | inputs | tensors
     narrow = {torch.int64: torch.int32, torch.float64: torch.float32}
     stored = {key: value.to(narrow.get(value.dtype, value.dtype)).contiguous() for key, value in stored.items()}

@@ -29,12 +29,12 @@ POOLS = {"token": "token", "cls": "token", "mean": "avg", "avg": "avg"}
 
 
 def flatten(value, found):
-    """Every scalar (and list) of nested objects by its last name, dashes as underscores; the outermost wins."""
+    """Every scalar (and list) of nested objects by its last name, dashes as underscores; outer win, no decoder's."""
     for key, item in value.items():
         if not isinstance(item, dict):
             found.setdefault(key.replace("-", "_"), item)
-    for item in value.values():
-        if isinstance(item, dict):
+    for key, item in value.items():
+        if isinstance(item, dict) and key != "decoder":
             flatten(item, found)
     return found
 
