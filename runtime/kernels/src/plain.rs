@@ -27,9 +27,9 @@ pub fn softmax<R: Real>(x: &mut [R], cols: usize, stride: usize) {
         let (row, pad) = row.split_at_mut(cols);
         let top = row.iter().fold(R::of(f64::NEG_INFINITY), |m, &x| if x > m { x } else { m });
         row.iter_mut().for_each(|x| *x = (*x - top).exp());
-        let total = row.iter().fold(R::zero(), |sum, &x| sum + x);
+        let total = row.iter().fold(R::ZERO, |sum, &x| sum + x);
         row.iter_mut().for_each(|x| *x = *x / total);
-        pad.fill(R::zero());
+        pad.fill(R::ZERO);
     }
 }
 
@@ -37,11 +37,11 @@ pub fn softmax<R: Real>(x: &mut [R], cols: usize, stride: usize) {
 pub fn softmax_backward<R: Real>(p: &[R], dp: &mut [R], cols: usize, stride: usize) {
     for (p, dp) in p.chunks_exact(stride).zip(dp.chunks_exact_mut(stride)) {
         let (p, (dp, pad)) = (&p[..cols], dp.split_at_mut(cols));
-        let mean = p.iter().zip(&*dp).fold(R::zero(), |sum, (&p, &dp)| sum + p * dp);
+        let mean = p.iter().zip(&*dp).fold(R::ZERO, |sum, (&p, &dp)| sum + p * dp);
         for (dp, &p) in dp.iter_mut().zip(p) {
             *dp = p * (*dp - mean);
         }
-        pad.fill(R::zero());
+        pad.fill(R::ZERO);
     }
 }
 
@@ -50,9 +50,9 @@ pub fn layer_norm<R: Real>(x: &[R], scale: &[R], shift: &[R], eps: R, y: &mut [R
     let n = scale.len();
     let count = R::of(n as f64);
     for ((x, y), stats) in x.chunks_exact(n).zip(y.chunks_exact_mut(n)).zip(stats) {
-        let mean = x.iter().fold(R::zero(), |sum, &x| sum + x) / count;
-        let var = x.iter().fold(R::zero(), |sum, &x| sum + (x - mean) * (x - mean)) / count;
-        let rstd = R::one() / (var + eps).sqrt();
+        let mean = x.iter().fold(R::ZERO, |sum, &x| sum + x) / count;
+        let var = x.iter().fold(R::ZERO, |sum, &x| sum + (x - mean) * (x - mean)) / count;
+        let rstd = R::ONE / (var + eps).sqrt();
         for i in 0..n {
             y[i] = (x[i] - mean) * rstd * scale[i] + shift[i];
         }
@@ -75,8 +75,8 @@ pub fn layer_norm_backward<R: Real>(
     let rows = x.chunks_exact(n).zip(dy.chunks_exact(n)).zip(dx.chunks_exact_mut(n)).zip(stats);
     for (((x, dy), dx), &[mean, rstd]) in rows {
         let norm = |i: usize| (x[i] - mean) * rstd;
-        let mean_g = (0..n).fold(R::zero(), |sum, i| sum + dy[i] * scale[i]) / count;
-        let mean_gx = (0..n).fold(R::zero(), |sum, i| sum + dy[i] * scale[i] * norm(i)) / count;
+        let mean_g = (0..n).fold(R::ZERO, |sum, i| sum + dy[i] * scale[i]) / count;
+        let mean_gx = (0..n).fold(R::ZERO, |sum, i| sum + dy[i] * scale[i] * norm(i)) / count;
         for i in 0..n {
             dscale[i] = dscale[i] + dy[i] * norm(i);
             dshift[i] = dshift[i] + dy[i];
@@ -95,7 +95,7 @@ pub fn axpy<R: Real>(a: R, x: &[R], y: &mut [R]) {
 /// `sums[j] += Σ_i x[i][j]`.
 pub fn column_sums<R: Real>(x: &[R], sums: &mut [R]) {
     for row in x.chunks_exact(sums.len().max(1)) {
-        axpy(R::one(), row, sums);
+        axpy(R::ONE, row, sums);
     }
 }
 
@@ -113,8 +113,8 @@ pub fn add_rows<R: Real>(x: &[R], row: &[R], y: &mut [R]) {
 pub fn adamw<R: Real>(s: Step<R>, gradient: &[R], weight: &mut [R], m: &mut [R], v: &mut [R]) {
     for (((w, m), v), &g) in weight.iter_mut().zip(m).zip(v).zip(gradient) {
         let g = g * s.scale;
-        *m = s.beta1 * *m + (R::one() - s.beta1) * g;
-        *v = s.beta2 * *v + (R::one() - s.beta2) * g * g;
+        *m = s.beta1 * *m + (R::ONE - s.beta1) * g;
+        *v = s.beta2 * *v + (R::ONE - s.beta2) * g * g;
         let (m, v) = (*m / s.correction1, *v / s.correction2);
         *w = *w - s.lr * s.decay * *w - s.lr * m / (v.sqrt() + s.eps);
     }
@@ -125,9 +125,9 @@ pub fn product<R: Real>(s: Shape, alpha: R, a: &[R], b: &[R], c: &mut [R]) {
     for i in 0..s.m {
         for j in 0..s.n {
             let sum =
-                (0..s.k).fold(R::zero(), |sum, p| sum + a[i * s.a_row + p * s.a_col] * b[p * s.b_row + j]);
+                (0..s.k).fold(R::ZERO, |sum, p| sum + a[i * s.a_row + p * s.a_col] * b[p * s.b_row + j]);
             let out = &mut c[i * s.c_row + j];
-            *out = alpha * sum + if s.accumulate { *out } else { R::zero() };
+            *out = alpha * sum + if s.accumulate { *out } else { R::ZERO };
         }
     }
 }
@@ -136,7 +136,7 @@ pub fn product<R: Real>(s: Shape, alpha: R, a: &[R], b: &[R], c: &mut [R]) {
 pub fn transpose<R: Real>(x: &[R], x_row: usize, rows: usize, cols: usize, y: &mut [R], y_row: usize) {
     for (j, out) in y.chunks_mut(y_row).take(cols).enumerate() {
         for (i, out) in out.iter_mut().enumerate() {
-            *out = if i < rows { x[i * x_row + j] } else { R::zero() };
+            *out = if i < rows { x[i * x_row + j] } else { R::ZERO };
         }
     }
 }

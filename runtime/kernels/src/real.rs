@@ -25,16 +25,12 @@ pub trait Real:
     + Div<Output = Self>
     + Neg<Output = Self>
 {
+    const ZERO: Self;
+    const ONE: Self;
     /// The nearest value of this type.
     fn of(x: f64) -> Self;
     /// The value in f64.
     fn wide(self) -> f64;
-    fn zero() -> Self {
-        Self::of(0.0)
-    }
-    fn one() -> Self {
-        Self::of(1.0)
-    }
     fn sqrt(self) -> Self {
         Self::of(self.wide().sqrt())
     }
@@ -109,6 +105,8 @@ pub trait Real:
 }
 
 impl Real for f64 {
+    const ZERO: f64 = 0.0;
+    const ONE: f64 = 1.0;
     fn of(x: f64) -> f64 {
         x
     }
@@ -118,6 +116,8 @@ impl Real for f64 {
 }
 
 impl Real for f32 {
+    const ZERO: f32 = 0.0;
+    const ONE: f32 = 1.0;
     fn of(x: f64) -> f32 {
         x as f32
     }

@@ -1,0 +1,111 @@
+//! The encoder: patch embedding, class token, positions, blocks, on the patches that are seen.
+
+use smalti_models::VitConfig;
+
+use super::block::{Activations, Stack};
+use crate::error::Result;
+use crate::ops::linear::Linear;
+use crate::ops::{Float, fit};
+use crate::params::{Layout, Slot};
+use crate::patch;
+
+/// The slots of an encoder.
+#[derive(Clone, Debug)]
+pub struct Encoder {
+    vit: VitConfig,
+    embed: Linear,
+    class_token: Slot,
+    positions: Slot,
+    train_positions: bool,
+    stack: Stack,
+}
+
+/// Saved activations of an encoder.
+#[derive(Clone, Debug, Default)]
+pub struct Saved<R> {
+    rows: Vec<R>,
+    embedded: Vec<R>,
+    ids: Vec<u32>,
+    /// The blocks' activations.
+    pub acts: Activations<R>,
+}
+
+impl Encoder {
+    /// Finds the encoder's tensors. Positions are fixed in pretraining and trained in fine-tuning.
+    pub fn find(layout: &Layout, vit: &VitConfig, train_positions: bool) -> Result<Encoder> {
+        Ok(Encoder {
+            vit: vit.clone(),
+            embed: Linear::find(layout, "patch_embed.proj")?,
+            class_token: layout.slot("cls_token")?,
+            positions: layout.slot("pos_embed")?,
+            train_positions,
+            stack: Stack::find(layout, "blocks", vit.dim, vit.depth, vit.heads)?,
+        })
+    }
+
+    /// The configuration.
+    pub fn vit(&self) -> &VitConfig {
+        &self.vit
+    }
+
+    /// Encodes the patches `ids` `[batch, seen]` of pictures `[batch, C, H, W]`; the output, in `saved.acts`, is
+    /// `[batch · (1 + seen), dim]`, class token first.
+    pub fn forward<R: Float>(
+        &self,
+        params: &[R],
+        pixels: &[R],
+        ids: &[u32],
+        batch: usize,
+        drop: Option<&[R]>,
+        saved: &mut Saved<R>,
+    ) {
+        let (dim, seen) = (self.vit.dim, ids.len() / batch);
+        fit(&mut saved.rows, ids.len() * self.vit.patch_len());
+        fit(&mut saved.embedded, ids.len() * dim);
+        saved.ids.clear();
+        saved.ids.extend_from_slice(ids);
+        patch::gather(&self.vit, pixels, ids, batch, &mut saved.rows);
+        self.embed.forward(params, &saved.rows, &mut saved.embedded);
+
+        let (class_token, positions) = (self.class_token.of(params), self.positions.of(params));
+        fit(&mut saved.acts.input, batch * (1 + seen) * dim);
+        let pictures = saved.acts.input.chunks_exact_mut((1 + seen) * dim);
+        for (i, picture) in pictures.enumerate() {
+            let (first, rest) = picture.split_at_mut(dim);
+            R::add_rows(class_token, &positions[..dim], first);
+            for (j, row) in rest.chunks_exact_mut(dim).enumerate() {
+                let token = i * seen + j;
+                let place = 1 + ids[token] as usize;
+                R::add_rows(&saved.embedded[token * dim..][..dim], &positions[place * dim..][..dim], row);
+            }
+        }
+        self.stack.forward(params, 1 + seen, drop, &mut saved.acts);
+    }
+
+    /// Gradients from `dx`, the gradient of the output (overwritten on the way).
+    pub fn backward<R: Float>(
+        &self,
+        params: &[R],
+        batch: usize,
+        drop: Option<&[R]>,
+        saved: &mut Saved<R>,
+        dx: &mut [R],
+        grads: &mut [R],
+    ) {
+        let (dim, seen) = (self.vit.dim, saved.ids.len() / batch);
+        self.stack.backward(params, 1 + seen, drop, &mut saved.acts, dx, grads);
+        for (i, picture) in dx.chunks_exact(dim * (1 + seen)).enumerate() {
+            let (first, rest) = picture.split_at(dim);
+            R::axpy(R::ONE, first, self.class_token.of_mut(grads));
+            saved.embedded[i * seen * dim..][..seen * dim].copy_from_slice(rest);
+            if self.train_positions {
+                let dpositions = self.positions.of_mut(grads);
+                R::axpy(R::ONE, first, &mut dpositions[..dim]);
+                for (row, &id) in rest.chunks_exact(dim).zip(&saved.ids[i * seen..]) {
+                    R::axpy(R::ONE, row, &mut dpositions[(1 + id as usize) * dim..][..dim]);
+                }
+            }
+        }
+        self.embed.backward_params(&saved.rows, &saved.embedded, grads);
+    }
+}

@@ -1,0 +1,13 @@
+//! The models: a stack of transformer blocks, the encoder around it, the masked autoencoder and the classifier.
+//!
+//! A model is a struct of slots into the flat parameter vector. Its saved activations are a struct of buffers
+//! that is reused from batch to batch; its backward reads as its forward reversed.
+
+pub mod block;
+pub mod classifier;
+pub mod encoder;
+pub mod mae;
+
+pub use classifier::Classifier;
+pub use encoder::Encoder;
+pub use mae::Mae;

@@ -1,0 +1,35 @@
+//! The operations: forward, backward and gradient test of each in one file.
+//!
+//! Activation gradients overwrite, parameter gradients and gradients on the residual stream accumulate.
+//! Everything is generic over f32 (fast kernels) and f64 (the reference, for gradient checks).
+
+use ndarray::{ArrayView2, ArrayViewMut2, LinalgScalar};
+use smalti_kernels::Real;
+
+pub mod attention;
+#[cfg(test)]
+pub(crate) mod check;
+pub mod layer_norm;
+pub mod linear;
+pub mod loss;
+
+/// A type that models can be trained in: f32, or f64 for gradient checks.
+pub trait Float: Real + LinalgScalar {}
+impl<T: Real + LinalgScalar> Float for T {}
+
+/// A slice as a matrix of `rows` rows; its length fixes the columns.
+fn matrix<R>(x: &[R], rows: usize) -> ArrayView2<'_, R> {
+    let cols = x.len() / rows.max(1);
+    ArrayView2::from_shape((rows, cols), &x[..rows * cols]).unwrap_or_else(|e| unreachable!("{e}"))
+}
+
+/// [`matrix`], to write.
+fn matrix_mut<R>(x: &mut [R], rows: usize) -> ArrayViewMut2<'_, R> {
+    let cols = x.len() / rows.max(1);
+    ArrayViewMut2::from_shape((rows, cols), &mut x[..rows * cols]).unwrap_or_else(|e| unreachable!("{e}"))
+}
+
+/// Makes a buffer exactly this long; it allocates only to grow beyond what it ever held.
+pub(crate) fn fit<R: Clone + Default>(buffer: &mut Vec<R>, len: usize) {
+    buffer.resize(len, R::default());
+}
