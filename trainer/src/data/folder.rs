@@ -1,0 +1,156 @@
+//! Folders of pictures: class folders, or loose pictures without labels, with or without `train/`, `val/`, `test/`.
+//!
+//! A class is a folder directly below the part; pictures below it at any depth belong to it. Loose pictures beside
+//! class folders have no label. Names are sorted byte by byte, so that numbers do not depend on the file system;
+//! hidden files and folders are left out.
+
+use std::collections::{BTreeSet, HashSet};
+use std::ffi::OsString;
+use std::path::{Path, PathBuf};
+
+use smalti_models::picture::is_picture_name;
+
+use super::source::{Source, Store};
+use super::{Found, Split};
+use crate::error::{Error, Result};
+
+/// Folders below a class folder deeper than this are left out.
+const MAX_DEPTH: usize = 32;
+
+/// One name in a folder.
+pub(crate) struct Entry {
+    pub(crate) name: OsString,
+    pub(crate) path: PathBuf,
+    pub(crate) is_dir: bool,
+}
+
+/// What a folder holds, sorted by the bytes of the names, without hidden files. Links are followed; what is neither
+/// a folder nor a file (a pipe, a device) is left out, but a broken link stays, to be named as unreadable.
+pub(crate) fn list(folder: &Path) -> Result<Vec<Entry>> {
+    let mut entries = Vec::new();
+    for entry in std::fs::read_dir(folder).map_err(Error::file("read", folder))? {
+        let entry = entry.map_err(Error::file("read", folder))?;
+        let (name, path) = (entry.file_name(), entry.path());
+        if name.as_encoded_bytes().starts_with(b".") {
+            continue;
+        }
+        let mut kind = entry.file_type().map_err(Error::file("read", &path))?;
+        if kind.is_symlink() {
+            match std::fs::metadata(&path) {
+                Ok(target) => kind = target.file_type(),
+                Err(_) => {
+                    entries.push(Entry { name, path, is_dir: false });
+                    continue;
+                }
+            }
+        }
+        if kind.is_dir() || kind.is_file() {
+            entries.push(Entry { name, path, is_dir: kind.is_dir() });
+        }
+    }
+    entries.sort_unstable_by(|a, b| a.name.as_encoded_bytes().cmp(b.name.as_encoded_bytes()));
+    Ok(entries)
+}
+
+/// The part that a folder or file of this name holds.
+pub(crate) fn split_of_name(name: &str) -> Option<Split> {
+    match name.to_ascii_lowercase().as_str() {
+        "train" | "training" => Some(Split::Train),
+        "val" | "valid" | "validation" => Some(Split::Val),
+        "test" | "testing" => Some(Split::Test),
+        _ => None,
+    }
+}
+
+/// The parts of a folder: its `train/`, `val/` and `test/`, or the whole folder as `Train`. A class may be called
+/// "train" too: alone among other folders it is taken for one.
+pub(crate) fn parts(folder: &Path, entries: &[Entry]) -> Vec<(Split, PathBuf)> {
+    let folders: Vec<&Entry> = entries.iter().filter(|e| e.is_dir).collect();
+    let parts: Vec<(Split, PathBuf)> =
+        folders.iter().filter_map(|e| Some((split_of_name(e.name.to_str()?)?, e.path.clone()))).collect();
+    let has_train = parts.iter().any(|(split, _)| *split == Split::Train);
+    if !parts.is_empty() && (parts.len() == folders.len() || (has_train && parts.len() > 1)) {
+        return parts;
+    }
+    vec![(Split::Train, folder.to_path_buf())]
+}
+
+/// The pictures of one part: each file with the name of its class.
+type Listed = Vec<(PathBuf, Option<String>)>;
+
+/// Reads the pictures of a part; the classes are those of all parts together, so that labels agree between them.
+pub(crate) fn read(root: &Path, parts: &[(Split, PathBuf)], split: Split) -> Result<Found> {
+    let mut classes = BTreeSet::new();
+    let mut listed = Listed::new();
+    for (part, folder) in parts {
+        let pictures = list_part(folder)?;
+        classes.extend(pictures.iter().filter_map(|(_, class)| class.clone()));
+        if split == Split::All || split == *part {
+            listed.extend(pictures);
+        }
+    }
+    if listed.is_empty() {
+        return Err(Error::data(
+            root.display().to_string(),
+            format!(
+                "no pictures (.jpg .jpeg .png .webp .bmp) in the `{split}` part; expected a folder for each class, \
+                 loose pictures (unlabelled), or train/ val/ test/ with either"
+            ),
+        ));
+    }
+    let classes: Vec<String> = classes.into_iter().collect();
+    let number = |class: &String| classes.binary_search(class).ok().map(|p| p as u32);
+    let labels = listed.iter().map(|(_, class)| class.as_ref().and_then(number)).collect();
+    let files = listed.into_iter().map(|(path, _)| path).collect();
+    let kind = if classes.is_empty() { "loose pictures" } else { "class folders" };
+    Ok(Found { source: Source::new(root, kind, Store::Files(files)), labels, classes })
+}
+
+fn list_part(folder: &Path) -> Result<Listed> {
+    let mut listed = Listed::new();
+    let mut loose = Listed::new();
+    for entry in list(folder)? {
+        if entry.is_dir {
+            let class = entry.name.to_string_lossy().into_owned();
+            let before = listed.len();
+            let mut seen = HashSet::new();
+            walk(&entry.path, &class, 0, &mut seen, &mut listed)?;
+            if listed.len() == before {
+                log::warn!(
+                    "{}: no pictures in this folder, so it is not taken for a class",
+                    entry.path.display()
+                );
+            }
+        } else if is_picture_name(&entry.path) {
+            loose.push((entry.path, None));
+        }
+    }
+    listed.append(&mut loose);
+    Ok(listed)
+}
+
+/// Adds all pictures below a class folder. No folder is entered twice, so links in circles end.
+fn walk(
+    folder: &Path,
+    class: &str,
+    depth: usize,
+    seen: &mut HashSet<PathBuf>,
+    listed: &mut Listed,
+) -> Result<()> {
+    let real = std::fs::canonicalize(folder).map_err(Error::file("read", folder))?;
+    if !seen.insert(real) {
+        return Ok(());
+    }
+    if depth > MAX_DEPTH {
+        log::warn!("{}: left out, it lies more than {MAX_DEPTH} folders deep", folder.display());
+        return Ok(());
+    }
+    for entry in list(folder)? {
+        if entry.is_dir {
+            walk(&entry.path, class, depth + 1, seen, listed)?;
+        } else if is_picture_name(&entry.path) {
+            listed.push((entry.path, Some(class.to_owned())));
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,219 @@
+//! A picture set that needs no download: ten classes told apart by form and texture, nothing else.
+//!
+//! A class is one of five shapes with one of two textures. Everything else is nuisance, drawn anew for each picture:
+//! the colours, place, size, angle and proportions of the shape, period and angle of the texture, the gradient
+//! behind it, blots around it, noise over all of it. No pixel tells the class, so that a linear classifier on
+//! pixels fails; contours and textures go on where a patch is hidden, so that a masked autoencoder has something to
+//! learn. Every number comes from the seed and the picture's index by arithmetic that is the same on every machine.
+
+use smalti_models::picture::Picture;
+
+use super::Dataset;
+use crate::error::Result;
+use crate::rng::{Rng, stream};
+
+/// Shapes, each filling about the unit circle.
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Shape {
+    Disc,
+    Ring,
+    Square,
+    Triangle,
+    Cross,
+}
+
+const SHAPES: [(Shape, &str); 5] = [
+    (Shape::Disc, "disc"),
+    (Shape::Ring, "ring"),
+    (Shape::Square, "square"),
+    (Shape::Triangle, "triangle"),
+    (Shape::Cross, "cross"),
+];
+
+const TEXTURES: [&str; 2] = ["plain", "striped"];
+
+/// Sub-pixels a side: the edges are as smooth as those of a photo.
+const SAMPLES: usize = 4;
+
+/// The names of the classes, in the order of the labels.
+pub fn classes() -> Vec<String> {
+    TEXTURES
+        .iter()
+        .flat_map(|texture| SHAPES.iter().map(move |(_, shape)| format!("{texture}-{shape}")))
+        .collect()
+}
+
+type Colour = [f64; 3];
+
+/// Everything that is drawn in one picture; lengths in 32nds of the picture's side.
+struct Scene {
+    shape: Shape,
+    striped: bool,
+    centre: [f64; 2],
+    /// The inverse of turning and stretching: picture to shape coordinates.
+    to_shape: [[f64; 2]; 2],
+    /// Direction of the texture divided by its period, and its phase.
+    wave: [f64; 2],
+    phase: f64,
+    /// The shape's two colours.
+    ink: [Colour; 2],
+    /// The ground's colours at its two ends, and its direction.
+    ground: [Colour; 2],
+    slope: [f64; 2],
+    blots: Vec<Blot>,
+}
+
+struct Blot {
+    centre: [f64; 2],
+    radius: f64,
+    colour: Colour,
+}
+
+fn colour(rng: &mut Rng) -> Colour {
+    [rng.uniform(), rng.uniform(), rng.uniform()]
+}
+
+fn blend(a: Colour, b: Colour, t: f64) -> Colour {
+    [0, 1, 2].map(|c| a[c] + (b[c] - a[c]) * t)
+}
+
+/// How far apart two colours are, in brightness above all.
+fn distance(a: Colour, b: Colour) -> f64 {
+    let d = [0, 1, 2].map(|c| a[c] - b[c]);
+    let luma = 0.3 * d[0] + 0.6 * d[1] + 0.1 * d[2];
+    luma.abs() + 0.25 * d.iter().map(|d| d.abs()).sum::<f64>() / 3.0
+}
+
+/// A colour at least `far` from each of the others; the best of 40 if none is.
+fn distinct_colour(rng: &mut Rng, others: &[Colour], far: f64) -> Colour {
+    let mut best = (-1.0, [0.5; 3]);
+    for _ in 0..40 {
+        let candidate = colour(rng);
+        let nearest = others.iter().map(|o| distance(candidate, *o)).fold(f64::INFINITY, f64::min);
+        if nearest > best.0 {
+            best = (nearest, candidate);
+        }
+        if nearest >= far {
+            break;
+        }
+    }
+    best.1
+}
+
+fn direction(rng: &mut Rng) -> [f64; 2] {
+    let angle = rng.range(0.0, std::f64::consts::TAU);
+    [libm::cos(angle), libm::sin(angle)]
+}
+
+impl Scene {
+    fn new(label: u32, rng: &mut Rng) -> Scene {
+        let place = label as usize % (SHAPES.len() * TEXTURES.len());
+        let (shape, _) = SHAPES[place % SHAPES.len()];
+        let striped = place / SHAPES.len() == 1;
+
+        let radius = rng.range(8.0, 13.0);
+        let room = 16.0 - radius * 0.9;
+        let centre = [16.0 + rng.range(-room, room), 16.0 + rng.range(-room, room)];
+        let stretch = rng.range(0.85, 1.18);
+        let [cos, sin] = direction(rng);
+        let (a, b) = (1.0 / (radius * stretch), stretch / radius);
+        let to_shape = [[cos * a, sin * a], [-sin * b, cos * b]];
+
+        let [cos, sin] = direction(rng);
+        let period = rng.range(4.0, 6.0);
+        let wave = [cos / period, sin / period];
+        let phase = rng.uniform();
+
+        let from = colour(rng);
+        let other = colour(rng);
+        let ground = [from, blend(from, other, rng.range(0.2, 0.6))];
+        let slope = direction(rng).map(|d| d / 45.0);
+        let first = distinct_colour(rng, &ground, 0.3);
+        let second = distinct_colour(rng, &[ground[0], ground[1], first], 0.3);
+
+        let mut blots = Vec::new();
+        for _ in 0..2 + rng.below(4) {
+            let radius = rng.range(1.2, 3.2);
+            let centre = [rng.range(0.0, 32.0), rng.range(0.0, 32.0)];
+            blots.push(Blot { centre, radius, colour: colour(rng) });
+        }
+        Scene { shape, striped, centre, to_shape, wave, phase, ink: [first, second], ground, slope, blots }
+    }
+
+    /// The colour at a point.
+    fn at(&self, x: f64, y: f64) -> Colour {
+        let (dx, dy) = (x - self.centre[0], y - self.centre[1]);
+        let u = self.to_shape[0][0] * dx + self.to_shape[0][1] * dy;
+        let v = self.to_shape[1][0] * dx + self.to_shape[1][1] * dy;
+        if self.shape.holds(u, v) {
+            let t = self.wave[0] * dx + self.wave[1] * dy + self.phase;
+            let second = self.striped && t - libm::floor(t) >= 0.5;
+            return self.ink[usize::from(second)];
+        }
+        for blot in &self.blots {
+            let (dx, dy) = (x - blot.centre[0], y - blot.centre[1]);
+            if dx * dx + dy * dy < blot.radius * blot.radius {
+                return blot.colour;
+            }
+        }
+        let t = (self.slope[0] * (x - 16.0) + self.slope[1] * (y - 16.0) + 0.5).clamp(0.0, 1.0);
+        blend(self.ground[0], self.ground[1], t)
+    }
+}
+
+impl Shape {
+    fn holds(self, u: f64, v: f64) -> bool {
+        let squared = u * u + v * v;
+        match self {
+            Shape::Disc => squared < 0.81,
+            Shape::Ring => (0.25..1.0).contains(&squared),
+            Shape::Square => u.abs().max(v.abs()) < 0.8,
+            // The three sides lie 0.55 from the middle; 0.866... is the sine of 60 degrees.
+            Shape::Triangle => v < 0.55 && 0.866_025_403_784_438_6 * u.abs() - 0.5 * v < 0.55,
+            Shape::Cross => {
+                let (u, v) = (u.abs(), v.abs());
+                u.min(v) < 0.3 && u.max(v) < 1.0
+            }
+        }
+    }
+}
+
+/// Picture `index` of the set of this seed, `size` pixels a side, and its label. The labels take turns.
+pub fn draw(seed: u64, index: u64, size: usize) -> Result<(Picture, u32)> {
+    let mut rng = Rng::new(seed, stream::SYNTHETIC, [index]);
+    let label = (index % (SHAPES.len() * TEXTURES.len()) as u64) as u32;
+    let scene = Scene::new(label, &mut rng);
+    let unit = 32.0 / size as f64;
+    let step = unit / SAMPLES as f64;
+    let noise = rng.range(2.0, 10.0);
+    let mut pixels = Vec::with_capacity(size * size * 3);
+    for y in 0..size {
+        for x in 0..size {
+            let mut sum = [0.0; 3];
+            for sample in 0..SAMPLES * SAMPLES {
+                let sx = x as f64 * unit + ((sample % SAMPLES) as f64 + 0.5) * step;
+                let sy = y as f64 * unit + ((sample / SAMPLES) as f64 + 0.5) * step;
+                let colour = scene.at(sx, sy);
+                (0..3).for_each(|c| sum[c] += colour[c]);
+            }
+            let grain = rng.bits().to_le_bytes();
+            for c in 0..3 {
+                // Two bytes make a triangular distribution of standard deviation 0.41 around 0.
+                let grain = (f64::from(grain[2 * c]) + f64::from(grain[2 * c + 1]) - 255.0) / 255.0;
+                let value = sum[c] * (255.0 / (SAMPLES * SAMPLES) as f64) + noise * 2.5 * grain;
+                pixels.push(value.round().clamp(0.0, 255.0) as u8);
+            }
+        }
+    }
+    Ok((Picture::new(size, size, 3, pixels)?, label))
+}
+
+/// Pictures `first` to `first + count` of a set, in memory.
+pub fn dataset(seed: u64, first: u64, count: usize, size: usize) -> Result<Dataset> {
+    use rayon::prelude::*;
+    let drawn = (0..count).into_par_iter().map(|i| {
+        let (picture, label) = draw(seed, first + i as u64, size)?;
+        Ok((picture, Some(label)))
+    });
+    Dataset::from_pictures(classes(), drawn.collect::<Result<Vec<_>>>()?)
+}
