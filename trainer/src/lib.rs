@@ -9,9 +9,11 @@ pub mod error;
 pub mod mask;
 pub mod nn;
 pub mod ops;
+pub mod optim;
 pub mod params;
 pub mod patch;
 pub mod posembed;
 pub mod rng;
+pub mod step;
 
 pub use error::{Error, Result};
