@@ -11,6 +11,8 @@ use crate::error::{Error, Result};
 mod complete;
 #[cfg(feature = "decode")]
 mod decode;
+#[cfg(feature = "decode")]
+mod webp;
 
 #[cfg(feature = "decode")]
 pub use decode::{decode, open};
@@ -105,6 +107,21 @@ impl Default for Limits {
     fn default() -> Limits {
         Limits { max_pixels: 64 << 20, max_bytes: 256 << 20 }
     }
+}
+
+/// No limit goes beyond this, so that byte counts fit 32 bits in every decoder.
+#[cfg(feature = "decode")]
+const MOST_PIXELS: u64 = 1 << 28;
+
+/// Refuses a picture that a header announces too large.
+#[cfg(feature = "decode")]
+fn check_pixels(width: u32, height: u32, limits: &Limits) -> Result<()> {
+    let (width, height) = (u64::from(width), u64::from(height));
+    let limit = limits.max_pixels.min(MOST_PIXELS);
+    if width * height <= limit {
+        return Ok(());
+    }
+    Err(Error::PictureTooLarge { width, height, limit })
 }
 
 /// Whether a file's extension is one of the formats that are read: jpg, jpeg, png, webp, bmp in any case.

@@ -4,6 +4,8 @@
 //! filter is stretched by the scale where the picture shrinks; its weights are computed in `f64`, normalised and
 //! rounded to 22 fraction bits; sums are `i32`.
 
+use std::ops::Range;
+
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Result};
@@ -180,10 +182,10 @@ impl Weights {
     }
 
     /// The input pixels that any window needs.
-    fn range(&self) -> (usize, usize) {
+    fn range(&self) -> Range<usize> {
         let start = self.windows.first().map_or(0, |window| window.0);
         let end = self.windows.last().map_or(0, |window| window.0 + window.1);
-        (start, end)
+        start..end
     }
 }
 
@@ -205,45 +207,61 @@ fn resample(picture: &Picture, across: Axis, down: Axis, how: Interpolation) -> 
     across.check("width")?;
     down.check("height")?;
     let channels = picture.channels();
-    let largest = across.count.saturating_mul(down.count.max(down.input)).saturating_mul(channels);
-    if largest > MAX_BYTES {
+    let between = (across.count * down.input).max(across.input * down.count);
+    if between.max(across.count * down.count).saturating_mul(channels) > MAX_BYTES {
         let (width, height) = (across.count, down.count);
         return Err(Error::Picture(format!(
             "resizing {picture:?} to {width} x {height} takes too much memory"
         )));
     }
-    if across.is_identity() && down.is_identity() {
-        return Ok(picture.clone());
-    }
-    let vertical = Weights::new(down, how);
-    let (top, bottom) = vertical.range();
-    let stride = picture.width() * channels;
-    let rows = &picture.data()[top * stride..bottom * stride];
-    let horizontal;
-    let rows = if across.is_identity() {
-        rows
-    } else {
-        let weights = Weights::new(across, how);
-        horizontal = match channels {
-            1 => squeeze::<1>(rows, picture.width(), &weights),
-            _ => squeeze::<3>(rows, picture.width(), &weights),
-        };
-        &horizontal
+    let data = match channels {
+        1 => passes::<1>(picture.data(), across, down, how),
+        _ => passes::<3>(picture.data(), across, down, how),
     };
-    let data =
-        if down.is_identity() { rows.to_vec() } else { stack(rows, across.count * channels, top, &vertical) };
     Picture::new(across.count, down.count, channels, data)
 }
 
-/// The horizontal pass over rows of `width` pixels.
-fn squeeze<const CHANNELS: usize>(rows: &[u8], width: usize, weights: &Weights) -> Vec<u8> {
+/// Both passes, in Pillow's order; one that changes nothing is left out.
+fn passes<const CHANNELS: usize>(data: &[u8], across: Axis, down: Axis, how: Interpolation) -> Vec<u8> {
+    let columns = (!across.is_identity()).then(|| Weights::new(across, how));
+    let rows = (!down.is_identity()).then(|| Weights::new(down, how));
+    match (columns, rows) {
+        (None, None) => data.to_vec(),
+        (Some(columns), None) => squeeze::<CHANNELS>(data, across.input, 0, &columns),
+        (None, Some(rows)) => stack(data, across.input * CHANNELS, 0, 0..across.input * CHANNELS, &rows),
+        (Some(columns), Some(rows)) if vertical_first(across, down) => {
+            let seen = columns.range();
+            let bytes = seen.start * CHANNELS..seen.end * CHANNELS;
+            let between = stack(data, across.input * CHANNELS, 0, bytes, &rows);
+            squeeze::<CHANNELS>(&between, seen.len(), seen.start, &columns)
+        }
+        (Some(columns), Some(rows)) => {
+            let seen = rows.range();
+            let stride = across.input * CHANNELS;
+            let data = &data[seen.start * stride..seen.end * stride];
+            let between = squeeze::<CHANNELS>(data, across.input, 0, &columns);
+            let stride = across.count * CHANNELS;
+            stack(&between, stride, seen.start, 0..stride, &rows)
+        }
+    }
+}
+
+/// Whether the height loses more than twice the pixels that the width loses. Pillow counts those of the whole
+/// picture, even if only a region is resized.
+fn vertical_first(across: Axis, down: Axis) -> bool {
+    let lost = |axis: Axis| axis.input as i64 - axis.output as i64;
+    lost(down) > 0 && lost(down) > 2 * lost(across)
+}
+
+/// The horizontal pass over rows of `width` pixels, the first of which is the picture's column `from`.
+fn squeeze<const CHANNELS: usize>(rows: &[u8], width: usize, from: usize, weights: &Weights) -> Vec<u8> {
     let height = rows.len() / (width * CHANNELS);
     let mut out = Vec::with_capacity(height * weights.windows.len() * CHANNELS);
     for row in rows.chunks_exact(width * CHANNELS) {
         let (pixels, _) = row.as_chunks::<CHANNELS>();
         for (start, values) in weights.iter() {
             let mut sums = [HALF; CHANNELS];
-            for (pixel, &weight) in pixels[start..].iter().zip(values) {
+            for (pixel, &weight) in pixels[start - from..].iter().zip(values) {
                 for (sum, &value) in sums.iter_mut().zip(pixel) {
                     *sum += i32::from(value) * weight;
                 }
@@ -254,14 +272,14 @@ fn squeeze<const CHANNELS: usize>(rows: &[u8], width: usize, weights: &Weights) 
     out
 }
 
-/// The vertical pass over rows of `stride` bytes, the first of which is the picture's row `top`.
-fn stack(rows: &[u8], stride: usize, top: usize, weights: &Weights) -> Vec<u8> {
-    let mut out = Vec::with_capacity(weights.windows.len() * stride);
-    let mut sums = vec![HALF; stride];
+/// The vertical pass over some bytes of rows of `stride` bytes, the first of which is the picture's row `from`.
+fn stack(rows: &[u8], stride: usize, from: usize, bytes: Range<usize>, weights: &Weights) -> Vec<u8> {
+    let mut out = Vec::with_capacity(weights.windows.len() * bytes.len());
+    let mut sums = vec![HALF; bytes.len()];
     for (start, values) in weights.iter() {
         sums.fill(HALF);
-        for (row, &weight) in rows[(start - top) * stride..].chunks_exact(stride).zip(values) {
-            for (sum, &value) in sums.iter_mut().zip(row) {
+        for (row, &weight) in rows[(start - from) * stride..].chunks_exact(stride).zip(values) {
+            for (sum, &value) in sums.iter_mut().zip(&row[bytes.clone()]) {
                 *sum += i32::from(value) * weight;
             }
         }

@@ -1,38 +1,92 @@
-//! Whether a picture file is all there.
+//! Whether a picture file is all there, and where it ends.
 //!
 //! Decoders accept files that end early and fill the missing part with grey. Each format says in its own way
-//! where a file ends; bytes after that end are tolerated, cameras write some.
+//! where a file ends. Bytes behind that end are cut off: cameras write some, and no decoder needs to see them.
 
 use image::ImageFormat;
 
+use super::webp;
 use crate::error::{Error, Result};
 
-/// Refuses a file that ends before its format says so.
-pub fn check(format: ImageFormat, bytes: &[u8]) -> Result<()> {
-    let complete = match format {
+/// The bytes of the picture proper; refuses a file that ends before its format says so.
+pub fn trim(format: ImageFormat, bytes: &[u8]) -> Result<&[u8]> {
+    let end = match format {
+        ImageFormat::Jpeg => jpeg(bytes),
         ImageFormat::Png => png(bytes),
-        ImageFormat::WebP => webp(bytes),
-        _ => Some(()),
+        ImageFormat::WebP => webp::end(bytes),
+        // A bitmap has no end mark; its decoder reads every row from the file or fails.
+        _ => Some(bytes.len()),
     };
-    complete.ok_or_else(|| Error::Picture(format!("truncated: the file ends after {} bytes", bytes.len())))
+    let problem =
+        || Error::Picture(format!("truncated: the file ends too early, after {} bytes", bytes.len()));
+    end.and_then(|end| bytes.get(..end)).ok_or_else(problem)
 }
 
-/// PNG: chunks of length, type, data and checksum, up to IEND.
-fn png(bytes: &[u8]) -> Option<()> {
-    let mut rest = bytes.get(8..)?;
+/// JPEG: from marker to marker, up to end-of-image.
+fn jpeg(bytes: &[u8]) -> Option<usize> {
+    let mut at = 2;
     loop {
-        let length = u32::from_be_bytes(*rest.first_chunk()?) as usize;
-        let kind = rest.get(4..8)?;
-        let next = rest.get(length.checked_add(12)?..)?;
-        if kind == b"IEND" {
-            return Some(());
+        // Entropy-coded data stands between markers; in it FF is followed by 00, or repeated as filling.
+        at += bytes.get(at..)?.windows(2).position(|pair| pair[0] == 0xff && !matches!(pair[1], 0 | 0xff))?;
+        let marker = *bytes.get(at + 1)?;
+        at += 2;
+        match marker {
+            0xd9 => return Some(at),
+            // Restarts and the like have no content.
+            0x01 | 0xd0..=0xd8 => {}
+            _ => at += usize::from(u16::from_be_bytes(*bytes.get(at..)?.first_chunk()?)),
         }
-        rest = next;
     }
 }
 
-/// WebP: the RIFF header counts the bytes after itself.
-fn webp(bytes: &[u8]) -> Option<()> {
-    let size = u32::from_le_bytes(*bytes.get(4..)?.first_chunk()?) as usize;
-    bytes.get(..size.checked_add(8)?).map(drop)
+/// PNG: chunks of length, type, data and checksum, up to IEND.
+fn png(bytes: &[u8]) -> Option<usize> {
+    let mut at = 8usize;
+    loop {
+        let chunk = bytes.get(at..)?;
+        let length = u32::from_be_bytes(*chunk.first_chunk()?) as usize;
+        let kind = chunk.get(4..8)?;
+        at = at.checked_add(length)?.checked_add(12)?;
+        if kind == b"IEND" {
+            return Some(at);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_jpeg_ends_at_its_own_end_mark() {
+        // A thumbnail's end mark inside a segment, a stuffed FF and a restart in the data, bytes behind the end.
+        let segment = [0xff, 0xe1, 0, 6, 0xff, 0xd8, 0xff, 0xd9];
+        let scan = [0xff, 0xda, 0, 4, 1, 2, 7, 0xff, 0, 0xff, 0xd0, 9, 0xff, 0xff];
+        let mut bytes = [&[0xff, 0xd8][..], &segment, &scan, &[0xd9]].concat();
+        assert_eq!(jpeg(&bytes), Some(bytes.len()));
+        for length in 0..bytes.len() {
+            assert_eq!(jpeg(&bytes[..length]), None, "{length}");
+        }
+        let end = bytes.len();
+        bytes.extend([0xff, 0xd8, 0xff, 0xd9, 0]);
+        assert_eq!(jpeg(&bytes), Some(end));
+    }
+
+    #[test]
+    fn a_png_ends_with_iend() {
+        let mut bytes = b"\x89PNG\r\n\x1a\n\0\0\0\x03IDATabc0000\0\0\0\0IEND0000".to_vec();
+        let end = bytes.len();
+        assert_eq!(png(&bytes), Some(end));
+        for length in 0..end - 4 {
+            assert!(trim(ImageFormat::Png, &bytes[..length]).is_err(), "{length}");
+        }
+        bytes.extend(b"more");
+        assert_eq!(trim(ImageFormat::Png, &bytes).unwrap().len(), end);
+    }
+
+    #[test]
+    fn huge_lengths_are_a_truncation() {
+        assert!(trim(ImageFormat::Png, b"\x89PNG\r\n\x1a\n\xff\xff\xff\xffIDAT").is_err());
+        assert!(trim(ImageFormat::Jpeg, &[0xff, 0xd8, 0xff, 0xe0, 0xff, 0xff, 0]).is_err());
+    }
 }

@@ -1,0 +1,89 @@
+"""Writes resize.json: what Pillow makes of noise at many sizes, the oracle for `smalti_models::resize`.
+
+Sources are drawn by a generator that the Rust test repeats, so only results are stored: the pixels in
+hexadecimal where they are few, else their SHA-256.
+
+    python make_resize.py
+"""
+
+import hashlib
+import json
+import pathlib
+
+import PIL
+from PIL import Image
+
+FILTERS = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling.BICUBIC}
+HEX_LIMIT = 600
+
+# Width, height, channels, kind of noise ("full" range, "hard" black and white, "soft" middle greys).
+SOURCES = [
+    (17, 13, 1, "full"),
+    (31, 20, 3, "full"),
+    (20, 31, 3, "hard"),
+    (5, 7, 1, "hard"),
+    (64, 48, 3, "soft"),
+    (1, 9, 3, "full"),
+    (9, 1, 1, "full"),
+    (1, 1, 3, "full"),
+]
+SIZES = [(8, 8), (7, 5), (13, 13), (1, 1), (33, 29), (17, 13), (20, 6), (3, 40)]
+# A region as fractions of the picture: inside, touching edges, thin, with and without whole pixels.
+REGIONS = [(0.1, 0.2, 0.9, 0.7), (0.0, 0.25, 0.5, 1.0), (0.3333, 0.0, 0.3651, 1.0), (0.5, 0.5, 1.0, 1.0)]
+LARGE = [
+    ((640, 480, 3, "full"), (224, 224)),
+    ((640, 480, 3, "hard"), (32, 32)),
+    ((333, 500, 3, "soft"), (224, 336)),
+    ((500, 333, 1, "full"), (640, 641)),
+    ((2000, 3, 3, "full"), (96, 96)),
+]
+
+
+def noise(width, height, channels, kind):
+    """Bytes of a linear congruential generator, the upper 8 of 32 bits."""
+    state = width * 7919 + height * 31 + channels
+    out = bytearray()
+    for _ in range(width * height * channels):
+        state = (state * 1664525 + 1013904223) % 2**32
+        byte = state >> 24
+        out.append({"full": byte, "hard": 255 * (byte >> 7), "soft": 96 + byte // 4}[kind])
+    return bytes(out)
+
+
+def case(source, size, how, box=None):
+    width, height, channels, kind = source
+    mode = {1: "L", 3: "RGB"}[channels]
+    picture = Image.frombytes(mode, (width, height), noise(*source))
+    pixels = picture.resize(size, FILTERS[how], box=box).tobytes()
+    entry = {"source": source, "size": size, "how": how}
+    if box is not None:
+        entry["region"] = box
+    if len(pixels) <= HEX_LIMIT:
+        entry["pixels"] = pixels.hex()
+    else:
+        entry["sha256"] = hashlib.sha256(pixels).hexdigest()
+    return entry
+
+
+def region(source, fractions):
+    width, height = source[:2]
+    left, top, right, bottom = fractions
+    return [left * width, top * height, right * width, bottom * height]
+
+
+def main():
+    cases = []
+    for how in FILTERS:
+        for source in SOURCES:
+            cases += [case(source, size, how) for size in SIZES]
+            cases += [case(source, SIZES[0], how, region(source, fractions)) for fractions in REGIONS]
+        # A region of whole pixels as large as the result is a plain crop.
+        cases.append(case((31, 20, 3, "full"), (8, 5), how, [3, 4, 11, 9]))
+        cases += [case(source, size, how) for source, size in LARGE]
+    lines = ",\n".join(json.dumps(entry) for entry in cases)
+    text = f'{{"pillow": "{PIL.__version__}", "cases": [\n{lines}\n]}}\n'
+    pathlib.Path(__file__).with_name("resize.json").write_text(text)
+
+
+if __name__ == "__main__":
+    main()
