@@ -1,1 +1,3 @@
-//! Helpers of the whole-system tests.
+//! Helpers of the whole-system tests. They panic where a test would.
+
+pub mod cases;
