@@ -57,12 +57,15 @@ impl AdamW {
     pub fn update(&mut self, lr: f64, scale: f64, grads: &[f32], params: &mut [f32]) {
         self.step += 1;
         let t = self.step as f64;
+        // The corrections are of the betas as the kernel has them: in f32, 1 - 0.999 is 1.3e-5 off.
+        let [beta1, beta2] = [self.beta1 as f32, self.beta2 as f32];
+        let correction = |beta: f32| (1.0 - f64::from(beta).powf(t)) as f32;
         let step = Step {
             lr: lr as f32,
-            beta1: self.beta1 as f32,
-            beta2: self.beta2 as f32,
-            correction1: (1.0 - self.beta1.powf(t)) as f32,
-            correction2: (1.0 - self.beta2.powf(t)) as f32,
+            beta1,
+            beta2,
+            correction1: correction(beta1),
+            correction2: correction(beta2),
             eps: EPS as f32,
             decay: 0.0,
             scale: scale as f32,
