@@ -89,7 +89,8 @@ impl ModelRecord {
         let mut pairs = vec![("names", names_to_text(&self.names)), ("imgsz", format!("[{side}, {side}]"))];
         pairs.extend(self.texts().map(|(key, text)| (key, text.to_owned())));
         pairs.push(("preprocessor_config", self.preprocess.to_json().to_string()));
-        pairs.push(("golden", json!(self.golden).to_string()));
+        // Straight to text: this way floats keep their shortest decimals.
+        pairs.push(("golden", serde_json::to_string(&self.golden).unwrap_or_default()));
         pairs.push(("training", self.training.to_string()));
         if let Some(quantization) = &self.quantization {
             pairs.push(("quantization", quantization.to_string()));
@@ -219,3 +220,6 @@ pub fn weights_digest<'a>(tensors: impl IntoIterator<Item = (&'a str, &'a [u8])>
 fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
+
+#[cfg(test)]
+mod tests;

@@ -124,7 +124,10 @@ impl Preprocess {
 
 /// Width and height when the short side becomes `side`: torchvision's `int(side * long / short)`.
 fn short_side_to(side: usize, width: usize, height: usize) -> [usize; 2] {
-    let long = |long: usize, short: usize| (side as u128 * long as u128 / short as u128) as usize;
+    let long = |long: usize, short: usize| {
+        let length = side as u128 * long as u128 / short as u128;
+        usize::try_from(length).unwrap_or(usize::MAX)
+    };
     if width <= height { [side, long(height, width)] } else { [long(width, height), side] }
 }
 
@@ -132,4 +135,78 @@ fn short_side_to(side: usize, width: usize, height: usize) -> [usize; 2] {
 fn crop_start(excess: usize) -> usize {
     let half = excess / 2;
     if excess % 2 == 1 && half % 2 == 1 { half + 1 } else { half }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn rgb(img_size: usize, fit: Fit) -> Preprocess {
+        let (mean, std) = (vec![0.485, 0.456, 0.406], vec![0.229, 0.224, 0.225]);
+        Preprocess { img_size, channels: 3, fit, interpolation: Interpolation::Bilinear, mean, std }
+    }
+
+    #[test]
+    fn sides_are_torchvisions() {
+        assert_eq!(short_side_to(224, 500, 375), [298, 224]);
+        assert_eq!(short_side_to(224, 375, 500), [224, 298]);
+        assert_eq!(short_side_to(32, 32, 32), [32, 32]);
+        assert_eq!(short_side_to(3, 7, 9), [3, 3]);
+        // Python: int(round(excess / 2.0)).
+        let starts = [0, 1, 2, 3, 4, 5, 6, 7].map(crop_start);
+        assert_eq!(starts, [0, 0, 1, 2, 2, 2, 3, 4]);
+    }
+
+    #[test]
+    fn every_picture_becomes_the_input() {
+        for (width, height, channels) in [(40, 30, 3), (30, 40, 1), (32, 32, 3), (1, 300, 1), (5000, 1, 3)] {
+            let picture = Picture::new(width, height, channels, vec![9; width * height * channels]).unwrap();
+            for fit in [Fit::Crop, Fit::Squash] {
+                for channels in [1, 3] {
+                    let mut preprocess = rgb(32, fit);
+                    preprocess.channels = channels;
+                    preprocess.mean.truncate(channels);
+                    preprocess.std.truncate(channels);
+                    let input = preprocess.apply(&picture).unwrap();
+                    assert_eq!((input.width(), input.height(), input.channels()), (32, 32, channels));
+                    assert!(input.data().iter().all(|&value| value == 9));
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn normalising_makes_planes() {
+        let preprocess = rgb(2, Fit::Squash);
+        let pixels = [0, 255, 51, 10, 20, 30, 40, 50, 60, 70, 80, 90];
+        let mut out = [0.0; 12];
+        preprocess.normalise(&pixels, &mut out).unwrap();
+        // numpy: (x / 255 - mean) / std in float32.
+        assert!((out[0] - -2.117_904).abs() < 1e-6);
+        assert!((out[4] - 2.428_571_5).abs() < 1e-6);
+        assert!((out[8] - (0.2 - 0.406) / 0.225).abs() < 1e-6);
+        assert!((out[3] - (70.0 / 255.0 - 0.485) / 0.229).abs() < 1e-6);
+        assert!(preprocess.normalise(&pixels[..11], &mut out).is_err());
+        assert!(preprocess.normalise(&pixels, &mut out[..11]).is_err());
+    }
+
+    #[test]
+    fn impossible_settings_are_named() {
+        let bad = |change: fn(&mut Preprocess), field: &str| {
+            let mut preprocess = rgb(32, Fit::Crop);
+            preprocess.check().unwrap();
+            change(&mut preprocess);
+            let message = preprocess.check().unwrap_err().to_string();
+            assert!(message.starts_with(field), "{message}");
+        };
+        bad(|p| p.img_size = 0, "img-size");
+        bad(|p| p.img_size = 1025, "img-size");
+        bad(|p| p.channels = 2, "channels");
+        bad(|p| p.channels = 1, "mean");
+        bad(|p| p.mean[1] = f32::NAN, "mean");
+        bad(|p| p.std.truncate(1), "std");
+        bad(|p| p.std[0] = 0.0, "std");
+        bad(|p| p.std[2] = f32::INFINITY, "std");
+        bad(|p| p.std[2] = -0.2, "std");
+    }
 }

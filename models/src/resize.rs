@@ -1,8 +1,12 @@
 //! Resizing as Pillow does it, bit for bit.
 //!
-//! Antialiased convolution in two passes, horizontal then vertical, with rounding to 8 bits between them. The
-//! filter is stretched by the scale where the picture shrinks; its weights are computed in `f64`, normalised and
-//! rounded to 22 fraction bits; sums are `i32`.
+//! Antialiased convolution in two passes with rounding to 8 bits between them. The filter is stretched by the
+//! scale where the picture shrinks; its weights are computed in `f64`, normalised and rounded to 22 fraction
+//! bits; sums are `i32`.
+//!
+//! The horizontal pass comes first, except where the height loses more than twice the pixels that the width
+//! loses: the rule of Pillow 13. Older Pillows always begin with the horizontal pass; of such pictures (taller
+//! than 2:1, or squashed from tall ones) some of their pixels differ by one level.
 
 use std::ops::Range;
 
@@ -13,10 +17,12 @@ use crate::picture::Picture;
 
 /// Fraction bits of a weight: 8 bits of pixel, 2 bits for overshoot and sign remain of 32.
 const PRECISION_BITS: u32 = 32 - 8 - 2;
-/// The longest side, before or after.
+/// The longest side that is read or written.
 const MAX_SIDE: usize = 1 << 20;
+/// The longest side of a picture of which only a window is written.
+const MAX_WHOLE: usize = 1 << 30;
 /// Most bytes of a resized picture or of what lies between the passes.
-const MAX_BYTES: usize = 1 << 30;
+const MAX_BYTES: u64 = 1 << 30;
 
 /// The filter of a resize.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -114,12 +120,12 @@ struct Axis {
 
 impl Axis {
     fn check(&self, side: &str) -> Result<()> {
-        for size in [self.input, self.output] {
-            if !(1..=MAX_SIDE).contains(&size) {
-                return Err(Error::Picture(format!("{side} {size} in a resize: expected 1 to {MAX_SIDE}")));
+        for (size, most) in [(self.input, MAX_SIDE), (self.output, MAX_WHOLE), (self.count, MAX_SIDE)] {
+            if !(1..=most).contains(&size) {
+                return Err(Error::Picture(format!("{side} {size} in a resize: expected 1 to {most}")));
             }
         }
-        if self.count == 0 || self.first + self.count > self.output {
+        if self.first > self.output - self.count.min(self.output) || self.count > self.output {
             let (first, count, all) = (self.first, self.count, self.output);
             return Err(Error::Picture(format!(
                 "{side}: {count} pixels from {first} on do not lie in {all}"
@@ -207,8 +213,10 @@ fn resample(picture: &Picture, across: Axis, down: Axis, how: Interpolation) -> 
     across.check("width")?;
     down.check("height")?;
     let channels = picture.channels();
-    let between = (across.count * down.input).max(across.input * down.count);
-    if between.max(across.count * down.count).saturating_mul(channels) > MAX_BYTES {
+    let area = |width: usize, height: usize| width as u64 * height as u64 * channels as u64;
+    // Whichever pass comes first.
+    let between = area(across.count, down.input).max(area(across.input, down.count));
+    if between.max(area(across.count, down.count)) > MAX_BYTES {
         let (width, height) = (across.count, down.count);
         return Err(Error::Picture(format!(
             "resizing {picture:?} to {width} x {height} takes too much memory"

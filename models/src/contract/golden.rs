@@ -94,3 +94,45 @@ fn mix(value: u64) -> u64 {
     z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
     z ^ (z >> 31)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn patterns_never_change() {
+        // A change here would fail the self-test of every model exported before.
+        for (pattern, size, channels, digest) in [
+            (0, 32, 3, "ecc269191a68ea5a04676224faaf25466a003021da242b7ea744760637b9fff5"),
+            (1, 28, 1, "1e0184e740119446315173085590124349e443f686e57baeb273a3b5d95babf8"),
+            (u64::MAX, 224, 3, "007a8cfef5bf0624db90b6bd95f2145b883c1ca2a57b13348911b1790514eb5d"),
+        ] {
+            let picture = golden_picture(pattern, size, channels).unwrap();
+            assert_eq!(Golden::new(pattern, &picture, vec![]).sha256, digest, "{pattern}");
+        }
+    }
+
+    #[test]
+    fn patterns_differ_and_fill_the_range() {
+        let pictures = [0, 1, 2].map(|pattern| golden_picture(pattern, 64, 3).unwrap());
+        assert_ne!(pictures[0], pictures[1]);
+        assert_ne!(pictures[1], pictures[2]);
+        for picture in &pictures {
+            let (low, high) = (picture.data().iter().min().unwrap(), picture.data().iter().max().unwrap());
+            assert!(*low < 40 && *high > 210, "{low} to {high}");
+        }
+        assert!(golden_picture(0, 0, 3).is_err());
+        assert!(golden_picture(0, 4096, 3).is_err());
+        assert!(golden_picture(0, 32, 2).is_err());
+        assert!(golden_picture(0, 1, 1).is_ok());
+    }
+
+    #[test]
+    fn a_vector_with_another_digest_is_refused() {
+        let picture = golden_picture(7, 16, 3).unwrap();
+        let mut golden = Golden::new(7, &picture, vec![1.0]);
+        assert_eq!(golden.picture(16, 3).unwrap(), picture);
+        golden.pattern = 8;
+        assert!(golden.picture(16, 3).unwrap_err().to_string().contains("another digest"));
+    }
+}

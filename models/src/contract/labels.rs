@@ -78,17 +78,22 @@ struct Parser<'a> {
 }
 
 impl Parser<'_> {
-    /// Skips blanks, then takes `wanted` if it comes next.
-    fn take(&mut self, wanted: char) -> bool {
+    /// What comes after blanks.
+    fn peek(&mut self) -> Option<char> {
         while self.chars.next_if(|c| c.is_ascii_whitespace()).is_some() {}
-        self.chars.next_if_eq(&wanted).is_some()
+        self.chars.peek().copied()
+    }
+
+    /// Takes `wanted` if it comes after blanks.
+    fn take(&mut self, wanted: char) -> bool {
+        self.peek() == Some(wanted) && self.chars.next().is_some()
     }
 
     fn expect(&mut self, wanted: char) -> Result<()> {
         if self.take(wanted) {
             return Ok(());
         }
-        match self.chars.peek() {
+        match self.peek() {
             Some(found) => refuse(format!("found {found:?}, expected {wanted:?}")),
             None => refuse(format!("ends where {wanted:?} is expected")),
         }
@@ -109,8 +114,7 @@ impl Parser<'_> {
                 break;
             }
         }
-        self.take(' ');
-        match self.chars.next() {
+        match self.peek() {
             None => Ok(items),
             Some(extra) => refuse(format!("found {extra:?} behind the closing brace")),
         }
@@ -118,8 +122,7 @@ impl Parser<'_> {
 
     /// `7`, `'7'` or `"7"`.
     fn index(&mut self) -> Result<usize> {
-        self.take(' ');
-        let digits = if matches!(self.chars.peek(), Some('\'' | '"')) {
+        let digits = if matches!(self.peek(), Some('\'' | '"')) {
             self.string()?
         } else {
             std::iter::from_fn(|| self.chars.next_if(char::is_ascii_digit)).take(20).collect()
@@ -167,15 +170,17 @@ impl Parser<'_> {
 
     /// A character by its hexadecimal code.
     fn code(&mut self, digits: usize) -> Result<char> {
-        let code = self.hex(digits)?;
+        let mut code = self.hex(digits)?;
         // JSON writes characters beyond U+FFFF as two halves.
-        let code = match code {
-            0xd800..=0xdbff if self.chars.next() == Some('\\') && self.chars.next() == Some('u') => {
-                let low = self.hex(4)?;
-                0x10000 + ((code - 0xd800) << 10) + low.wrapping_sub(0xdc00).min(0x00ff_0000)
+        if (0xd800..0xdc00).contains(&code)
+            && self.chars.next() == Some('\\')
+            && self.chars.next() == Some('u')
+        {
+            let low = self.hex(4)?;
+            if (0xdc00..0xe000).contains(&low) {
+                code = 0x10000 + ((code - 0xd800) << 10) + (low - 0xdc00);
             }
-            code => code,
-        };
+        }
         match char::from_u32(code) {
             Some(c) => Ok(c),
             None => refuse(format!("U+{code:04X} in a label is no character")),
@@ -193,5 +198,83 @@ impl Parser<'_> {
             }
         }
         Ok(code)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn parse(text: &str) -> Vec<String> {
+        names_from_text(text).unwrap()
+    }
+
+    #[test]
+    fn both_kinds_of_text_are_read() {
+        assert_eq!(parse("{0: 'cat', 1: 'dog'}"), ["cat", "dog"]);
+        assert_eq!(parse(r#"{"0": "cat", "1": "dog"}"#), ["cat", "dog"]);
+        assert_eq!(parse(" {1:'dog',\n 0 : \"cat\" , } "), ["cat", "dog"]);
+        assert_eq!(parse(r#"{0: "it's", 1: 'a "b"', 2: 'c\\d\ne\x41\u00e9\U0001f600'}"#)[2], "c\\d\neAé😀");
+        assert_eq!(parse(r#"{"0": "\ud83d\ude00\/"}"#), ["😀/"]);
+    }
+
+    #[test]
+    fn the_text_is_pythons() {
+        let names =
+            ["cat", "it's", "a \"b\"", "both ' and \"", "back\\slash", "line\nbreak\t\r\u{7f}", "é 猫"];
+        let names = names.map(str::to_owned);
+        // Python: str(dict(enumerate(names))).
+        let text = r#"{0: 'cat', 1: "it's", 2: 'a "b"', 3: 'both \' and "', 4: 'back\\slash', 5: 'line\nbreak\t\r\x7f', 6: 'é 猫'}"#;
+        assert_eq!(names_to_text(&names), text);
+        assert_eq!(parse(text), names);
+    }
+
+    #[test]
+    fn every_lie_is_refused() {
+        for (text, problem) in [
+            ("", "ends where '{'"),
+            ("['cat']", "expected '{'"),
+            ("{}", "0 labels"),
+            ("{0: 'cat'", "ends where '}'"),
+            ("{0: 'cat'} x", "behind the closing brace"),
+            ("{0: 'cat", "ends inside a label"),
+            ("{0: cat}", "expected '\\''"),
+            ("{0 'cat'}", "expected ':'"),
+            ("{0: 'cat' 1: 'dog'}", "expected '}'"),
+            ("{0: 'cat', 0: 'dog'}", "given twice"),
+            ("{0: 'cat', 2: 'dog'}", "expected 0, 1, 2"),
+            ("{1: 'cat'}", "expected 0, 1, 2"),
+            ("{-1: 'cat'}", "expected a number"),
+            ("{x: 'cat'}", "expected a number"),
+            ("{99999999999999999999999: 'cat'}", "expected a number"),
+            ("{0: ''}", "0 bytes"),
+            (r"{0: '\q'}", "unknown escape"),
+            (r"{0: '\", "unknown escape"),
+            (r"{0: '\x4'}", "hexadecimal"),
+            (r"{0: '\ud83d'}", "no character"),
+            (r"{0: '\ud83dA'}", "no character"),
+            (r"{0: '\Uffffffff'}", "no character"),
+        ] {
+            let error = names_from_text(text).unwrap_err().to_string();
+            assert!(error.contains("`names`") && error.contains(problem), "{text}: {error}");
+        }
+        let long = format!("{{0: '{}'}}", "x".repeat(MAX_LABEL + 1));
+        assert!(names_from_text(&long).unwrap_err().to_string().contains("longer than"));
+        let many: Vec<_> = (0..=MAX_LABELS).map(|i| i.to_string()).collect();
+        assert!(names_from_text(&names_to_text(&many)).is_err());
+        assert_eq!(parse(&names_to_text(&many[1..])).len(), MAX_LABELS);
+    }
+
+    proptest! {
+        #[test]
+        fn what_is_written_is_read(names in prop::collection::vec("\\PC{1,40}|[\u{0}-\u{ff}]{1,20}", 1..20)) {
+            prop_assert_eq!(parse(&names_to_text(&names)), names);
+        }
+
+        #[test]
+        fn no_text_panics(text in "[{}'\"\\\\:, 0-9a-fuxU]{0,60}") {
+            let _ = names_from_text(&text);
+        }
     }
 }

@@ -21,7 +21,7 @@ pub fn end(bytes: &[u8]) -> Option<usize> {
 pub fn check(bytes: &[u8], limits: &Limits) -> Result<()> {
     let body = bytes.get(HEADER + 4..).unwrap_or_default();
     for chunk in Chunks(body) {
-        let (kind, data) = chunk?;
+        let Chunk { kind, data } = chunk?;
         if kind != b"ANMF" {
             check_frame(kind, data, None, limits)?;
             continue;
@@ -31,7 +31,7 @@ pub fn check(bytes: &[u8], limits: &Limits) -> Result<()> {
             return Err(damaged("an animation frame without a size"));
         };
         for chunk in Chunks(inner) {
-            let (kind, data) = chunk?;
+            let Chunk { kind, data } = chunk?;
             check_frame(kind, data, Some((width + 1, height + 1)), limits)?;
         }
     }
@@ -70,27 +70,34 @@ fn check_frame(kind: &[u8], data: &[u8], announced: Option<(u32, u32)>, limits: 
     check_pixels(width, height, limits)
 }
 
+/// A chunk's name and content.
+struct Chunk<'a> {
+    kind: &'a [u8],
+    data: &'a [u8],
+}
+
 /// The chunks one after the other; an error for one that does not fit, then nothing more.
 struct Chunks<'a>(&'a [u8]);
 
 impl<'a> Iterator for Chunks<'a> {
-    type Item = Result<(&'a [u8], &'a [u8])>;
+    type Item = Result<Chunk<'a>>;
 
     fn next(&mut self) -> Option<Self::Item> {
         if self.0.is_empty() {
             return None;
         }
-        let (chunk, rest) = split_chunk(self.0).unzip();
+        let (chunk, rest) = split(self.0).unzip();
         self.0 = rest.unwrap_or_default();
         Some(chunk.ok_or_else(|| damaged("a chunk does not lie in the file")))
     }
 }
 
-/// Name and content of the first chunk, and the bytes behind it and its padding.
-fn split_chunk(bytes: &[u8]) -> Option<((&[u8], &[u8]), &[u8])> {
+/// The first chunk, and the bytes behind it and its padding.
+fn split(bytes: &[u8]) -> Option<(Chunk<'_>, &[u8])> {
+    let kind = bytes.get(..4)?;
     let length = u32::from_le_bytes(*bytes.get(4..)?.first_chunk()?) as usize;
-    let data = bytes.get(HEADER..HEADER.checked_add(length)?)?;
+    let end = HEADER.checked_add(length)?;
+    let data = bytes.get(HEADER..end)?;
     // Some writers leave out the last padding byte.
-    let rest = bytes.get(HEADER + length + length % 2..).unwrap_or_default();
-    Some(((&bytes[..4], data), rest))
+    Some((Chunk { kind, data }, bytes.get(end + length % 2..).unwrap_or_default()))
 }

@@ -6,7 +6,7 @@ use super::{Fit, MAX_IMG_SIZE, Preprocess};
 use crate::error::{Error, Result};
 use crate::resize::Interpolation;
 
-/// The longest list of means or deviations that is looked at.
+/// From bytes to the scale 0 to 1.
 const RESCALE: f64 = 1.0 / 255.0;
 
 pub(super) fn write(preprocess: &Preprocess) -> Value {
@@ -53,6 +53,11 @@ pub(super) fn read(config: &Value) -> Result<Preprocess> {
     for key in ["do_resize", "do_rescale"] {
         if !flag(config, key, true)? {
             return refuse(key, &config[key], "true");
+        }
+    }
+    for key in ["do_pad", "do_thumbnail", "do_flip_channel_order"] {
+        if flag(config, key, false)? {
+            return refuse(key, &config[key], "false");
         }
     }
     let factor = &config["rescale_factor"];
@@ -160,5 +165,135 @@ fn floats(key: &'static str, value: &Value) -> Result<Vec<f32>> {
     match values {
         Some(values) => Ok(values),
         None => refuse(key, value, "1 or 3 finite numbers"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    /// google/vit-base-patch16-224.
+    fn vit() -> Value {
+        json!({
+            "do_normalize": true, "do_rescale": true, "do_resize": true,
+            "image_mean": [0.5, 0.5, 0.5], "image_std": [0.5, 0.5, 0.5],
+            "image_processor_type": "ViTImageProcessor", "resample": 2,
+            "rescale_factor": 0.00392156862745098, "size": { "height": 224, "width": 224 }
+        })
+    }
+
+    /// openai/clip-vit-base-patch32.
+    fn clip() -> Value {
+        json!({
+            "crop_size": 224, "do_center_crop": true, "do_normalize": true, "do_resize": true,
+            "feature_extractor_type": "CLIPFeatureExtractor",
+            "image_mean": [0.48145466, 0.4578275, 0.40821073],
+            "image_std": [0.26862954, 0.26130258, 0.27577711], "resample": 3, "size": 224
+        })
+    }
+
+    #[test]
+    fn published_records_are_understood() {
+        let preprocess = read(&vit()).unwrap();
+        assert_eq!((preprocess.img_size, preprocess.channels, preprocess.fit), (224, 3, Fit::Squash));
+        assert_eq!(preprocess.interpolation, Interpolation::Bilinear);
+        let preprocess = read(&clip()).unwrap();
+        assert_eq!((preprocess.img_size, preprocess.fit), (224, Fit::Crop));
+        assert_eq!(preprocess.mean, [0.48145466, 0.4578275, 0.40821073]);
+        // The same, as newer versions write it.
+        let mut newer = clip();
+        newer["size"] = json!({ "shortest_edge": 224 });
+        newer["crop_size"] = json!({ "height": 224, "width": 224 });
+        assert_eq!(read(&newer).unwrap(), preprocess);
+        // A plain number without a crop means both sides.
+        let mut older = vit();
+        older["size"] = json!(224);
+        assert_eq!(read(&older).unwrap(), read(&vit()).unwrap());
+    }
+
+    #[test]
+    fn moments_may_be_left_out_or_be_grey() {
+        let mut config = vit();
+        config["do_normalize"] = json!(false);
+        let preprocess = read(&config).unwrap();
+        assert_eq!((preprocess.mean, preprocess.std), (vec![0.0; 3], vec![1.0; 3]));
+        let mut config = vit();
+        (config["image_mean"], config["image_std"]) = (json!([0.2860]), json!([0.3530]));
+        assert_eq!(read(&config).unwrap().channels, 1);
+        (config["image_mean"], config["image_std"]) = (json!(0.5), json!(0.25));
+        assert_eq!(read(&config).unwrap().std, [0.25; 3]);
+    }
+
+    #[test]
+    fn every_lie_is_named_by_its_key() {
+        let lies = [
+            ("size", json!(null)),
+            ("size", json!(0)),
+            ("size", json!(-3)),
+            ("size", json!(1e9)),
+            ("size", json!("224")),
+            ("size", json!({ "height": 224, "width": 192 })),
+            ("size", json!({ "height": 224 })),
+            ("size.shortest_edge", json!({ "shortest_edge": 99999 })),
+            ("do_center_crop", json!("yes")),
+            ("do_resize", json!(false)),
+            ("do_rescale", json!(false)),
+            ("do_pad", json!(true)),
+            ("rescale_factor", json!(1.0)),
+            ("resample", json!(null)),
+            ("resample", json!(1)),
+            ("resample", json!("bicubic")),
+            ("do_normalize", json!(1)),
+            ("image_mean", json!(null)),
+            ("image_mean", json!([0.5, 0.5])),
+            ("image_mean", json!([0.5, "0.5", 0.5])),
+            ("image_mean", json!([1e300, 0.5, 0.5])),
+            ("image_std", json!([0.5])),
+            ("image_std", json!([0.5, 0.0, 0.5])),
+            ("image_std", json!([0.5, -0.5, 0.5])),
+        ];
+        for (key, lie) in lies {
+            let mut config = vit();
+            config[key.split('.').next().unwrap()] = lie;
+            let error = read(&config).unwrap_err().to_string();
+            assert!(error.contains(&format!("`{key}`")), "{key}: {error}");
+        }
+        let crop = |key: &str, lie| {
+            let mut config = clip();
+            config[key] = lie;
+            read(&config).unwrap_err().to_string()
+        };
+        assert!(crop("crop_size", json!(256)).contains("`crop_size`"));
+        assert!(crop("crop_size", json!(null)).contains("`crop_size`"));
+        assert!(crop("size", json!({ "shortest_edge": 256 })).contains("`crop_size`"));
+        let mut config = clip();
+        config["size"] = json!({ "shortest_edge": 224 });
+        config["do_center_crop"] = json!(false);
+        assert!(read(&config).unwrap_err().to_string().contains("`do_center_crop`"));
+        for other in [json!(null), json!([]), json!("x")] {
+            assert!(read(&other).is_err());
+        }
+    }
+
+    fn any_preprocess() -> impl Strategy<Value = Preprocess> {
+        let moments = |channels| {
+            let mean = prop::collection::vec(-10.0f32..10.0, channels);
+            (mean, prop::collection::vec(1e-5f32..100.0, channels))
+        };
+        let moments = prop_oneof![moments(1), moments(3)];
+        let fit = prop_oneof![Just(Fit::Crop), Just(Fit::Squash)];
+        let filter = prop_oneof![Just(Interpolation::Bilinear), Just(Interpolation::Bicubic)];
+        (1..=MAX_IMG_SIZE, fit, filter, moments).prop_map(|(img_size, fit, interpolation, (mean, std))| {
+            Preprocess { img_size, channels: mean.len(), fit, interpolation, mean, std }
+        })
+    }
+
+    proptest! {
+        #[test]
+        fn what_is_written_is_read(preprocess in any_preprocess()) {
+            let text = write(&preprocess).to_string();
+            prop_assert_eq!(read(&serde_json::from_str(&text).unwrap()).unwrap(), preprocess);
+        }
     }
 }

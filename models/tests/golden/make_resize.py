@@ -1,7 +1,10 @@
-"""Writes resize.json: what Pillow makes of noise at many sizes, the oracle for `smalti_models::resize`.
+"""Writes resize.json: what Pillow makes of noise at many sizes, the oracle for `smalti_models::resize`, and what
+torchvision's Resize and CenterCrop make of it, the oracle for `smalti_models::preprocess`.
 
 Sources are drawn by a generator that the Rust test repeats, so only results are stored: the pixels in
 hexadecimal where they are few, else their SHA-256.
+
+Pillow must be 13 or newer: older ones never resize the height first.
 
     python make_resize.py
 """
@@ -50,19 +53,35 @@ def noise(width, height, channels, kind):
     return bytes(out)
 
 
+def drawn(source):
+    width, height, channels, _ = source
+    return Image.frombytes({1: "L", 3: "RGB"}[channels], (width, height), noise(*source))
+
+
+def result(entry, pixels):
+    if len(pixels) <= HEX_LIMIT:
+        return {**entry, "pixels": pixels.hex()}
+    return {**entry, "sha256": hashlib.sha256(pixels).hexdigest()}
+
+
 def case(source, size, how, box=None):
-    width, height, channels, kind = source
-    mode = {1: "L", 3: "RGB"}[channels]
-    picture = Image.frombytes(mode, (width, height), noise(*source))
-    pixels = picture.resize(size, FILTERS[how], box=box).tobytes()
+    pixels = drawn(source).resize(size, FILTERS[how], box=box).tobytes()
     entry = {"source": source, "size": size, "how": how}
     if box is not None:
         entry["region"] = box
-    if len(pixels) <= HEX_LIMIT:
-        entry["pixels"] = pixels.hex()
-    else:
-        entry["sha256"] = hashlib.sha256(pixels).hexdigest()
-    return entry
+    return result(entry, pixels)
+
+
+def crop(source, size, how):
+    """torchvision.transforms: Resize(size), CenterCrop(size)."""
+    picture = drawn(source)
+    short, long = sorted(picture.size)
+    new = size, int(size * long / short)
+    width, height = new if picture.width <= picture.height else new[::-1]
+    picture = picture.resize((width, height), FILTERS[how])
+    left, top = int(round((width - size) / 2.0)), int(round((height - size) / 2.0))
+    pixels = picture.crop((left, top, left + size, top + size)).tobytes()
+    return result({"source": source, "img_size": size, "how": how}, pixels)
 
 
 def region(source, fractions):
@@ -72,6 +91,7 @@ def region(source, fractions):
 
 
 def main():
+    assert int(PIL.__version__.split(".")[0]) >= 13, PIL.__version__
     cases = []
     for how in FILTERS:
         for source in SOURCES:
@@ -80,8 +100,10 @@ def main():
         # A region of whole pixels as large as the result is a plain crop.
         cases.append(case((31, 20, 3, "full"), (8, 5), how, [3, 4, 11, 9]))
         cases += [case(source, size, how) for source, size in LARGE]
-    lines = ",\n".join(json.dumps(entry) for entry in cases)
-    text = f'{{"pillow": "{PIL.__version__}", "cases": [\n{lines}\n]}}\n'
+    crops = [crop(source, size, how) for how in FILTERS for source in SOURCES for size in (9, 14, 32)]
+    crops += [crop(source, 64, how) for how in FILTERS for source, _ in LARGE]
+    lists = [",\n".join(json.dumps(entry) for entry in entries) for entries in (cases, crops)]
+    text = '{{"pillow": "{}", "cases": [\n{}\n], "crops": [\n{}\n]}}\n'.format(PIL.__version__, *lists)
     pathlib.Path(__file__).with_name("resize.json").write_text(text)
 
 
