@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use super::{Split, cifar, folder, idx};
+use super::{Split, cifar, folder, idx, table, tar};
 use crate::error::{Error, Result};
 
 /// A kind of data set, with the files of each part.
@@ -13,6 +13,10 @@ pub(crate) enum Layout {
     Cifar(PathBuf),
     /// MNIST-style IDX files.
     Idx(Vec<idx::Pair>),
+    /// A CSV table.
+    Table(PathBuf),
+    /// Tar shards.
+    Tar(Vec<(Split, PathBuf)>),
 }
 
 impl Layout {
@@ -25,6 +29,12 @@ impl Layout {
     fn detect_file(path: &Path) -> Result<Layout> {
         if let Some(pair) = idx::Pair::of_images(path) {
             return Ok(Layout::Idx(vec![pair]));
+        }
+        if table::is_table(path) {
+            return Ok(Layout::Table(path.to_path_buf()));
+        }
+        if tar::is_shard(path) {
+            return Ok(Layout::Tar(vec![(tar::split_of_shard(path), path.to_path_buf())]));
         }
         Err(Error::data(
             path.display().to_string(),
@@ -48,19 +58,29 @@ impl Layout {
         if !pairs.is_empty() {
             return Ok(Layout::Idx(pairs));
         }
-        Ok(Layout::Folder(folder::parts(path, &entries)))
+        let parts = folder::parts(path, &entries);
+        let mut shards: Vec<(Split, PathBuf)> = files()
+            .filter(|e| tar::is_shard(&e.path))
+            .map(|e| (tar::split_of_shard(&e.path), e.path.clone()))
+            .collect();
+        for (split, folder) in parts.iter().filter(|(_, folder)| folder != path) {
+            let inside = folder::list(folder)?.into_iter().filter(|e| !e.is_dir && tar::is_shard(&e.path));
+            shards.extend(inside.map(|e| (*split, e.path)));
+        }
+        Ok(if shards.is_empty() { Layout::Folder(parts) } else { Layout::Tar(shards) })
     }
 
     /// The parts that can be opened.
-    pub(crate) fn parts(&self) -> Vec<Split> {
-        let mut parts = match self {
-            Layout::Folder(parts) => parts.iter().map(|(split, _)| *split).collect(),
+    pub(crate) fn parts(&self) -> Result<Vec<Split>> {
+        let mut parts: Vec<Split> = match self {
+            Layout::Folder(parts) | Layout::Tar(parts) => parts.iter().map(|(split, _)| *split).collect(),
             Layout::Cifar(folder) => cifar::parts(folder),
             Layout::Idx(pairs) => pairs.iter().map(|p| p.split).collect(),
+            Layout::Table(path) => table::parts(path)?,
         };
         parts.sort_unstable();
         parts.dedup();
-        parts
+        Ok(parts)
     }
 
     /// The kind's name, for messages.
@@ -69,6 +89,8 @@ impl Layout {
             Layout::Folder(_) => "picture folders",
             Layout::Cifar(_) => "CIFAR-10 batches",
             Layout::Idx(_) => "IDX files",
+            Layout::Table(_) => "lines of a CSV table",
+            Layout::Tar(_) => "tar shards",
         }
     }
 }

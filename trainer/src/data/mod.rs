@@ -12,9 +12,15 @@ mod folder;
 mod idx;
 mod layout;
 mod source;
+mod table;
+mod tar;
 
 pub mod augment;
+pub mod doctor;
+pub mod labels;
 pub mod loader;
+pub mod mix;
+pub mod statistics;
 pub mod synthetic;
 
 use std::fmt;
@@ -28,7 +34,10 @@ use layout::Layout;
 use source::Source;
 
 pub use augment::{Augment, CropKind};
+pub use labels::{LabelSpec, pick_labels};
 pub use loader::{Batch, Epoch, Loader, LoaderSettings, OnBad};
+pub use mix::Mix;
+pub use statistics::{Statistics, statistics};
 
 /// The most classes that a data set may have: a wrong label must not make a table of billions of names.
 pub const MAX_CLASSES: usize = 65_536;
@@ -88,7 +97,7 @@ impl Dataset {
     /// batches, or of tar shards; one shard.
     pub fn open(path: &Path, split: Split) -> Result<Dataset> {
         let layout = Layout::detect(path)?;
-        let parts = layout.parts();
+        let parts = layout.parts()?;
         if split != Split::All && !parts.contains(&split) {
             let names: Vec<String> = parts.iter().map(Split::to_string).collect();
             return Err(Error::data(
@@ -100,13 +109,15 @@ impl Dataset {
             Layout::Folder(parts) => folder::read(path, parts, split)?,
             Layout::Cifar(folder) => cifar::read(folder, split)?,
             Layout::Idx(pairs) => idx::read(path, pairs, split)?,
+            Layout::Table(path) => table::read(path, split)?,
+            Layout::Tar(shards) => tar::read(path, shards, split)?,
         };
         Dataset::from_found(found)
     }
 
     /// The parts that the data set at `path` has, for [`Dataset::open`].
     pub fn parts(path: &Path) -> Result<Vec<Split>> {
-        Ok(Layout::detect(path)?.parts())
+        Layout::detect(path)?.parts()
     }
 
     /// A data set of pictures in memory.

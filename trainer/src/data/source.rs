@@ -7,6 +7,7 @@ use std::sync::{Mutex, PoisonError};
 
 use smalti_models::picture::{self, Limits, Picture};
 
+use super::tar::Shards;
 use crate::error::{Error, Result};
 
 /// The pictures of one data set, each reached by its number.
@@ -24,6 +25,8 @@ pub(crate) enum Store {
     Files(Vec<PathBuf>),
     /// Raw pixels of one size, one picture after the other.
     Raw(Raw),
+    /// Members of tar shards.
+    Shards(Shards),
     /// Decoded pictures.
     Memory(Vec<Picture>),
 }
@@ -59,6 +62,7 @@ impl Source {
         match &self.store {
             Store::Files(files) => files.len(),
             Store::Raw(raw) => raw.pixels.len() / raw.record().max(1),
+            Store::Shards(shards) => shards.len(),
             Store::Memory(pictures) => pictures.len(),
         }
     }
@@ -79,7 +83,7 @@ impl Source {
                 let first = shape(pictures.first()?);
                 pictures.iter().all(|p| shape(p) == first).then_some(first)
             }
-            Store::Files(_) => None,
+            Store::Files(_) | Store::Shards(_) => None,
         }
     }
 
@@ -91,6 +95,7 @@ impl Source {
                 let file = raw.files.iter().rev().find(|(first, _)| *first <= i);
                 file.map_or_else(|| self.root(), |(first, path)| format!("{}[{}]", path.display(), i - first))
             }
+            Store::Shards(shards) => shards.place(i).unwrap_or_else(|| self.root()),
             Store::Memory(_) => format!("picture {i} in memory"),
         }
     }
@@ -111,6 +116,11 @@ impl Source {
                 let pixels =
                     raw.pixels.get(start..).and_then(|rest| rest.get(..raw.record())).ok_or_else(missing)?;
                 Ok(Picture::new(raw.width, raw.height, raw.channels, pixels.to_vec())?)
+            }
+            Store::Shards(shards) => {
+                let bytes = shards.bytes(i).map_err(|problem| Error::data(self.place(i), problem))?;
+                picture::decode(&bytes, &Limits::default())
+                    .map_err(|e| Error::data(self.place(i), e.to_string()))
             }
             Store::Memory(pictures) => pictures.get(i).cloned().ok_or_else(missing),
         }
