@@ -1,0 +1,54 @@
+//! The engine, tract, behind a fence: its errors become ours and its panics do not get out.
+
+use std::any::Any;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
+use tract_onnx::prelude::TractResult;
+
+use crate::error::{Error, Result};
+
+/// The most characters of the engine's words that an error keeps.
+const LONGEST: usize = 400;
+
+/// Runs one step of the engine. The caller must not go on using what a failed step may have left half done.
+pub(crate) fn guarded<T>(step: &'static str, work: impl FnOnce() -> TractResult<T>) -> Result<T> {
+    match catch_unwind(AssertUnwindSafe(work)) {
+        Ok(Ok(value)) => Ok(value),
+        Ok(Err(error)) => Err(Error::Engine { step, problem: one_line(&format!("{error:#}")) }),
+        Err(panic) => Err(Error::Internal { step, problem: one_line(panic_message(&*panic)) }),
+    }
+}
+
+/// What a panic said.
+fn panic_message(panic: &(dyn Any + Send)) -> &str {
+    let text = panic.downcast_ref::<String>().map(String::as_str);
+    text.or_else(|| panic.downcast_ref::<&str>().copied()).unwrap_or("a panic without a message")
+}
+
+/// The text on one line, cut to a readable length.
+fn one_line(text: &str) -> String {
+    let mut line: String = text.split_whitespace().collect::<Vec<_>>().join(" ");
+    if let Some((cut, _)) = line.char_indices().nth(LONGEST) {
+        line.truncate(cut);
+        line.push_str(" ...");
+    }
+    line
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_panic_becomes_an_internal_error() {
+        let error = guarded("run", || -> TractResult<()> { panic!("index {} of 3", 7) }).unwrap_err();
+        assert_eq!(error.exit_code(), 70);
+        assert!(error.to_string().contains("index 7 of 3"), "{error}");
+    }
+
+    #[test]
+    fn long_words_are_cut_to_one_line() {
+        assert_eq!(one_line("a\n  b"), "a b");
+        assert!(one_line(&"é".repeat(2 * LONGEST)).chars().count() <= LONGEST + 4);
+    }
+}

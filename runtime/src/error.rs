@@ -1,0 +1,120 @@
+//! The errors of this crate: what was found, what was expected, where, and which exit code says so.
+
+use std::path::{Path, PathBuf};
+
+/// Any failure of this crate.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// A model file outside the profile of [`crate::gate`].
+    #[error("model refused: {place}: found {found}; allowed: {allowed}")]
+    Refused {
+        /// The node, tensor or part of the file.
+        place: String,
+        /// What was found there.
+        found: String,
+        /// What would be right.
+        allowed: String,
+    },
+    /// A model inside the profile that the inference engine still cannot take.
+    #[error("model refused: the engine cannot {step}: {problem}")]
+    Engine {
+        /// What the engine was doing.
+        step: &'static str,
+        /// Its words.
+        problem: String,
+    },
+    /// A model whose own record (labels, preprocessing, golden vectors) is wrong.
+    #[error("model refused: {0}")]
+    Record(#[from] smalti_models::Error),
+    /// A picture or a data folder that cannot be used.
+    #[error("{place}: {problem}")]
+    Data {
+        /// The file or folder.
+        place: String,
+        /// What is wrong with it.
+        problem: String,
+    },
+    /// The file system said no.
+    #[error("cannot {action} {path}: {source}", path = path.display())]
+    Io {
+        /// What was tried.
+        action: &'static str,
+        /// On which file.
+        path: PathBuf,
+        /// The system's answer.
+        source: std::io::Error,
+    },
+    /// A check that the user asked for did not hold.
+    #[error("{0}")]
+    GateFailed(String),
+    /// A call that does not fit the model: a wrong length, a missing record.
+    #[error("{0}")]
+    Usage(String),
+    /// A bug, caught: the engine panicked.
+    #[error("internal error while trying to {step}: {problem}; please report it with the model")]
+    Internal {
+        /// What was being done.
+        step: &'static str,
+        /// The panic's message.
+        problem: String,
+    },
+}
+
+/// The result type of this crate.
+pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+impl Error {
+    /// The exit code of `smalti-run` for this error.
+    pub fn exit_code(&self) -> u8 {
+        match self {
+            Error::Usage(_) => 2,
+            Error::Refused { .. } | Error::Engine { .. } | Error::Record(_) => 3,
+            Error::GateFailed(_) => 4,
+            Error::Data { .. } => 5,
+            Error::Io { .. } => 6,
+            Error::Internal { .. } => 70,
+        }
+    }
+
+    /// A refusal.
+    pub(crate) fn refused(
+        place: impl Into<String>,
+        found: impl Into<String>,
+        allowed: impl Into<String>,
+    ) -> Error {
+        Error::Refused { place: place.into(), found: found.into(), allowed: allowed.into() }
+    }
+
+    /// A file-system failure.
+    pub(crate) fn io(action: &'static str, path: &Path) -> impl FnOnce(std::io::Error) -> Error {
+        let path = path.to_owned();
+        move |source| Error::Io { action, path, source }
+    }
+
+    /// A picture that cannot be used.
+    pub(crate) fn data(place: impl Into<String>, problem: impl ToString) -> Error {
+        Error::Data { place: place.into(), problem: problem.to_string() }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_kind_has_its_exit_code() {
+        let io = Error::io("read", Path::new("a"))(std::io::ErrorKind::NotFound.into());
+        let codes = [
+            (Error::Usage("x".into()), 2),
+            (Error::refused("node `n`", "axis 9", "-3 to 2"), 3),
+            (Error::GateFailed("x".into()), 4),
+            (Error::data("a.png", "cut off"), 5),
+            (io, 6),
+            (Error::Internal { step: "run", problem: "x".into() }, 70),
+        ];
+        for (error, code) in codes {
+            assert_eq!(error.exit_code(), code, "{error}");
+        }
+    }
+}

@@ -1,0 +1,172 @@
+//! The table of operators: how many inputs and outputs, which attributes, which shapes come out, at what cost.
+//!
+//! Whatever is not in this table is refused. The list is what vision transformers consist of, as this project
+//! and as PyTorch exports them, with the shape arithmetic around them, and ONNX's own form of quantization.
+
+use super::attributes::{Attribute, Check};
+use super::node::Node;
+use super::shapes::{constant, elementwise, index, layout, normalise, product, quantize};
+use super::value::Value;
+use crate::error::Result;
+
+/// What the gate knows about one operator.
+pub(super) struct Rule {
+    pub(super) op: &'static str,
+    /// Fewest and most inputs.
+    pub(super) inputs: (usize, usize),
+    /// Most outputs (the fewest are 1).
+    pub(super) outputs: usize,
+    /// First opset that has the operator in this form.
+    pub(super) since: i64,
+    pub(super) attributes: &'static [Attribute],
+    pub(super) infer: for<'a> fn(&Node<'a>) -> Result<Vec<Value<'a>>>,
+    pub(super) cost: Cost,
+}
+
+/// The work of a node.
+pub(super) enum Cost {
+    /// Nothing, or almost.
+    Free,
+    /// So many multiply-adds' worth of time an element written.
+    Element(u64),
+    /// A matrix product or convolution.
+    Product,
+}
+
+/// The most inputs of `Concat` and outputs of `Split`.
+const MANY: usize = 256;
+/// The largest axis or dimension that an attribute may name; shapes bound it further.
+const AXIS: i64 = super::weights::MAX_RANK as i64;
+
+/// Attributes by name, type and range.
+const fn attribute(name: &'static str, check: Check) -> Attribute {
+    Attribute { name, check }
+}
+
+/// `axis`.
+const AXIS_ONLY: &[Attribute] = &[attribute("axis", Check::Int(-AXIS, AXIS))];
+
+const CONV: &[Attribute] = &[
+    attribute("auto_pad", Check::Text(&["NOTSET"])),
+    attribute("dilations", Check::Ints(2, 1, 64)),
+    attribute("group", Check::Int(1, 65_536)),
+    attribute("kernel_shape", Check::Ints(2, 1, 4096)),
+    attribute("pads", Check::Ints(4, 0, 4096)),
+    attribute("strides", Check::Ints(2, 1, 4096)),
+];
+
+const GEMM: &[Attribute] = &[
+    attribute("alpha", Check::Float(-1e6, 1e6)),
+    attribute("beta", Check::Float(-1e6, 1e6)),
+    attribute("transA", Check::Int(0, 1)),
+    attribute("transB", Check::Int(0, 1)),
+];
+
+const LAYER_NORM: &[Attribute] = &[
+    attribute("axis", Check::Int(-AXIS, AXIS)),
+    attribute("epsilon", Check::Float(1e-12, 1.0)),
+    attribute("stash_type", Check::Int(1, 1)),
+];
+
+const REDUCE: &[Attribute] = &[
+    attribute("axes", Check::Ints(AXIS as usize, -AXIS, AXIS)),
+    attribute("keepdims", Check::Int(0, 1)),
+    attribute("noop_with_empty_axes", Check::Int(0, 0)),
+];
+
+const QUANTIZE: &[Attribute] =
+    &[attribute("axis", Check::Int(-AXIS, AXIS)), attribute("saturate", Check::Int(1, 1))];
+
+/// A rule without attributes.
+const fn plain(
+    op: &'static str,
+    inputs: (usize, usize),
+    infer: for<'a> fn(&Node<'a>) -> Result<Vec<Value<'a>>>,
+    cost: Cost,
+) -> Rule {
+    Rule { op, inputs, outputs: 1, since: 13, attributes: &[], infer, cost }
+}
+
+impl Rule {
+    /// The same rule with attributes.
+    const fn with(self, attributes: &'static [Attribute]) -> Rule {
+        Rule { attributes, ..self }
+    }
+}
+
+/// Every operator that a model may use, in alphabetical order.
+pub(super) const RULES: &[Rule] = &[
+    plain("Abs", (1, 1), elementwise::unary, Cost::Element(1)),
+    plain("Add", (2, 2), elementwise::binary, Cost::Element(1)),
+    plain("Cast", (1, 1), elementwise::cast, Cost::Element(1)).with(&[attribute("to", Check::Int(1, 23))]),
+    plain("Concat", (1, MANY), layout::concat, Cost::Element(1)).with(AXIS_ONLY),
+    plain("Constant", (0, 0), constant::constant, Cost::Free).with(&[attribute("value", Check::Tensor)]),
+    plain("ConstantOfShape", (1, 1), constant::of_shape, Cost::Element(1))
+        .with(&[attribute("value", Check::Tensor)]),
+    plain("Conv", (2, 3), product::conv, Cost::Product).with(CONV),
+    plain("DequantizeLinear", (2, 3), quantize::dequantize, Cost::Element(2)).with(QUANTIZE),
+    plain("Div", (2, 2), elementwise::binary, Cost::Element(2)),
+    plain("Dropout", (1, 3), elementwise::identity, Cost::Free)
+        .with(&[attribute("seed", Check::Int(i64::MIN, i64::MAX))]),
+    plain("Equal", (2, 2), elementwise::equal, Cost::Free),
+    plain("Erf", (1, 1), elementwise::unary, Cost::Element(8)),
+    plain("Exp", (1, 1), elementwise::unary, Cost::Element(8)),
+    plain("Expand", (2, 2), layout::expand, Cost::Element(1)),
+    plain("Flatten", (1, 1), layout::flatten, Cost::Free).with(AXIS_ONLY),
+    plain("Gather", (2, 2), index::gather, Cost::Element(1)).with(AXIS_ONLY),
+    plain("Gemm", (2, 3), product::gemm, Cost::Product).with(GEMM),
+    plain("Identity", (1, 1), elementwise::identity, Cost::Free),
+    Rule {
+        since: 17,
+        ..plain("LayerNormalization", (2, 3), normalise::layer_norm, Cost::Element(8)).with(LAYER_NORM)
+    },
+    plain("MatMul", (2, 2), product::mat_mul, Cost::Product),
+    plain("Mod", (2, 2), elementwise::binary, Cost::Element(4)).with(&[attribute("fmod", Check::Int(0, 0))]),
+    plain("Mul", (2, 2), elementwise::binary, Cost::Element(1)),
+    plain("Neg", (1, 1), elementwise::unary, Cost::Element(1)),
+    plain("Pow", (2, 2), elementwise::binary, Cost::Element(32)),
+    plain("QuantizeLinear", (2, 3), quantize::quantize, Cost::Element(4)).with(QUANTIZE),
+    plain("Reciprocal", (1, 1), elementwise::unary, Cost::Element(2)),
+    plain("ReduceMean", (1, 2), normalise::reduce_mean, Cost::Element(1)).with(REDUCE),
+    plain("Relu", (1, 1), elementwise::unary, Cost::Element(1)),
+    plain("Reshape", (2, 2), layout::reshape, Cost::Free).with(&[attribute("allowzero", Check::Int(0, 1))]),
+    plain("Shape", (1, 1), index::shape, Cost::Free)
+        .with(&[attribute("end", Check::Int(-AXIS, AXIS)), attribute("start", Check::Int(-AXIS, AXIS))]),
+    plain("Sigmoid", (1, 1), elementwise::unary, Cost::Element(8)),
+    plain("Slice", (3, 5), index::slice, Cost::Element(1)),
+    plain("Softmax", (1, 1), normalise::softmax, Cost::Element(8)).with(AXIS_ONLY),
+    Rule {
+        outputs: MANY,
+        ..plain("Split", (1, 2), index::split, Cost::Element(1)).with(&[
+            attribute("axis", Check::Int(-AXIS, AXIS)),
+            attribute("num_outputs", Check::Int(1, MANY as i64)),
+        ])
+    },
+    plain("Sqrt", (1, 1), elementwise::unary, Cost::Element(2)),
+    plain("Squeeze", (1, 2), layout::squeeze, Cost::Free),
+    plain("Sub", (2, 2), elementwise::binary, Cost::Element(1)),
+    plain("Tanh", (1, 1), elementwise::unary, Cost::Element(8)),
+    plain("Transpose", (1, 1), layout::transpose, Cost::Element(1))
+        .with(&[attribute("perm", Check::Ints(AXIS as usize, 0, AXIS))]),
+    plain("Unsqueeze", (2, 2), layout::unsqueeze, Cost::Free),
+    plain("Where", (3, 3), elementwise::choose, Cost::Element(2)),
+];
+
+/// The rule for an operator, if the profile has it.
+pub(super) fn find(op: &str) -> Option<&'static Rule> {
+    RULES.binary_search_by(|rule| rule.op.cmp(op)).ok().map(|i| &RULES[i])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_table_is_sorted_and_found() {
+        assert!(RULES.is_sorted_by(|a, b| a.op < b.op));
+        for rule in RULES {
+            assert!(find(rule.op).is_some_and(|found| found.op == rule.op));
+        }
+        assert!(find("Loop").is_none());
+    }
+}

@@ -1,0 +1,98 @@
+//! Operators that take parts of a tensor.
+
+use super::super::node::Node;
+use super::super::value::{Kind, Value};
+use crate::error::Result;
+
+/// `Shape`: the dimensions as integers, which static shapes make known.
+pub(in super::super) fn shape<'a>(node: &Node<'a>) -> Result<Vec<Value<'a>>> {
+    let dims = &node.input(0)?.dims;
+    let rank = dims.len() as i64;
+    let bound = |name: &str, default: i64| match node.int(name).unwrap_or(default) {
+        i if i < 0 => (i + rank).clamp(0, rank) as usize,
+        i => i.min(rank) as usize,
+    };
+    let (start, end) = (bound("start", 0), bound("end", rank));
+    let part: Vec<i64> = dims.iter().take(end).skip(start).map(|&dim| dim as i64).collect();
+    Ok(vec![Value::known(Kind::I64, vec![part.len()], part)])
+}
+
+/// `Gather` with indices that are known beforehand and in range.
+pub(in super::super) fn gather<'a>(node: &Node<'a>) -> Result<Vec<Value<'a>>> {
+    let (input, indices) = (node.input(0)?, node.known(1)?);
+    let axis = node.axis(node.int("axis").unwrap_or(0), input.rank())?;
+    let length = input.dims[axis] as i64;
+    if let Some(index) = indices.iter().find(|index| !(-length..length).contains(index)) {
+        return node.refuse(format!("index {index}"), format!("{} to {}", -length, length - 1));
+    }
+    let places = &node.input(1)?.dims;
+    let mut dims = input.dims.clone();
+    dims.splice(axis..=axis, places.iter().copied());
+    match &input.ints {
+        Some(ints) if input.kind == Kind::I64 => {
+            let picked = indices.iter().map(|index| ints[index.rem_euclid(length) as usize]).collect();
+            Ok(vec![Value::known(Kind::I64, dims, picked)])
+        }
+        _ => Ok(vec![Value::computed(input.kind, dims)]),
+    }
+}
+
+/// `Slice` with bounds that are known beforehand and steps forward.
+pub(in super::super) fn slice<'a>(node: &Node<'a>) -> Result<Vec<Value<'a>>> {
+    let (input, starts, ends) = (node.input(0)?, node.known(1)?, node.known(2)?);
+    let count = starts.len();
+    let axes = match node.optional(3) {
+        Some(_) => node.known(3)?.to_vec(),
+        None => (0..count as i64).collect(),
+    };
+    let steps = match node.optional(4) {
+        Some(_) => node.known(4)?.to_vec(),
+        None => vec![1; count],
+    };
+    if [ends.len(), axes.len(), steps.len()] != [count; 3] {
+        return node.refuse("starts, ends, axes and steps of different lengths", "equal lengths");
+    }
+    let axes = node.axes(&axes, input.rank())?;
+    let (mut dims, mut ints) = (input.dims.clone(), input.ints.as_deref().map(<[i64]>::to_vec));
+    for (i, &axis) in axes.iter().enumerate() {
+        let length = input.dims[axis] as i64;
+        let bound = |at: i64| if at < 0 { at.saturating_add(length).max(0) } else { at.min(length) };
+        let (start, end) = (bound(starts[i]), bound(ends[i]));
+        let empty = start >= end && input.kind != Kind::I64;
+        if empty || steps[i] < 1 || steps[i] > length.max(1) {
+            let found = format!("{}..{} by {} of axis {axis} ({length})", starts[i], ends[i], steps[i]);
+            return node.refuse(found, "a part that is not empty, with a step forward");
+        }
+        let step = steps[i] as usize;
+        dims[axis] = ((end - start).max(0) as usize).div_ceil(step);
+        ints = ints.map(|ints| {
+            ints[start as usize..end.max(start) as usize].iter().copied().step_by(step).collect()
+        });
+    }
+    Ok(vec![match (input.kind, ints) {
+        (Kind::I64, Some(ints)) => Value::known(Kind::I64, dims, ints),
+        _ => Value::computed(input.kind, dims),
+    }])
+}
+
+/// `Split` along one axis, in given or in equal parts.
+pub(in super::super) fn split<'a>(node: &Node<'a>) -> Result<Vec<Value<'a>>> {
+    let input = node.input(0)?;
+    let axis = node.axis(node.int("axis").unwrap_or(0), input.rank())?;
+    let (length, outputs) = (input.dims[axis], node.proto.output.len());
+    let parts = match node.optional(1) {
+        Some(_) => node.known(1)?.to_vec(),
+        None if outputs > 0 && length.is_multiple_of(outputs) => vec![(length / outputs) as i64; outputs],
+        None => return node.refuse(format!("{length} in {outputs} parts"), "equal parts"),
+    };
+    let sum = parts.iter().try_fold(0i64, |sum, part| sum.checked_add(*part));
+    if parts.len() != outputs || parts.iter().any(|&part| part < 1) || sum != Some(length as i64) {
+        return node.refuse(format!("{length} in parts {parts:?}"), format!("{outputs} parts that add up"));
+    }
+    let part = |&size: &i64| {
+        let mut dims = input.dims.clone();
+        dims[axis] = size as usize;
+        Value::computed(input.kind, dims)
+    };
+    Ok(parts.iter().map(part).collect())
+}

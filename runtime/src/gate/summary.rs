@@ -1,0 +1,99 @@
+//! What the gate learned about a model on its way.
+
+use std::collections::BTreeMap;
+
+/// How a picture goes in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Form {
+    /// `uint8 [1, H, W, C]`: pixels as they are; mean, deviation and 255 are inside the model.
+    U8Nhwc,
+    /// `float32 [1, C, H, W]`: normalised pixels.
+    F32Nchw,
+}
+
+impl Form {
+    /// The name that `--input` of the exporter knows.
+    pub fn name(self) -> &'static str {
+        match self {
+            Form::U8Nhwc => "u8-nhwc",
+            Form::F32Nchw => "f32-nchw",
+        }
+    }
+}
+
+/// The picture that a model takes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Input {
+    /// The input's name in the file.
+    pub name: String,
+    /// How the picture goes in.
+    pub form: Form,
+    /// Width in pixels.
+    pub width: usize,
+    /// Height in pixels.
+    pub height: usize,
+    /// 1 (grey) or 3 (RGB).
+    pub channels: usize,
+}
+
+impl Input {
+    /// Values of one picture.
+    pub fn values(&self) -> usize {
+        self.width * self.height * self.channels
+    }
+}
+
+/// A named tensor and its shape.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Port {
+    /// The name in the file.
+    pub name: String,
+    /// The shape.
+    pub dims: Vec<usize>,
+    /// Whether its elements are 32-bit floats.
+    pub is_float: bool,
+}
+
+/// One node's part of the work.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NodeSummary {
+    /// The name of its first output.
+    pub name: String,
+    /// The operator.
+    pub op: String,
+    /// Multiply-adds, for products.
+    pub multiply_adds: u64,
+}
+
+/// What a model that passed the gate consists of.
+#[derive(Clone, Debug, PartialEq)]
+#[non_exhaustive]
+pub struct Summary {
+    /// The opset of ONNX's main domain.
+    pub opset: i64,
+    /// The picture that goes in.
+    pub input: Input,
+    /// What comes out, in the file's order.
+    pub outputs: Vec<Port>,
+    /// Elements of all weights.
+    pub parameters: u64,
+    /// Bytes of all weights.
+    pub weight_bytes: u64,
+    /// Multiply-adds of one run, as far as they depend on the picture.
+    pub multiply_adds: u64,
+    /// The most elements of intermediate tensors needed at one time.
+    pub live: u64,
+    /// The nodes that depend on the picture, in order.
+    pub nodes: Vec<NodeSummary>,
+}
+
+impl Summary {
+    /// How often each operator occurs, shape arithmetic left out.
+    pub fn operators(&self) -> BTreeMap<&str, usize> {
+        let mut counts = BTreeMap::new();
+        for node in &self.nodes {
+            *counts.entry(node.op.as_str()).or_default() += 1;
+        }
+        counts
+    }
+}

@@ -1,0 +1,110 @@
+//! What the gate knows about each tensor of the graph while it walks the nodes.
+
+use std::rc::Rc;
+
+use tract_onnx::pb::TensorProto;
+use tract_onnx::pb::tensor_proto::DataType;
+
+/// The element types that a model may use.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Kind {
+    F32,
+    U8,
+    I8,
+    I32,
+    I64,
+    Bool,
+}
+
+impl Kind {
+    /// The kind behind an ONNX data type number, where the profile has it.
+    pub(super) fn from_onnx(number: i32) -> Option<Kind> {
+        Some(match DataType::try_from(number).ok()? {
+            DataType::Float => Kind::F32,
+            DataType::Uint8 => Kind::U8,
+            DataType::Int8 => Kind::I8,
+            DataType::Int32 => Kind::I32,
+            DataType::Int64 => Kind::I64,
+            DataType::Bool => Kind::Bool,
+            _ => return None,
+        })
+    }
+
+    /// Bytes an element in the file's raw data, and in memory.
+    pub(super) fn bytes(self) -> usize {
+        match self {
+            Kind::F32 | Kind::I32 => 4,
+            Kind::I64 => 8,
+            Kind::U8 | Kind::I8 | Kind::Bool => 1,
+        }
+    }
+
+    /// The name that messages use.
+    pub(super) fn name(self) -> &'static str {
+        match self {
+            Kind::F32 => "float32",
+            Kind::U8 => "uint8",
+            Kind::I8 => "int8",
+            Kind::I32 => "int32",
+            Kind::I64 => "int64",
+            Kind::Bool => "bool",
+        }
+    }
+}
+
+/// The name of any ONNX data type, for messages about those that are refused.
+pub(super) fn type_name(number: i32) -> String {
+    match DataType::try_from(number) {
+        Ok(known) => known.as_str_name().to_ascii_lowercase(),
+        Err(_) => format!("data type {number}"),
+    }
+}
+
+/// One tensor: its type, its shape, and its values as far as the graph's own shape arithmetic needs them.
+#[derive(Clone, Debug)]
+pub(super) struct Value<'a> {
+    pub(super) kind: Kind,
+    pub(super) dims: Vec<usize>,
+    /// Whether it follows from weights alone.
+    pub(super) constant: bool,
+    /// The values of an integer or boolean scalar or short vector that is known before running.
+    pub(super) ints: Option<Rc<[i64]>>,
+    /// The initialiser or constant that it is, unchanged.
+    pub(super) tensor: Option<&'a TensorProto>,
+}
+
+impl<'a> Value<'a> {
+    /// A tensor that is computed from others.
+    pub(super) fn computed(kind: Kind, dims: Vec<usize>) -> Value<'a> {
+        Value { kind, dims, constant: false, ints: None, tensor: None }
+    }
+
+    /// Known integers or booleans of rank 0 or 1.
+    pub(super) fn known(kind: Kind, dims: Vec<usize>, ints: Vec<i64>) -> Value<'a> {
+        let ints = (ints.len() <= KNOWN && dims.len() <= 1).then(|| ints.into());
+        Value { kind, dims, constant: true, ints, tensor: None }
+    }
+
+    /// Number of axes.
+    pub(super) fn rank(&self) -> usize {
+        self.dims.len()
+    }
+
+    /// Number of elements; the gate has made sure that it cannot overflow.
+    pub(super) fn elements(&self) -> u64 {
+        elements(&self.dims)
+    }
+
+    /// Type and shape for messages: `float32 [1, 3, 8, 8]`.
+    pub(super) fn describe(&self) -> String {
+        format!("{} {:?}", self.kind.name(), self.dims)
+    }
+}
+
+/// The most known integers that one tensor may carry through the shape arithmetic.
+pub(super) const KNOWN: usize = 1024;
+
+/// Product of dimensions, saturating.
+pub(super) fn elements(dims: &[usize]) -> u64 {
+    dims.iter().fold(1u64, |product, &dim| product.saturating_mul(dim as u64))
+}

@@ -1,0 +1,282 @@
+//! The walk over the graph: definitions, order, budgets.
+
+use std::collections::HashMap;
+use std::rc::Rc;
+
+use tract_onnx::pb::tensor_shape_proto::dimension::Value as Dimension;
+use tract_onnx::pb::{GraphProto, NodeProto, ValueInfoProto, type_proto};
+
+use super::limits::Limits;
+use super::node::{Node, place};
+use super::rules::{self, Cost, Rule};
+use super::shapes::product;
+use super::summary::{Form, Input, NodeSummary, Port, Summary};
+use super::value::{Kind, Value, elements, type_name};
+use super::{attributes, weights};
+use crate::error::{Error, Result};
+
+/// The largest side of a picture in pixels.
+const MAX_SIDE: usize = 4096;
+/// The most outputs of a model.
+const MAX_OUTPUTS: usize = 64;
+
+/// What is known so far.
+struct Walk<'a> {
+    limits: &'a Limits,
+    opset: i64,
+    values: HashMap<&'a str, Rc<Value<'a>>>,
+    /// Elements of everything that follows from weights alone.
+    constants: u64,
+    work: u64,
+    multiply_adds: u64,
+    nodes: Vec<NodeSummary>,
+}
+
+/// Checks a graph and everything in it.
+pub(super) fn check(graph: &GraphProto, opset: i64, limits: &Limits) -> Result<Summary> {
+    if graph.node.len() > limits.nodes {
+        return Err(Error::refused("graph", format!("{} nodes", graph.node.len()), limits.nodes.to_string()));
+    }
+    if !graph.sparse_initializer.is_empty() {
+        return Err(Error::refused("graph", "sparse weights", "dense weights"));
+    }
+    let mut walk = Walk {
+        limits,
+        opset,
+        values: HashMap::new(),
+        constants: 0,
+        work: 0,
+        multiply_adds: 0,
+        nodes: Vec::new(),
+    };
+    let (parameters, weight_bytes) = walk.weights(graph)?;
+    let input = walk.input(graph)?;
+    for node in &graph.node {
+        walk.node(node)?;
+    }
+    let outputs = walk.outputs(graph)?;
+    let live = walk.most_live(graph)?;
+    let Walk { multiply_adds, nodes, .. } = walk;
+    Ok(Summary { opset, input, outputs, parameters, weight_bytes, multiply_adds, live, nodes })
+}
+
+impl<'a> Walk<'a> {
+    /// Defines a value, once.
+    fn define(&mut self, place: &str, name: &'a str, value: Value<'a>) -> Result<()> {
+        if name.is_empty() {
+            return Err(Error::refused(place, "a tensor without a name", "names"));
+        }
+        if value.elements() > self.limits.tensor || value.rank() > weights::MAX_RANK {
+            let allowed = format!("{} axes and {} elements", weights::MAX_RANK, self.limits.tensor);
+            return Err(Error::refused(place, format!("a tensor {}", value.describe()), allowed));
+        }
+        if value.constant {
+            self.constants = self.constants.saturating_add(value.elements());
+            if self.constants > self.limits.weights {
+                let found = format!("{} elements of weights and constants so far", self.constants);
+                return Err(Error::refused(place, found, self.limits.weights.to_string()));
+            }
+        }
+        if self.values.insert(name, Rc::new(value)).is_some() {
+            return Err(Error::refused(place, format!("tensor `{name}` defined again"), "unique names"));
+        }
+        Ok(())
+    }
+
+    /// Checks all weights; gives their number of elements and bytes.
+    fn weights(&mut self, graph: &'a GraphProto) -> Result<(u64, u64)> {
+        let (mut count, mut bytes) = (0, 0);
+        for tensor in &graph.initializer {
+            let place = format!("weight `{}`", tensor.name);
+            let value = weights::check(&place, tensor, self.limits)?;
+            count += value.elements();
+            bytes += value.elements() * value.kind.bytes() as u64;
+            self.define(&place, &tensor.name, value)?;
+        }
+        Ok((count, bytes))
+    }
+
+    /// Checks that the graph takes one picture.
+    fn input(&mut self, graph: &'a GraphProto) -> Result<Input> {
+        let [info] = &graph.input[..] else {
+            let names: Vec<_> = graph.input.iter().take(8).map(|info| info.name.as_str()).collect();
+            let found = format!("{} inputs ({})", graph.input.len(), names.join(", "));
+            return Err(Error::refused(
+                "graph",
+                found,
+                "one input, the picture (weights only as initialisers)",
+            ));
+        };
+        let place = format!("input `{}`", info.name);
+        let (number, dims) = declared(&place, info)?;
+        let allowed =
+            format!("uint8 [1, H, W, C] or float32 [1, C, H, W], sides to {MAX_SIDE}, 1 or 3 channels");
+        let refuse = || Error::refused(&place, format!("{} {dims:?}", type_name(number)), allowed.as_str());
+        let (kind, form, [height, width, channels]) = match (Kind::from_onnx(number), &dims[..]) {
+            (Some(Kind::U8), &[1, h, w, c]) => (Kind::U8, Form::U8Nhwc, [h, w, c]),
+            (Some(Kind::F32), &[1, c, h, w]) => (Kind::F32, Form::F32Nchw, [h, w, c]),
+            _ => return Err(refuse()),
+        };
+        let sides = 1..=MAX_SIDE;
+        if !sides.contains(&height) || !sides.contains(&width) || !matches!(channels, 1 | 3) {
+            return Err(refuse());
+        }
+        self.define(&place, &info.name, Value::computed(kind, dims))?;
+        Ok(Input { name: info.name.clone(), form, width, height, channels })
+    }
+
+    /// Checks one node and defines its outputs.
+    fn node(&mut self, proto: &'a NodeProto) -> Result<()> {
+        let place = place(proto);
+        let rule = rules::find(&proto.op_type).filter(|_| super::is_main(&proto.domain));
+        let Some(rule) = rule else {
+            let found = match proto.domain.as_str() {
+                "" => format!("operator {}", proto.op_type),
+                domain => format!("operator {} of domain {domain}", proto.op_type),
+            };
+            return Err(Error::refused(place, found, "the operators of vision transformers (see the gate)"));
+        };
+        let node = self.inputs(place, proto, rule)?;
+        attributes::check(&node.place, proto, rule.attributes)?;
+        let outputs = (rule.infer)(&node)?;
+        if outputs.len() != proto.output.len() {
+            return node.refuse(format!("{} outputs", proto.output.len()), outputs.len().to_string());
+        }
+        let constant = node.inputs.iter().flatten().all(|input| input.constant);
+        self.account(&node, rule, &outputs, constant)?;
+        for (name, value) in proto.output.iter().zip(outputs) {
+            self.define(&node.place, name, Value { constant, ..value })?;
+        }
+        Ok(())
+    }
+
+    /// Looks the inputs up; checks their number, the number of outputs and the opset.
+    fn inputs(&self, place: String, proto: &'a NodeProto, rule: &Rule) -> Result<Node<'a>> {
+        let refuse = |found: String, allowed: String| Err(Error::refused(place.as_str(), found, allowed));
+        if self.opset < rule.since {
+            return refuse(format!("opset {}", self.opset), format!("opset {} or later", rule.since));
+        }
+        let (least, most) = rule.inputs;
+        if !(least..=most).contains(&proto.input.len()) {
+            return refuse(format!("{} inputs", proto.input.len()), format!("{least} to {most}"));
+        }
+        if !(1..=rule.outputs).contains(&proto.output.len()) {
+            return refuse(format!("{} outputs", proto.output.len()), format!("1 to {}", rule.outputs));
+        }
+        let mut inputs = Vec::with_capacity(proto.input.len());
+        for (i, name) in proto.input.iter().enumerate() {
+            inputs.push(match self.values.get(name.as_str()) {
+                Some(value) => Some(Rc::clone(value)),
+                None if name.is_empty() && i >= least => None,
+                None => {
+                    let allowed = "a tensor that is defined before the node".to_string();
+                    return refuse(format!("input `{name}`"), allowed);
+                }
+            });
+        }
+        Ok(Node { place, proto, opset: self.opset, limits: self.limits, inputs })
+    }
+
+    /// Adds a node's work to the bill.
+    fn account(&mut self, node: &Node<'a>, rule: &Rule, outputs: &[Value<'a>], constant: bool) -> Result<()> {
+        let sum = |values: &mut dyn Iterator<Item = u64>| values.fold(0u64, u64::saturating_add);
+        let written = sum(&mut outputs.iter().map(Value::elements));
+        let read = sum(&mut node.inputs.iter().flatten().map(|input| input.elements()));
+        let (work, multiply_adds) = match rule.cost {
+            Cost::Free => (0, 0),
+            Cost::Element(each) => (written.max(read).saturating_mul(each), 0),
+            Cost::Product => {
+                let work = product::work(node, written);
+                (work, work)
+            }
+        };
+        self.work = self.work.saturating_add(work);
+        if self.work > self.limits.work {
+            let found = format!("about {} operations up to here", self.work);
+            return node.refuse(found, self.limits.work.to_string());
+        }
+        if !constant {
+            self.multiply_adds += multiply_adds;
+            let name = node.proto.output.first().cloned().unwrap_or_default();
+            self.nodes.push(NodeSummary { name, op: node.proto.op_type.clone(), multiply_adds });
+        }
+        Ok(())
+    }
+
+    /// Checks that the outputs are there.
+    fn outputs(&self, graph: &'a GraphProto) -> Result<Vec<Port>> {
+        if !(1..=MAX_OUTPUTS).contains(&graph.output.len()) {
+            let found = format!("{} outputs", graph.output.len());
+            return Err(Error::refused("graph", found, format!("1 to {MAX_OUTPUTS}")));
+        }
+        let port = |(i, info): (usize, &ValueInfoProto)| {
+            let place = format!("output `{}`", info.name);
+            if graph.output.iter().take(i).any(|earlier| earlier.name == info.name) {
+                return Err(Error::refused(place, "the name twice", "unique names"));
+            }
+            match self.values.get(info.name.as_str()) {
+                Some(value) if !value.constant => {
+                    let (dims, is_float) = (value.dims.clone(), value.kind == Kind::F32);
+                    Ok(Port { name: info.name.clone(), dims, is_float })
+                }
+                Some(_) => Err(Error::refused(place, "a constant", "a tensor that depends on the picture")),
+                None => Err(Error::refused(place, "no node that computes it", "a tensor of the graph")),
+            }
+        };
+        graph.output.iter().enumerate().map(port).collect()
+    }
+
+    /// The most elements that are needed at one time, in the order of the nodes.
+    fn most_live(&self, graph: &'a GraphProto) -> Result<u64> {
+        let mut last: HashMap<&str, usize> = HashMap::new();
+        for (i, node) in graph.node.iter().enumerate() {
+            last.extend(node.input.iter().map(|name| (name.as_str(), i)));
+        }
+        last.extend(graph.output.iter().map(|output| (output.name.as_str(), graph.node.len())));
+        let size = |name: &str| match self.values.get(name) {
+            Some(value) if !value.constant => value.elements(),
+            _ => 0,
+        };
+        let (mut live, mut most) = (graph.input.iter().map(|input| size(&input.name)).sum::<u64>(), 0);
+        for (i, node) in graph.node.iter().enumerate() {
+            live = node.output.iter().fold(live, |live, name| live.saturating_add(size(name)));
+            most = live.max(most);
+            if most > self.limits.live {
+                let found = format!("{most} elements in use at one time");
+                return Err(Error::refused(place(node), found, self.limits.live.to_string()));
+            }
+            let mut done: Vec<&str> = node.input.iter().chain(&node.output).map(String::as_str).collect();
+            done.sort_unstable();
+            done.dedup();
+            let over = done.into_iter().filter(|name| last.get(name).is_none_or(|&last| last == i));
+            live = live.saturating_sub(over.map(size).sum());
+        }
+        Ok(most)
+    }
+}
+
+/// The declared type and static shape of the graph's input.
+fn declared(place: &str, info: &ValueInfoProto) -> Result<(i32, Vec<usize>)> {
+    let Some(type_proto::Value::TensorType(tensor)) = info.r#type.as_ref().and_then(|t| t.value.as_ref())
+    else {
+        return Err(Error::refused(place, "no tensor type", "a picture"));
+    };
+    let mut dims = Vec::new();
+    for dim in tensor.shape.iter().flat_map(|shape| &shape.dim) {
+        match &dim.value {
+            Some(Dimension::DimValue(value)) if usize::try_from(*value).is_ok() => dims.push(*value as usize),
+            Some(Dimension::DimParam(name)) => {
+                let allowed = "static shapes (export with a fixed batch of 1)";
+                return Err(Error::refused(place, format!("the open dimension `{name}`"), allowed));
+            }
+            found => {
+                let found = format!("dimension {found:?}");
+                return Err(Error::refused(place, found, "static shapes (positive numbers)"));
+            }
+        }
+    }
+    if dims.len() > weights::MAX_RANK || elements(&dims) == u64::MAX {
+        return Err(Error::refused(place, format!("shape {dims:?}"), "a picture"));
+    }
+    Ok((tensor.elem_type, dims))
+}

@@ -1,0 +1,105 @@
+//! Does the model compute here what it computed where it was made? The file's own test vectors say.
+
+use serde::Serialize;
+
+use crate::error::{Error, Result};
+use crate::load::Model;
+
+/// How far a logit may be off, relative to the largest logit of its vector (or to 1 if that is larger).
+///
+/// Sums of floats in another order differ by about 1e-6 of that scale; a wrong kernel, a damaged weight or
+/// another preprocessing by far more than 1e-3.
+pub const TOLERANCE: f32 = 1e-3;
+
+/// One test vector, compared.
+#[derive(Clone, Debug, Serialize)]
+pub struct Vector {
+    /// Number of the procedural picture.
+    pub pattern: u64,
+    /// Largest difference of a logit.
+    pub difference: f32,
+    /// What was allowed.
+    pub allowed: f32,
+    /// Whether the most probable class is the same.
+    pub same_class: bool,
+}
+
+impl Vector {
+    /// Whether this vector holds.
+    pub fn holds(&self) -> bool {
+        self.difference <= self.allowed
+    }
+}
+
+/// Runs every test vector of the model's record. An error of kind [`Error::GateFailed`] if there are none.
+pub fn run(model: &Model) -> Result<Vec<Vector>> {
+    let golden = model.record().map_or(&[][..], |record| &record.golden);
+    if golden.is_empty() {
+        return Err(Error::GateFailed("selftest: the model file holds no test vectors".into()));
+    }
+    let (size, channels) = (model.input().width, model.input().channels);
+    let mut session = model.session()?;
+    let mut vectors = Vec::new();
+    for vector in golden {
+        let picture = vector.picture(size, channels)?;
+        let output = session.run_pixels(picture.data())?;
+        vectors.push(compare(vector.pattern, &output.logits, &vector.logits));
+    }
+    Ok(vectors)
+}
+
+/// Fails unless every vector holds.
+pub fn judge(vectors: &[Vector]) -> Result<()> {
+    let failed = vectors.iter().filter(|vector| !vector.holds()).count();
+    let Some(worst) =
+        vectors.iter().max_by(|a, b| (a.difference / a.allowed).total_cmp(&(b.difference / b.allowed)))
+    else {
+        return Ok(());
+    };
+    if failed == 0 {
+        return Ok(());
+    }
+    let Vector { pattern, difference, allowed, .. } = worst;
+    Err(Error::GateFailed(format!(
+        "selftest: {failed} of {} test vectors are off; pattern {pattern} by {difference:.2e}, allowed {allowed:.2e}",
+        vectors.len()
+    )))
+}
+
+/// Compares one vector's logits.
+fn compare(pattern: u64, found: &[f32], wanted: &[f32]) -> Vector {
+    let pairs = || found.iter().zip(wanted);
+    let difference = match found.len() == wanted.len() {
+        true => pairs().map(|(a, b)| (a - b).abs()).fold(0.0, f32::max),
+        false => f32::INFINITY,
+    };
+    let scale = wanted.iter().fold(1.0, |scale: f32, logit| scale.max(logit.abs()));
+    let same_class = best(found) == best(wanted);
+    Vector { pattern, difference, allowed: TOLERANCE * scale, same_class }
+}
+
+/// The first of the largest values.
+fn best(logits: &[f32]) -> Option<usize> {
+    (0..logits.len()).rev().max_by(|&a, &b| logits[a].total_cmp(&logits[b]))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn tolerance_follows_the_scale_of_the_logits() {
+        assert!(compare(0, &[0.0005, 1.0], &[0.0, 1.0]).holds());
+        assert!(!compare(0, &[0.005, 1.0], &[0.0, 1.0]).holds());
+        assert!(compare(0, &[0.005, 10.0], &[0.0, 10.0]).holds());
+        assert!(!compare(0, &[0.0], &[0.0, 0.0]).holds());
+    }
+
+    #[test]
+    fn the_verdict_names_the_worst_vector() {
+        let vectors = [compare(3, &[1.0], &[1.0]), compare(4, &[1.5], &[1.0])];
+        assert!(judge(&vectors[..1]).is_ok());
+        let message = judge(&vectors).unwrap_err().to_string();
+        assert!(message.contains("1 of 2") && message.contains("pattern 4"), "{message}");
+    }
+}
