@@ -89,20 +89,22 @@ impl<W: Default + Send> Lanes<W> {
         });
     }
 
-    /// The loss and the gradients of everything added since [`Lanes::begin`].
-    pub fn finish(&mut self) -> (f64, &[f32]) {
+    /// Adds the lanes up and gives `run` the loss and the gradients of everything since [`Lanes::begin`], on the
+    /// threads of the pool.
+    pub fn finish<T: Send>(&mut self, run: impl FnOnce(f64, &[f32]) -> T + Send) -> T {
         let loss = self.lanes.iter().map(|lane| lane.loss).sum();
-        let Some((first, rest)) = self.lanes.split_first_mut() else { return (0.0, &[]) };
-        let isa = smalti_kernels::Isa::best();
+        let lanes = &mut self.lanes;
         self.pool.install(|| {
+            let Some((first, rest)) = lanes.split_first_mut() else { return run(0.0, &[]) };
+            let isa = smalti_kernels::Isa::best();
             first.grads.par_chunks_mut(CHUNK).enumerate().for_each(|(i, sum)| {
                 let range = i * CHUNK..i * CHUNK + sum.len();
                 for lane in &*rest {
                     smalti_kernels::elementwise::axpy(isa, 1.0, &lane.grads[range.clone()], sum);
                 }
             });
-        });
-        (loss, &first.grads)
+            run(loss, &first.grads)
+        })
     }
 
     /// Runs `run` on each micro-batch without gradients, in parallel, and returns what it returned, in order.
@@ -148,8 +150,7 @@ mod tests {
                 pictures.map(|i| 1.0 / (i + 1) as f64).sum()
             });
         }
-        let (loss, grads) = lanes.finish();
-        (loss, grads.to_vec())
+        lanes.finish(|loss, grads| (loss, grads.to_vec()))
     }
 
     #[test]

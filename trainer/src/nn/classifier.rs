@@ -50,6 +50,20 @@ pub struct Input<'a, R> {
     pub batch: usize,
 }
 
+impl<'a, R> Input<'a, R> {
+    /// Pictures `from..to`; not for inputs with stochastic depth, whose factors are drawn for each micro-batch.
+    pub fn slice(&self, from: usize, to: usize) -> Input<'a, R> {
+        let part = |len: usize| from * len / self.batch..to * len / self.batch;
+        Input {
+            pixels: &self.pixels[part(self.pixels.len())],
+            seen: &self.seen[part(self.seen.len())],
+            drop: self.drop,
+            targets: &self.targets[part(self.targets.len())],
+            batch: to - from,
+        }
+    }
+}
+
 impl Classifier {
     /// Lays out a classifier.
     pub fn new(vit: &VitConfig, classes: usize, pool: Pool) -> Result<Classifier> {

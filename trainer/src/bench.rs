@@ -1,0 +1,164 @@
+//! Training throughput on this machine: whole steps (masks, forward, backward, AdamW) on random pictures.
+
+use std::time::{Duration, Instant};
+
+use serde::Serialize;
+use smalti_models::{MaeConfig, Pool, VitConfig};
+
+use crate::error::Result;
+use crate::mask::Mask;
+use crate::nn::{Classifier, Mae, classifier, mae};
+use crate::optim::{AdamW, adamw};
+use crate::rng::Rng;
+use crate::step::{Lanes, micro_batch};
+
+/// What is trained.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Task {
+    /// Masked-autoencoder pretraining with 75 % of the patches hidden.
+    Pretrain(MaeConfig),
+    /// Supervised fine-tuning on ten classes, every patch seen.
+    Finetune(VitConfig),
+}
+
+/// How it is measured.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Settings {
+    /// The model and what is done with it.
+    pub task: Task,
+    /// Pictures a step.
+    pub batch_size: usize,
+    /// Threads that compute.
+    pub threads: usize,
+    /// How long to measure, after a warm-up.
+    pub time: Duration,
+}
+
+/// What was measured. The keys are those that measuring scripts read.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Report {
+    /// Version of these keys.
+    pub schema_version: u32,
+    /// Pictures trained on a second, median over steps.
+    pub images_per_s: f64,
+    /// Milliseconds a step, median.
+    pub step_ms: f64,
+    /// Arithmetic a second in 10⁹: 6 for each multiply-add of a forward pass.
+    pub gflops: f64,
+    /// Peak memory of the process in MB; absent where the system does not tell.
+    pub peak_rss_mb: Option<f64>,
+    /// Instruction set of the kernels.
+    pub isa: &'static str,
+    /// Arithmetic of the products.
+    pub precision: &'static str,
+    /// Threads that compute.
+    pub threads: usize,
+}
+
+/// Trains on random pictures for the time asked.
+pub fn run(settings: &Settings) -> Result<Report> {
+    let (median, multiply_adds) = match &settings.task {
+        Task::Pretrain(config) => (pretrain(config, settings)?, config.multiply_adds(config.visible(0.75))),
+        Task::Finetune(vit) => (finetune(vit, settings)?, vit.multiply_adds(vit.patches())),
+    };
+    let images_per_s = settings.batch_size as f64 / median;
+    Ok(Report {
+        schema_version: 1,
+        images_per_s,
+        step_ms: median * 1e3,
+        gflops: images_per_s * 6.0 * multiply_adds as f64 / 1e9,
+        peak_rss_mb: peak_rss_mb(),
+        isa: smalti_kernels::Isa::best().name(),
+        precision: "f32",
+        threads: settings.threads,
+    })
+}
+
+/// Standard normal pictures.
+fn pictures(vit: &VitConfig, count: usize) -> Vec<f32> {
+    let mut rng = Rng::new(0, 0, []);
+    (0..count * vit.channels * vit.img_size * vit.img_size).map(|_| rng.normal() as f32).collect()
+}
+
+fn pretrain(config: &MaeConfig, settings: &Settings) -> Result<f64> {
+    let (model, batch) = (Mae::new(config)?, settings.batch_size);
+    let (vit, visible) = (&config.encoder, config.visible(0.75));
+    let pixels = pictures(vit, batch);
+    let ids: Vec<u32> = (0..batch as u32).collect();
+    let mut params = model.layout().init::<f32>(0);
+    let mut adamw = AdamW::new(model.layout(), [0.9, 0.95], 0.05, 1.0);
+    let mut lanes = Lanes::<mae::Saved<f32>>::new(settings.threads, params.len())?;
+    let weight = 1.0 / (batch * (vit.patches() - visible)) as f64;
+    let micro = micro_batch(vit.tokens());
+    Ok(median(settings.time, |step| {
+        let mask = Mask::draw(0, step, &ids, vit.patches(), visible);
+        let input = mae::Input::new(&pixels, &mask, batch);
+        lanes.begin();
+        lanes.add(batch, micro, |part, saved, grads| {
+            model.gradient(&params, input.slice(part.start, part.end), true, weight, saved, grads)
+        });
+        update(&mut lanes, &mut adamw, &mut params);
+    }))
+}
+
+fn finetune(vit: &VitConfig, settings: &Settings) -> Result<f64> {
+    let (model, batch, classes) = (Classifier::new(vit, 10, Pool::Mean)?, settings.batch_size, 10);
+    let pixels = pictures(vit, batch);
+    let mut targets = vec![0.0; batch * classes];
+    targets.chunks_exact_mut(classes).enumerate().for_each(|(i, row)| row[i % classes] = 1.0);
+    let seen = Mask::none(batch, vit.patches()).visible;
+    let mut params = model.layout().init::<f32>(0);
+    let mut adamw = AdamW::new(model.layout(), [0.9, 0.999], 0.05, 1.0);
+    let mut lanes = Lanes::<classifier::Saved<f32>>::new(settings.threads, params.len())?;
+    let micro = micro_batch(vit.tokens());
+    let input = classifier::Input { pixels: &pixels, seen: &seen, drop: None, targets: &targets, batch };
+    Ok(median(settings.time, |_| {
+        lanes.begin();
+        lanes.add(batch, micro, |part, saved, grads| {
+            model.gradient(&params, input.slice(part.start, part.end), 1.0 / batch as f64, saved, grads)
+        });
+        update(&mut lanes, &mut adamw, &mut params);
+    }))
+}
+
+fn update<W: Default + Send>(lanes: &mut Lanes<W>, optimizer: &mut AdamW, params: &mut [f32]) {
+    lanes.finish(|_, grads| optimizer.update(1e-4, adamw::clip_factor(adamw::norm(grads), None), grads, params));
+}
+
+/// Median seconds of a step, after a warm-up of four.
+fn median(time: Duration, mut step: impl FnMut(u64)) -> f64 {
+    (0..4).for_each(&mut step);
+    let (mut times, start) = (Vec::new(), Instant::now());
+    while times.len() < 5 || start.elapsed() < time {
+        let before = Instant::now();
+        step(4 + times.len() as u64);
+        times.push(before.elapsed().as_secs_f64());
+    }
+    times.sort_unstable_by(f64::total_cmp);
+    times[times.len() / 2]
+}
+
+/// The process's peak resident memory in MB, where `/proc` has it.
+pub fn peak_rss_mb() -> Option<f64> {
+    let status = std::fs::read_to_string("/proc/self/status").ok()?;
+    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;
+    line.trim().strip_suffix("kB")?.trim().parse::<f64>().ok().map(|kb| kb / 1024.0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use smalti_models::DecoderConfig;
+
+    #[test]
+    fn both_tasks_are_measured() {
+        let vit = VitConfig { img_size: 8, patch_size: 2, channels: 1, dim: 16, depth: 1, heads: 2 };
+        let decoder = DecoderConfig { dim: 8, depth: 1, heads: 2 };
+        let config = MaeConfig { encoder: vit.clone(), decoder };
+        for task in [Task::Pretrain(config), Task::Finetune(vit)] {
+            let settings = Settings { task, batch_size: 4, threads: 2, time: Duration::ZERO };
+            let report = run(&settings).unwrap();
+            assert!(report.images_per_s > 0.0 && report.gflops > 0.0 && report.threads == 2);
+        }
+    }
+}

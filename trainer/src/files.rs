@@ -1,0 +1,66 @@
+//! Files that are whole or not there: written beside their place, synced, renamed.
+
+use std::io::Write;
+use std::path::Path;
+
+use crate::error::{Error, Result};
+
+/// Replaces `path` by these bytes. A crash at any moment leaves the old file or the new one, never a part.
+pub fn write(path: &Path, bytes: &[u8]) -> Result<()> {
+    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let attempt = || {
+        let mut file = tempfile::Builder::new().prefix(".writing-").tempfile_in(folder)?;
+        file.write_all(bytes)?;
+        file.as_file().sync_all()?;
+        #[cfg(unix)]
+        {
+            use std::os::unix::fs::PermissionsExt;
+            file.as_file().set_permissions(std::fs::Permissions::from_mode(0o644))?;
+        }
+        file.persist(path).map_err(|e| e.error)?;
+        // The rename itself is safe only once the folder is.
+        #[cfg(unix)]
+        std::fs::File::open(folder)?.sync_all()?;
+        Ok(())
+    };
+    attempt().map_err(Error::file("write", path))
+}
+
+/// Makes a folder and those above it.
+pub fn make_folder(path: &Path) -> Result<()> {
+    std::fs::create_dir_all(path).map_err(Error::file("make the folder", path))
+}
+
+/// A file's bytes, at most `limit` of them.
+pub fn read(path: &Path, limit: u64) -> Result<Vec<u8>> {
+    let length = std::fs::metadata(path).map_err(Error::file("read", path))?.len();
+    if length > limit {
+        return Err(Error::data(
+            path.display().to_string(),
+            format!("has {length} bytes, at most {limit} are read"),
+        ));
+    }
+    std::fs::read(path).map_err(Error::file("read", path))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_is_replaced_whole() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("a.bin");
+        write(&path, b"old").unwrap();
+        write(&path, b"new and longer").unwrap();
+        assert_eq!(read(&path, 100).unwrap(), b"new and longer");
+        assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 1);
+        assert!(read(&path, 3).unwrap_err().to_string().contains("14 bytes"));
+    }
+
+    #[test]
+    fn a_missing_folder_is_a_file_error() {
+        let error = write(Path::new("/no/such/folder/x"), b"").unwrap_err();
+        assert_eq!(error.exit_code(), 6);
+    }
+}

@@ -1,0 +1,216 @@
+//! Masked-autoencoder pretraining of a data set's pictures, labels unused (arXiv 2111.06377).
+
+use std::path::Path;
+
+use serde::{Deserialize, Serialize};
+use smalti_models::{MaeConfig, Preprocess};
+
+use crate::checkpoint;
+use crate::data::{Augment, Batch, Dataset, Loader, LoaderSettings};
+use crate::error::{Error, Result};
+use crate::mask::Mask;
+use crate::nn::{Mae, mae};
+use crate::optim::AdamW;
+use crate::reconstruct;
+use crate::run::{ModelConfig, RunDir};
+use crate::step::{Lanes, micro_batch};
+use crate::train::{Course, Learner, Observer, Training};
+
+/// Everything that decides what a pretraining run computes.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct PretrainSettings {
+    /// Encoder and decoder.
+    pub model: MaeConfig,
+    /// The model's input.
+    pub preprocess: Preprocess,
+    /// How parameters move.
+    pub course: Course,
+    /// Share of the patches that is hidden.
+    pub mask_ratio: f64,
+    /// Whether targets are normalised patch by patch.
+    pub norm_pix_loss: bool,
+    /// Changes to each picture.
+    pub augment: Augment,
+}
+
+/// What does not change results.
+#[derive(Clone, Debug)]
+pub struct Resources {
+    /// Threads that compute.
+    pub threads: usize,
+    /// Threads that prepare batches.
+    pub loader_threads: usize,
+    /// The greatest share of unusable pictures.
+    pub max_bad: f64,
+    /// Whether the run's last checkpoint is continued.
+    pub resume: bool,
+}
+
+impl Resources {
+    /// Defaults on this machine: all its threads, one more to prepare batches.
+    pub fn new(threads: usize) -> Resources {
+        Resources { threads, loader_threads: 1, max_bad: 0.05, resume: false }
+    }
+}
+
+/// A trained autoencoder.
+#[derive(Clone, Debug)]
+pub struct Pretrained {
+    /// The model.
+    pub model: Mae,
+    /// Its parameters.
+    pub params: Vec<f32>,
+    /// Its input.
+    pub preprocess: Preprocess,
+    /// Whether its targets were normalised.
+    pub norm_pix_loss: bool,
+}
+
+impl PretrainSettings {
+    /// Refuses what cannot be carried out.
+    pub fn check(&self) -> Result<()> {
+        self.model.check()?;
+        self.preprocess.check()?;
+        self.course.check()?;
+        let vit = &self.model.encoder;
+        if (vit.img_size, vit.channels) != (self.preprocess.img_size, self.preprocess.channels) {
+            return Err(Error::Usage("the model's picture size or channels differ from the preprocessing's".into()));
+        }
+        if vit.patches() < 2 {
+            return Err(Error::Usage("patch-size: a picture of one patch has nothing to hide".into()));
+        }
+        if !(self.mask_ratio > 0.0 && self.mask_ratio < 1.0) {
+            return Err(Error::Usage(format!("mask-ratio is {}: expected between 0 and 1", self.mask_ratio)));
+        }
+        Ok(())
+    }
+
+    /// What `config.json` says.
+    fn config(&self) -> ModelConfig {
+        ModelConfig {
+            model_type: "vit_mae".into(),
+            encoder: self.model.encoder.clone(),
+            decoder: Some(self.model.decoder.clone()),
+            pool: None,
+            norm_pix_loss: Some(self.norm_pix_loss),
+        }
+    }
+}
+
+/// Pretrains on all pictures of `data`; with a run folder, metrics, checkpoints and pictures go there.
+pub fn pretrain(
+    settings: &PretrainSettings,
+    resources: &Resources,
+    data: &Dataset,
+    run: Option<&RunDir>,
+    observer: &mut dyn Observer,
+) -> Result<Pretrained> {
+    settings.check()?;
+    let model = Mae::new(&settings.model)?;
+    let course = &settings.course;
+    let loader = Loader::new(
+        data.clone(),
+        LoaderSettings {
+            threads: resources.loader_threads,
+            max_bad: resources.max_bad,
+            drop_last: data.len() >= course.batch_size,
+            ..LoaderSettings::training(
+                course.batch_size,
+                settings.preprocess.clone(),
+                settings.augment,
+                course.seed,
+            )
+        },
+    )?;
+    if let Some(run) = run {
+        run.save_settings(settings)?;
+        run.save_config(&settings.config(), &settings.preprocess, &[])?;
+    }
+    let params = model.layout().init::<f32>(course.seed);
+    let optimizer = AdamW::new(model.layout(), course.betas, course.weight_decay, course.layer_decay);
+    let mut lanes = Lanes::<mae::Saved<f32>>::new(resources.threads, params.len())?;
+    let details = serde_json::to_value(settings).map_err(|e| Error::Usage(e.to_string()))?;
+    let mut training = Training::new(course, &loader, run, details.clone(), params, optimizer);
+    if resources.resume {
+        training.resume()?;
+    }
+    let mut learner = Pretraining { model, settings, details, data };
+    training.run(&mut lanes, &mut learner, observer)?;
+    Ok(Pretrained {
+        model: learner.model,
+        params: training.params,
+        preprocess: settings.preprocess.clone(),
+        norm_pix_loss: settings.norm_pix_loss,
+    })
+}
+
+/// The autoencoder as the training loop sees it.
+struct Pretraining<'a> {
+    model: Mae,
+    settings: &'a PretrainSettings,
+    details: serde_json::Value,
+    data: &'a Dataset,
+}
+
+impl Learner<mae::Saved<f32>> for Pretraining<'_> {
+    fn gradient(&mut self, lanes: &mut Lanes<mae::Saved<f32>>, params: &[f32], batch: Batch) -> Result<()> {
+        let (vit, settings) = (&self.settings.model.encoder, self.settings);
+        let visible = settings.model.visible(settings.mask_ratio);
+        let mask = Mask::draw(settings.course.seed, batch.epoch, &batch.ids, vit.patches(), visible);
+        let input = mae::Input::new(&batch.pixels, &mask, batch.len());
+        let weight = 1.0 / (batch.len() * (vit.patches() - visible)) as f64;
+        lanes.add(batch.len(), micro_batch(vit.tokens()), |part, saved, grads| {
+            let input = input.slice(part.start, part.end);
+            self.model.gradient(params, input, settings.norm_pix_loss, weight, saved, grads)
+        });
+        Ok(())
+    }
+
+    fn save(&self, run: &RunDir, name: &str, params: &[f32]) -> Result<()> {
+        checkpoint::save_model(&run.model(name), self.model.layout(), params, &self.details)
+    }
+
+    fn show(
+        &mut self,
+        _lanes: &Lanes<mae::Saved<f32>>,
+        run: &RunDir,
+        params: &[f32],
+        step: u64,
+    ) -> Result<()> {
+        crate::files::make_folder(&run.recon())?;
+        let shown = reconstruct::Shown {
+            model: &self.model,
+            params,
+            preprocess: &self.settings.preprocess,
+            norm_pix_loss: self.settings.norm_pix_loss,
+            mask_ratio: self.settings.mask_ratio,
+            seed: self.settings.course.seed,
+        };
+        shown.write(self.data, 8, &run.recon().join(format!("step-{step}.png")))
+    }
+}
+
+/// Reads a pretrained run: its last checkpoint.
+pub fn load(path: &Path) -> Result<Pretrained> {
+    let run = RunDir::open(path)?;
+    let (config, preprocess, _) = run.load_config()?;
+    load_model(&run.model("last"), config, preprocess)
+}
+
+fn load_model(path: &Path, config: ModelConfig, preprocess: Preprocess) -> Result<Pretrained> {
+    let unusable = |problem: String| Error::Checkpoint { path: path.into(), problem };
+    let decoder = config.decoder.ok_or_else(|| {
+        unusable("belongs to a classifier, expected a pretraining run (what `smalti pretrain` wrote)".into())
+    })?;
+    let model = Mae::new(&MaeConfig { encoder: config.encoder, decoder })?;
+    let (tensors, _) = checkpoint::load(path)?;
+    let mut params = model.layout().init::<f32>(0);
+    let missing = checkpoint::restore(path, &tensors, model.layout(), &mut params)?;
+    match missing.first() {
+        Some(name) => Err(unusable(format!("lacks tensor `{name}`"))),
+        None => {
+            Ok(Pretrained { model, params, preprocess, norm_pix_loss: config.norm_pix_loss.unwrap_or(true) })
+        }
+    }
+}

@@ -1,0 +1,316 @@
+//! The loop that pretraining and fine-tuning share: batches, gradients, steps, metrics, checkpoints, stops.
+
+use std::time::{Duration, Instant};
+
+use serde::{Deserialize, Serialize};
+
+use crate::checkpoint::{About, State};
+use crate::data::{Batch, Loader};
+use crate::error::{Error, Result};
+use crate::optim::{AdamW, Decay, Schedule, adamw};
+use crate::run::RunDir;
+use crate::step::Lanes;
+
+/// How parameters are moved over a run.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct Course {
+    /// Passes over the data.
+    pub epochs: u64,
+    /// Pictures that one step averages over.
+    pub batch_size: usize,
+    /// The highest learning rate.
+    pub lr: f64,
+    /// AdamW's decays of the two moments.
+    pub betas: [f64; 2],
+    /// AdamW's weight decay.
+    pub weight_decay: f64,
+    /// A layer's rate over that of the layer above.
+    pub layer_decay: f64,
+    /// Epochs of the linear warm-up.
+    pub warmup_epochs: f64,
+    /// The way down after it.
+    pub schedule: Decay,
+    /// The largest length of all gradients together.
+    pub clip_grad: Option<f64>,
+    /// The seed of everything random.
+    pub seed: u64,
+    /// Minutes between checkpoints.
+    pub checkpoint_minutes: f64,
+}
+
+impl Course {
+    /// Refuses what cannot be carried out.
+    pub fn check(&self) -> Result<()> {
+        let refuse = |what: &str| Err(Error::Usage(what.into()));
+        let positive = |x: f64| x.is_finite() && x >= 0.0;
+        if self.epochs == 0 || self.epochs > 1_000_000 {
+            return refuse("epochs: expected 1 to 1000000");
+        }
+        if self.batch_size == 0 || self.batch_size > 1 << 20 {
+            return refuse("batch-size times accum-iter: expected 1 to 1048576");
+        }
+        if !positive(self.lr) || self.lr > 100.0 {
+            return refuse("lr: expected 0 to 100");
+        }
+        if !self.betas.iter().all(|beta| (0.0..1.0).contains(beta)) {
+            return refuse("betas: expected 0 to below 1");
+        }
+        if !positive(self.weight_decay) || !positive(self.warmup_epochs) || !positive(self.checkpoint_minutes) {
+            return refuse("weight-decay, warmup-epochs and checkpoint-minutes: expected 0 or more");
+        }
+        if !(self.layer_decay > 0.0 && self.layer_decay <= 1.0) {
+            return refuse("layer-decay: expected above 0, at most 1");
+        }
+        if self.clip_grad.is_some_and(|clip| !(clip.is_finite() && clip > 0.0)) {
+            return refuse("clip-grad: expected above 0");
+        }
+        Ok(())
+    }
+
+    /// The learning rate over `steps` an epoch.
+    pub fn schedule(&self, steps: u64) -> Schedule {
+        Schedule {
+            peak: self.lr,
+            warmup: (self.warmup_epochs * steps as f64).round() as u64,
+            total: self.epochs * steps,
+            decay: self.schedule,
+        }
+    }
+}
+
+/// One step, as `metrics.jsonl` and progress bars tell it.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+pub struct Progress {
+    /// Steps done.
+    pub step: u64,
+    /// Steps of the whole run.
+    #[serde(skip)]
+    pub steps: u64,
+    /// Epochs done, with a fraction.
+    pub epoch: f64,
+    /// The step's loss, before its update.
+    pub loss: f64,
+    /// The step's learning rate.
+    pub lr: f64,
+    /// The length of all gradients, before clipping.
+    pub grad_norm: f64,
+    /// Pictures a second in this step.
+    pub images_per_s: f64,
+    /// Seconds of training so far, over all sessions of the run.
+    pub seconds: f64,
+}
+
+/// What an epoch's end brought: a score on held-out pictures.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+pub struct Score {
+    /// Steps done.
+    pub step: u64,
+    /// Epochs done.
+    pub epoch: u64,
+    /// Share of held-out pictures that the model gets right.
+    pub val_accuracy: f64,
+}
+
+/// Who watches a run, and may stop it.
+pub trait Observer {
+    /// After each step.
+    fn step(&mut self, _progress: &Progress) {}
+    /// After each epoch that was scored.
+    fn score(&mut self, _score: &Score) {}
+    /// The exit code to stop with, if the run is to save and end now.
+    fn stop(&self) -> Option<u8> {
+        None
+    }
+}
+
+/// Nobody watches.
+impl Observer for () {}
+
+/// What is trained, with everything that changes while it is.
+pub struct Training<'a> {
+    /// How.
+    pub course: &'a Course,
+    /// The batches.
+    pub loader: &'a Loader,
+    /// Where metrics and checkpoints go, if anywhere.
+    pub run: Option<&'a RunDir>,
+    /// The settings that checkpoints keep, and that a resumed run must share.
+    pub settings: serde_json::Value,
+    /// The parameters.
+    pub params: Vec<f32>,
+    /// The optimizer.
+    pub optimizer: AdamW,
+    /// Seconds of earlier sessions.
+    seconds: f64,
+    /// The best score so far.
+    best: Option<f64>,
+}
+
+/// What the loop asks of a model.
+pub trait Learner<W> {
+    /// Adds the gradients of a batch to the lanes, averaged over its pictures.
+    fn gradient(&mut self, lanes: &mut Lanes<W>, params: &[f32], batch: Batch) -> Result<()>;
+    /// Writes the model's checkpoint under this name.
+    fn save(&self, run: &RunDir, name: &str, params: &[f32]) -> Result<()>;
+    /// The score on held-out pictures after an epoch, if there are any.
+    fn score(&mut self, _lanes: &Lanes<W>, _params: &[f32]) -> Result<Option<f64>> {
+        Ok(None)
+    }
+    /// At each checkpoint and at the end: pictures to look at.
+    fn show(&mut self, _lanes: &Lanes<W>, _run: &RunDir, _params: &[f32], _step: u64) -> Result<()> {
+        Ok(())
+    }
+}
+
+impl<'a> Training<'a> {
+    /// A training at its start.
+    pub fn new(
+        course: &'a Course,
+        loader: &'a Loader,
+        run: Option<&'a RunDir>,
+        settings: serde_json::Value,
+        params: Vec<f32>,
+        optimizer: AdamW,
+    ) -> Training<'a> {
+        Training { course, loader, run, settings, params, optimizer, seconds: 0.0, best: None }
+    }
+
+    /// Goes on where the run's last checkpoint is. Settings that change results must be the same.
+    pub fn resume(&mut self) -> Result<()> {
+        let Some(run) = self.run else { return Ok(()) };
+        let path = run.state();
+        let state = State::load(&path, self.params.len())?;
+        if let Some(key) = first_difference(&state.settings, &self.settings) {
+            let problem = format!(
+                "was trained with {key} = {}, now {}: a run is continued with the same settings",
+                state.settings[&key], self.settings[&key]
+            );
+            return Err(Error::Checkpoint { path, problem });
+        }
+        (self.params, self.optimizer.m, self.optimizer.v) = (state.params, state.m, state.v);
+        (self.optimizer.step, self.seconds, self.best) = (state.step, state.seconds, state.best);
+        Ok(())
+    }
+
+    /// Trains to the end of the course, or until the observer stops it.
+    pub fn run<W: Default + Send>(
+        &mut self,
+        lanes: &mut Lanes<W>,
+        learner: &mut impl Learner<W>,
+        observer: &mut dyn Observer,
+    ) -> Result<()> {
+        let per_epoch = self.loader.batches_per_epoch() as u64;
+        if per_epoch == 0 {
+            return Err(Error::data(
+                self.loader.data().root(),
+                format!("has too few pictures for one batch of {}", self.course.batch_size),
+            ));
+        }
+        let schedule = self.course.schedule(per_epoch);
+        let mut metrics = self.run.map(|run| run.metrics(self.optimizer.step)).transpose()?;
+        let (start, before) = (Instant::now(), self.seconds);
+        let mut saved = Instant::now();
+        let every = Duration::from_secs_f64((self.course.checkpoint_minutes * 60.0).min(1e9));
+        while self.optimizer.step < schedule.total {
+            let (epoch, first) = (self.optimizer.step / per_epoch, self.optimizer.step % per_epoch);
+            let mut lap = Instant::now();
+            for batch in self.loader.epoch(epoch, first as usize) {
+                let batch = batch?;
+                let pictures = batch.len();
+                lanes.begin();
+                learner.gradient(lanes, &self.params, batch)?;
+                let rate = schedule.rate(self.optimizer.step);
+                let (loss, grad_norm) = self.update(lanes, rate)?;
+                self.seconds = before + start.elapsed().as_secs_f64();
+                let progress = Progress {
+                    step: self.optimizer.step,
+                    steps: schedule.total,
+                    epoch: self.optimizer.step as f64 / per_epoch as f64,
+                    loss,
+                    lr: rate,
+                    grad_norm,
+                    images_per_s: pictures as f64 / lap.elapsed().as_secs_f64().max(1e-9),
+                    seconds: self.seconds,
+                };
+                lap = Instant::now();
+                if let Some(metrics) = &mut metrics {
+                    metrics.write(&progress)?;
+                }
+                observer.step(&progress);
+                if let Some(code) = observer.stop() {
+                    self.save(learner)?;
+                    return Err(Error::Interrupted { step: self.optimizer.step, code });
+                }
+                if saved.elapsed() >= every && self.optimizer.step < schedule.total {
+                    self.save(learner)?;
+                    saved = Instant::now();
+                }
+            }
+            self.end_epoch(lanes, learner, observer, metrics.as_mut(), epoch + 1)?;
+        }
+        self.save(learner)?;
+        match self.run {
+            Some(run) => learner.show(lanes, run, &self.params, self.optimizer.step),
+            None => Ok(()),
+        }
+    }
+
+    /// One step of the optimizer over the gradients in the lanes: loss and gradient length.
+    fn update<W: Default + Send>(&mut self, lanes: &mut Lanes<W>, rate: f64) -> Result<(f64, f64)> {
+        let clip = self.course.clip_grad;
+        let (optimizer, params) = (&mut self.optimizer, &mut self.params);
+        let (loss, norm) = lanes.finish(|loss, grads| {
+            let norm = adamw::norm(grads);
+            if loss.is_finite() && norm.is_finite() {
+                optimizer.update(rate, adamw::clip_factor(norm, clip), grads, params);
+            }
+            (loss, norm)
+        });
+        if loss.is_finite() && norm.is_finite() {
+            return Ok((loss, norm));
+        }
+        Err(Error::Diverged(format!(
+            "step {}: the loss is {loss}, its gradient's length {norm}: the learning rate {rate:.2e} is too high for \
+             these pictures; start again with a lower --lr or --blr, or with --clip-grad 1",
+            self.optimizer.step + 1
+        )))
+    }
+
+    fn end_epoch<W: Default + Send>(
+        &mut self,
+        lanes: &Lanes<W>,
+        learner: &mut impl Learner<W>,
+        observer: &mut dyn Observer,
+        metrics: Option<&mut crate::run::Metrics>,
+        epoch: u64,
+    ) -> Result<()> {
+        let Some(val_accuracy) = learner.score(lanes, &self.params)? else { return Ok(()) };
+        let score = Score { step: self.optimizer.step, epoch, val_accuracy };
+        if let Some(metrics) = metrics {
+            metrics.write(&score)?;
+        }
+        observer.score(&score);
+        if self.best.is_none_or(|best| val_accuracy > best) {
+            self.best = Some(val_accuracy);
+            if let Some(run) = self.run {
+                learner.save(run, "best", &self.params)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Writes the last checkpoint: the state first, then the model's tensors for others to use.
+    fn save<W>(&self, learner: &impl Learner<W>) -> Result<()> {
+        let Some(run) = self.run else { return Ok(()) };
+        let about = About { seconds: self.seconds, best: self.best, settings: self.settings.clone() };
+        State::save(&run.state(), &self.params, &self.optimizer, &about)?;
+        learner.save(run, "last", &self.params)
+    }
+}
+
+/// The first key of two objects whose values differ.
+fn first_difference(a: &serde_json::Value, b: &serde_json::Value) -> Option<String> {
+    let (a, b) = (a.as_object()?, b.as_object()?);
+    a.keys().chain(b.keys()).find(|key| a.get(*key) != b.get(*key)).cloned()
+}
