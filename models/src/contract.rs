@@ -206,6 +206,9 @@ fn check_digest(key: &'static str, digest: &str) -> Result<()> {
 }
 
 /// SHA-256 over all tensors in order: name, a zero byte, length (64 bits, little-endian), bytes.
+///
+/// `sha256.weights` of a model file is this over `graph.initializer` in the file's order, all of them, each with the
+/// bytes of its `raw_data`.
 pub fn weights_digest<'a>(tensors: impl IntoIterator<Item = (&'a str, &'a [u8])>) -> String {
     let mut hash = Sha256::new();
     for (name, bytes) in tensors {
