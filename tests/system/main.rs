@@ -1,3 +1,4 @@
 //! Whole-system tests: one binary, one module a theme.
 
 mod golden;
+mod parity;

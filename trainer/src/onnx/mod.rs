@@ -1,7 +1,7 @@
 //! A classifier as an ONNX file that is complete: graph, weights, labels, preprocessing, golden vectors.
 //!
-//! [`vit`] has the graph, built by [`builder`]; [`fold`] puts the normalisation into the patch embedding. What the
-//! file says about itself is a [`ModelRecord`]. The same model and details give the same bytes.
+//! [`vit`] has the graph, built by [`builder`]; [`fold`] puts the normalisation into the patch embedding. What
+//! the file says about itself is a [`ModelRecord`]. The same model and details give the same bytes.
 
 use std::path::Path;
 

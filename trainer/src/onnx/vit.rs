@@ -4,11 +4,12 @@
 //! image ─ (Cast Transpose) Conv Reshape Transpose ─ Concat class token ─ Add positions
 //!   ─ depth × [LayerNormalization, linear qkv, Split, heads, MatMul Mul Softmax MatMul, linear proj, Add,
 //!              LayerNormalization, linear fc1, GELU, linear fc2, Add]
-//!   ─ class token's row, or mean over the patches' rows ─ LayerNormalization = embedding ─ linear head = logits
+//!   ─ class token's row, or mean of the patches' rows ─ LayerNormalization = embedding
+//!   ─ linear head = logits
 //! ```
-//! A linear layer is `MatMul` with the transposed weight (`NAME.weight_t`) and `Add` of the bias; GELU is exact:
-//! `Div Erf Add Mul Mul`. Engines know these forms from PyTorch's exporter and fuse them. Weights that are stored
-//! as they are carry timm's names.
+//! A linear layer is `MatMul` with the transposed weight (`NAME.weight_t`) and `Add` of the bias; GELU is exact,
+//! `Div Erf Add Mul Mul`. Engines know these forms from PyTorch's exporter and fuse them. Weights that are
+//! stored as they are carry timm's names.
 
 use smalti_models::contract::{EMBEDDING, INPUT, LOGITS};
 use smalti_models::vit::LAYER_NORM_EPS;

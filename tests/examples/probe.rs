@@ -1,0 +1,139 @@
+//! Exports models and writes what our side answers, for the Python scripts in `tests/golden`.
+//!
+//! ```text
+//! probe OUT [PICTURES [CHECKPOINT.safetensors]]
+//! ```
+//! `PICTURES` is any data set that the trainer reads; 100 pictures spread over it are taken. Without it they
+//! are drawn. With a fine-tuned checkpoint its model is exported, without one a few with drawn weights.
+//! `OUT/MODEL/` gets `checkpoints/` as a run has them, `u8-nhwc.onnx`, `f32-nchw.onnx`, `probe.safetensors`.
+
+use std::path::{Path, PathBuf};
+
+use safetensors::Dtype;
+use safetensors::tensor::TensorView;
+use serde_json::json;
+use smalti_models::presets::Preset;
+use smalti_models::{Picture, Pool};
+use smalti_runtime::Model;
+use smalti_system_tests::cases::largest_difference;
+use smalti_system_tests::drawn::{Drawn, Said};
+use smalti_trainer::data::{Dataset, Split};
+use smalti_trainer::nn::Classifier;
+use smalti_trainer::onnx::{self, Details, InputForm};
+use smalti_trainer::run::{ModelConfig, RunDir, load_config};
+use smalti_trainer::{checkpoint, files};
+
+type Result<T, E = Box<dyn std::error::Error>> = std::result::Result<T, E>;
+
+/// Pictures a probe.
+const COUNT: usize = 100;
+/// Classes of a drawn model.
+const CLASSES: usize = 10;
+
+fn main() -> Result<()> {
+    let arguments: Vec<PathBuf> = std::env::args_os().skip(1).map(PathBuf::from).collect();
+    let (out, pictures, checkpoint) = match &arguments[..] {
+        [out] => (out, None, None),
+        [out, pictures] => (out, Some(pictures), None),
+        [out, pictures, checkpoint] => (out, Some(pictures), Some(checkpoint)),
+        _ => return Err("usage: probe OUT [PICTURES [CHECKPOINT.safetensors]]".into()),
+    };
+    let models = match checkpoint {
+        Some(path) => vec![("checkpoint", trained(path)?)],
+        None => drawn(),
+    };
+    for (name, model) in models {
+        write(&out.join(name), &model, pictures.map(PathBuf::as_path))?;
+    }
+    Ok(())
+}
+
+/// Models with drawn weights: both pools, colour and grey.
+fn drawn() -> Vec<(&'static str, Drawn)> {
+    let nano = |size, channels, pool| Drawn::new(&Preset::Nano.encoder(size, 4, channels), CLASSES, pool, 1);
+    vec![
+        ("mean", nano(32, 3, Pool::Mean)),
+        ("token", nano(32, 3, Pool::Token)),
+        ("mean-grey", nano(28, 1, Pool::Mean)),
+        ("token-grey", nano(28, 1, Pool::Token)),
+    ]
+}
+
+/// The model of a fine-tuned checkpoint, with the files beside it.
+fn trained(path: &Path) -> Result<Drawn> {
+    let (config, preprocess, names) = load_config(path.parent().unwrap_or(Path::new(".")))?;
+    let model =
+        Classifier::new(&config.encoder, names.len(), config.pool.ok_or("a checkpoint without head")?)?;
+    let (tensors, training) = checkpoint::load(path)?;
+    let mut params = vec![0.0; model.layout().len()];
+    checkpoint::restore(path, &tensors, model.layout(), &mut params)?;
+    let description = path.display().to_string();
+    let (license, version) = (String::new(), "1".to_owned());
+    let details = Details { names, preprocess, description, license, version, training };
+    Ok(Drawn { model, params, details })
+}
+
+/// Pictures as the model takes them.
+fn pictures(model: &Drawn, from: Option<&Path>) -> Result<Vec<Picture>> {
+    let Some(path) = from else { return Ok(model.pictures(COUNT as u64)) };
+    let data = Dataset::open(path, Split::All)?;
+    let count = COUNT.min(data.len());
+    let picture = |i: usize| Ok(model.prepare(&data.picture(i * data.len() / count)?)?);
+    (0..count).map(picture).collect()
+}
+
+/// One model's folder.
+fn write(folder: &Path, model: &Drawn, from: Option<&Path>) -> Result<()> {
+    let pictures = pictures(model, from)?;
+    let said = model.predict(&pictures);
+    let run = RunDir::create(folder, true)?;
+    let vit = model.model.vit().clone();
+    let pool = Some(model.model.pool());
+    let config =
+        ModelConfig { model_type: "vit".into(), encoder: vit, decoder: None, pool, norm_pix_loss: None };
+    run.save_config(&config, &model.details.preprocess, &model.details.names)?;
+    let checkpoint = run.checkpoints().join("last.safetensors");
+    checkpoint::save_model(&checkpoint, model.model.layout(), &model.params, &json!({}))?;
+    write_probe(&folder.join("probe.safetensors"), model, &pictures, &said)?;
+    for form in [InputForm::U8Nhwc, InputForm::F32Nchw] {
+        let path = folder.join(format!("{form}.onnx"));
+        onnx::write(&path, &model.model, &model.params, &model.details, form)?;
+        let (logits, embeddings) = in_runtime(&path, &pictures, &said)?;
+        println!("{}: {} pictures, trainer and runtime differ", path.display(), pictures.len());
+        println!("    by {logits:.1e} in logits, by {embeddings:.1e} in embeddings");
+    }
+    Ok(())
+}
+
+/// How far the runtime's logits and embeddings are from the trainer's.
+fn in_runtime(path: &Path, pictures: &[Picture], said: &Said) -> Result<(f64, f64)> {
+    let mut session = Model::open(path)?.session()?;
+    let (mut logits, mut embeddings) = (Vec::new(), Vec::new());
+    for picture in pictures {
+        let output = session.run_pixels(picture.data())?;
+        logits.extend(output.logits);
+        embeddings.extend(output.embedding.unwrap_or_default());
+    }
+    Ok((largest_difference(&logits, &said.logits), largest_difference(&embeddings, &said.embeddings)))
+}
+
+/// The pictures in both forms, and what the trainer says about them.
+fn write_probe(path: &Path, model: &Drawn, pictures: &[Picture], said: &Said) -> Result<()> {
+    let vit = model.model.vit();
+    let (n, side, channels) = (pictures.len(), vit.img_size, vit.channels);
+    let bytes_of = |values: &[f32]| values.iter().flat_map(|x| x.to_le_bytes()).collect::<Vec<u8>>();
+    let bytes: Vec<u8> = pictures.iter().flat_map(|picture| picture.data()).copied().collect();
+    let tensors = [
+        ("pixels", Dtype::F32, vec![n, channels, side, side], bytes_of(&model.normalised(pictures))),
+        ("pictures", Dtype::U8, vec![n, side, side, channels], bytes),
+        ("logits", Dtype::F32, vec![n, model.model.classes()], bytes_of(&said.logits)),
+        ("embedding", Dtype::F32, vec![n, vit.dim], bytes_of(&said.embeddings)),
+    ];
+    let views: Result<Vec<_>, _> = tensors
+        .iter()
+        .map(|(name, dtype, shape, bytes)| {
+            TensorView::new(*dtype, shape.clone(), bytes).map(|view| (*name, view))
+        })
+        .collect();
+    Ok(files::write(path, &safetensors::serialize(views?, None)?)?)
+}

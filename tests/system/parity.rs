@@ -1,0 +1,82 @@
+//! An exported model answers in the runtime as it does in the trainer.
+
+use smalti_models::presets::Preset;
+use smalti_models::{Pool, VitConfig};
+use smalti_runtime::{Model, selftest};
+use smalti_system_tests::cases::largest_difference;
+use smalti_system_tests::drawn::Drawn;
+use smalti_trainer::data::synthetic;
+use smalti_trainer::onnx::{InputForm, export};
+
+/// The largest difference of a logit or of a value of an embedding.
+const TOLERANCE: f64 = 1e-4;
+
+fn check(what: &str, found: &[f32], wanted: &[f32]) {
+    let off = largest_difference(found, wanted);
+    assert!(off <= TOLERANCE, "{what} is off by {off:.1e}, at most {TOLERANCE:.0e}");
+}
+
+/// Exports, loads, and compares logits, embeddings and the file's own test vectors.
+fn agrees(vit: &VitConfig, pool: Pool, form: InputForm, count: u64) {
+    let drawn = Drawn::new(vit, 7, pool, 3);
+    let bytes = export(&drawn.model, &drawn.params, &drawn.details, form).unwrap();
+    let model = Model::from_bytes(&bytes).unwrap();
+    assert_eq!(model.labels(), drawn.details.names);
+    assert_eq!(model.preprocess(), Some(&drawn.details.preprocess));
+    for vector in selftest::run(&model).unwrap() {
+        let (pattern, off) = (vector.pattern, vector.difference);
+        assert!(f64::from(off) <= TOLERANCE && vector.same_class, "pattern {pattern} is off by {off:.1e}");
+    }
+    let pictures = drawn.pictures(count);
+    let said = drawn.predict(&pictures);
+    let mut session = model.session().unwrap();
+    let wanted = said.logits.chunks_exact(7).zip(said.embeddings.chunks_exact(vit.dim));
+    for (picture, (logits, embedding)) in pictures.iter().zip(wanted) {
+        let found = session.run_pixels(picture.data()).unwrap();
+        check("logits", &found.logits, logits);
+        check("embedding", &found.embedding.unwrap(), embedding);
+        if form == InputForm::F32Nchw {
+            let floats = drawn.normalised(std::slice::from_ref(picture));
+            check("logits of floats", &session.run_floats(&floats).unwrap().logits, logits);
+        }
+    }
+}
+
+#[test]
+fn small_models_agree_in_both_forms() {
+    for (channels, pool) in [(1, Pool::Token), (1, Pool::Mean), (3, Pool::Token), (3, Pool::Mean)] {
+        let vit = VitConfig { img_size: 20, patch_size: 5, channels, dim: 24, depth: 2, heads: 3 };
+        agrees(&vit, pool, InputForm::U8Nhwc, 5);
+        agrees(&vit, pool, InputForm::F32Nchw, 5);
+    }
+}
+
+#[test]
+fn nano_agrees() {
+    agrees(&Preset::Nano.encoder(32, 4, 3), Pool::Mean, InputForm::U8Nhwc, 20);
+    agrees(&Preset::Nano.encoder(32, 4, 3), Pool::Token, InputForm::F32Nchw, 5);
+    agrees(&Preset::Nano.encoder(28, 4, 1), Pool::Token, InputForm::U8Nhwc, 5);
+    agrees(&Preset::Nano.encoder(28, 4, 1), Pool::Mean, InputForm::F32Nchw, 5);
+}
+
+#[test]
+fn tiny_agrees() {
+    agrees(&Preset::Tiny.encoder(32, 4, 3), Pool::Mean, InputForm::U8Nhwc, 5);
+}
+
+#[test]
+fn pictures_of_any_shape_are_classified_alike() {
+    let drawn = Drawn::new(&Preset::Nano.encoder(32, 4, 3), 7, Pool::Mean, 4);
+    let (picture, _) = synthetic::draw(1, 2, 50).unwrap();
+    let grey = picture.clone().into_channels(1).unwrap();
+    for form in [InputForm::U8Nhwc, InputForm::F32Nchw] {
+        let bytes = export(&drawn.model, &drawn.params, &drawn.details, form).unwrap();
+        let mut session = Model::from_bytes(&bytes).unwrap().session().unwrap();
+        for picture in [&picture, &grey] {
+            let prepared = drawn.prepare(picture).unwrap();
+            let found = session.classify(picture).unwrap();
+            check("logits", &found.output.logits, &drawn.predict(&[prepared]).logits);
+            assert!(found.best().unwrap().label.starts_with("class "));
+        }
+    }
+}
