@@ -238,6 +238,10 @@ impl<'a> Training<'a> {
                     metrics.write(&progress)?;
                 }
                 observer.step(&progress);
+                // Before any checkpoint: a run that goes on from here has its score behind it.
+                if self.optimizer.step.is_multiple_of(per_epoch) {
+                    self.end_epoch(lanes, learner, observer, metrics.as_mut(), epoch + 1)?;
+                }
                 if let Some(code) = observer.stop() {
                     self.save(learner)?;
                     return Err(Error::Interrupted { step: self.optimizer.step, code });
@@ -247,7 +251,6 @@ impl<'a> Training<'a> {
                     saved = Instant::now();
                 }
             }
-            self.end_epoch(lanes, learner, observer, metrics.as_mut(), epoch + 1)?;
         }
         self.save(learner)?;
         match self.run {

@@ -1,0 +1,224 @@
+//! Whole runs of the library on small models: the same bits from the same seed, over threads, and after a stop.
+
+use smalti_models::{DecoderConfig, MaeConfig, Pool, Preprocess, VitConfig};
+use smalti_trainer::data::{Augment, CropKind, Dataset, Mix, synthetic};
+use smalti_trainer::error::Error;
+use smalti_trainer::finetune::{self, FinetuneSettings, Pictures, finetune};
+use smalti_trainer::optim::Decay;
+use smalti_trainer::pretrain::{self, PretrainSettings, Resources, pretrain};
+use smalti_trainer::run::RunDir;
+use smalti_trainer::train::{Course, Observer, Progress};
+
+const SIZE: usize = 16;
+
+fn data() -> Dataset {
+    synthetic::dataset(3, 0, 48, SIZE).unwrap()
+}
+
+fn encoder() -> VitConfig {
+    VitConfig { img_size: SIZE, patch_size: 4, channels: 3, dim: 32, depth: 2, heads: 2 }
+}
+
+fn preprocess() -> Preprocess {
+    Preprocess {
+        img_size: SIZE,
+        channels: 3,
+        fit: Default::default(),
+        interpolation: Default::default(),
+        mean: vec![0.5; 3],
+        std: vec![0.25; 3],
+    }
+}
+
+fn course(epochs: u64) -> Course {
+    Course {
+        epochs,
+        batch_size: 20,
+        lr: 2e-3,
+        betas: [0.9, 0.95],
+        weight_decay: 0.05,
+        layer_decay: 1.0,
+        warmup_epochs: 1.0,
+        schedule: Decay::Cosine,
+        clip_grad: Some(1.0),
+        seed: 7,
+        checkpoint_minutes: 0.0,
+    }
+}
+
+fn augment() -> Augment {
+    Augment { crop: CropKind::Padded(2), flip: true, jitter: 0.2, erasing: 0.25 }
+}
+
+fn pretraining(epochs: u64) -> PretrainSettings {
+    let decoder = DecoderConfig { dim: 16, depth: 1, heads: 2 };
+    PretrainSettings {
+        model: MaeConfig { encoder: encoder(), decoder },
+        preprocess: preprocess(),
+        course: course(epochs),
+        mask_ratio: 0.75,
+        norm_pix_loss: true,
+        augment: augment(),
+    }
+}
+
+/// Everything that draws random numbers is switched on.
+fn finetuning(epochs: u64) -> FinetuneSettings {
+    FinetuneSettings {
+        encoder: encoder(),
+        pool: Pool::Mean,
+        preprocess: preprocess(),
+        course: Course { layer_decay: 0.75, ..course(epochs) },
+        augment: augment(),
+        mix: Mix { mixup: 0.8, cutmix: 1.0 },
+        smoothing: 0.1,
+        drop_path: 0.2,
+        token_drop: 0.5,
+    }
+}
+
+/// Collects losses; stops after a number of steps.
+#[derive(Default)]
+struct Watch {
+    losses: Vec<f64>,
+    stop_after: Option<usize>,
+}
+
+impl Observer for Watch {
+    fn step(&mut self, progress: &Progress) {
+        self.losses.push(progress.loss);
+    }
+    fn stop(&self) -> Option<u8> {
+        self.stop_after.filter(|&n| self.losses.len() >= n).map(|_| 130)
+    }
+}
+
+fn resources(threads: usize) -> Resources {
+    Resources { loader_threads: threads, ..Resources::new(threads) }
+}
+
+#[test]
+fn pretraining_gives_the_same_bits_from_the_same_seed_over_any_threads() {
+    let run = |threads| {
+        let mut watch = Watch::default();
+        let found = pretrain(&pretraining(3), &resources(threads), &data(), None, &mut watch).unwrap();
+        (found.params, watch.losses)
+    };
+    let one = run(1);
+    assert_eq!(one, run(1));
+    assert_eq!(one, run(3));
+    assert_eq!(one.1.len(), 3 * 2);
+    let other = PretrainSettings { course: Course { seed: 8, ..course(3) }, ..pretraining(3) };
+    assert_ne!(pretrain(&other, &resources(1), &data(), None, &mut ()).unwrap().params, one.0);
+}
+
+#[test]
+fn pretraining_learns() {
+    let mut watch = Watch::default();
+    let settings = PretrainSettings { augment: Augment::default(), ..pretraining(40) };
+    pretrain(&settings, &resources(2), &data(), None, &mut watch).unwrap();
+    let mean = |losses: &[f64]| losses.iter().sum::<f64>() / losses.len() as f64;
+    let (first, last) = (mean(&watch.losses[..4]), mean(&watch.losses[watch.losses.len() - 4..]));
+    assert!(last < 0.8 * first, "{first} to {last}");
+}
+
+/// Runs to the end in one go and in pieces; returns both final parameters.
+fn in_pieces(
+    mut run: impl FnMut(&RunDir, &Resources, &mut dyn Observer) -> Result<Vec<f32>, Error>,
+) -> [Vec<f32>; 2] {
+    let folder = tempfile::tempdir().unwrap();
+    let whole = RunDir::create(&folder.path().join("whole"), false).unwrap();
+    let whole_params = run(&whole, &resources(2), &mut ()).unwrap();
+    let pieces = RunDir::create(&folder.path().join("pieces"), false).unwrap();
+    for (i, stop) in [3, 2].into_iter().enumerate() {
+        let mut watch = Watch { stop_after: Some(stop), ..Watch::default() };
+        let resources = Resources { resume: i > 0, ..resources(1 + i) };
+        let error = run(&pieces, &resources, &mut watch).unwrap_err();
+        assert!(matches!(error, Error::Interrupted { code: 130, .. }), "{error}");
+    }
+    let params = run(&pieces, &Resources { resume: true, ..resources(1) }, &mut ()).unwrap();
+    assert_eq!(losses(&whole), losses(&pieces));
+    assert_eq!(std::fs::read(whole.model("last")).unwrap(), std::fs::read(pieces.model("last")).unwrap());
+    [whole_params, params]
+}
+
+/// Step and loss of each line of a run's metrics.
+fn losses(run: &RunDir) -> Vec<(serde_json::Value, serde_json::Value)> {
+    let text = std::fs::read_to_string(run.path().join("metrics.jsonl")).unwrap();
+    let of = |line: &str| {
+        let line: serde_json::Value = serde_json::from_str(line).unwrap();
+        (line["step"].clone(), line["loss"].clone())
+    };
+    text.lines().map(of).collect()
+}
+
+#[test]
+fn an_interrupted_pretraining_ends_with_the_same_bits() {
+    let [whole, pieces] = in_pieces(|run, resources, observer| {
+        Ok(pretrain(&pretraining(5), resources, &data(), Some(run), observer)?.params)
+    });
+    assert_eq!(whole, pieces);
+}
+
+#[test]
+fn an_interrupted_finetuning_ends_with_the_same_bits() {
+    let data = data();
+    let [whole, pieces] = in_pieces(|run, resources, observer| {
+        let pictures = Pictures { train: &data, val: Some(&data) };
+        Ok(finetune(&finetuning(4), resources, &pictures, None, Some(run), observer)?.params)
+    });
+    assert_eq!(whole, pieces);
+}
+
+#[test]
+fn a_pretrained_encoder_goes_into_a_classifier_and_back_from_disk() {
+    let folder = tempfile::tempdir().unwrap();
+    let data = data();
+    let first = RunDir::create(&folder.path().join("pre"), false).unwrap();
+    let pretrained = pretrain(&pretraining(1), &resources(1), &data, Some(&first), &mut ()).unwrap();
+    assert_eq!(pretrain::load(first.path()).unwrap().params, pretrained.params);
+    assert!(finetune::load(first.path()).unwrap_err().to_string().contains("pretraining run"));
+
+    // A learning rate of zero shows what the start was.
+    let still = FinetuneSettings { course: Course { lr: 0.0, ..course(1) }, ..finetuning(1) };
+    let second = RunDir::create(&folder.path().join("fine"), false).unwrap();
+    let (pictures, init) = (Pictures { train: &data, val: None }, first.model("last"));
+    let tuned = finetune(&still, &resources(1), &pictures, Some(&init), Some(&second), &mut ()).unwrap();
+    for (spec, slot) in tuned.model.layout().iter() {
+        if spec.name.starts_with("blocks.") || spec.name.starts_with("patch_embed.") {
+            let source = pretrained.model.layout().slot(&spec.name).unwrap().of(&pretrained.params);
+            assert_eq!(slot.of(&tuned.params), source, "{}", spec.name);
+        }
+    }
+    let loaded = finetune::load(second.path()).unwrap();
+    assert_eq!((loaded.params, loaded.labels), (tuned.params, tuned.labels));
+
+    let encoder = VitConfig { dim: 16, ..encoder() };
+    let small = FinetuneSettings { encoder, ..finetuning(1) };
+    let error = finetune(&small, &resources(1), &pictures, Some(&init), None, &mut ()).unwrap_err();
+    assert_eq!(error.exit_code(), 5, "{error}");
+}
+
+#[test]
+fn a_resumed_run_must_have_the_same_settings() {
+    let folder = tempfile::tempdir().unwrap();
+    let run = RunDir::create(&folder.path().join("run"), false).unwrap();
+    let mut watch = Watch { stop_after: Some(1), ..Watch::default() };
+    pretrain(&pretraining(2), &resources(1), &data(), Some(&run), &mut watch).unwrap_err();
+    let other = PretrainSettings { mask_ratio: 0.5, ..pretraining(2) };
+    let resume = Resources { resume: true, ..resources(1) };
+    let error = pretrain(&other, &resume, &data(), Some(&run), &mut ()).unwrap_err();
+    assert!(error.to_string().contains("mask-ratio"), "{error}");
+}
+
+#[test]
+fn a_loss_that_is_no_number_ends_the_run_and_keeps_the_last_checkpoint() {
+    let folder = tempfile::tempdir().unwrap();
+    let run = RunDir::create(&folder.path().join("run"), false).unwrap();
+    let wild = Course { lr: 100.0, weight_decay: 1e6, clip_grad: None, warmup_epochs: 0.0, ..course(200) };
+    let wild = PretrainSettings { course: wild, ..pretraining(200) };
+    let error = pretrain(&wild, &resources(1), &data(), Some(&run), &mut ()).unwrap_err();
+    assert!(matches!(error, Error::Diverged(_)) && error.exit_code() == 1, "{error}");
+    assert!(error.to_string().contains("--lr"), "{error}");
+    assert!(pretrain::load(run.path()).unwrap().params.iter().all(|x| x.is_finite()));
+}
