@@ -21,6 +21,7 @@ pub mod params;
 pub mod patch;
 pub mod posembed;
 pub mod pretrain;
+pub mod probe;
 pub mod reconstruct;
 pub mod rng;
 pub mod run;

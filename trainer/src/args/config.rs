@@ -1,0 +1,195 @@
+//! Settings files: TOML whose keys are the command's flags, laid under what was typed.
+//!
+//! A file's values go through the same parser as flags do, so that both accept the same and refuse the same.
+
+use std::ffi::OsString;
+use std::path::Path;
+
+use clap::{Arg, Args, Command};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use serde_json::{Map, Value};
+use smalti_trainer::{Error, Result, files};
+
+/// No settings file of ours is larger.
+const LIMIT: u64 = 1 << 20;
+
+/// A flag that is typed makes these keys of the file void: they would say the same thing otherwise.
+const VOIDS: [(&str, &[&str]); 3] =
+    [("blr", &["lr"]), ("lr", &["blr"]), ("model", &["dim", "depth", "heads"])];
+
+/// What no saved settings hold: it is about one call, not about the run.
+const OF_THE_CALL: [&str; 2] = ["resume", "overwrite"];
+
+/// The flags, and for what they leave open the environment, then the file.
+pub(crate) fn merge<T: Args + Serialize + DeserializeOwned>(flags: T, file: Option<&Path>) -> Result<T> {
+    merge_with(flags, file, std::env::var("SMALTI_THREADS").ok().as_deref())
+}
+
+fn merge_with<T: Args + Serialize + DeserializeOwned>(
+    flags: T,
+    file: Option<&Path>,
+    threads: Option<&str>,
+) -> Result<T> {
+    let from_file = file.map(read::<T>).transpose()?.unwrap_or_default();
+    let mut merged = given(&flags)?;
+    let typed: Vec<&str> = VOIDS
+        .iter()
+        .filter(|(key, _)| merged.contains_key(*key))
+        .flat_map(|(_, void)| *void)
+        .copied()
+        .collect();
+    if let Some(text) = threads.filter(|_| names::<T>().iter().any(|name| name == "threads")) {
+        let wrong = || Error::Usage(format!("SMALTI_THREADS is `{text}`: expected a number of threads"));
+        let threads: usize = text.parse().map_err(|_| wrong())?;
+        merged.entry("threads").or_insert(threads.into());
+    }
+    for (key, value) in from_file.into_iter().filter(|(key, _)| !typed.contains(&key.as_str())) {
+        merged.entry(key).or_insert(value);
+    }
+    serde_json::from_value(Value::Object(merged)).map_err(|e| Error::Usage(format!("settings: {e}")))
+}
+
+/// Arguments as the text of a settings file.
+pub(crate) fn to_toml(args: &impl Serialize) -> Result<String> {
+    let mut given = given(args)?;
+    OF_THE_CALL.iter().for_each(|key| _ = given.remove(*key));
+    toml::to_string_pretty(&given)
+        .map_err(|e| Error::Usage(format!("settings cannot be written as TOML: {e}")))
+}
+
+/// The arguments that have a value.
+fn given(args: &impl Serialize) -> Result<Map<String, Value>> {
+    match serde_json::to_value(args) {
+        Ok(Value::Object(all)) => Ok(all.into_iter().filter(|(_, value)| !value.is_null()).collect()),
+        Ok(_) => Ok(Map::new()),
+        Err(e) => Err(Error::Usage(format!("settings: {e}"))),
+    }
+}
+
+/// A parser of one command's arguments alone.
+fn parser<T: Args>() -> Command {
+    T::augment_args(Command::new("file").no_binary_name(true).disable_help_flag(true))
+        .mut_args(|arg| arg.required(false))
+}
+
+/// The flags of a command.
+fn names<T: Args>() -> Vec<String> {
+    parser::<T>().get_arguments().filter_map(Arg::get_long).map(str::to_owned).collect()
+}
+
+/// The settings of a file.
+fn read<T: Args + Serialize>(path: &Path) -> Result<Map<String, Value>> {
+    let place = path.display();
+    let wrong = |problem: String| Error::Usage(format!("{place}: {problem}"));
+    let text = String::from_utf8(files::read(path, LIMIT)?).map_err(|_| wrong("is not UTF-8 text".into()))?;
+    let table: toml::Table = text.parse().map_err(|e: toml::de::Error| {
+        let line = e.span().map_or(0, |span| text[..span.start.min(text.len())].matches('\n').count() + 1);
+        wrong(format!("line {line} is no TOML: {}", e.message()))
+    })?;
+    let names = names::<T>();
+    let mut words = Vec::new();
+    for (key, value) in &table {
+        let name = key.replace('_', "-");
+        if !names.contains(&name) {
+            return Err(wrong(format!("unknown key `{key}`; keys are the command's flags, see its --help")));
+        }
+        let Some(text) = word(value) else {
+            return Err(wrong(format!(
+                "`{key}` is {}, expected a value such as the flag takes",
+                value.type_str()
+            )));
+        };
+        words.push(OsString::from(format!("--{name}={text}")));
+    }
+    let matches = parser::<T>().try_get_matches_from(words).map_err(|e| wrong(one_line(&e)))?;
+    let args = T::from_arg_matches(&matches).map_err(|e| wrong(one_line(&e)))?;
+    given(&args)
+}
+
+/// A value as a flag would be given it.
+fn word(value: &toml::Value) -> Option<String> {
+    match value {
+        toml::Value::String(text) => Some(text.clone()),
+        toml::Value::Integer(number) => Some(number.to_string()),
+        toml::Value::Float(number) => Some(number.to_string()),
+        toml::Value::Boolean(on) => Some(on.to_string()),
+        toml::Value::Array(values) => {
+            let words: Option<Vec<String>> = values.iter().filter(|v| !v.is_array()).map(word).collect();
+            words.filter(|words| words.len() == values.len()).map(|words| words.join(","))
+        }
+        toml::Value::Datetime(_) | toml::Value::Table(_) => None,
+    }
+}
+
+/// What clap has to say, without its paragraphs.
+pub(crate) fn one_line(error: &clap::Error) -> String {
+    let text = error.render().to_string();
+    let told =
+        text.split("\n\nUsage:").next().unwrap_or_default().split("\n\nFor more").next().unwrap_or_default();
+    let lines: Vec<&str> = told.lines().map(str::trim).filter(|line| !line.is_empty()).collect();
+    lines.join("; ").trim_start_matches("error: ").replace(":;", ":")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::args::PretrainArgs;
+
+    fn file(text: &str) -> tempfile::NamedTempFile {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        std::fs::write(file.path(), text).unwrap();
+        file
+    }
+
+    fn merged(flags: &[&str], text: &str, threads: Option<&str>) -> Result<PretrainArgs> {
+        let matches = parser::<PretrainArgs>().try_get_matches_from(flags).unwrap();
+        let flags = <PretrainArgs as clap::FromArgMatches>::from_arg_matches(&matches).unwrap();
+        merge_with(flags, Some(file(text).path()), threads)
+    }
+
+    #[test]
+    fn a_flag_comes_before_the_environment_and_that_before_the_file() {
+        let text =
+            "epochs = 3\nmask_ratio = 0.5\nthreads = 7\nflip = false\nmean = [0.5, 0.25, 1]\ndata = \"a b\"";
+        let args = merged(&["--epochs=9"], text, Some("5")).unwrap();
+        assert_eq!(
+            (args.course.epochs, args.mask_ratio, args.machine.threads),
+            (Some(9), Some(0.5), Some(5))
+        );
+        assert_eq!((args.pictures.flip, args.pictures.mean), (Some(false), Some(vec![0.5, 0.25, 1.0])));
+        assert_eq!(args.data.unwrap().to_str(), Some("a b"));
+        assert_eq!(merged(&["-t1"], text, Some("5")).unwrap().machine.threads, Some(1));
+        assert_eq!(merged(&[], text, None).unwrap().machine.threads, Some(7));
+        assert!(merged(&[], text, Some("many")).is_err());
+    }
+
+    #[test]
+    fn a_flag_voids_what_says_the_same_otherwise() {
+        let text = "lr = 0.1\ndim = 32\nheads = 2";
+        let args = merged(&["--blr=0.2", "--model=tiny", "--heads=4"], text, None).unwrap();
+        assert_eq!((args.course.lr, args.course.blr), (None, Some(0.2)));
+        assert_eq!((args.size.dim, args.size.heads), (None, Some(4)));
+    }
+
+    #[test]
+    fn what_a_file_gets_wrong_is_named() {
+        let problem = |text| merged(&[], text, None).unwrap_err().to_string();
+        assert!(problem("learning-rate = 1").contains("`learning-rate`"));
+        assert!(problem("config = \"x\"").contains("`config`"));
+        assert!(problem("[course]\nepochs = 1").contains("`course`"));
+        assert!(problem("[epochs]\nx = 1").contains("`epochs` is table"));
+        assert!(problem("epochs = \"many\"").contains("many"));
+        assert!(problem("\nepochs = ").contains("line 2"));
+    }
+
+    #[test]
+    fn saved_settings_are_a_settings_file() {
+        let args = merged(&["--resume", "--epochs=4", "--betas=0.9,0.95"], "flip = false", None).unwrap();
+        let text = to_toml(&args).unwrap();
+        assert!(!text.contains("resume"), "{text}");
+        let again = merged(&[], &text, None).unwrap();
+        assert_eq!(to_toml(&again).unwrap(), text);
+        assert_eq!(again.course.betas, Some(vec![0.9, 0.95]));
+    }
+}

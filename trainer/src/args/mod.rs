@@ -1,0 +1,236 @@
+//! What users type: one struct a command, every field optional, nothing decided yet.
+//!
+//! [`words`] tidies the command line before clap sees it, [`config`] lays flags over a settings file, and
+//! [`crate::plan`] makes settings out of what is left.
+
+pub(crate) mod config;
+pub(crate) mod training;
+pub(crate) mod words;
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand};
+use serde::{Deserialize, Serialize};
+
+pub(crate) use training::{FinetuneArgs, PretrainArgs};
+
+/// From unlabelled pictures to a classifier on a device: pretrains compact vision transformers as masked
+/// autoencoders, fine-tunes them on few labels and exports them, on a CPU. Results go to the standard output,
+/// everything else to the standard error.
+#[derive(Debug, Parser)]
+#[command(name = "smalti", version, max_term_width = 100, args_override_self = true, after_help = AFTER_HELP)]
+pub(crate) struct Cli {
+    #[command(subcommand)]
+    pub(crate) command: Command,
+    #[command(flatten)]
+    pub(crate) global: Global,
+}
+
+const AFTER_HELP: &str = "Every flag of a command is also a key of its --config file; a flag comes before the \
+    environment (SMALTI_THREADS), the environment before the file. Underscores are taken for dashes.\n\n\
+    Exit codes: 0 ok, 1 error, 2 usage, 3 model refused, 5 unusable input data, 6 file system, 70 internal bug \
+    caught, 130 and 143 stopped by a signal after saving.";
+
+/// Flags of every command.
+#[derive(Clone, Debug, Default, Args)]
+pub(crate) struct Global {
+    /// Print one JSON object instead of text.
+    #[arg(long, global = true)]
+    pub(crate) json: bool,
+    /// Print results and errors only.
+    #[arg(long, short, global = true)]
+    pub(crate) quiet: bool,
+    /// Print more: notes, the causes of an error; -vv for messages that help to find bugs.
+    #[arg(long, short, global = true, action = clap::ArgAction::Count)]
+    pub(crate) verbose: u8,
+    /// Settings from a TOML file: a flag's name without the dashes, `=`, its value.
+    #[arg(long, global = true, value_name = "FILE.toml")]
+    pub(crate) config: Option<PathBuf>,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Look a data set over before any training.
+    Data(DataArgs),
+    /// Pretrain on pictures without labels, as a masked autoencoder.
+    Pretrain(Box<PretrainArgs>),
+    /// Train a classifier on labelled pictures, from a pretrained run or from scratch.
+    Finetune(Box<FinetuneArgs>),
+    /// Accuracy on held-out pictures, per class and as a confusion matrix; or of a probe on frozen embeddings.
+    Eval(EvalArgs),
+    /// One embedding a picture, as safetensors.
+    Embed(EmbedArgs),
+    /// A picture of what a pretrained run makes of hidden patches: original, masked, reconstructed.
+    Reconstruct(ReconstructArgs),
+    /// Write a fine-tuned run as an ONNX file that is complete: weights, preprocessing, labels, test vectors.
+    Export(ExportArgs),
+    /// Training throughput of this machine.
+    Bench(BenchArgs),
+    /// Print a completion script for a shell.
+    Completions {
+        /// The shell.
+        shell: clap_complete::Shell,
+    },
+    /// Write manual pages into a folder, or the main page to the standard output.
+    Man {
+        /// The folder.
+        folder: Option<PathBuf>,
+    },
+}
+
+/// What a switch that is on looks like in a settings file, and what `--flag` alone means.
+pub(crate) const ON: &str = "true";
+
+/// Threads, and what may be wrong with the data.
+#[derive(Clone, Debug, Default, Args, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+#[command(next_help_heading = "Machine")]
+pub(crate) struct MachineArgs {
+    /// Threads that compute; their number changes no result [default: all of this machine, or SMALTI_THREADS].
+    #[arg(long, short, value_name = "N")]
+    pub(crate) threads: Option<usize>,
+    /// Threads that read and prepare pictures beside them [default: 1].
+    #[arg(long, value_name = "N")]
+    pub(crate) loader_threads: Option<usize>,
+    /// The share of unusable pictures that is put up with [default: 5%].
+    #[arg(long, value_name = "SHARE")]
+    pub(crate) max_bad: Option<String>,
+}
+
+#[derive(Clone, Debug, Default, Args, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub(crate) struct DataArgs {
+    /// The data set: a folder of class folders (with or without train/ val/ test/), a flat folder, a CSV table
+    /// `path,label`, IDX files, CIFAR-10's binary files, tar shards.
+    #[arg(required = true, value_name = "DIR")]
+    pub(crate) data: Option<PathBuf>,
+    /// Measure how long an epoch of pretraining takes with each model here [default: on; --no-timing].
+    #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = ON, value_name = "BOOL")]
+    pub(crate) timing: Option<bool>,
+    /// Look at no more than this many pictures of each part [default: 100000].
+    #[arg(long, value_name = "N")]
+    pub(crate) most: Option<usize>,
+    #[command(flatten)]
+    #[serde(flatten)]
+    pub(crate) machine: MachineArgs,
+}
+
+#[derive(Clone, Debug, Default, Args, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub(crate) struct EvalArgs {
+    /// The run: what `smalti finetune` wrote; for a probe also what `smalti pretrain` wrote.
+    #[arg(required = true)]
+    pub(crate) run: Option<PathBuf>,
+    /// The data set.
+    #[arg(long, value_name = "DIR")]
+    pub(crate) data: Option<PathBuf>,
+    /// The part to measure on [default: test if there is one, else val, else all].
+    #[arg(long, value_parser = ["train", "val", "test", "all"])]
+    pub(crate) split: Option<String>,
+    /// Measure frozen embeddings instead of the head: the 20 nearest neighbours among the training pictures, or
+    /// logistic regression fitted on them.
+    #[arg(long, value_parser = ["knn", "linear"])]
+    pub(crate) probe: Option<String>,
+    /// Labels that a probe learns from: all, a share (10%), a number, or a file of picture numbers [default: all].
+    #[arg(long, value_name = "SPEC")]
+    pub(crate) labels: Option<String>,
+    /// The seed of the draw of labels [default: 0].
+    #[arg(long, value_name = "N")]
+    pub(crate) label_seed: Option<u64>,
+    #[command(flatten)]
+    #[serde(flatten)]
+    pub(crate) machine: MachineArgs,
+}
+
+#[derive(Clone, Debug, Default, Args, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub(crate) struct EmbedArgs {
+    /// The run: what `smalti pretrain` or `smalti finetune` wrote.
+    #[arg(required = true)]
+    pub(crate) run: Option<PathBuf>,
+    /// The data set.
+    #[arg(long, value_name = "DIR")]
+    pub(crate) data: Option<PathBuf>,
+    /// The part [default: all].
+    #[arg(long, value_parser = ["train", "val", "test", "all"])]
+    pub(crate) split: Option<String>,
+    /// Where the embeddings go.
+    #[arg(long, short, value_name = "FILE.safetensors")]
+    pub(crate) output: Option<PathBuf>,
+    #[command(flatten)]
+    #[serde(flatten)]
+    pub(crate) machine: MachineArgs,
+}
+
+#[derive(Clone, Debug, Default, Args, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub(crate) struct ReconstructArgs {
+    /// The run: what `smalti pretrain` wrote.
+    #[arg(required = true)]
+    pub(crate) run: Option<PathBuf>,
+    /// The data set.
+    #[arg(long, value_name = "DIR")]
+    pub(crate) data: Option<PathBuf>,
+    /// The part [default: test if there is one, else all].
+    #[arg(long, value_parser = ["train", "val", "test", "all"])]
+    pub(crate) split: Option<String>,
+    /// Where the picture goes.
+    #[arg(long, short, value_name = "FILE.png")]
+    pub(crate) output: Option<PathBuf>,
+    /// How many pictures, one a row [default: 8].
+    #[arg(long, value_name = "N")]
+    pub(crate) count: Option<usize>,
+    /// Share of the patches that is hidden [default: 0.75].
+    #[arg(long, value_name = "SHARE")]
+    pub(crate) mask_ratio: Option<f64>,
+    /// The seed of the masks [default: 0].
+    #[arg(long, value_name = "N")]
+    pub(crate) seed: Option<u64>,
+}
+
+#[derive(Clone, Debug, Default, Args, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub(crate) struct ExportArgs {
+    /// The run: what `smalti finetune` wrote.
+    #[arg(required = true)]
+    pub(crate) run: Option<PathBuf>,
+    /// Where the model goes [default: model.onnx in the run].
+    #[arg(long, short, value_name = "MODEL.onnx")]
+    pub(crate) output: Option<PathBuf>,
+    /// What the model takes: bytes [1,H,W,C] with normalisation folded into the weights, or normalised floats
+    /// [1,C,H,W] [default: u8-nhwc].
+    #[arg(long, value_parser = ["u8-nhwc", "f32-nchw"])]
+    pub(crate) input: Option<String>,
+    /// One line about the model, kept in the file.
+    #[arg(long, value_name = "TEXT")]
+    pub(crate) description: Option<String>,
+    /// The licence of the weights, kept in the file [default: unspecified].
+    #[arg(long, value_name = "TEXT")]
+    pub(crate) license: Option<String>,
+    /// The version of the model, kept in the file [default: 1].
+    #[arg(long, value_name = "TEXT")]
+    pub(crate) model_version: Option<String>,
+}
+
+#[derive(Clone, Debug, Default, Args, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub(crate) struct BenchArgs {
+    /// What is measured: pretraining with 75 % of the patches hidden, or fine-tuning [default: pretrain].
+    #[arg(long, value_parser = ["pretrain", "finetune"])]
+    pub(crate) task: Option<String>,
+    #[command(flatten)]
+    #[serde(flatten)]
+    pub(crate) size: training::SizeArgs,
+    #[command(flatten)]
+    #[serde(flatten)]
+    pub(crate) decoder: training::DecoderArgs,
+    /// Pictures a step [default: 64].
+    #[arg(long, value_name = "N")]
+    pub(crate) batch_size: Option<usize>,
+    /// Seconds to measure, after a warm-up [default: 5].
+    #[arg(long, value_name = "SECONDS")]
+    pub(crate) seconds: Option<f64>,
+    /// Threads that compute [default: all of this machine, or SMALTI_THREADS].
+    #[arg(long, short, value_name = "N")]
+    pub(crate) threads: Option<usize>,
+}

@@ -1,0 +1,251 @@
+//! The flags of `pretrain` and `finetune`, under the names that users of MAE's code and of timm know.
+
+use std::path::PathBuf;
+
+use clap::Args;
+use serde::{Deserialize, Serialize};
+
+use super::{MachineArgs, ON};
+
+/// Where a run goes.
+#[derive(Clone, Debug, Default, Args, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub(crate) struct RunArgs {
+    /// The run's folder.
+    #[arg(long, value_name = "RUN")]
+    pub(crate) out: Option<PathBuf>,
+    /// Go on with the run in --out after an interruption, with the settings that it was started with.
+    #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = ON, value_name = "BOOL")]
+    pub(crate) resume: Option<bool>,
+    /// Replace the run in --out.
+    #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = ON, value_name = "BOOL")]
+    pub(crate) overwrite: Option<bool>,
+}
+
+/// The model's size.
+#[derive(Clone, Debug, Default, Args, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+#[command(next_help_heading = "Model")]
+pub(crate) struct SizeArgs {
+    /// nano: width 128, depth 6, 4 heads; micro: 160, 8, 5; tiny: 192, 12, 3 (ViT-Tiny) [default: nano].
+    #[arg(long, value_parser = ["nano", "micro", "tiny"])]
+    pub(crate) model: Option<String>,
+    /// Side of the model's input in pixels [default: the pictures' own if they share one of at most 128, else 96].
+    #[arg(long, value_name = "PIXELS")]
+    pub(crate) img_size: Option<usize>,
+    /// Side of a patch in pixels [default: the divisor of the picture size that gives about 64 patches].
+    #[arg(long, value_name = "PIXELS")]
+    pub(crate) patch_size: Option<usize>,
+    /// 1 (grey) or 3 (RGB) [default: the pictures' own].
+    #[arg(long, value_name = "N")]
+    pub(crate) channels: Option<usize>,
+    /// Width of a token, instead of the model's.
+    #[arg(long, value_name = "N")]
+    pub(crate) dim: Option<usize>,
+    /// Number of blocks, instead of the model's.
+    #[arg(long, value_name = "N")]
+    pub(crate) depth: Option<usize>,
+    /// Attention heads of a block, instead of the model's.
+    #[arg(long, value_name = "N")]
+    pub(crate) heads: Option<usize>,
+}
+
+/// The decoder's size.
+#[derive(Clone, Debug, Default, Args, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+#[command(next_help_heading = "Model")]
+pub(crate) struct DecoderArgs {
+    /// Width of a decoder token [default: 64].
+    #[arg(long, value_name = "N")]
+    pub(crate) dec_dim: Option<usize>,
+    /// Number of decoder blocks [default: 1].
+    #[arg(long, value_name = "N")]
+    pub(crate) dec_depth: Option<usize>,
+    /// Attention heads of a decoder block [default: 2].
+    #[arg(long, value_name = "N")]
+    pub(crate) dec_heads: Option<usize>,
+}
+
+/// From a picture to the model's input.
+#[derive(Clone, Debug, Default, Args, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+#[command(next_help_heading = "Pictures")]
+pub(crate) struct PictureArgs {
+    /// Short side to the picture size and centre crop, or both sides squashed [default: crop].
+    #[arg(long, value_parser = ["crop", "squash"])]
+    pub(crate) fit: Option<String>,
+    /// The filter of the resize [default: bicubic].
+    #[arg(long, value_parser = ["bilinear", "bicubic"])]
+    pub(crate) interpolation: Option<String>,
+    /// Mean of each channel on the scale 0 to 1, e.g. 0.485,0.456,0.406 [default: that of the pictures].
+    #[arg(long, value_delimiter = ',', value_name = "R,G,B")]
+    pub(crate) mean: Option<Vec<f64>>,
+    /// Standard deviation of each channel on the scale 0 to 1 [default: that of the pictures].
+    #[arg(long, value_delimiter = ',', value_name = "R,G,B")]
+    pub(crate) std: Option<Vec<f64>>,
+    /// Which part of each picture is seen in training: none (always the same), padded[:PIXELS] (a border, then a
+    /// random place), resized[:LEAST] (a random part of at least this share, resized) [default: padded by an eighth
+    /// up to 64 pixels; above, resized].
+    #[arg(long, value_name = "KIND")]
+    pub(crate) crop: Option<String>,
+    /// Mirror half of the pictures [default: on; --no-flip].
+    #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = ON, value_name = "BOOL")]
+    pub(crate) flip: Option<bool>,
+    /// Change brightness, contrast and saturation by up to this share.
+    #[arg(long, value_name = "SHARE")]
+    pub(crate) jitter: Option<f32>,
+    /// Probability that a rectangle is filled with noise.
+    #[arg(long, value_name = "P")]
+    pub(crate) erasing: Option<f32>,
+}
+
+/// How parameters are moved over a run.
+#[derive(Clone, Debug, Default, Args, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+#[command(next_help_heading = "Course")]
+pub(crate) struct CourseArgs {
+    /// Passes over the pictures.
+    #[arg(long, value_name = "N")]
+    pub(crate) epochs: Option<u64>,
+    /// Pictures a step.
+    #[arg(long, value_name = "N")]
+    pub(crate) batch_size: Option<usize>,
+    /// Steps average over batch-size times this. Memory does not grow with either: pictures go through the model a
+    /// few at a time [default: 1].
+    #[arg(long, value_name = "N")]
+    pub(crate) accum_iter: Option<usize>,
+    /// Base learning rate: the learning rate is this x pictures a step / 256.
+    #[arg(long, value_name = "RATE")]
+    pub(crate) blr: Option<f64>,
+    /// The highest learning rate, instead of --blr.
+    #[arg(long, value_name = "RATE")]
+    pub(crate) lr: Option<f64>,
+    /// AdamW's decays of the two moments.
+    #[arg(long, value_delimiter = ',', num_args = 1.., value_name = "B1,B2")]
+    pub(crate) betas: Option<Vec<f64>>,
+    /// AdamW's weight decay; none on biases, norms, tokens and positions.
+    #[arg(long, value_name = "DECAY")]
+    pub(crate) weight_decay: Option<f64>,
+    /// Epochs over which the learning rate rises; a fraction is fine.
+    #[arg(long, value_name = "N")]
+    pub(crate) warmup_epochs: Option<f64>,
+    /// The learning rate's way down to zero.
+    #[arg(long, value_parser = ["cosine", "linear"])]
+    pub(crate) schedule: Option<String>,
+    /// The largest length of all gradients together; 0 for no limit.
+    #[arg(long, value_name = "LENGTH")]
+    pub(crate) clip_grad: Option<f64>,
+    /// The seed of everything random: the same seed gives the same bits [default: 0].
+    #[arg(long, value_name = "N")]
+    pub(crate) seed: Option<u64>,
+    /// Minutes between checkpoints [default: 5].
+    #[arg(long, value_name = "MINUTES")]
+    pub(crate) checkpoint_minutes: Option<f64>,
+    /// Arithmetic of the products. `auto` takes the fastest that this build has, today f32 everywhere.
+    #[arg(long, value_parser = ["auto", "f32", "bf16"])]
+    pub(crate) precision: Option<String>,
+}
+
+#[derive(Clone, Debug, Default, Args, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub(crate) struct PretrainArgs {
+    /// The data set; labels are not looked at.
+    #[arg(long, value_name = "DIR")]
+    pub(crate) data: Option<PathBuf>,
+    /// The part to learn from [default: train].
+    #[arg(long, value_parser = ["train", "all"])]
+    pub(crate) split: Option<String>,
+    #[command(flatten)]
+    #[serde(flatten)]
+    pub(crate) run: RunArgs,
+    #[command(flatten)]
+    #[serde(flatten)]
+    pub(crate) size: SizeArgs,
+    #[command(flatten)]
+    #[serde(flatten)]
+    pub(crate) decoder: DecoderArgs,
+    /// Share of the patches that is hidden [default: 0.75].
+    #[arg(long, value_name = "SHARE")]
+    pub(crate) mask_ratio: Option<f64>,
+    /// Predict each patch normalised by its own mean and deviation [default: on; --no-norm-pix-loss].
+    #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = ON, value_name = "BOOL")]
+    pub(crate) norm_pix_loss: Option<bool>,
+    #[command(flatten)]
+    #[serde(flatten)]
+    pub(crate) pictures: PictureArgs,
+    #[command(flatten)]
+    #[serde(flatten)]
+    pub(crate) course: CourseArgs,
+    #[command(flatten)]
+    #[serde(flatten)]
+    pub(crate) machine: MachineArgs,
+}
+
+#[derive(Clone, Debug, Default, Args, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub(crate) struct FinetuneArgs {
+    /// The data set, with labels.
+    #[arg(long, value_name = "DIR")]
+    pub(crate) data: Option<PathBuf>,
+    /// What to start from: a run (its encoder, sizes and preprocessing), a safetensors file with timm's names, or
+    /// `scratch`.
+    #[arg(long, value_name = "RUN|FILE|scratch")]
+    pub(crate) init: Option<PathBuf>,
+    /// Labels to learn from: all, a share (10%), a number (500), or a file with one picture number (from 0) a line
+    /// [default: all].
+    #[arg(long, value_name = "SPEC")]
+    pub(crate) labels: Option<String>,
+    /// The seed of the draw of labels [default: 0].
+    #[arg(long, value_name = "N")]
+    pub(crate) label_seed: Option<u64>,
+    /// Labelled pictures that choose the best epoch: another data set, a share of the labels (20%), a file of
+    /// picture numbers, or none [default: the data set's val part, if any].
+    #[arg(long, value_name = "SPEC")]
+    pub(crate) val: Option<String>,
+    #[command(flatten)]
+    #[serde(flatten)]
+    pub(crate) run: RunArgs,
+    #[command(flatten)]
+    #[serde(flatten)]
+    pub(crate) size: SizeArgs,
+    /// How tokens become one vector: the class token, or the mean over patch tokens [default: mean].
+    #[arg(long, value_parser = ["token", "mean"])]
+    pub(crate) pool: Option<String>,
+    #[command(flatten)]
+    #[serde(flatten)]
+    pub(crate) pictures: PictureArgs,
+    #[command(flatten)]
+    #[serde(flatten)]
+    pub(crate) course: CourseArgs,
+    #[command(flatten)]
+    #[serde(flatten)]
+    pub(crate) regular: RegularArgs,
+    #[command(flatten)]
+    #[serde(flatten)]
+    pub(crate) machine: MachineArgs,
+}
+
+/// What keeps a classifier from learning its pictures by heart.
+#[derive(Clone, Debug, Default, Args, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+#[command(next_help_heading = "Regularisation")]
+pub(crate) struct RegularArgs {
+    /// A layer's learning rate over that of the layer above.
+    #[arg(long, value_name = "FACTOR")]
+    pub(crate) layer_decay: Option<f64>,
+    /// Probability that the last block's branches are left out; lower blocks proportionally less.
+    #[arg(long, value_name = "P")]
+    pub(crate) drop_path: Option<f64>,
+    /// Mixup: the parameter of the Beta distribution, 0 for off.
+    #[arg(long, value_name = "ALPHA")]
+    pub(crate) mixup: Option<f64>,
+    /// CutMix: the parameter of the Beta distribution, 0 for off.
+    #[arg(long, value_name = "ALPHA")]
+    pub(crate) cutmix: Option<f64>,
+    /// Share of each target that is spread over all classes.
+    #[arg(long, value_name = "SHARE")]
+    pub(crate) smoothing: Option<f64>,
+    /// Share of the patches that training leaves out at random, until the last fifth of the epochs.
+    #[arg(long, value_name = "SHARE")]
+    pub(crate) token_drop: Option<f64>,
+}

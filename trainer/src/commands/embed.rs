@@ -1,0 +1,33 @@
+//! `smalti embed`: one embedding a picture, in a safetensors file.
+
+use serde_json::json;
+use smalti_trainer::data::{Dataset, Split};
+use smalti_trainer::evaluate::Predictions;
+use smalti_trainer::{checkpoint, probe};
+
+use crate::args::{EmbedArgs, Global};
+use crate::console::out;
+use crate::plan::{required, resources, split};
+
+pub(super) fn run(args: &EmbedArgs, global: &Global) -> anyhow::Result<()> {
+    let path = required(&args.run, "RUN", "what `smalti pretrain` or `smalti finetune` wrote")?;
+    let data = required(&args.data, "--data", "a data set")?;
+    let output = required(&args.output, "--output", "a file name ending in .safetensors")?;
+    let part = args.split.as_deref().map_or(Ok(Split::All), split)?;
+    let data = Dataset::open(&data, part)?;
+    let model = probe::load(&path)?;
+    let found = probe::embed(&model, &data, &resources(&args.machine, false)?)?;
+    let shape = [found.ids.len(), found.dim];
+    let tensors = [("embeddings", &shape[..], &found.embeddings[..])];
+    checkpoint::save(&output, tensors, &about(&found, &data))?;
+    match global.json {
+        true => out::json(json!({"file": output, "n": shape[0], "dim": shape[1]})),
+        false => out::text(&format!("{}: {} embeddings of {} numbers", output.display(), shape[0], shape[1])),
+    }
+}
+
+/// What the rows are, in the file's metadata: where each picture lies, and its class where it has one.
+fn about(found: &Predictions, data: &Dataset) -> serde_json::Value {
+    let places: Vec<String> = found.ids.iter().map(|&id| data.place(id as usize)).collect();
+    json!({"places": places, "labels": found.labels, "classes": data.classes()})
+}

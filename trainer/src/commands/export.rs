@@ -1,0 +1,62 @@
+//! `smalti export`.
+
+use serde_json::json;
+use smalti_runtime::{Model, selftest};
+use smalti_trainer::onnx::{self, Details, InputForm};
+use smalti_trainer::run::RunDir;
+use smalti_trainer::{checkpoint, files, finetune};
+
+use crate::args::{ExportArgs, Global};
+use crate::console::log::tell;
+use crate::console::out;
+use crate::plan::required;
+
+pub(super) fn run(args: &ExportArgs, global: &Global) -> anyhow::Result<()> {
+    let path = required(&args.run, "RUN", "what `smalti finetune` wrote")?;
+    let form: InputForm = args.input.as_deref().unwrap_or("u8-nhwc").parse()?;
+    let model = finetune::load(&path)?;
+    let run = RunDir::open(&path)?;
+    let best = run.model("best");
+    let file = if best.is_file() { best } else { run.model("last") };
+    let vit = model.model.vit();
+    let described = format!(
+        "Vision transformer for {0}x{0}x{1} pictures, patch {2}, width {3}, depth {4}, {5} classes",
+        vit.img_size,
+        vit.channels,
+        vit.patch_size,
+        vit.dim,
+        vit.depth,
+        model.labels.len()
+    );
+    let details = Details {
+        names: model.labels.clone(),
+        preprocess: model.preprocess.clone(),
+        description: args.description.clone().unwrap_or(described),
+        license: args.license.clone().unwrap_or_else(|| "unspecified".into()),
+        version: args.model_version.clone().unwrap_or_else(|| "1".into()),
+        training: checkpoint::load(&file)?.1,
+    };
+    let bytes = onnx::export(&model.model, &model.params, &details, form)?;
+    // The device must compute what the trainer does, and this is the last moment to notice that it does not.
+    let tested = selftest::run(&Model::from_bytes(&bytes)?)?;
+    selftest::judge(&tested)?;
+    let output = args.output.clone().unwrap_or_else(|| path.join("model.onnx"));
+    files::write(&output, &bytes)?;
+    if global.json {
+        return out::json(json!({
+            "file": output, "bytes": bytes.len(), "input": form.name(), "classes": details.names.len(),
+            "selftest": tested,
+        }));
+    }
+    out::text(&format!(
+        "{}: {:.0} kB, {} classes, input {form} {}x{}x{}, checked in the runtime",
+        output.display(),
+        bytes.len() as f64 / 1e3,
+        details.names.len(),
+        vit.img_size,
+        vit.img_size,
+        vit.channels
+    ))?;
+    tell(global, &format!("next: smalti-run run {} PICTURES", output.display()));
+    Ok(())
+}

@@ -1,0 +1,48 @@
+//! `smalti reconstruct`.
+
+use serde_json::json;
+use smalti_trainer::Error;
+use smalti_trainer::data::{Dataset, Split};
+use smalti_trainer::pretrain;
+use smalti_trainer::reconstruct::Shown;
+
+use crate::args::{Global, ReconstructArgs};
+use crate::console::out;
+use crate::plan::defaults::MASK_RATIO;
+use crate::plan::{required, split};
+
+/// The most rows of a picture.
+const MOST: usize = 256;
+
+pub(super) fn run(args: &ReconstructArgs, global: &Global) -> anyhow::Result<()> {
+    let path = required(&args.run, "RUN", "what `smalti pretrain` wrote")?;
+    let data = required(&args.data, "--data", "a data set")?;
+    let output = required(&args.output, "--output", "a file name ending in .png")?;
+    let mask_ratio = args.mask_ratio.unwrap_or(MASK_RATIO);
+    let count = args.count.unwrap_or(8);
+    if !(mask_ratio > 0.0 && mask_ratio < 1.0) {
+        return Err(Error::Usage(format!("mask-ratio is {mask_ratio}: expected between 0 and 1")).into());
+    }
+    if !(1..=MOST).contains(&count) {
+        return Err(Error::Usage(format!("count is {count}: expected 1 to {MOST}")).into());
+    }
+    let run = pretrain::load(&path)?;
+    let part = match args.split.as_deref() {
+        Some(name) => split(name)?,
+        None if Dataset::parts(&data)?.contains(&Split::Test) => Split::Test,
+        None => Split::All,
+    };
+    let shown = Shown {
+        model: &run.model,
+        params: &run.params,
+        preprocess: &run.preprocess,
+        norm_pix_loss: run.norm_pix_loss,
+        mask_ratio,
+        seed: args.seed.unwrap_or(0),
+    };
+    shown.write(&Dataset::open(&data, part)?, count, &output)?;
+    match global.json {
+        true => out::json(json!({"file": output})),
+        false => out::text(&format!("{}: original, masked, reconstructed", output.display())),
+    }
+}

@@ -1,0 +1,74 @@
+//! Messages on the standard error, above a progress bar if there is one, and in the run's `train.log`.
+
+use std::fs::File;
+use std::io::{Write, stderr};
+use std::path::Path;
+use std::sync::{Mutex, OnceLock, PoisonError};
+
+use env_logger::{Builder, Env, Target};
+use indicatif::{MultiProgress, ProgressDrawTarget};
+use smalti_trainer::{Error, Result};
+
+use crate::args::Global;
+
+/// Where messages go besides the standard error.
+static LOG_FILE: Mutex<Option<File>> = Mutex::new(None);
+
+/// The bars that messages must not tear.
+pub(crate) fn bars() -> &'static MultiProgress {
+    static BARS: OnceLock<MultiProgress> = OnceLock::new();
+    BARS.get_or_init(|| MultiProgress::with_draw_target(ProgressDrawTarget::stderr()))
+}
+
+/// Starts messages, as many as asked for.
+pub(crate) fn start(global: &Global) {
+    let level = match (global.quiet, global.verbose) {
+        (true, _) => "error",
+        (_, 0) => "warn,tract=error,tract_onnx=error,tract_core=error",
+        (_, 1) => "info,tract=warn,tract_onnx=warn,tract_core=warn",
+        _ => "debug",
+    };
+    let mut builder = Builder::from_env(Env::default().default_filter_or(level));
+    builder.target(Target::Pipe(Box::new(Messages)));
+    builder.format(|out, record| {
+        let word = record.level().as_str().to_lowercase().replace("warn", "warning");
+        writeln!(out, "smalti: {word}: {}", record.args())
+    });
+    builder.init();
+}
+
+/// Keeps messages in this file too, after those that are there.
+pub(crate) fn keep(path: &Path) -> Result<()> {
+    let file = File::options().create(true).append(true).open(path).map_err(Error::file("write", path))?;
+    *LOG_FILE.lock().unwrap_or_else(PoisonError::into_inner) = Some(file);
+    Ok(())
+}
+
+/// Tells the user where things are; not a result.
+pub(crate) fn tell(global: &Global, text: &str) {
+    if !global.quiet {
+        write_all(format!("{text}\n").as_bytes());
+    }
+}
+
+/// Where the logger writes.
+struct Messages;
+
+impl Write for Messages {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        write_all(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}
+
+/// A message that cannot be written has nobody left to tell.
+fn write_all(bytes: &[u8]) {
+    bars().suspend(|| _ = stderr().lock().write_all(bytes));
+    if let Some(file) = &mut *LOG_FILE.lock().unwrap_or_else(PoisonError::into_inner) {
+        let _ = file.write_all(bytes);
+    }
+}

@@ -1,0 +1,144 @@
+//! How parameters move, from flags.
+
+use smalti_trainer::data::{Augment, CropKind};
+use smalti_trainer::optim::{Decay, schedule::scaled_rate};
+use smalti_trainer::train::Course;
+use smalti_trainer::{Error, Result};
+
+use super::defaults::{CHECKPOINT_MINUTES, Defaults};
+use super::{fill, named};
+use crate::args::training::{CourseArgs, PictureArgs};
+
+const SCHEDULES: [(&str, Decay); 2] = [("cosine", Decay::Cosine), ("linear", Decay::Linear)];
+
+/// The course; the layer decay is the caller's.
+pub(crate) fn course(args: &mut CourseArgs, layer_decay: f64, defaults: &Defaults) -> Result<Course> {
+    let precision = fill(&mut args.precision, "auto".into());
+    if precision == "bf16" {
+        return Err(Error::Usage(
+            "precision bf16 is not available yet in this build: use auto or f32".into(),
+        ));
+    }
+    let epochs = fill(&mut args.epochs, defaults.epochs);
+    let batch_size = fill(&mut args.batch_size, defaults.batch_size);
+    let accum_iter = fill(&mut args.accum_iter, 1);
+    let batch_size = batch_size.checked_mul(accum_iter).unwrap_or(usize::MAX);
+    let lr = args.lr.unwrap_or_else(|| scaled_rate(args.blr.unwrap_or(defaults.blr), batch_size));
+    (args.lr, args.blr) = (Some(lr), None);
+    let betas = fill(&mut args.betas, defaults.betas.to_vec());
+    let [beta1, beta2] = betas[..] else {
+        return Err(Error::Usage(format!("betas are {betas:?}: expected two numbers, such as 0.9,0.95")));
+    };
+    let name =
+        SCHEDULES.iter().find(|(_, decay)| *decay == defaults.schedule).map_or("cosine", |(name, _)| name);
+    let clip_grad = fill(&mut args.clip_grad, defaults.clip_grad);
+    let course = Course {
+        epochs,
+        batch_size,
+        lr,
+        betas: [beta1, beta2],
+        weight_decay: fill(&mut args.weight_decay, defaults.weight_decay),
+        layer_decay,
+        warmup_epochs: fill(&mut args.warmup_epochs, defaults.warmup * epochs as f64),
+        schedule: named("schedule", &fill(&mut args.schedule, name.into()), &SCHEDULES)?,
+        clip_grad: (clip_grad != 0.0).then_some(clip_grad),
+        seed: fill(&mut args.seed, 0),
+        checkpoint_minutes: fill(&mut args.checkpoint_minutes, CHECKPOINT_MINUTES),
+    };
+    course.check()?;
+    Ok(course)
+}
+
+/// The changes to each picture.
+pub(crate) fn augment(args: &mut PictureArgs, img_size: usize, defaults: &Defaults) -> Result<Augment> {
+    let crop = match &args.crop {
+        Some(text) => read_crop(text, img_size, defaults)?,
+        None => defaults.crop(img_size),
+    };
+    args.crop = Some(crop_text(crop));
+    let augment = Augment {
+        crop,
+        flip: fill(&mut args.flip, defaults.flip),
+        jitter: fill(&mut args.jitter, defaults.jitter),
+        erasing: fill(&mut args.erasing, defaults.erasing),
+    };
+    augment.check(img_size)?;
+    Ok(augment)
+}
+
+/// `none`, `padded`, `padded:4`, `resized`, `resized:0.2`.
+fn read_crop(text: &str, img_size: usize, defaults: &Defaults) -> Result<CropKind> {
+    let (kind, number) = text.split_once(':').map_or((text, None), |(kind, number)| (kind, Some(number)));
+    let crop = match (kind, number) {
+        ("none", None) => Some(CropKind::None),
+        ("padded", None) => Some(CropKind::Padded(img_size / 8)),
+        ("padded", Some(pixels)) => pixels.parse().ok().map(CropKind::Padded),
+        ("resized", None) => Some(CropKind::random_resized(defaults.least)),
+        ("resized", Some(least)) => least.parse().ok().map(CropKind::random_resized),
+        _ => None,
+    };
+    crop.ok_or_else(|| {
+        Error::Usage(format!("crop is `{text}`: expected none, padded[:PIXELS] or resized[:LEAST SHARE]"))
+    })
+}
+
+/// What [`read_crop`] reads.
+fn crop_text(crop: CropKind) -> String {
+    match crop {
+        CropKind::None => "none".into(),
+        CropKind::Padded(pixels) => format!("padded:{pixels}"),
+        CropKind::RandomResized { scale, .. } => format!("resized:{}", scale[0]),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::plan::defaults::{FINETUNE, PRETRAIN};
+
+    #[test]
+    fn the_rate_follows_the_pictures_of_a_step() {
+        let mut args = CourseArgs { accum_iter: Some(2), ..CourseArgs::default() };
+        let found = course(&mut args, 1.0, &PRETRAIN).unwrap();
+        assert_eq!((found.batch_size, found.lr, found.warmup_epochs), (256, 2e-3, 1.0));
+        assert_eq!(args.lr, Some(2e-3));
+        assert_eq!(
+            course(&mut args, 1.0, &FINETUNE).unwrap(),
+            found,
+            "arguments are complete after the first plan"
+        );
+        let mut args = CourseArgs { blr: Some(1e-3), batch_size: Some(512), ..CourseArgs::default() };
+        assert_eq!(course(&mut args, 1.0, &PRETRAIN).unwrap().lr, 2e-3);
+    }
+
+    #[test]
+    fn what_cannot_be_is_refused() {
+        let refused =
+            |args: CourseArgs| course(&mut args.clone(), 1.0, &PRETRAIN).unwrap_err().exit_code() == 2;
+        assert!(refused(CourseArgs { precision: Some("bf16".into()), ..CourseArgs::default() }));
+        assert!(refused(CourseArgs { betas: Some(vec![0.9]), ..CourseArgs::default() }));
+        assert!(refused(CourseArgs { lr: Some(f64::NAN), ..CourseArgs::default() }));
+        assert!(refused(CourseArgs { epochs: Some(0), ..CourseArgs::default() }));
+        assert!(refused(CourseArgs {
+            batch_size: Some(usize::MAX),
+            accum_iter: Some(9),
+            ..CourseArgs::default()
+        }));
+        assert!(refused(CourseArgs { clip_grad: Some(-1.0), ..CourseArgs::default() }));
+    }
+
+    #[test]
+    fn crops_are_read_as_they_are_written() {
+        for text in ["none", "padded:4", "resized:0.25"] {
+            assert_eq!(crop_text(read_crop(text, 32, &PRETRAIN).unwrap()), text);
+        }
+        assert_eq!(read_crop("padded", 32, &PRETRAIN).unwrap(), CropKind::Padded(4));
+        assert_eq!(PRETRAIN.crop(32), CropKind::Padded(4));
+        assert_eq!(crop_text(FINETUNE.crop(96)), "resized:0.4");
+        for text in ["", "none:1", "padded:x", "resized:", "centre"] {
+            assert!(read_crop(text, 32, &PRETRAIN).is_err(), "{text}");
+        }
+        let mut args = PictureArgs { crop: Some("resized:7".into()), ..PictureArgs::default() };
+        assert!(augment(&mut args, 32, &PRETRAIN).is_err());
+    }
+}

@@ -1,0 +1,93 @@
+//! Every default of training in one table.
+
+use smalti_trainer::data::CropKind;
+use smalti_trainer::optim::Decay;
+
+/// The share of unusable pictures that is put up with.
+pub(crate) const MAX_BAD: f64 = 0.05;
+/// Minutes between checkpoints.
+pub(crate) const CHECKPOINT_MINUTES: f64 = 5.0;
+/// Share of the patches that pretraining hides.
+pub(crate) const MASK_RATIO: f64 = 0.75;
+/// Pictures up to this side are cropped from a border, larger ones by resizing a part.
+pub(crate) const SMALL: usize = 64;
+
+/// What one kind of training does where nothing is said.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Defaults {
+    pub(crate) epochs: u64,
+    pub(crate) batch_size: usize,
+    /// Base learning rate, for 256 pictures a step.
+    pub(crate) blr: f64,
+    pub(crate) betas: [f64; 2],
+    pub(crate) weight_decay: f64,
+    /// Share of the epochs in which the learning rate rises.
+    pub(crate) warmup: f64,
+    pub(crate) schedule: Decay,
+    pub(crate) clip_grad: f64,
+    pub(crate) layer_decay: f64,
+    /// Least share of a picture that a resized crop takes.
+    pub(crate) least: f64,
+    pub(crate) flip: bool,
+    pub(crate) jitter: f32,
+    pub(crate) erasing: f32,
+    pub(crate) smoothing: f64,
+    pub(crate) drop_path: f64,
+    pub(crate) token_drop: f64,
+    pub(crate) mixup: f64,
+    pub(crate) cutmix: f64,
+}
+
+/// Pretraining.
+pub(crate) const PRETRAIN: Defaults = Defaults {
+    epochs: 20,
+    batch_size: 128,
+    blr: 2e-3,
+    betas: [0.9, 0.95],
+    weight_decay: 0.05,
+    warmup: 0.05,
+    schedule: Decay::Linear,
+    clip_grad: 3.0,
+    layer_decay: 1.0,
+    least: 0.2,
+    flip: true,
+    jitter: 0.0,
+    erasing: 0.0,
+    smoothing: 0.0,
+    drop_path: 0.0,
+    token_drop: 0.0,
+    mixup: 0.0,
+    cutmix: 0.0,
+};
+
+/// Fine-tuning of a pretrained encoder.
+pub(crate) const FINETUNE: Defaults = Defaults {
+    epochs: 30,
+    batch_size: 64,
+    blr: 4e-3,
+    betas: [0.9, 0.999],
+    weight_decay: 0.05,
+    warmup: 0.1,
+    schedule: Decay::Linear,
+    clip_grad: 3.0,
+    layer_decay: 0.75,
+    least: 0.4,
+    flip: true,
+    jitter: 0.2,
+    erasing: 0.0,
+    smoothing: 0.1,
+    drop_path: 0.0,
+    token_drop: 0.0,
+    mixup: 0.0,
+    cutmix: 0.0,
+};
+
+/// Training from scratch: as fine-tuning, but all layers learn alike.
+pub(crate) const SCRATCH: Defaults = Defaults { layer_decay: 1.0, ..FINETUNE };
+
+impl Defaults {
+    /// The crop for pictures of this size.
+    pub(crate) fn crop(&self, img_size: usize) -> CropKind {
+        if img_size <= SMALL { CropKind::Padded(img_size / 8) } else { CropKind::random_resized(self.least) }
+    }
+}

@@ -1,0 +1,148 @@
+//! The plan of a fine-tuning run: where it starts, what it learns from, what it is measured on.
+
+use std::path::{Path, PathBuf};
+
+use smalti_models::{Pool, Preprocess, VitConfig};
+use smalti_trainer::data::{Dataset, LabelSpec, Mix, Split, pick_labels};
+use smalti_trainer::finetune::FinetuneSettings;
+use smalti_trainer::run::{RunDir, load_config};
+use smalti_trainer::{Error, Result};
+
+use super::defaults::{FINETUNE, SCRATCH};
+use super::{course, fill, named, pictures, required, size};
+use crate::args::FinetuneArgs;
+
+const POOLS: [(&str, Pool); 2] = [("token", Pool::Token), ("mean", Pool::Mean)];
+
+/// What a fine-tuning starts from.
+#[derive(Debug)]
+pub(crate) enum Init {
+    /// Fresh parameters.
+    Scratch,
+    /// An encoder's tensors; with sizes and preprocessing where they are known.
+    File(PathBuf, Option<(VitConfig, Preprocess)>),
+}
+
+impl Init {
+    /// What `--init` names.
+    pub(crate) fn read(init: &Option<PathBuf>) -> Result<Init> {
+        let path = required(init, "--init", "a pretrained run, a safetensors file, or `scratch`")?;
+        if path == Path::new("scratch") {
+            return Ok(Init::Scratch);
+        }
+        if path.is_dir() {
+            let run = RunDir::open(&path)?;
+            let (config, preprocess, _) = run.load_config()?;
+            let best = run.model("best");
+            let file = if best.is_file() { best } else { run.model("last") };
+            return Ok(Init::File(file, Some((config.encoder, preprocess))));
+        }
+        let beside = path.parent().filter(|folder| folder.join("config.json").is_file());
+        let known = match beside.map(load_config) {
+            Some(Ok((config, preprocess, _))) => Some((config.encoder, preprocess)),
+            Some(Err(why)) => {
+                // Others write files of this name too.
+                log::warn!("{why}; sizes are taken from the flags");
+                None
+            }
+            None => None,
+        };
+        Ok(Init::File(path, known))
+    }
+
+    /// The file of tensors.
+    pub(crate) fn file(&self) -> Option<&Path> {
+        match self {
+            Init::Scratch => None,
+            Init::File(path, _) => Some(path),
+        }
+    }
+}
+
+/// The pictures of a fine-tuning.
+pub(crate) struct Sets {
+    /// Labelled pictures to learn from.
+    pub(crate) train: Dataset,
+    /// Labelled pictures that choose the best epoch.
+    pub(crate) val: Option<Dataset>,
+    /// Labelled pictures to measure on, and what part they are.
+    pub(crate) test: Option<(Dataset, Split)>,
+}
+
+/// The pictures that the arguments name.
+pub(crate) fn sets(args: &mut FinetuneArgs) -> Result<Sets> {
+    let path = required(&args.data, "--data", "a data set with labels")?;
+    let (all, parts) = (Dataset::open(&path, Split::Train)?, Dataset::parts(&path)?);
+    let spec: LabelSpec = fill(&mut args.labels, "all".into()).parse()?;
+    let seed = fill(&mut args.label_seed, 0);
+    let mut picked = pick_labels(&all, &spec, seed)?;
+    let part = |split| -> Result<Option<Dataset>> {
+        let here = parts.contains(&split).then(|| Dataset::open(&path, split)).transpose()?;
+        here.map(|data| data.with_classes(all.classes())).transpose()
+    };
+    let val = match args.val.as_deref() {
+        None => part(Split::Val)?,
+        Some("none") => None,
+        Some(folder) if Path::new(folder).is_dir() => {
+            Some(Dataset::open(Path::new(folder), Split::All)?.with_classes(all.classes())?)
+        }
+        Some(spec) => Some(held_back(&all, &mut picked, &spec.parse()?, seed)?),
+    };
+    let test = match part(Split::Test)? {
+        Some(test) => Some((test, Split::Test)),
+        None => val.clone().map(|val| (val, Split::Val)),
+    };
+    Ok(Sets { train: all.select(&picked), val, test })
+}
+
+/// Takes validation pictures out of the training part: a file's, or a draw among the labelled ones.
+fn held_back(all: &Dataset, picked: &mut Vec<usize>, spec: &LabelSpec, seed: u64) -> Result<Dataset> {
+    let val: Vec<usize> = match spec {
+        LabelSpec::File(_) => pick_labels(all, spec, seed)?,
+        _ => pick_labels(&all.select(picked), spec, seed)?
+            .iter()
+            .filter_map(|&i| picked.get(i).copied())
+            .collect(),
+    };
+    // Both are rising.
+    picked.retain(|i| val.binary_search(i).is_err());
+    if picked.is_empty() {
+        return Err(Error::Usage("--val takes every labelled picture: none is left to learn from".into()));
+    }
+    Ok(all.select(&val))
+}
+
+/// Settings for these pictures; the arguments say all of them afterwards.
+pub(crate) fn plan(args: &mut FinetuneArgs, init: &Init, train: &Dataset) -> Result<FinetuneSettings> {
+    let defaults = if matches!(init, Init::Scratch) { &SCRATCH } else { &FINETUNE };
+    let (encoder, preprocess) = match init {
+        Init::File(_, Some((encoder, preprocess))) => {
+            size::of_run(&mut args.size, encoder)?;
+            pictures::of_run(&mut args.pictures, preprocess)?;
+            (encoder.clone(), preprocess.clone())
+        }
+        _ => {
+            let encoder = size::encoder(&mut args.size, || pictures::facts(train))?;
+            let preprocess = pictures::preprocess(&mut args.pictures, &encoder, train)?;
+            (encoder, preprocess)
+        }
+    };
+    let regular = &mut args.regular;
+    let layer_decay = fill(&mut regular.layer_decay, defaults.layer_decay);
+    let settings = FinetuneSettings {
+        pool: named("pool", &fill(&mut args.pool, "mean".into()), &POOLS)?,
+        course: course::course(&mut args.course, layer_decay, defaults)?,
+        augment: course::augment(&mut args.pictures, encoder.img_size, defaults)?,
+        mix: Mix {
+            mixup: fill(&mut regular.mixup, defaults.mixup),
+            cutmix: fill(&mut regular.cutmix, defaults.cutmix),
+        },
+        smoothing: fill(&mut regular.smoothing, defaults.smoothing),
+        drop_path: fill(&mut regular.drop_path, defaults.drop_path),
+        token_drop: fill(&mut regular.token_drop, defaults.token_drop),
+        encoder,
+        preprocess,
+    };
+    settings.check()?;
+    Ok(settings)
+}

@@ -1,0 +1,106 @@
+//! From what was typed to what is done: settings that are complete and checked.
+//!
+//! Each plan fills what its arguments left open, so that the arguments afterwards say everything: saved as the run's
+//! `config.toml` they lead to the same plan again. [`DEFAULTS`](defaults) stand in one table.
+
+pub(crate) mod course;
+pub(crate) mod defaults;
+pub(crate) mod finetune;
+pub(crate) mod pictures;
+pub(crate) mod pretrain;
+pub(crate) mod size;
+
+use std::path::PathBuf;
+
+use smalti_trainer::data::{Dataset, Split};
+use smalti_trainer::pretrain::Resources;
+use smalti_trainer::{Error, Result};
+
+use crate::args::MachineArgs;
+
+/// What must be given.
+pub(crate) fn required<T: Clone>(value: &Option<T>, flag: &str, what: &str) -> Result<T> {
+    value.clone().ok_or_else(|| Error::Usage(format!("{flag} is missing: expected {what}")))
+}
+
+/// A value that was given, else the default, which is then as good as given.
+pub(crate) fn fill<T: Clone>(value: &mut Option<T>, default: T) -> T {
+    value.get_or_insert(default).clone()
+}
+
+/// `5%` or `0.05`.
+pub(crate) fn share(flag: &str, text: &str) -> Result<f64> {
+    let (number, scale) = text.strip_suffix('%').map_or((text, 1.0), |number| (number, 100.0));
+    let share = number.trim().parse::<f64>().map(|number| number / scale).ok();
+    share
+        .filter(|share| (0.0..=1.0).contains(share))
+        .ok_or_else(|| Error::Usage(format!("{flag} is `{text}`: expected a share, 0% to 100%")))
+}
+
+/// The one of `all` that has this name.
+pub(crate) fn named<T: Copy>(flag: &str, text: &str, all: &[(&str, T)]) -> Result<T> {
+    let found = all.iter().find(|(name, _)| *name == text).map(|(_, value)| *value);
+    found.ok_or_else(|| {
+        let names: Vec<&str> = all.iter().map(|(name, _)| *name).collect();
+        Error::Usage(format!("{flag} is `{text}`: expected {}", names.join(" or ")))
+    })
+}
+
+/// Threads to compute with.
+pub(crate) fn threads(given: Option<usize>) -> Result<usize> {
+    let all = || std::thread::available_parallelism().map_or(1, usize::from);
+    match given.unwrap_or_else(all) {
+        threads @ 1..=1024 => Ok(threads),
+        threads => Err(Error::Usage(format!("threads is {threads}: expected 1 to 1024"))),
+    }
+}
+
+/// What does not change results.
+pub(crate) fn resources(args: &MachineArgs, resume: bool) -> Result<Resources> {
+    let loader_threads = args.loader_threads.unwrap_or(1);
+    if loader_threads > 1024 {
+        return Err(Error::Usage(format!("loader-threads is {loader_threads}: expected 0 to 1024")));
+    }
+    let max_bad = args.max_bad.as_deref().map_or(Ok(defaults::MAX_BAD), |text| share("max-bad", text))?;
+    Ok(Resources { loader_threads, max_bad, resume, ..Resources::new(threads(args.threads)?) })
+}
+
+/// The part of a data set to measure on: what was asked for, else test, else val, else everything.
+pub(crate) fn open_held_out(data: &PathBuf, split: Option<&str>) -> Result<(Dataset, Split)> {
+    let split = match split {
+        Some(name) => self::split(name)?,
+        None => {
+            let parts = Dataset::parts(data)?;
+            [Split::Test, Split::Val].into_iter().find(|part| parts.contains(part)).unwrap_or(Split::All)
+        }
+    };
+    Ok((Dataset::open(data, split)?, split))
+}
+
+/// A part by its name.
+pub(crate) fn split(name: &str) -> Result<Split> {
+    let all = [Split::Train, Split::Val, Split::Test, Split::All].map(|split| (split.to_string(), split));
+    named("split", name, &all.each_ref().map(|(name, split)| (name.as_str(), *split)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn shares_are_read_both_ways() {
+        assert_eq!(share("max-bad", "5%").unwrap(), 0.05);
+        assert_eq!(share("max-bad", "0.05").unwrap(), 0.05);
+        for wrong in ["", "five", "-1%", "101%", "nan", "%"] {
+            assert_eq!(share("max-bad", wrong).unwrap_err().exit_code(), 2);
+        }
+    }
+
+    #[test]
+    fn machines_are_checked() {
+        assert!(threads(Some(0)).is_err() && threads(None).unwrap() >= 1);
+        let args = MachineArgs { threads: Some(3), max_bad: Some("0%".into()), loader_threads: Some(0) };
+        let found = resources(&args, true).unwrap();
+        assert_eq!((found.threads, found.loader_threads, found.max_bad, found.resume), (3, 0, 0.0, true));
+    }
+}

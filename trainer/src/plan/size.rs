@@ -1,0 +1,137 @@
+//! The model's size, from flags and from the pictures.
+
+use smalti_models::presets::Preset;
+use smalti_models::{DecoderConfig, VitConfig};
+use smalti_trainer::{Error, Result};
+
+use super::pictures::Facts;
+use super::{fill, named};
+use crate::args::training::{DecoderArgs, SizeArgs};
+
+/// Patches that a picture should have, about.
+const PATCHES: f64 = 64.0;
+/// The largest patch that is chosen unasked: larger ones hide all detail in one vector.
+const LARGEST_PATCH: usize = 16;
+
+/// A preset by its name.
+pub(crate) fn preset(name: &str) -> Result<Preset> {
+    named("model", name, &Preset::ALL.map(|preset| (preset.name(), preset)))
+}
+
+/// The encoder; what flags leave open comes from the pictures.
+pub(crate) fn encoder(args: &mut SizeArgs, facts: impl FnOnce() -> Result<Facts>) -> Result<VitConfig> {
+    let (img_size, channels) = match (args.img_size, args.channels) {
+        (Some(img_size), Some(channels)) => (img_size, channels),
+        (img_size, channels) => {
+            let facts = facts()?;
+            (img_size.unwrap_or(facts.img_size), channels.unwrap_or(facts.channels))
+        }
+    };
+    let patch_size = args.patch_size.map_or_else(|| patch_size(img_size), Ok)?;
+    let preset = preset(args.model.as_deref().unwrap_or("nano"))?;
+    let usual = preset.encoder(img_size, patch_size, channels);
+    let vit = VitConfig {
+        dim: args.dim.unwrap_or(usual.dim),
+        depth: args.depth.unwrap_or(usual.depth),
+        heads: args.heads.unwrap_or(usual.heads),
+        ..usual.clone()
+    };
+    vit.check()?;
+    say(args, &vit, (vit == usual).then_some(preset));
+    Ok(vit)
+}
+
+/// Makes the arguments say this encoder.
+fn say(args: &mut SizeArgs, vit: &VitConfig, preset: Option<Preset>) {
+    args.img_size = Some(vit.img_size);
+    args.patch_size = Some(vit.patch_size);
+    args.channels = Some(vit.channels);
+    args.model = preset.map(|preset| preset.name().into());
+    let own = |value: usize| preset.is_none().then_some(value);
+    (args.dim, args.depth, args.heads) = (own(vit.dim), own(vit.depth), own(vit.heads));
+}
+
+/// The encoder of a run that is gone on from: flags may repeat it, not change it.
+pub(crate) fn of_run(args: &mut SizeArgs, vit: &VitConfig) -> Result<()> {
+    let usual = Preset::ALL
+        .into_iter()
+        .find(|preset| preset.encoder(vit.img_size, vit.patch_size, vit.channels) == *vit);
+    let found = [
+        ("img-size", args.img_size, vit.img_size),
+        ("patch-size", args.patch_size, vit.patch_size),
+        ("channels", args.channels, vit.channels),
+        ("dim", args.dim, vit.dim),
+        ("depth", args.depth, vit.depth),
+        ("heads", args.heads, vit.heads),
+    ];
+    for (flag, given, run) in found {
+        if let Some(given) = given.filter(|given| *given != run) {
+            return Err(Error::Usage(format!("{flag} is {given}, but --init has {run}: leave --{flag} out")));
+        }
+    }
+    if let Some(name) = args.model.as_deref().filter(|name| usual.is_none_or(|usual| usual.name() != *name)) {
+        return Err(Error::Usage(format!("model is {name}, but --init has another size: leave --model out")));
+    }
+    say(args, vit, usual);
+    Ok(())
+}
+
+/// The decoder.
+pub(crate) fn decoder(args: &mut DecoderArgs, encoder: &VitConfig) -> DecoderConfig {
+    let usual = Preset::Nano.mae(encoder.img_size, encoder.patch_size, encoder.channels).decoder;
+    DecoderConfig {
+        dim: fill(&mut args.dec_dim, usual.dim),
+        depth: fill(&mut args.dec_depth, usual.depth),
+        heads: fill(&mut args.dec_heads, usual.heads),
+    }
+}
+
+/// The divisor of the picture size that comes nearest to [`PATCHES`].
+pub(crate) fn patch_size(img_size: usize) -> Result<usize> {
+    let distance = |patch: usize| ((img_size / patch).pow(2) as f64 / PATCHES).ln().abs();
+    let fitting = (1..=LARGEST_PATCH.min(img_size)).filter(|patch| img_size.is_multiple_of(*patch));
+    let best = fitting.min_by(|a, b| distance(*a).total_cmp(&distance(*b)));
+    best.filter(|patch| (2..=32).contains(&(img_size / patch))).ok_or_else(|| {
+        Error::Usage(format!(
+            "img-size is {img_size}, which no patch of at most {LARGEST_PATCH} pixels divides well: choose a multiple \
+             of 8, or give --patch-size"
+        ))
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn facts() -> Result<Facts> {
+        Ok(Facts { img_size: 32, channels: 3 })
+    }
+
+    #[test]
+    fn patches_fit_the_picture() {
+        for (img_size, want) in [(32, 4), (28, 4), (96, 12), (64, 8), (224, 16), (128, 16), (8, 1)] {
+            assert_eq!(patch_size(img_size).unwrap(), want, "{img_size}");
+        }
+        assert!(patch_size(97).is_err() && patch_size(1021).is_err());
+    }
+
+    #[test]
+    fn flags_come_before_the_model_and_that_before_the_pictures() {
+        let mut args = SizeArgs { model: Some("tiny".into()), depth: Some(2), ..SizeArgs::default() };
+        let vit = encoder(&mut args, facts).unwrap();
+        assert_eq!((vit.img_size, vit.patch_size, vit.dim, vit.depth, vit.heads), (32, 4, 192, 2, 3));
+        assert_eq!((args.model.as_deref(), args.dim), (None, Some(192)));
+        let again = encoder(&mut args, || Err(Error::Usage("not asked".into()))).unwrap();
+        assert_eq!(again, vit);
+    }
+
+    #[test]
+    fn a_run_is_not_resized() {
+        let vit = Preset::Micro.encoder(32, 4, 3);
+        let mut args = SizeArgs { img_size: Some(32), ..SizeArgs::default() };
+        of_run(&mut args, &vit).unwrap();
+        assert_eq!(args.model.as_deref(), Some("micro"));
+        assert!(of_run(&mut SizeArgs { img_size: Some(64), ..SizeArgs::default() }, &vit).is_err());
+        assert!(of_run(&mut SizeArgs { model: Some("tiny".into()), ..SizeArgs::default() }, &vit).is_err());
+    }
+}
