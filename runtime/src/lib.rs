@@ -1,5 +1,15 @@
 //! Runs the vision transformers that Smalti trains, and those that PyTorch exports, on x86 and ARM.
 //!
+//! ```
+//! # std::env::set_current_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/models")).unwrap();
+//! use smalti_runtime::{Model, pictures};
+//!
+//! let mut session = Model::open("colours_u8.onnx")?.session()?;
+//! let prediction = session.classify(&pictures::open("red.png")?)?;
+//! assert_eq!(prediction.best().map(|best| best.label.as_str()), Some("red"));
+//! # Ok::<(), smalti_runtime::Error>(())
+//! ```
+//!
 //! A model file goes through the [`gate`], a strict profile of ONNX; [`load`] makes a [`Model`] of it, and each
 //! thread runs a [`Session`] of its own.
 
@@ -11,6 +21,7 @@ pub mod doctor;
 pub mod error;
 pub mod eval;
 pub mod gate;
+pub mod inspect;
 pub mod load;
 pub mod pictures;
 pub mod selftest;

@@ -57,7 +57,8 @@ fn entries(folder: &Path) -> Result<Vec<PathBuf>> {
 }
 
 /// Reads and decodes one picture; any failure names the file.
-pub fn open(path: &Path) -> Result<Picture> {
+pub fn open(path: impl AsRef<Path>) -> Result<Picture> {
+    let path = path.as_ref();
     picture::open(path, &Limits::default()).map_err(|error| {
         let (place, problem) = (path.display().to_string(), error.to_string());
         // Some messages name the file already.

@@ -1,0 +1,146 @@
+//! What users type.
+
+use std::path::PathBuf;
+
+use clap::{Args as Flags, Parser, Subcommand, ValueEnum};
+
+/// Runs, checks and measures the picture classifiers that Smalti trains, and vision transformers that PyTorch
+/// exports to ONNX. Results go to the standard output, everything else to the standard error.
+#[derive(Debug, Parser)]
+#[command(name = "smalti-run", version, max_term_width = 100, after_help = EXIT_CODES)]
+pub(crate) struct Args {
+    #[command(subcommand)]
+    pub(crate) command: Command,
+    /// Print one JSON object instead of text.
+    #[arg(long, global = true)]
+    pub(crate) json: bool,
+    /// Print errors only.
+    #[arg(long, short, global = true)]
+    pub(crate) quiet: bool,
+    /// Print more: causes of errors, messages of the engine (-vv).
+    #[arg(long, short, global = true, action = clap::ArgAction::Count)]
+    pub(crate) verbose: u8,
+}
+
+const EXIT_CODES: &str = "Exit codes: 0 ok, 1 error, 2 usage, 3 model refused, 4 check failed (selftest, inspect), \
+    5 unusable input data, 6 file system, 70 internal bug caught.";
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Classify pictures: files, folders (all pictures below, sorted), `-` for one picture on standard input.
+    Run(RunArgs),
+    /// Accuracy over a folder of class folders, per class and as a confusion matrix.
+    Eval(EvalArgs),
+    /// What is in a model file; whether its weights are intact.
+    Inspect(ModelArgs),
+    /// Run the test vectors stored in the model: does it compute here what it computed where it was made?
+    Selftest(ModelArgs),
+    /// Latency, load time and peak memory on this machine.
+    Bench(BenchArgs),
+    /// What this machine offers.
+    Doctor,
+    /// Print a completion script for a shell.
+    Completions {
+        /// The shell.
+        shell: clap_complete::Shell,
+    },
+    /// Write manual pages into a folder, or the main page to standard output.
+    Man {
+        /// The folder.
+        folder: Option<PathBuf>,
+    },
+}
+
+#[derive(Debug, Flags)]
+pub(crate) struct ModelArgs {
+    /// The model file (.onnx).
+    pub(crate) model: PathBuf,
+}
+
+#[derive(Debug, Flags)]
+pub(crate) struct RunArgs {
+    /// The model file (.onnx).
+    pub(crate) model: PathBuf,
+    /// Pictures: files, folders, `-`.
+    #[arg(required = true)]
+    pub(crate) inputs: Vec<PathBuf>,
+    /// How many labels to name a picture.
+    #[arg(long, short = 'k', default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..))]
+    pub(crate) top_k: u32,
+    #[command(flatten)]
+    pub(crate) foreign: ForeignArgs,
+}
+
+#[derive(Debug, Flags)]
+pub(crate) struct EvalArgs {
+    /// The model file (.onnx).
+    pub(crate) model: PathBuf,
+    /// A folder of class folders; with `test/` or `val/` in it, that part.
+    pub(crate) folder: PathBuf,
+    /// Pictures at a time, each on a thread of its own.
+    #[arg(long, short, default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=1024))]
+    pub(crate) threads: u16,
+    /// The share of unusable pictures that is put up with, e.g. 5%.
+    #[arg(long, default_value = "5%", value_parser = share)]
+    pub(crate) max_bad: f64,
+    #[command(flatten)]
+    pub(crate) foreign: ForeignArgs,
+}
+
+#[derive(Debug, Flags)]
+pub(crate) struct BenchArgs {
+    /// The model file (.onnx).
+    pub(crate) model: PathBuf,
+    /// Threads a run. This version runs on one.
+    #[arg(long, short, default_value_t = 1)]
+    pub(crate) threads: u16,
+    /// Seconds to measure.
+    #[arg(long, default_value_t = 2.0, value_parser = seconds)]
+    pub(crate) seconds: f64,
+}
+
+/// For models whose file does not say how pictures are prepared.
+#[derive(Debug, Default, Flags)]
+#[command(next_help_heading = "Preprocessing (for models without a record of it, or to override it)")]
+pub(crate) struct ForeignArgs {
+    /// Mean of each channel on the scale 0 to 1, e.g. 0.485,0.456,0.406.
+    #[arg(long, value_delimiter = ',')]
+    pub(crate) mean: Option<Vec<f32>>,
+    /// Standard deviation of each channel on the scale 0 to 1.
+    #[arg(long, value_delimiter = ',')]
+    pub(crate) std: Option<Vec<f32>>,
+    /// How a picture gets to the model's size: short side and centre crop, or both sides squashed.
+    #[arg(long, value_enum)]
+    pub(crate) resize: Option<FitArg>,
+    /// The filter.
+    #[arg(long, value_enum)]
+    pub(crate) interpolation: Option<InterpolationArg>,
+    /// A file with one label a line.
+    #[arg(long)]
+    pub(crate) labels: Option<PathBuf>,
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+pub(crate) enum FitArg {
+    Crop,
+    Squash,
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+pub(crate) enum InterpolationArg {
+    Bilinear,
+    Bicubic,
+}
+
+/// `5%` or `0.05`.
+fn share(text: &str) -> Result<f64, String> {
+    let (number, scale) = text.strip_suffix('%').map_or((text, 1.0), |number| (number, 100.0));
+    let share = number.parse::<f64>().map_err(|error| error.to_string())? / scale;
+    if (0.0..=1.0).contains(&share) { Ok(share) } else { Err("expected 0% to 100%".into()) }
+}
+
+/// A positive time.
+fn seconds(text: &str) -> Result<f64, String> {
+    let seconds = text.parse::<f64>().map_err(|error| error.to_string())?;
+    if (0.01..=3600.0).contains(&seconds) { Ok(seconds) } else { Err("expected 0.01 to 3600".into()) }
+}

@@ -1,0 +1,35 @@
+//! `selftest`: the test vectors and the digest stored in the model.
+
+use serde_json::json;
+use smalti_runtime::gate::Limits;
+use smalti_runtime::inspect::inspect;
+use smalti_runtime::{Model, load, selftest};
+
+use super::args::{Args, ModelArgs};
+use super::out;
+
+pub(super) fn run(command: &ModelArgs, args: &Args) -> anyhow::Result<u8> {
+    let bytes = load::read(&command.model, &Limits::default())?;
+    let inspection = inspect(&bytes)?;
+    let model = Model::from_bytes(&bytes)?;
+    drop(bytes);
+    let vectors = selftest::run(&model)?;
+    let verdict = selftest::judge(&vectors).and_then(|()| inspection.judge_weights());
+    if args.json {
+        out::json(json!({
+            "passed": verdict.is_ok(),
+            "weights_intact": inspection.weights_intact(),
+            "vectors": vectors,
+        }))?;
+    } else {
+        for vector in &vectors {
+            let answer = if vector.holds() { "ok" } else { "OFF" };
+            let (pattern, found, allowed) = (vector.pattern, vector.difference, vector.allowed);
+            out::line(&format!(
+                "pattern {pattern}: {answer}, largest difference {found:.2e} (allowed {allowed:.2e})"
+            ))?;
+        }
+    }
+    verdict?;
+    Ok(0)
+}
