@@ -1,13 +1,14 @@
 //! `smalti`: from unlabelled pictures to a classifier on a device.
 //!
 //! [`args`] is what users type, [`plan`] makes complete settings of it, [`commands`] do the work and tell the
-//! outcome through [`console`].
+//! outcome through [`console`]; [`quickstart`] does all of it at once.
 #![forbid(unsafe_code)]
 
 mod args;
 mod commands;
 mod console;
 mod plan;
+mod quickstart;
 
 use std::process::ExitCode;
 

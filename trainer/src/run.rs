@@ -97,11 +97,15 @@ impl RunDir {
         self.path.join("recon")
     }
 
-    /// Saves the settings as TOML.
+    /// Saves the settings as TOML, unless the run has its settings: the program saves them as flags beforehand.
     pub fn save_settings(&self, settings: &impl Serialize) -> Result<()> {
+        let path = self.path.join("config.toml");
+        if path.is_file() {
+            return Ok(());
+        }
         let text = toml::to_string_pretty(settings)
             .map_err(|e| Error::Usage(format!("settings cannot be written as TOML: {e}")))?;
-        files::write(&self.path.join("config.toml"), text.as_bytes())
+        files::write(&path, text.as_bytes())
     }
 
     /// Writes what belongs beside a checkpoint: `config.json`, `preprocessor_config.json`, `labels.txt`.

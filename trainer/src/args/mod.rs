@@ -50,6 +50,8 @@ pub(crate) struct Global {
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
+    /// The whole job in one command: pictures, pretraining, fine-tuning, export, run; at most three minutes.
+    Quickstart(QuickstartArgs),
     /// Look a data set over before any training.
     Data(DataArgs),
     /// Pretrain on pictures without labels, as a masked autoencoder.
@@ -95,6 +97,35 @@ pub(crate) struct MachineArgs {
     /// The share of unusable pictures that is put up with [default: 5%].
     #[arg(long, value_name = "SHARE")]
     pub(crate) max_bad: Option<String>,
+}
+
+#[derive(Clone, Debug, Default, Args, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub(crate) struct QuickstartArgs {
+    /// Your own pictures, one folder for each class [default: a set of drawn shapes].
+    #[arg(long, value_name = "DIR")]
+    pub(crate) data: Option<PathBuf>,
+    /// Where everything goes [default: smalti-quickstart].
+    #[arg(long, value_name = "DIR")]
+    pub(crate) out: Option<PathBuf>,
+    /// Replace an earlier quickstart in --out.
+    #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = ON, value_name = "BOOL")]
+    pub(crate) overwrite: Option<bool>,
+    /// The time that it may take; epochs are chosen to fit [default: 2.5].
+    #[arg(long, value_name = "MINUTES")]
+    pub(crate) minutes: Option<f64>,
+    /// A short form with a tiny model, to see that everything works; its accuracies say nothing.
+    #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = ON, value_name = "BOOL")]
+    pub(crate) quick: Option<bool>,
+    /// Epochs of pretraining, whatever time they take: with --finetune-epochs results are the same everywhere.
+    #[arg(long, value_name = "N")]
+    pub(crate) epochs: Option<u64>,
+    /// Epochs of each fine-tuning, whatever time they take.
+    #[arg(long, value_name = "N")]
+    pub(crate) finetune_epochs: Option<u64>,
+    #[command(flatten)]
+    #[serde(flatten)]
+    pub(crate) machine: MachineArgs,
 }
 
 #[derive(Clone, Debug, Default, Args, Serialize, Deserialize)]
@@ -233,4 +264,15 @@ pub(crate) struct BenchArgs {
     /// Threads that compute [default: all of this machine, or SMALTI_THREADS].
     #[arg(long, short, value_name = "N")]
     pub(crate) threads: Option<usize>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_arguments_make_sense() {
+        Cli::command().debug_assert();
+    }
 }

@@ -1,13 +1,14 @@
 //! Each command's work, and what becomes of its errors.
 
 mod bench;
+mod data;
 mod embed;
 mod eval;
 mod export;
 mod finetune;
 mod pretrain;
 mod reconstruct;
-mod runs;
+pub(crate) mod runs;
 mod shell;
 
 use std::ffi::OsString;
@@ -19,6 +20,7 @@ use clap::Parser;
 
 use crate::args::{Cli, Command, Global, config, words};
 use crate::console::log;
+use crate::quickstart;
 
 /// The exit code for a failure without a kind of its own.
 const FAILED: u8 = 1;
@@ -76,7 +78,8 @@ fn refuse(error: &clap::Error) -> u8 {
 fn dispatch(command: Command, global: &Global) -> anyhow::Result<()> {
     let file = global.config.as_deref();
     match command {
-        Command::Data(_) => Ok(()),
+        Command::Quickstart(args) => quickstart::run(&config::merge(args, file)?, global),
+        Command::Data(args) => data::run(&config::merge(args, file)?, global),
         Command::Pretrain(args) => pretrain::run(*args, global),
         Command::Finetune(args) => finetune::run(*args, global),
         Command::Eval(args) => eval::run(&config::merge(args, file)?, global),

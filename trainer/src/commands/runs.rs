@@ -34,7 +34,7 @@ pub(super) fn merge<T: Args + Serialize + DeserializeOwned>(
 }
 
 /// The run's folder with the settings in it, new or to be gone on with; messages are kept there from now on.
-pub(super) fn open(run: &RunArgs, args: &impl Serialize) -> Result<RunDir> {
+pub(crate) fn open(run: &RunArgs, args: &impl Serialize) -> Result<RunDir> {
     let path = required(&run.out, "--out", "a folder for the run")?;
     let text = to_toml(args)?;
     if run.resume == Some(true) {

@@ -1,0 +1,49 @@
+//! The exported model as a device runs it, beside what the trainer says.
+
+use std::path::Path;
+use std::time::Duration;
+
+use smalti_runtime::Model;
+use smalti_runtime::bench;
+use smalti_trainer::data::Dataset;
+use smalti_trainer::evaluate::{Predictions, top};
+
+/// How trainer and runtime compare, and how fast the runtime is.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Device {
+    /// Share of the pictures that both put into the same class.
+    pub(super) agreement: f64,
+    /// The largest difference between two logits.
+    pub(super) largest_difference: f64,
+    /// Share of the labelled pictures that the runtime gets right.
+    pub(super) accuracy: f64,
+    /// Median latency of one picture.
+    pub(super) latency_ms: f64,
+    /// Size of the file.
+    pub(super) bytes: u64,
+}
+
+/// Runs the model file over the pictures that the trainer saw.
+pub(super) fn run(file: &Path, data: &Dataset, trainer: &Predictions) -> anyhow::Result<Device> {
+    let mut session = Model::open(file)?.session()?;
+    let (mut same, mut right, mut labelled, mut largest) = (0, 0, 0, 0f32);
+    let rows = trainer.logits.chunks_exact(trainer.classes);
+    for ((&id, logits), label) in trainer.ids.iter().zip(rows).zip(&trainer.labels) {
+        let output = session.classify(&data.picture(id as usize)?)?.output;
+        let said = top(&output.logits);
+        same += usize::from(said == top(logits));
+        labelled += usize::from(label.is_some());
+        right += usize::from(label.is_some_and(|label| label as usize == said));
+        let differences = output.logits.iter().zip(logits).map(|(a, b)| (a - b).abs());
+        largest = differences.fold(largest, f32::max);
+    }
+    let share = |part: usize, whole: usize| part as f64 / whole.max(1) as f64;
+    let times = bench::Settings { warm_up: Duration::from_millis(200), measure: Duration::from_secs(1) };
+    Ok(Device {
+        agreement: share(same, trainer.ids.len()),
+        largest_difference: f64::from(largest),
+        accuracy: share(right, labelled),
+        latency_ms: bench::run(file, &times)?.p50_ms,
+        bytes: std::fs::metadata(file)?.len(),
+    })
+}

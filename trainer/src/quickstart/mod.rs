@@ -1,0 +1,351 @@
+//! `smalti quickstart`: the whole job in one command.
+//!
+//! Pictures are drawn (or the user's taken) and looked over; an autoencoder is pretrained on all of them without
+//! labels; a classifier is fine-tuned on a few labels, from the pretrained encoder and from scratch, over some draws
+//! of labels; the first is exported and run as on a device. [`recipe`] says how much of everything; the numbers of
+//! epochs are chosen so that it ends in time on this machine, all else follows from fixed seeds.
+
+mod device;
+mod pictures;
+mod recipe;
+mod report;
+
+use std::path::{Path, PathBuf};
+use std::time::Instant;
+
+use serde_json::json;
+use smalti_trainer::data::{Dataset, LabelSpec, doctor, pick_labels};
+use smalti_trainer::evaluate::{self, Predictions};
+use smalti_trainer::finetune::{self, FinetuneSettings, Finetuned};
+use smalti_trainer::onnx::{self, Details, InputForm};
+use smalti_trainer::pretrain::{self, PretrainSettings, Resources};
+use smalti_trainer::run::RunDir;
+use smalti_trainer::step::Lanes;
+use smalti_trainer::train::Course;
+use smalti_trainer::{Error, Result, files};
+
+use crate::args::training::{CourseArgs, DecoderArgs, RunArgs, SizeArgs};
+use crate::args::{FinetuneArgs, Global, PretrainArgs, QuickstartArgs};
+use crate::commands::runs;
+use crate::console::log::tell;
+use crate::console::out::{self, percent, seconds};
+use crate::console::progress::Watch;
+use crate::console::signals::Stop;
+use crate::plan;
+use crate::plan::finetune::Init;
+use pictures::Pictures;
+use recipe::{FULL, QUICK, Recipe, Speed};
+use report::{Draw, Report};
+
+/// Minutes that it takes, unless told otherwise: less than the three that are promised.
+const MINUTES: f64 = 2.5;
+/// Pictures that are looked at before training.
+const LOOKED_AT: usize = 2000;
+/// What a quickstart leaves behind in its folder.
+const LEFT: [&str; 5] = ["data", "pretrain", "finetune", "model.onnx", "report.json"];
+
+/// What stays the same throughout.
+struct Quickstart<'a> {
+    global: &'a Global,
+    recipe: Recipe,
+    start: Instant,
+    /// Seconds for everything.
+    budget: f64,
+    out: PathBuf,
+    resources: Resources,
+    /// Epochs that the user fixed.
+    epochs: [Option<u64>; 2],
+}
+
+pub(crate) fn run(args: &QuickstartArgs, global: &Global) -> anyhow::Result<()> {
+    let quick = args.quick == Some(true);
+    let minutes = args.minutes.unwrap_or(if quick { MINUTES / 10.0 } else { MINUTES });
+    if !(minutes > 0.0 && minutes <= 1e4) {
+        return Err(Error::Usage(format!("minutes is {minutes}: expected above 0, at most 10000")).into());
+    }
+    let job = Quickstart {
+        global,
+        recipe: if quick { QUICK } else { FULL },
+        start: Instant::now(),
+        budget: minutes * 60.0,
+        out: args.out.clone().unwrap_or_else(|| "smalti-quickstart".into()),
+        resources: plan::resources(&args.machine, false)?,
+        epochs: [args.epochs, args.finetune_epochs],
+    };
+    job.make_room(args.overwrite == Some(true))?;
+    let report = job.run(args.data.as_deref(), quick)?;
+    let object = out::object(serde_json::to_value(&report)?);
+    files::write(&job.out.join("report.json"), format!("{object:#}\n").as_bytes())?;
+    if global.json {
+        return out::text(&object.to_string());
+    }
+    out::text(&report.table())?;
+    job.say_what_is_next(&report, args.data.is_some());
+    Ok(())
+}
+
+impl Quickstart<'_> {
+    fn tell(&self, text: &str) {
+        tell(self.global, text);
+    }
+
+    /// Seconds that are left.
+    fn left(&self) -> f64 {
+        self.budget - self.start.elapsed().as_secs_f64()
+    }
+
+    /// Refuses to write over an earlier quickstart, or clears it away.
+    fn make_room(&self, overwrite: bool) -> Result<()> {
+        for path in LEFT.map(|name| self.out.join(name)).iter().filter(|path| path.exists()) {
+            if !overwrite {
+                return Err(Error::Usage(format!(
+                    "{} is there already: replace it with --overwrite, or name another folder with --out",
+                    path.display()
+                )));
+            }
+            let removed =
+                if path.is_dir() { std::fs::remove_dir_all(path) } else { std::fs::remove_file(path) };
+            removed.map_err(Error::file("remove", path))?;
+        }
+        files::make_folder(&self.out)
+    }
+
+    fn run(&self, own: Option<&Path>, quick: bool) -> anyhow::Result<Report> {
+        let mut pictures = self.pictures(own)?;
+        let (mut args, settings) = self.plan_pretraining(&pictures)?;
+        let speed = Speed::measure(&settings.model, &self.recipe, self.resources.threads)?;
+        if own.is_some() {
+            pictures.train = self.as_many_as_fit(&pictures.train, &speed);
+        }
+        let labelled = pictures.train.class_counts().iter().sum::<usize>();
+        let labels = labelled.min(self.recipe.labels_per_class * pictures.train.classes().len());
+        let sizes = [labels, pictures.test.as_ref().map_or(0, Dataset::len)];
+        let epochs = speed.pretrain_epochs(&self.recipe, self.left(), pictures.train.len(), sizes);
+        args.course.epochs = Some(self.epochs[0].unwrap_or(epochs));
+        let rate = self.pretrain(args, &pictures.train)?;
+        let mut report = Report {
+            pretrained_accuracy: None,
+            scratch_accuracy: None,
+            runtime_agreement: None,
+            largest_logit_difference: None,
+            runtime_accuracy: None,
+            latency_ms: None,
+            file_kb: None,
+            seconds: 0.0,
+            model: None,
+            out: self.out.clone(),
+            pictures: pictures.train.len(),
+            test_pictures: sizes[1],
+            labels,
+            draws: Vec::new(),
+            pretrain_epochs: self.epochs[0].unwrap_or(epochs),
+            finetune_epochs: None,
+            finetune_steps: None,
+            pretrain_images_per_s: rate,
+            threads: self.resources.threads,
+            quick,
+        };
+        if let Some(test) = &pictures.test {
+            let epochs = speed.finetune_epochs(&self.recipe, self.left(), sizes);
+            self.label_efficiency(&mut report, &pictures, test, self.epochs[1].unwrap_or(epochs))?;
+        } else {
+            self.tell(
+                "the pictures carry no labels, so that is all: sort some of them into one folder for each class, and \
+                 `smalti finetune` makes a classifier of it",
+            );
+        }
+        report.seconds = self.start.elapsed().as_secs_f64();
+        Ok(report)
+    }
+
+    /// Draws pictures or opens the user's, and looks them over.
+    fn pictures(&self, own: Option<&Path>) -> anyhow::Result<Pictures> {
+        let path = own.map_or_else(|| self.out.join("data"), Path::to_owned);
+        if own.is_none() {
+            let count = self.recipe.train + self.recipe.test;
+            self.tell(&format!("1 drawing {count} pictures into {}", path.display()));
+            pictures::draw(&path, &self.recipe)?;
+        }
+        let report = doctor::look(&path, LOOKED_AT)?;
+        self.tell(&format!("2 the pictures\n{}", report.to_string().trim_end()));
+        let pictures = pictures::open(&path)?;
+        if pictures.held_out {
+            self.tell("there is no test part: a fifth of the labelled pictures is kept back to measure on");
+        }
+        Ok(pictures)
+    }
+
+    /// The user's pictures, not more than can be read and seen a few times in the time.
+    fn as_many_as_fit(&self, train: &Dataset, speed: &Speed) -> Dataset {
+        // Looking them over meant reading them, so that is how long it takes.
+        let read = self.start.elapsed().as_secs_f64() / train.len().clamp(1, LOOKED_AT) as f64;
+        let most = (0.2 * self.budget / read).min(0.1 * self.budget * speed.pretrain).max(100.0) as usize;
+        if train.len() > most {
+            self.tell(&format!("taking {most} of {} pictures, to end in time", train.len()));
+        }
+        pictures::at_most(train, most)
+    }
+
+    fn plan_pretraining(&self, pictures: &Pictures) -> Result<(PretrainArgs, PretrainSettings)> {
+        let recipe = &self.recipe;
+        let mut args = PretrainArgs {
+            data: Some(pictures.path.clone()),
+            run: RunArgs { out: Some(self.out.join("pretrain")), ..RunArgs::default() },
+            size: SizeArgs {
+                dim: Some(recipe.dim),
+                depth: Some(recipe.depth),
+                heads: Some(recipe.heads),
+                ..SizeArgs::default()
+            },
+            decoder: DecoderArgs {
+                dec_dim: Some(recipe.dec_dim),
+                dec_depth: Some(recipe.dec_depth),
+                dec_heads: Some(recipe.dec_heads),
+            },
+            course: CourseArgs {
+                batch_size: Some(recipe.pretrain_batch.min(pictures.train.len())),
+                lr: Some(recipe.pretrain_lr),
+                ..CourseArgs::default()
+            },
+            ..PretrainArgs::default()
+        };
+        let settings = plan::pretrain::plan(&mut args.clone(), &pictures.train)?;
+        // Found once, so that neither sizes nor statistics are looked for again.
+        args.size.img_size = Some(settings.preprocess.img_size);
+        args.size.channels = Some(settings.preprocess.channels);
+        Ok((args, settings))
+    }
+
+    /// Pretrains; gives the pictures a second.
+    fn pretrain(&self, mut args: PretrainArgs, train: &Dataset) -> Result<f64> {
+        let settings = plan::pretrain::plan(&mut args, train)?;
+        self.tell(&format!(
+            "3 pretraining on {} pictures without labels, {} epochs",
+            train.len(),
+            settings.course.epochs
+        ));
+        let dir = runs::open(&args.run, &args)?;
+        let mut watch = Watch::new(self.global, "pretrain", Stop::default());
+        pretrain::pretrain(&settings, &self.resources, train, Some(&dir), &mut watch)?;
+        Ok(watch.images_per_s())
+    }
+
+    /// Fine-tunes from the pretrained encoder and from scratch on each draw, exports the first, runs it.
+    fn label_efficiency(
+        &self,
+        report: &mut Report,
+        pictures: &Pictures,
+        test: &Dataset,
+        epochs: u64,
+    ) -> anyhow::Result<()> {
+        let (recipe, train) = (&self.recipe, &pictures.train);
+        let init = Init::read(&Some(self.out.join("pretrain")))?;
+        self.tell(&format!(
+            "4 fine-tuning on {} labels, {epochs} epochs each, pretrained and from scratch",
+            report.labels
+        ));
+        let mut draws = Vec::new();
+        for seed in 0..recipe.draws {
+            let picked = train.select(&pick_labels(train, &LabelSpec::Count(report.labels), seed)?);
+            let mut args = self.finetune_args(pictures, report.labels, seed, epochs);
+            let settings = plan::finetune::plan(&mut args, &init, &picked)?;
+            let steps = picked.len().div_ceil(settings.course.batch_size.min(picked.len()).max(1));
+            report.finetune_steps = Some(steps as u64 * epochs);
+            let dir = (seed == 0).then(|| runs::open(&args.run, &args)).transpose()?;
+            let (model, found) = self.finetune(&settings, &picked, test, Some(&init), dir.as_ref())?;
+            let pretrained = found.accuracy()?;
+            let scratch = FinetuneSettings {
+                course: Course { layer_decay: 1.0, ..settings.course.clone() },
+                ..settings.clone()
+            };
+            let scratch = self.finetune(&scratch, &picked, test, None, None)?.1.accuracy()?;
+            self.tell(&format!(
+                "  draw {seed}: {} pretrained, {} from scratch",
+                percent(pretrained),
+                percent(scratch)
+            ));
+            draws.push(Draw { seed, pretrained, scratch });
+            if seed == 0 {
+                let file = self.export(&model, &settings)?;
+                self.tell(&format!("  running {} as on a device", file.display()));
+                report.add_device(&file, &device::run(&file, test, &found)?);
+            }
+        }
+        report.finetune_epochs = Some(epochs);
+        report.add_draws(draws);
+        Ok(())
+    }
+
+    fn finetune_args(&self, pictures: &Pictures, labels: usize, seed: u64, epochs: u64) -> FinetuneArgs {
+        FinetuneArgs {
+            data: Some(pictures.path.clone()),
+            init: Some(self.out.join("pretrain")),
+            labels: Some(labels.to_string()),
+            label_seed: Some(seed),
+            val: Some("none".into()),
+            run: RunArgs { out: Some(self.out.join("finetune")), ..RunArgs::default() },
+            course: CourseArgs {
+                epochs: Some(epochs),
+                batch_size: Some(self.recipe.finetune_batch),
+                lr: Some(self.recipe.finetune_lr),
+                seed: Some(seed),
+                ..CourseArgs::default()
+            },
+            regular: crate::args::training::RegularArgs {
+                layer_decay: Some(self.recipe.layer_decay),
+                ..Default::default()
+            },
+            ..FinetuneArgs::default()
+        }
+    }
+
+    fn finetune(
+        &self,
+        settings: &FinetuneSettings,
+        train: &Dataset,
+        test: &Dataset,
+        init: Option<&Init>,
+        run: Option<&RunDir>,
+    ) -> Result<(Finetuned, Predictions)> {
+        let mut watch = Watch::new(self.global, "finetune", Stop::default());
+        let pictures = finetune::Pictures { train, val: None };
+        let file = init.and_then(Init::file);
+        let model = finetune::finetune(settings, &self.resources, &pictures, file, run, &mut watch)?;
+        let loader = evaluate::loader(test, &model.preprocess, &self.resources)?;
+        let lanes = Lanes::new(self.resources.threads, 0)?;
+        let found = evaluate::predict(&model.model, &model.params, &loader, &lanes)?;
+        Ok((model, found))
+    }
+
+    fn export(&self, model: &Finetuned, settings: &FinetuneSettings) -> Result<PathBuf> {
+        let file = self.out.join("model.onnx");
+        let details = Details {
+            names: model.labels.clone(),
+            preprocess: model.preprocess.clone(),
+            description: "Made by smalti quickstart".into(),
+            license: "unspecified".into(),
+            version: "1".into(),
+            training: json!(settings),
+        };
+        onnx::write(&file, &model.model, &model.params, &details, InputForm::U8Nhwc)?;
+        Ok(file)
+    }
+
+    fn say_what_is_next(&self, report: &Report, own: bool) {
+        let place = self.out.display();
+        self.tell(&format!(
+            "left in {place}: the runs pretrain/ and finetune/, reconstructions in pretrain/recon/"
+        ));
+        self.tell(&format!(
+            "numbers depend on the epochs that fit into {}: --minutes gives more time, --epochs fixes them",
+            seconds(self.budget)
+        ));
+        if let Some(model) = &report.model {
+            self.tell(&format!("run it:            smalti-run run {} PICTURES", model.display()));
+        }
+        if !own {
+            self.tell("on your own photos: smalti quickstart --data DIR --out RUN, one folder for each class in DIR");
+        }
+        self.tell("step by step:      smalti data DIR; smalti pretrain --data DIR --out RUN; smalti finetune --help");
+    }
+}
