@@ -6,7 +6,7 @@ use tract_onnx::tract_core::internal::{SimpleState, TypedFact, TypedOp};
 
 use crate::engine::guarded;
 use crate::error::{Error, Result};
-use crate::gate::Form;
+use crate::gate::{Form, Input};
 use crate::load::Model;
 
 /// What a model says about one picture, as numbers.
@@ -49,6 +49,8 @@ impl Prediction {
 pub struct Session {
     model: Model,
     state: State,
+    /// What goes into the engine; it gives its share of it back after a run.
+    input: Arc<Tensor>,
     /// Normalised pixels of the last picture.
     floats: Vec<f32>,
 }
@@ -65,7 +67,8 @@ impl std::fmt::Debug for Session {
 impl Session {
     pub(crate) fn new(model: &Model) -> Result<Session> {
         let state = guarded("start a session", || SimpleState::new(model.plan()))?;
-        Ok(Session { model: model.clone(), state, floats: Vec::new() })
+        let input = Arc::new(guarded("make room for a picture", || room(model.input()))?);
+        Ok(Session { model: model.clone(), state, input, floats: Vec::new() })
     }
 
     /// The model that this session runs.
@@ -113,8 +116,7 @@ impl Session {
             preprocess.normalise(pixels, &mut floats).map_err(unusable)?;
             return self.run_floats(&floats);
         }
-        let shape = [1, input.height, input.width, input.channels];
-        self.run(|| Tensor::from_shape(&shape, pixels))
+        self.run(pixels)
     }
 
     /// Runs the model on normalised pixels of the right size, channels outermost (CHW).
@@ -124,15 +126,20 @@ impl Session {
             return Err(Error::Usage("the model takes pixels (bytes), not floats".into()));
         }
         check_length(values.len(), input.values(), "floats")?;
-        let shape = [1, input.channels, input.height, input.width];
-        self.run(|| Tensor::from_shape(&shape, values))
+        self.run(values)
     }
 
-    /// Runs the plan. After a failure the engine's state starts afresh.
-    fn run(&mut self, tensor: impl FnOnce() -> TractResult<Tensor>) -> Result<Output> {
-        let state = &mut self.state;
+    /// Runs the plan on as many values as the input has. After a failure the engine's state starts afresh.
+    fn run<T: Datum + Copy>(&mut self, values: &[T]) -> Result<Output> {
+        let (state, input, model) = (&mut self.state, &mut self.input, &self.model);
         let result = guarded("run the model", || {
-            let outputs = state.run(tvec!(tensor()?.into_tvalue()))?;
+            if Arc::get_mut(input).is_none() {
+                *input = Arc::new(room(model.input())?);
+            }
+            if let Some(tensor) = Arc::get_mut(input) {
+                tensor.try_as_plain_ram_mut()?.as_slice_mut::<T>()?.copy_from_slice(values);
+            }
+            let outputs = state.run(tvec!(Arc::clone(input).into_tvalue()))?;
             outputs.iter().map(|value| Ok(value.try_as_plain_ram()?.as_slice::<f32>()?.to_vec())).collect()
         });
         if result.is_err() {
@@ -145,6 +152,15 @@ impl Session {
             return Err(Error::Engine { step: "run the model", problem });
         }
         Ok(Output { logits, embedding: embedding.filter(|_| self.model.has_embedding()) })
+    }
+}
+
+/// A tensor of the input's type and shape.
+fn room(input: &Input) -> TractResult<Tensor> {
+    let Input { width, height, channels, .. } = *input;
+    match input.form {
+        Form::U8Nhwc => Tensor::zero::<u8>(&[1, height, width, channels]),
+        Form::F32Nchw => Tensor::zero::<f32>(&[1, channels, height, width]),
     }
 }
 

@@ -1,0 +1,288 @@
+//! Attacks with a name, each refused with words that point at it.
+
+use prost::Message;
+use smalti_runtime::Model;
+use tract_onnx::pb::attribute_proto::AttributeType;
+use tract_onnx::pb::tensor_shape_proto::dimension::Value as Dimension;
+use tract_onnx::pb::{
+    AttributeProto, FunctionProto, GraphProto, ModelProto, NodeProto, OperatorSetIdProto,
+    StringStringEntryProto, TensorProto, TrainingInfoProto, type_proto,
+};
+
+use super::{proto, survive};
+
+/// A change of a model and a word of the refusal.
+type Attack = (&'static str, fn(&mut ModelProto), &'static str);
+
+fn graph(model: &mut ModelProto) -> &mut GraphProto {
+    model.graph.as_mut().unwrap()
+}
+
+/// The first node of that operator.
+fn node<'a>(model: &'a mut ModelProto, op: &str) -> &'a mut NodeProto {
+    graph(model).node.iter_mut().find(|node| node.op_type == op).unwrap()
+}
+
+fn attribute<'a>(model: &'a mut ModelProto, op: &str, name: &str) -> &'a mut AttributeProto {
+    node(model, op).attribute.iter_mut().find(|attribute| attribute.name == name).unwrap()
+}
+
+fn weight<'a>(model: &'a mut ModelProto, name: &str) -> &'a mut TensorProto {
+    graph(model).initializer.iter_mut().find(|weight| weight.name == name).unwrap()
+}
+
+fn set_float(model: &mut ModelProto, name: &str, value: f32) {
+    weight(model, name).raw_data[..4].copy_from_slice(&value.to_le_bytes());
+}
+
+fn set_int(model: &mut ModelProto, name: &str, i: usize, value: i64) {
+    weight(model, name).raw_data[8 * i..8 * i + 8].copy_from_slice(&value.to_le_bytes());
+}
+
+fn input_dim(model: &mut ModelProto, i: usize, value: Dimension) {
+    let tensor_type = graph(model).input[0].r#type.as_mut().unwrap().value.as_mut().unwrap();
+    let type_proto::Value::TensorType(tensor) = tensor_type;
+    tensor.shape.as_mut().unwrap().dim[i].value = Some(value);
+}
+
+/// Attacks on the float model in the exporter's form.
+const ATTACKS: &[Attack] = &[
+    ("layer norm axis", |m| attribute(m, "LayerNormalization", "axis").i = 3, "axis 3"),
+    ("layer norm axis far out", |m| attribute(m, "LayerNormalization", "axis").i = i64::MIN, "axis"),
+    ("negative epsilon", |m| attribute(m, "LayerNormalization", "epsilon").f = -1.0, "epsilon"),
+    ("epsilon NaN", |m| attribute(m, "LayerNormalization", "epsilon").f = f32::NAN, "epsilon"),
+    ("softmax axis", |m| attribute(m, "Softmax", "axis").i = 4, "axis 4"),
+    ("transpose axis twice", |m| attribute(m, "Transpose", "perm").ints = vec![0, 1, 1], "twice"),
+    ("transpose of fewer axes", |m| attribute(m, "Transpose", "perm").ints = vec![0, 1], "permutation"),
+    ("stride zero", |m| attribute(m, "Conv", "strides").ints = vec![0, 4], "strides"),
+    ("negative stride", |m| attribute(m, "Conv", "strides").ints = vec![-4, 4], "strides"),
+    ("kernel shape", |m| attribute(m, "Conv", "kernel_shape").ints = vec![4, 5], "kernel_shape"),
+    (
+        "attribute twice",
+        |m| {
+            let a = node(m, "Conv").attribute[0].clone();
+            node(m, "Conv").attribute.push(a)
+        },
+        "twice",
+    ),
+    (
+        "attribute of another type",
+        |m| attribute(m, "Softmax", "axis").r#type = AttributeType::Float as i32,
+        "type",
+    ),
+    ("unknown attribute", |m| attribute(m, "Softmax", "axis").name = "axes".into(), "`axes`"),
+    ("axes out of range", |m| attribute(m, "ReduceMean", "axes").ints = vec![3], "axis 3"),
+    ("axes twice", |m| attribute(m, "ReduceMean", "axes").ints = vec![1, -2], "twice"),
+    ("reshape to other size", |m| set_int(m, "patches.shape", 1, 9), "elements"),
+    ("reshape overflow", |m| set_int(m, "patches.shape", 1, i64::MAX), "elements"),
+    ("reshape below -1", |m| set_int(m, "patches.shape", 1, -7), "elements"),
+    (
+        "two rests in a shape",
+        |m| {
+            set_int(m, "patches.shape", 1, -1);
+            set_int(m, "patches.shape", 2, -1)
+        },
+        "elements",
+    ),
+    (
+        "slice backwards",
+        |m| {
+            set_int(m, "pool.from", 0, 4);
+            set_int(m, "pool.to", 0, 1)
+        },
+        "not empty",
+    ),
+    ("squeeze of a long axis", |m| set_int(m, "blocks.0.attn.axis", 0, 3), "length 1"),
+    ("split in wrong parts", |m| drop(node(m, "Split").output.pop()), "parts"),
+    ("huge picture", |m| input_dim(m, 2, Dimension::DimValue(1 << 40)), "input"),
+    ("negative picture", |m| input_dim(m, 2, Dimension::DimValue(-8)), "static"),
+    ("no picture", |m| input_dim(m, 2, Dimension::DimValue(0)), "input"),
+    ("large batch", |m| input_dim(m, 0, Dimension::DimValue(2)), "[1, C, H, W]"),
+    ("open batch", |m| input_dim(m, 0, Dimension::DimParam("batch".into())), "batch"),
+    ("unknown dimension", |m| input_dim(m, 0, Dimension::DimParam(String::new())), "dimension"),
+    ("weight NaN", |m| set_float(m, "head.weight", f32::NAN), "head.weight"),
+    ("weight infinite", |m| set_float(m, "head.weight", f32::INFINITY), "finite"),
+    ("weight cut off", |m| weight(m, "head.weight").raw_data.truncate(8), "24 float32"),
+    ("weight too long", |m| weight(m, "head.weight").raw_data.extend([0; 4]), "24 float32"),
+    ("weight negative", |m| weight(m, "head.weight").dims[0] = -3, "shape"),
+    ("weight overflowing", |m| weight(m, "head.weight").dims = vec![1 << 32, 1 << 32], "shape"),
+    ("weight of doubles", |m| weight(m, "head.weight").data_type = 11, "double"),
+    ("weight of strings", |m| weight(m, "head.weight").data_type = 8, "string"),
+    ("weight elsewhere", |m| weight(m, "head.weight").data_location = Some(1), "another file"),
+    (
+        "weight twice",
+        |m| {
+            let w = weight(m, "head.weight").clone();
+            graph(m).initializer.push(w)
+        },
+        "again",
+    ),
+    ("weight gone", |m| graph(m).initializer.retain(|w| w.name != "head.weight"), "defined before"),
+    (
+        "node twice",
+        |m| {
+            let n = graph(m).node[0].clone();
+            graph(m).node.push(n)
+        },
+        "again",
+    ),
+    ("cycle", |m| node(m, "Conv").input[0] = "logits".into(), "defined before"),
+    (
+        "node feeds itself",
+        |m| {
+            let out = node(m, "Conv").output[0].clone();
+            node(m, "Conv").input[0] = out
+        },
+        "defined before",
+    ),
+    ("nodes in reverse", |m| graph(m).node.reverse(), "defined before"),
+    ("no nodes", |m| graph(m).node.clear(), "output"),
+    ("no graph", |m| m.graph = None, "no graph"),
+    ("no outputs", |m| graph(m).output.clear(), "0 outputs"),
+    ("output of nothing", |m| graph(m).output[0].name = "nowhere".into(), "nowhere"),
+    ("output twice", |m| graph(m).output[0].name = "logits".into(), "twice"),
+    ("output is the weight", |m| graph(m).output[1].name = "head.bias".into(), "constant"),
+    (
+        "two inputs",
+        |m| {
+            let i = graph(m).input[0].clone();
+            graph(m).input.push(i)
+        },
+        "2 inputs",
+    ),
+    ("no input", |m| graph(m).input.clear(), "0 inputs"),
+    ("loop", |m| node(m, "Add").op_type = "Loop".into(), "Loop"),
+    ("foreign domain", |m| node(m, "Add").domain = "com.microsoft".into(), "com.microsoft"),
+    ("old opset", |m| m.opset_import[0].version = 7, "opset 7"),
+    ("future opset", |m| m.opset_import[0].version = 99, "opset 99"),
+    ("no opset", |m| m.opset_import.clear(), "no opset"),
+    (
+        "two opsets",
+        |m| m.opset_import.push(OperatorSetIdProto { domain: "ai.onnx".into(), version: 17 }),
+        "two opsets",
+    ),
+    ("layer norm before opset 17", |m| m.opset_import[0].version = 13, "opset 17"),
+    ("training", |m| m.training_info.push(TrainingInfoProto::default()), "training"),
+    ("function", |m| m.functions.push(FunctionProto::default()), "function"),
+    ("subgraph", |m| attribute(m, "Softmax", "axis").g = Some(GraphProto::default()), "subgraph"),
+    ("cast to strings", |m| attribute(m, "Softmax", "axis").i = 8, "axis"),
+    ("labels for other classes", |m| entry(m, "names").value = "{0: 'one'}".into(), ""),
+    ("record cut off", |m| entry(m, "golden").value.truncate(9), "golden"),
+    (
+        "preprocessing of another size",
+        |m| {
+            let v = entry(m, "preprocessor_config");
+            v.value = v.value.replace(": 8", ": 9")
+        },
+        "",
+    ),
+];
+
+/// Attacks on the quantized model.
+const QUANTIZED: &[Attack] = &[
+    ("scale NaN", |m| scale(m, f32::NAN), "finite"),
+    ("scale zero", |m| scale(m, 0.0), "scale 0"),
+    ("scale negative", |m| scale(m, -0.5), "scale -0.5"),
+    ("scale denormal", |m| scale(m, 1e-45), "scale"),
+    (
+        "zero point of another type",
+        |m| {
+            let name = node(m, "QuantizeLinear").input[2].clone();
+            weight(m, &name).data_type = 6;
+            weight(m, &name).raw_data = vec![0; 4];
+            weight(m, &name).int32_data.clear();
+        },
+        "zero point",
+    ),
+];
+
+fn entry<'a>(model: &'a mut ModelProto, key: &str) -> &'a mut StringStringEntryProto {
+    model.metadata_props.iter_mut().find(|entry| entry.key == key).unwrap()
+}
+
+/// Changes the scale of the first quantization.
+fn scale(model: &mut ModelProto, value: f32) {
+    let name = node(model, "QuantizeLinear").input[1].clone();
+    let scale = weight(model, &name);
+    scale.float_data.clear();
+    scale.raw_data = value.to_le_bytes().to_vec();
+}
+
+#[test]
+fn every_attack_is_refused_by_name() {
+    for (file, attacks) in [("colours_f32.onnx", ATTACKS), ("colours_qdq.onnx", QUANTIZED)] {
+        for (name, attack, word) in attacks {
+            let mut model = proto(file);
+            attack(&mut model);
+            let error = match Model::from_bytes(&model.encode_to_vec()) {
+                Ok(_) => panic!("{name}: passed"),
+                Err(error) => error,
+            };
+            assert_eq!(error.exit_code(), 3, "{name}: {error}");
+            let message = error.to_string();
+            assert!(message.contains(word) && !message.contains('\n'), "{name}: {message}");
+        }
+    }
+}
+
+/// A model around a chain of nodes that all do the same.
+fn chain(op: &str, length: usize) -> Vec<u8> {
+    let mut model = proto("colours_f32.onnx");
+    let graph = graph(&mut model);
+    let last = graph.node.len() - 1;
+    let mut before = graph.node[last].output[0].clone();
+    for i in 0..length {
+        let output = if i + 1 == length { "logits".to_owned() } else { format!("chain{i}") };
+        if i == 0 {
+            before = "chain_in".into();
+            graph.node[last].output[0] = before.clone();
+        }
+        let input = if op == "Add" { vec![before.clone(); 2] } else { vec![before.clone()] };
+        graph.node.push(NodeProto {
+            input,
+            output: vec![output.clone()],
+            op_type: op.into(),
+            ..Default::default()
+        });
+        before = output;
+    }
+    model.encode_to_vec()
+}
+
+#[test]
+fn depth_breadth_and_size_are_bounded() {
+    // Deep enough to break recursion, not the budget.
+    let deep = ["Identity", "Tanh", "Neg"].map(|op| (format!("2000 x {op}"), chain(op, 2000)));
+    // Doubling 2000 times is infinite, which is an answer, not a crash.
+    let cases = deep.into_iter().chain([("2000 x Add".to_owned(), chain("Add", 2000))]);
+    assert!(survive(cases) >= 3);
+    let error = Model::from_bytes(&chain("Tanh", 20_000)).unwrap_err();
+    assert!(error.to_string().contains("nodes"), "{error}");
+}
+
+#[test]
+fn memory_is_refused_before_it_is_taken() {
+    // Each shape is legal; together they ask for more than the budgets.
+    let grow = |wanted: i64| {
+        let mut model = proto("colours_f32.onnx");
+        let graph = graph(&mut model);
+        let shape = [wanted, wanted, 1, 1, 1].iter().flat_map(|dim: &i64| dim.to_le_bytes()).collect();
+        graph.initializer.push(TensorProto {
+            name: "large".into(),
+            dims: vec![5],
+            data_type: 7,
+            raw_data: shape,
+            ..Default::default()
+        });
+        let input = vec!["cls_token".into(), "large".into()];
+        let node =
+            NodeProto { input, output: vec!["much".into()], op_type: "Expand".into(), ..Default::default() };
+        graph.node.push(node);
+        Model::from_bytes(&model.encode_to_vec())
+    };
+    assert!(grow(10).is_ok());
+    for wanted in [10_000, 1 << 40, i64::MAX] {
+        let message = grow(wanted).unwrap_err().to_string();
+        assert!(message.contains("Expand"), "{message}");
+    }
+}

@@ -1,0 +1,243 @@
+//! Random changes of valid models: structure through the messages, bytes by flipping and cutting.
+
+use prost::Message;
+use tract_onnx::pb::attribute_proto::AttributeType;
+use tract_onnx::pb::tensor_shape_proto::dimension::Value as Dimension;
+use tract_onnx::pb::{GraphProto, ModelProto, NodeProto, TensorProto, type_proto};
+
+use super::{fixture, proto, survive};
+
+/// The models that are changed.
+const BASES: [&str; 5] = ["colours_u8", "colours_qdq", "timm_vit", "deit_distilled_dynamo", "torch_encoder"];
+
+/// Numbers that break things.
+const INTS: [i64; 16] =
+    [i64::MIN, -2_147_483_649, -100, -3, -2, -1, 0, 1, 2, 3, 4, 7, 64, 4097, 1 << 40, i64::MAX];
+const FLOATS: [f32; 9] = [f32::NAN, f32::INFINITY, f32::NEG_INFINITY, -1.0, 0.0, -0.0, 1e-45, 3.4e38, 1e-6];
+/// Operators inside and outside the profile.
+const OPS: [&str; 24] = [
+    "Add",
+    "Mul",
+    "Div",
+    "MatMul",
+    "Gemm",
+    "Conv",
+    "Reshape",
+    "Transpose",
+    "Softmax",
+    "LayerNormalization",
+    "Slice",
+    "Split",
+    "Gather",
+    "Concat",
+    "Squeeze",
+    "Unsqueeze",
+    "Expand",
+    "Shape",
+    "ReduceMean",
+    "Where",
+    "QuantizeLinear",
+    "DequantizeLinear",
+    "Loop",
+    "NonZero",
+];
+
+/// SplitMix64.
+struct Dice(u64);
+
+impl Dice {
+    fn roll(&mut self, sides: usize) -> usize {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut z = self.0;
+        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        ((z ^ (z >> 31)) % sides.max(1) as u64) as usize
+    }
+
+    fn pick<T: Copy>(&mut self, from: &[T]) -> T {
+        from[self.roll(from.len())]
+    }
+
+    fn any<'a, T>(&mut self, from: &'a mut [T]) -> Option<&'a mut T> {
+        let i = self.roll(from.len());
+        from.get_mut(i)
+    }
+}
+
+/// Some value's name, mostly one that the graph has.
+fn a_name(graph: &GraphProto, dice: &mut Dice) -> String {
+    let node = graph.node.get(dice.roll(graph.node.len()));
+    let weight = graph.initializer.get(dice.roll(graph.initializer.len()));
+    match (dice.roll(8), node, weight) {
+        (0, _, _) => String::new(),
+        (1, _, _) => "nowhere".into(),
+        (2, _, _) => "image".into(),
+        (3 | 4, _, Some(weight)) => weight.name.clone(),
+        (_, Some(node), _) => node.output.first().cloned().unwrap_or_default(),
+        _ => "nothing".into(),
+    }
+}
+
+fn change_node(node: &mut NodeProto, name: String, dice: &mut Dice) {
+    match dice.roll(9) {
+        0 => node.op_type = dice.pick(&OPS).into(),
+        1 => node.domain = "com.microsoft".into(),
+        2 => drop(node.input.pop()),
+        3 => node.input.push(name),
+        4 => drop(node.output.pop()),
+        5 => node.output.push(name),
+        6 => node.input.reverse(),
+        7 => dice.any(&mut node.output).into_iter().for_each(|output| *output = name.clone()),
+        _ => dice.any(&mut node.input).into_iter().for_each(|input| *input = name.clone()),
+    }
+}
+
+fn change_attribute(node: &mut NodeProto, dice: &mut Dice) {
+    let (int, float) = (dice.pick(&INTS), dice.pick(&FLOATS));
+    let choice = dice.roll(8);
+    let Some(attribute) = dice.any(&mut node.attribute) else { return };
+    match choice {
+        0 => attribute.name = "axis".into(),
+        1 => attribute.r#type = AttributeType::Floats as i32,
+        2 => attribute.ints.push(int),
+        3 => drop(attribute.ints.pop()),
+        4 => attribute.t = None,
+        5 => {
+            let twice = attribute.clone();
+            node.attribute.push(twice);
+        }
+        6 => node.attribute.clear(),
+        _ => {
+            attribute.f = float;
+            attribute.i = int;
+            if let Some(one) = dice.any(&mut attribute.ints) {
+                *one = int;
+            }
+            if let Some(tensor) = &mut attribute.t {
+                change_weight(tensor, dice);
+            }
+        }
+    }
+}
+
+fn change_weight(tensor: &mut TensorProto, dice: &mut Dice) {
+    let (int, float) = (dice.pick(&INTS), dice.pick(&FLOATS));
+    match dice.roll(9) {
+        0 => tensor.dims.push(int),
+        1 => drop(tensor.dims.pop()),
+        2 => tensor.dims.reverse(),
+        3 => tensor.data_type = dice.pick(&[0, 1, 2, 3, 6, 7, 9, 10, 11, 16, 99]),
+        4 => tensor.raw_data.truncate(dice.roll(tensor.raw_data.len() + 1)),
+        5 => tensor.data_location = Some(1),
+        6 => dice.any(&mut tensor.dims).into_iter().for_each(|dim| *dim = int),
+        7 if tensor.data_type == 7 => {
+            let value = int.to_le_bytes();
+            let (slots, _) = tensor.raw_data.as_chunks_mut::<8>();
+            dice.any(slots).into_iter().for_each(|slot| *slot = value);
+        }
+        _ => {
+            let value = float.to_le_bytes();
+            let (slots, _) = tensor.raw_data.as_chunks_mut::<4>();
+            dice.any(slots).into_iter().for_each(|slot| *slot = value);
+        }
+    }
+}
+
+fn change_input(graph: &mut GraphProto, dice: &mut Dice) {
+    let (int, choice) = (dice.pick(&INTS), dice.roll(5));
+    let Some(input) = graph.input.first_mut() else { return };
+    let Some(type_proto::Value::TensorType(tensor)) = input.r#type.as_mut().and_then(|t| t.value.as_mut())
+    else {
+        return;
+    };
+    let Some(shape) = &mut tensor.shape else { return };
+    match choice {
+        0 => tensor.elem_type = dice.pick(&[0, 1, 2, 7, 10, 99]),
+        1 => drop(shape.dim.pop()),
+        2 => shape.dim.reverse(),
+        3 => input.r#type = None,
+        _ => {
+            if let Some(dim) = dice.any(&mut shape.dim) {
+                dim.value = Some(Dimension::DimValue(int));
+            }
+        }
+    }
+}
+
+fn change_graph(graph: &mut GraphProto, dice: &mut Dice) {
+    let (i, j) = (dice.roll(graph.node.len()), dice.roll(graph.node.len()));
+    let name = a_name(graph, dice);
+    match dice.roll(16) {
+        _ if graph.node.is_empty() => {}
+        0 => drop(graph.node.remove(i)),
+        1 => graph.node.swap(i, j),
+        2 => graph.node.push(graph.node[i].clone()),
+        3 | 4 => change_input(graph, dice),
+        5 => drop(graph.initializer.pop()),
+        6 => graph.initializer.extend(graph.initializer.first().cloned()),
+        7 => dice.any(&mut graph.output).into_iter().for_each(|output| output.name = name.clone()),
+        8 | 9 => dice.any(&mut graph.node).into_iter().for_each(|node| change_node(node, name.clone(), dice)),
+        10..=12 => {
+            let with_attributes = graph.node.iter_mut().filter(|node| !node.attribute.is_empty());
+            let mut nodes: Vec<_> = with_attributes.collect();
+            dice.any(&mut nodes).into_iter().for_each(|node| change_attribute(node, dice));
+        }
+        _ => dice.any(&mut graph.initializer).into_iter().for_each(|weight| change_weight(weight, dice)),
+    }
+}
+
+/// A model with one to three changes.
+fn mutant(mut model: ModelProto, dice: &mut Dice) -> Vec<u8> {
+    for _ in 0..1 + dice.roll(3) {
+        match (dice.roll(20), &mut model.graph) {
+            (0, _) => model.opset_import.iter_mut().for_each(|import| import.version = dice.pick(&INTS)),
+            (1, _) => {
+                dice.any(&mut model.metadata_props).into_iter().for_each(|entry| entry.value.truncate(7))
+            }
+            (_, Some(graph)) => change_graph(graph, dice),
+            (_, None) => {}
+        }
+    }
+    model.encode_to_vec()
+}
+
+/// The bytes of a file with some flipped, or cut off.
+fn damaged(mut bytes: Vec<u8>, dice: &mut Dice) -> Vec<u8> {
+    if dice.roll(4) == 0 {
+        bytes.truncate(dice.roll(bytes.len()));
+        return bytes;
+    }
+    for _ in 0..1 + dice.roll(8) {
+        let (i, value) = (dice.roll(bytes.len()), dice.roll(256) as u8);
+        bytes[i] = value;
+    }
+    bytes
+}
+
+/// The first `count` mutants, of all bases in turn, every fifth damaged as bytes.
+fn cases(count: usize) -> impl Iterator<Item = (String, Vec<u8>)> + Send {
+    let bases = BASES.map(|name| (fixture(&format!("{name}.onnx")), proto(&format!("{name}.onnx"))));
+    (0..count).map(move |seed| {
+        let (bytes, model) = &bases[seed % bases.len()];
+        let mut dice = Dice(seed as u64);
+        let bytes = match (seed / bases.len()) % 5 {
+            0 => damaged(bytes.clone(), &mut dice),
+            _ => mutant(model.clone(), &mut dice),
+        };
+        (format!("mutant {seed} of {}", BASES[seed % BASES.len()]), bytes)
+    })
+}
+
+#[test]
+fn a_thousand_mutants() {
+    let passed = survive(cases(1000));
+    // Some changes are harmless, most are not.
+    assert!((1..500).contains(&passed), "{passed} mutants passed the gate");
+}
+
+#[test]
+#[ignore = "minutes; cargo test --release -p smalti-runtime --test hostile -- --ignored"]
+fn thirty_thousand_mutants() {
+    let passed = survive(cases(30_000));
+    println!("{passed} of 30000 mutants passed the gate and ran");
+}
