@@ -150,6 +150,13 @@ pub fn finetune(
     Ok(Finetuned { model: learner.model, params, preprocess: settings.preprocess.clone(), labels })
 }
 
+/// Refuses a file that [`finetune`] cannot start from under these settings.
+pub fn check_init(settings: &FinetuneSettings, init: &Path) -> Result<()> {
+    let model = Classifier::new(&settings.encoder, 1, settings.pool)?;
+    let mut params = vec![0.0; model.layout().len()];
+    take_encoder(init, &model, &mut params)
+}
+
 /// Copies an encoder's tensors; the head, and a norm of another place, keep their fresh start.
 fn take_encoder(path: &Path, model: &Classifier, params: &mut [f32]) -> Result<()> {
     let (mut tensors, _) = checkpoint::load(path)?;

@@ -8,8 +8,8 @@ use std::path::Path;
 use clap::{Arg, Args, Command};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
-use serde_json::{Map, Value};
 use smalti_trainer::{Error, Result, files};
+use toml::{Table, Value};
 
 /// No settings file of ours is larger.
 const LIMIT: u64 = 1 << 20;
@@ -41,13 +41,13 @@ fn merge_with<T: Args + Serialize + DeserializeOwned>(
         .collect();
     if let Some(text) = threads.filter(|_| names::<T>().iter().any(|name| name == "threads")) {
         let wrong = || Error::Usage(format!("SMALTI_THREADS is `{text}`: expected a number of threads"));
-        let threads: usize = text.parse().map_err(|_| wrong())?;
-        merged.entry("threads").or_insert(threads.into());
+        let threads: u32 = text.parse().map_err(|_| wrong())?;
+        merged.entry("threads").or_insert(i64::from(threads).into());
     }
     for (key, value) in from_file.into_iter().filter(|(key, _)| !typed.contains(&key.as_str())) {
         merged.entry(key).or_insert(value);
     }
-    serde_json::from_value(Value::Object(merged)).map_err(|e| Error::Usage(format!("settings: {e}")))
+    merged.try_into().map_err(unusable)
 }
 
 /// Arguments as the text of a settings file.
@@ -58,13 +58,13 @@ pub(crate) fn to_toml(args: &impl Serialize) -> Result<String> {
         .map_err(|e| Error::Usage(format!("settings cannot be written as TOML: {e}")))
 }
 
-/// The arguments that have a value.
-fn given(args: &impl Serialize) -> Result<Map<String, Value>> {
-    match serde_json::to_value(args) {
-        Ok(Value::Object(all)) => Ok(all.into_iter().filter(|(_, value)| !value.is_null()).collect()),
-        Ok(_) => Ok(Map::new()),
-        Err(e) => Err(Error::Usage(format!("settings: {e}"))),
-    }
+/// The arguments that have a value. TOML rather than JSON: it has a word for a number that is none.
+fn given(args: &impl Serialize) -> Result<Table> {
+    Table::try_from(args).map_err(unusable)
+}
+
+fn unusable(error: impl std::fmt::Display) -> Error {
+    Error::Usage(format!("settings cannot be used: {error}"))
 }
 
 /// A parser of one command's arguments alone.
@@ -79,11 +79,11 @@ fn names<T: Args>() -> Vec<String> {
 }
 
 /// The settings of a file.
-fn read<T: Args + Serialize>(path: &Path) -> Result<Map<String, Value>> {
+fn read<T: Args + Serialize>(path: &Path) -> Result<Table> {
     let place = path.display();
     let wrong = |problem: String| Error::Usage(format!("{place}: {problem}"));
     let text = String::from_utf8(files::read(path, LIMIT)?).map_err(|_| wrong("is not UTF-8 text".into()))?;
-    let table: toml::Table = text.parse().map_err(|e: toml::de::Error| {
+    let table: Table = text.parse().map_err(|e: toml::de::Error| {
         let line = e.span().map_or(0, |span| text[..span.start.min(text.len())].matches('\n').count() + 1);
         wrong(format!("line {line} is no TOML: {}", e.message()))
     })?;
@@ -108,17 +108,17 @@ fn read<T: Args + Serialize>(path: &Path) -> Result<Map<String, Value>> {
 }
 
 /// A value as a flag would be given it.
-fn word(value: &toml::Value) -> Option<String> {
+fn word(value: &Value) -> Option<String> {
     match value {
-        toml::Value::String(text) => Some(text.clone()),
-        toml::Value::Integer(number) => Some(number.to_string()),
-        toml::Value::Float(number) => Some(number.to_string()),
-        toml::Value::Boolean(on) => Some(on.to_string()),
-        toml::Value::Array(values) => {
+        Value::String(text) => Some(text.clone()),
+        Value::Integer(number) => Some(number.to_string()),
+        Value::Float(number) => Some(number.to_string()),
+        Value::Boolean(on) => Some(on.to_string()),
+        Value::Array(values) => {
             let words: Option<Vec<String>> = values.iter().filter(|v| !v.is_array()).map(word).collect();
             words.filter(|words| words.len() == values.len()).map(|words| words.join(","))
         }
-        toml::Value::Datetime(_) | toml::Value::Table(_) => None,
+        Value::Datetime(_) | Value::Table(_) => None,
     }
 }
 

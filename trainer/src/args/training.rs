@@ -93,10 +93,10 @@ pub(crate) struct PictureArgs {
     pub(crate) flip: Option<bool>,
     /// Change brightness, contrast and saturation by up to this share.
     #[arg(long, value_name = "SHARE")]
-    pub(crate) jitter: Option<f32>,
+    pub(crate) jitter: Option<f64>,
     /// Probability that a rectangle is filled with noise.
     #[arg(long, value_name = "P")]
-    pub(crate) erasing: Option<f32>,
+    pub(crate) erasing: Option<f64>,
 }
 
 /// How parameters are moved over a run.

@@ -2,7 +2,7 @@
 
 use serde_json::json;
 use smalti_trainer::data::Dataset;
-use smalti_trainer::pretrain;
+use smalti_trainer::pretrain::{self, Resources};
 
 use super::runs;
 use crate::args::{Global, PretrainArgs};
@@ -18,8 +18,9 @@ pub(super) fn run(args: PretrainArgs, global: &Global) -> anyhow::Result<()> {
     let path = plan::required(&args.data, "--data", "a folder of pictures or another data set")?;
     let data = Dataset::open(&path, plan::split(&plan::fill(&mut args.split, "train".into()))?)?;
     let settings = plan::pretrain::plan(&mut args, &data)?;
-    let resources = plan::resources(&args.machine, args.run.resume == Some(true))?;
+    let resources = plan::resources(&args.machine, false)?;
     let dir = runs::open(&args.run, &args)?;
+    let resources = Resources { resume: runs::resumes(&args.run, &dir, global), ..resources };
     let vit = &settings.model.encoder;
     tell(
         global,

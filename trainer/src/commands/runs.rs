@@ -33,6 +33,15 @@ pub(super) fn merge<T: Args + Serialize + DeserializeOwned>(
     config::merge(args, file.as_deref())
 }
 
+/// Whether there is a checkpoint to go on from; a run that was stopped before its first begins anew.
+pub(super) fn resumes(run: &RunArgs, dir: &RunDir, global: &Global) -> bool {
+    let asked = run.resume == Some(true);
+    if asked && !dir.state().is_file() {
+        log::tell(global, "the run has no checkpoint yet: it begins anew");
+    }
+    asked && dir.state().is_file()
+}
+
 /// The run's folder with the settings in it, new or to be gone on with; messages are kept there from now on.
 pub(crate) fn open(run: &RunArgs, args: &impl Serialize) -> Result<RunDir> {
     let path = required(&run.out, "--out", "a folder for the run")?;

@@ -11,8 +11,19 @@ use smalti_trainer::{Error, Result};
 
 use crate::args::Global;
 
+/// Messages that wait for a run, at most.
+const WAITING: usize = 1 << 20;
+
 /// Where messages go besides the standard error.
-static LOG_FILE: Mutex<Option<File>> = Mutex::new(None);
+static KEPT: Mutex<Kept> = Mutex::new(Kept::Waiting(Vec::new()));
+
+/// What becomes of messages besides being shown.
+enum Kept {
+    /// There is no run yet.
+    Waiting(Vec<u8>),
+    /// The run's file.
+    File(File),
+}
 
 /// The bars that messages must not tear.
 pub(crate) fn bars() -> &'static MultiProgress {
@@ -37,10 +48,15 @@ pub(crate) fn start(global: &Global) {
     builder.init();
 }
 
-/// Keeps messages in this file too, after those that are there.
+/// Keeps messages in this file too, after those that are there; first those that there were so far.
 pub(crate) fn keep(path: &Path) -> Result<()> {
-    let file = File::options().create(true).append(true).open(path).map_err(Error::file("write", path))?;
-    *LOG_FILE.lock().unwrap_or_else(PoisonError::into_inner) = Some(file);
+    let mut file =
+        File::options().create(true).append(true).open(path).map_err(Error::file("write", path))?;
+    let mut kept = KEPT.lock().unwrap_or_else(PoisonError::into_inner);
+    if let Kept::Waiting(messages) = &*kept {
+        file.write_all(messages).map_err(Error::file("write", path))?;
+    }
+    *kept = Kept::File(file);
     Ok(())
 }
 
@@ -68,7 +84,9 @@ impl Write for Messages {
 /// A message that cannot be written has nobody left to tell.
 fn write_all(bytes: &[u8]) {
     bars().suspend(|| _ = stderr().lock().write_all(bytes));
-    if let Some(file) = &mut *LOG_FILE.lock().unwrap_or_else(PoisonError::into_inner) {
-        let _ = file.write_all(bytes);
+    match &mut *KEPT.lock().unwrap_or_else(PoisonError::into_inner) {
+        Kept::File(file) => _ = file.write_all(bytes),
+        Kept::Waiting(messages) if messages.len() < WAITING => messages.extend_from_slice(bytes),
+        Kept::Waiting(_) => {}
     }
 }

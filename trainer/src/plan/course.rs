@@ -59,8 +59,8 @@ pub(crate) fn augment(args: &mut PictureArgs, img_size: usize, defaults: &Defaul
     let augment = Augment {
         crop,
         flip: fill(&mut args.flip, defaults.flip),
-        jitter: fill(&mut args.jitter, defaults.jitter),
-        erasing: fill(&mut args.erasing, defaults.erasing),
+        jitter: fill(&mut args.jitter, defaults.jitter) as f32,
+        erasing: fill(&mut args.erasing, defaults.erasing) as f32,
     };
     augment.check(img_size)?;
     Ok(augment)

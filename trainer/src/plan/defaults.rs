@@ -29,8 +29,8 @@ pub(crate) struct Defaults {
     /// Least share of a picture that a resized crop takes.
     pub(crate) least: f64,
     pub(crate) flip: bool,
-    pub(crate) jitter: f32,
-    pub(crate) erasing: f32,
+    pub(crate) jitter: f64,
+    pub(crate) erasing: f64,
     pub(crate) smoothing: f64,
     pub(crate) drop_path: f64,
     pub(crate) token_drop: f64,

@@ -37,6 +37,7 @@ impl Init {
             let file = if best.is_file() { best } else { run.model("last") };
             return Ok(Init::File(file, Some((config.encoder, preprocess))));
         }
+        std::fs::metadata(&path).map_err(Error::file("read", &path))?;
         let beside = path.parent().filter(|folder| folder.join("config.json").is_file());
         let known = match beside.map(load_config) {
             Some(Ok((config, preprocess, _))) => Some((config.encoder, preprocess)),

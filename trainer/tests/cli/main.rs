@@ -1,0 +1,7 @@
+//! The program `smalti` as users meet it: arguments, settings files, runs, outcomes, exit codes.
+
+mod arguments;
+mod damaged;
+mod outcomes;
+mod runs;
+mod support;
