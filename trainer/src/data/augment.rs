@@ -262,3 +262,153 @@ fn erase(pixels: &mut [f32], size: usize, rng: &mut Rng) {
         return;
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use smalti_models::preprocess::Fit;
+    use smalti_models::resize::Interpolation;
+
+    use super::*;
+    use crate::rng::stream;
+
+    fn preprocess(img_size: usize, channels: usize) -> Preprocess {
+        let (mean, std) = (vec![0.0; channels], vec![1.0 / 255.0; channels]);
+        Preprocess { img_size, channels, fit: Fit::Crop, interpolation: Interpolation::Bilinear, mean, std }
+    }
+
+    fn rng(i: u64) -> Rng {
+        Rng::new(1, stream::AUGMENT, [0, i])
+    }
+
+    /// A picture whose first channel is its column and last its row, both from 1.
+    fn places(size: usize) -> Picture {
+        let pixels = (0..size * size).flat_map(|p| [(p % size + 1) as u8, 99, (p / size + 1) as u8]);
+        Picture::new(size, size, 3, pixels.collect()).unwrap()
+    }
+
+    fn applied(augment: Augment, picture: &Picture, i: u64) -> Vec<f32> {
+        let preprocess = preprocess(8, picture.channels());
+        let prepared = augment.prepare(picture.clone(), &preprocess).unwrap();
+        let mut out = vec![0.0; 64 * picture.channels()];
+        augment.apply(&prepared, &preprocess, &mut rng(i), &mut out).unwrap();
+        out
+    }
+
+    #[test]
+    fn none_is_the_picture() {
+        let out = applied(Augment::default(), &places(8), 0);
+        assert!(
+            out.iter().take(64).enumerate().all(|(p, v)| (v - (p % 8 + 1) as f32).abs() < 1e-3),
+            "{out:?}"
+        );
+    }
+
+    #[test]
+    fn a_padded_crop_shifts() {
+        let augment = Augment { crop: CropKind::Padded(2), ..Augment::default() };
+        let mut shifts = std::collections::BTreeSet::new();
+        for i in 0..200 {
+            let out = applied(augment, &places(8), i);
+            let (x, y) = (out[3 * 8 + 3].round() as i32 - 4, out[128 + 3 * 8 + 3].round() as i32 - 4);
+            shifts.insert((x, y));
+            for p in 0..64i32 {
+                let (column, row) = (p % 8 + x, p / 8 + y);
+                let inside = (0..8).contains(&column) && (0..8).contains(&row);
+                let expected = if inside { (column + 1) as f32 } else { 0.0 };
+                assert!(
+                    (out[p as usize] - expected).abs() < 1e-3,
+                    "shift {x} {y}, pixel {p}: {}",
+                    out[p as usize]
+                );
+            }
+        }
+        assert_eq!(shifts.len(), 25, "every shift happens");
+    }
+
+    #[test]
+    fn a_padded_crop_is_padded_by_the_mean() {
+        let white = Picture::new(2, 2, 3, vec![255; 12]).unwrap();
+        let corner = (0..50).map(|i| padded_crop(&white, 2, &[0.2, 0.4, 0.6], &mut rng(i)).unwrap());
+        let all: std::collections::BTreeSet<Vec<u8>> = corner.map(|p| p.data()[..3].to_vec()).collect();
+        assert_eq!(all.into_iter().collect::<Vec<_>>(), [vec![51, 102, 153], vec![255; 3]]);
+    }
+
+    #[test]
+    fn a_flip_mirrors_half_of_them() {
+        let augment = Augment { flip: true, ..Augment::default() };
+        let mirrored = (0..100).filter(|&i| {
+            let out = applied(augment, &places(8), i);
+            assert!((out[128] - 1.0).abs() < 1e-3, "rows stay");
+            let expected: Vec<f32> = (1..=8).map(|v| v as f32).collect();
+            let row: Vec<f32> = out[..8].iter().map(|v| v.round()).collect();
+            assert!(row == expected || row.iter().rev().eq(&expected), "{row:?}");
+            row != expected
+        });
+        assert!((35..65).contains(&mirrored.count()));
+        let grey = Picture::new(3, 1, 1, vec![1, 2, 3]).unwrap();
+        assert_eq!(flip(grey).unwrap().data(), [3, 2, 1]);
+    }
+
+    #[test]
+    fn random_regions_lie_inside_and_keep_their_bounds() {
+        let (scale, ratio) = ([0.2, 0.8], [0.75, 4.0 / 3.0]);
+        for i in 0..2000 {
+            let [left, top, right, bottom] = random_region(100, 80, scale, ratio, &mut rng(i));
+            assert!(
+                left >= 0.0 && top >= 0.0 && right <= 100.0 && bottom <= 80.0 && left < right && top < bottom
+            );
+            let (w, h) = (right - left, bottom - top);
+            assert!((0.19..0.82).contains(&(w * h / 8000.0)) && (0.72..1.38).contains(&(w / h)), "{w} {h}");
+        }
+        // No allowed shape of this area fits into a thin picture.
+        assert_eq!(random_region(100, 2, [0.9, 1.0], ratio, &mut rng(0)), [48.0, 0.0, 51.0, 2.0]);
+        assert_eq!(random_region(1, 1, scale, ratio, &mut rng(0)), [0.0, 0.0, 1.0, 1.0]);
+    }
+
+    #[test]
+    fn pictures_are_kept_at_twice_the_size() {
+        let augment = Augment { crop: CropKind::random_resized(0.5), ..Augment::default() };
+        let kept = |w: usize, h: usize, channels: usize| {
+            let picture = Picture::new(w, h, 1, vec![9; w * h]).unwrap();
+            let kept = augment.prepare(picture, &preprocess(8, channels)).unwrap();
+            (kept.width(), kept.height(), kept.channels())
+        };
+        assert_eq!(kept(64, 48, 3), (21, 16, 3));
+        assert_eq!(kept(12, 100, 1), (12, 100, 1));
+        let cut =
+            Augment::default().prepare(Picture::new(64, 48, 1, vec![9; 64 * 48]).unwrap(), &preprocess(8, 3));
+        assert_eq!((cut.as_ref().unwrap().width(), cut.unwrap().height()), (8, 8));
+    }
+
+    #[test]
+    fn jitter_moves_within_its_bounds() {
+        let flat = Picture::new(4, 4, 3, [100, 150, 50].repeat(16)).unwrap();
+        let mut seen = (255, 0);
+        for i in 0..300 {
+            let out = jitter(flat.clone(), 0.4, &mut rng(i)).unwrap();
+            seen = (seen.0.min(out.data()[1]), seen.1.max(out.data()[1]));
+            // A flat picture stays flat.
+            assert!(out.data().chunks_exact(3).all(|p| p == &out.data()[..3]));
+        }
+        assert!(seen.0 < 110 && seen.1 > 190, "{seen:?}");
+        let same = jitter(flat.clone(), 0.0, &mut rng(0)).unwrap();
+        assert_eq!(same, flat);
+    }
+
+    #[test]
+    fn erasing_fills_a_rectangle_with_noise() {
+        let augment = Augment { erasing: 1.0, ..Augment::default() };
+        let plain = applied(Augment::default(), &places(8), 3);
+        let mut erased = 0;
+        for i in 0..100 {
+            let out = applied(augment, &places(8), i);
+            let changed: Vec<usize> = (0..64).filter(|&p| out[p] != plain[p]).collect();
+            erased += usize::from(!changed.is_empty());
+            assert!(changed.len() <= 28, "{}", changed.len());
+            let columns = changed.iter().map(|p| p % 8).collect::<std::collections::BTreeSet<_>>();
+            let rows = changed.iter().map(|p| p / 8).collect::<std::collections::BTreeSet<_>>();
+            assert_eq!(columns.len() * rows.len(), changed.len(), "a rectangle");
+        }
+        assert!(erased > 90);
+    }
+}

@@ -154,3 +154,119 @@ fn walk(
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::data::Dataset;
+
+    /// A folder with a grey picture at each of these paths, its value the path's number.
+    fn tree(paths: &[&str]) -> tempfile::TempDir {
+        let dir = tempfile::tempdir().unwrap();
+        for (i, path) in paths.iter().enumerate() {
+            let path = dir.path().join(path);
+            std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+            image::GrayImage::from_pixel(2, 2, image::Luma([i as u8])).save(path).unwrap();
+        }
+        dir
+    }
+
+    fn values(data: &Dataset) -> Vec<u8> {
+        (0..data.len()).map(|i| data.picture(i).unwrap().data()[0]).collect()
+    }
+
+    #[test]
+    fn class_folders_are_sorted_by_bytes() {
+        let dir = tree(&[
+            "b/2.png",
+            "b/10.png",
+            "a/x/y/deep.PNG",
+            "B/1.jpg",
+            "loose.bmp",
+            ".hidden/1.png",
+            "b/.1.png",
+        ]);
+        std::fs::write(dir.path().join("b/notes.txt"), "no picture").unwrap();
+        std::fs::create_dir(dir.path().join("empty")).unwrap();
+        let data = Dataset::open(dir.path(), Split::Train).unwrap();
+        assert_eq!(data.classes(), ["B", "a", "b"]);
+        assert_eq!(values(&data)[1..], [2, 1, 0, 4]);
+        let labels: Vec<Option<u32>> = (0..data.len()).map(|i| data.label(i)).collect();
+        assert_eq!(labels, [Some(0), Some(1), Some(2), Some(2), None]);
+        assert_eq!(data.class_counts(), [1, 1, 2]);
+        assert_eq!(data.kind(), "class folders");
+    }
+
+    #[test]
+    fn parts_share_their_classes() {
+        let dir = tree(&["train/a/1.png", "train/c/1.png", "val/b/1.png", "test/c/1.png", "test/a/1.png"]);
+        assert_eq!(Dataset::parts(dir.path()).unwrap(), [Split::Train, Split::Val, Split::Test]);
+        let open = |split| Dataset::open(dir.path(), split).unwrap();
+        for split in [Split::Train, Split::Val, Split::Test, Split::All] {
+            assert_eq!(open(split).classes(), ["a", "b", "c"]);
+        }
+        assert_eq!((open(Split::Val).label(0), open(Split::Test).label(1)), (Some(1), Some(2)));
+        assert_eq!((values(&open(Split::Test)), open(Split::All).len()), (vec![4, 3], 5));
+    }
+
+    #[test]
+    fn a_class_may_be_called_train() {
+        let dir = tree(&["bus/1.png", "car/1.png", "train/1.png"]);
+        assert_eq!(Dataset::open(dir.path(), Split::All).unwrap().classes(), ["bus", "car", "train"]);
+        let dir = tree(&["train/a/1.png", "Testing/a/1.png", "notes/a.png"]);
+        assert_eq!(Dataset::parts(dir.path()).unwrap(), [Split::Train, Split::Test]);
+    }
+
+    #[test]
+    fn loose_pictures_are_unlabelled() {
+        let dir = tree(&["2.png", "1.png"]);
+        let data = Dataset::open(dir.path(), Split::All).unwrap();
+        assert_eq!((data.classes().len(), data.label(0), values(&data)), (0, None, vec![1, 0]));
+        assert_eq!(data.labels().unwrap_err().exit_code(), 5);
+    }
+
+    #[test]
+    fn nothing_to_read_is_said() {
+        let dir = tempfile::tempdir().unwrap();
+        let error = Dataset::open(dir.path(), Split::Train).unwrap_err();
+        assert!(error.to_string().contains("expected a folder for each class"), "{error}");
+        assert_eq!(error.exit_code(), 5);
+        let error = Dataset::open(&dir.path().join("none"), Split::Train).unwrap_err();
+        assert_eq!(error.exit_code(), 6);
+        std::fs::write(dir.path().join("a.zip"), "x").unwrap();
+        let error = Dataset::open(&dir.path().join("a.zip"), Split::Train).unwrap_err();
+        assert!(error.to_string().contains("not a data set"), "{error}");
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn links_in_circles_end_and_pipes_are_left_out() {
+        use std::os::unix::fs::symlink;
+        let dir = tree(&["a/1.png", "b/1.png"]);
+        let at = |name: &str| dir.path().join(name);
+        symlink(at("a"), at("a/again")).unwrap();
+        symlink(dir.path(), at("a/up")).unwrap();
+        symlink(at("b"), at("a/b")).unwrap();
+        symlink(at("a/1.png"), at("b/link.png")).unwrap();
+        symlink(at("nowhere"), at("b/broken.png")).unwrap();
+        assert!(std::process::Command::new("mkfifo").arg(at("b/pipe.png")).status().unwrap().success());
+        let data = Dataset::open(dir.path(), Split::Train).unwrap();
+        let names: Vec<String> = (0..data.len())
+            .map(|i| data.place(i).split_off(dir.path().display().to_string().len()))
+            .collect();
+        assert_eq!(
+            names,
+            [
+                "/a/1.png",
+                "/a/b/1.png",
+                "/a/b/broken.png",
+                "/a/b/link.png",
+                "/b/1.png",
+                "/b/broken.png",
+                "/b/link.png"
+            ]
+        );
+        assert!(data.picture(5).unwrap_err().to_string().contains("broken.png"));
+        assert!(data.picture(6).is_ok());
+    }
+}

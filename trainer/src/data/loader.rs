@@ -154,7 +154,10 @@ impl Loader {
     /// A loader of `data`; pictures are read when an epoch is begun.
     pub fn new(data: Dataset, settings: LoaderSettings) -> Result<Loader> {
         settings.check()?;
-        let pictures = data.len() * settings.repeat;
+        let pictures = data.len().saturating_mul(settings.repeat);
+        if pictures > u32::MAX as usize {
+            return Err(Error::Usage(format!("an epoch of {pictures} pictures, at most {}", u32::MAX)));
+        }
         if pictures == 0 || (settings.drop_last && pictures < settings.batch_size) {
             let problem = format!(
                 "{pictures} pictures do not fill a batch of {}; lower the batch size or add pictures",
@@ -231,7 +234,11 @@ impl Shared {
             let start = order.len();
             order.extend(0..n);
             if self.settings.shuffle {
-                let mut rng = Rng::new(self.settings.seed, stream::ORDER, [epoch * repeat + pass]);
+                let mut rng = Rng::new(
+                    self.settings.seed,
+                    stream::ORDER,
+                    [epoch.wrapping_mul(repeat).wrapping_add(pass)],
+                );
                 rng.shuffle(&mut order[start..]);
             }
         }
@@ -321,7 +328,8 @@ impl Plan {
         };
         for (offset, &wanted) in wanted.iter().enumerate() {
             let Some((i, picture)) = self.shared.usable(wanted as usize)? else { continue };
-            let pass = self.epoch * settings.repeat as u64 + ((start + offset) / data.len()) as u64;
+            let pass = (start + offset) / data.len().max(1);
+            let pass = self.epoch.wrapping_mul(settings.repeat as u64).wrapping_add(pass as u64);
             let mut rng = Rng::new(settings.seed, stream::AUGMENT, [pass, u64::from(wanted)]);
             let at = batch.ids.len() * record;
             let out = batch.pixels.get_mut(at..at + record).unwrap_or_default();
