@@ -8,8 +8,8 @@ use smalti_models::contract::golden_picture;
 
 use crate::cpu;
 use crate::error::Result;
-use crate::gate::{Form, Limits};
-use crate::load::{Model, read};
+use crate::gate::Form;
+use crate::load::Model;
 use crate::session::Session;
 
 /// How long to measure.
@@ -60,8 +60,7 @@ pub struct Report {
 /// Loads a model and runs it until the time is over.
 pub fn run(path: &Path, settings: &Settings) -> Result<Report> {
     let start = Instant::now();
-    let limits = Limits::default();
-    let model = Model::from_bytes_with(&read(path, &limits)?, &limits)?;
+    let model = Model::open(path)?;
     let mut session = model.session()?;
     let load_ms = millis(start.elapsed());
 

@@ -13,6 +13,7 @@
 //! A model file goes through the [`gate`], a strict profile of ONNX; [`load`] makes a [`Model`] of it, and each
 //! thread runs a [`Session`] of its own.
 
+mod dequantize;
 mod engine;
 
 pub mod bench;

@@ -10,6 +10,7 @@ use smalti_models::{ModelRecord, Preprocess};
 use tract_onnx::pb::ModelProto;
 use tract_onnx::prelude::*;
 
+use crate::dequantize;
 use crate::engine::guarded;
 use crate::error::{Error, Result};
 use crate::gate::{self, Input, Limits, Port, Summary};
@@ -54,7 +55,10 @@ impl Model {
     /// Reads, checks and prepares a model file.
     pub fn open(path: impl AsRef<Path>) -> Result<Model> {
         let limits = Limits::default();
-        Model::from_bytes_with(&read(path.as_ref(), &limits)?, &limits)
+        let bytes = read(path.as_ref(), &limits)?;
+        let (proto, summary) = gate::open(&bytes, &limits)?;
+        drop(bytes); // before the engine makes its own copy of the weights
+        Model::new(proto, summary)
     }
 
     /// Checks and prepares a model that is in memory already.
@@ -64,7 +68,12 @@ impl Model {
 
     /// Checks and prepares a model within budgets of the caller's.
     pub fn from_bytes_with(bytes: &[u8], limits: &Limits) -> Result<Model> {
-        let (mut proto, summary) = gate::open(bytes, limits)?;
+        let (proto, summary) = gate::open(bytes, limits)?;
+        Model::new(proto, summary)
+    }
+
+    /// Prepares a model that passed the gate.
+    fn new(mut proto: ModelProto, summary: Summary) -> Result<Model> {
         let chosen = choose_outputs(&summary.outputs)?;
         let record = record(&proto, &summary, chosen.classes)?;
         let labels = labels(&proto, record.as_ref(), chosen.classes);
@@ -204,6 +213,7 @@ fn keep_what_runs(proto: &mut ModelProto, chosen: &Outputs) {
     let outputs = std::mem::take(&mut graph.output);
     let find = |name: Option<&String>| outputs.iter().find(|output| Some(&output.name) == name).cloned();
     graph.output = wanted.into_iter().filter_map(find).collect();
+    dequantize::write_out(graph);
     for node in &mut graph.node {
         node.name = node.output.first().cloned().unwrap_or_default();
     }

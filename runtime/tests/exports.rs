@@ -30,8 +30,9 @@ fn logits_are_those_of_onnx_runtime() {
         assert_eq!(model.input().form, Form::F32Nchw, "{name}");
         let output = model.session().unwrap().run_floats(&ramp(model.input().values())).unwrap();
         let difference = largest_difference(&output.logits, &wanted);
-        // One step of 8 bits may round the other way in the quantized model.
-        let tolerance = if name.ends_with("qdq") { 0.2 } else { 1e-4 };
+        // Rounding to 8 bits may go the other way on another machine: two steps of the output's scale. Far less
+        // than what comes of the engine's table in place of a softmax.
+        let tolerance = if name.ends_with("qdq") { 0.07 } else { 1e-4 };
         assert!(difference <= tolerance, "{name}: {:?} for {wanted:?}", output.logits);
     }
 }

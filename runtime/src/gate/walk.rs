@@ -142,10 +142,13 @@ impl<'a> Walk<'a> {
         if outputs.len() != proto.output.len() {
             return node.refuse(format!("{} outputs", proto.output.len()), outputs.len().to_string());
         }
+        // Shapes are constants even where they are those of the picture.
         let constant = node.inputs.iter().flatten().all(|input| input.constant);
-        self.account(&node, rule, &outputs, constant)?;
+        let outputs: Vec<_> =
+            outputs.into_iter().map(|out| Value { constant: constant || out.constant, ..out }).collect();
+        self.account(&node, rule, &outputs)?;
         for (name, value) in proto.output.iter().zip(outputs) {
-            self.define(&node.place, name, Value { constant, ..value })?;
+            self.define(&node.place, name, value)?;
         }
         Ok(())
     }
@@ -178,7 +181,7 @@ impl<'a> Walk<'a> {
     }
 
     /// Adds a node's work to the bill.
-    fn account(&mut self, node: &Node<'a>, rule: &Rule, outputs: &[Value<'a>], constant: bool) -> Result<()> {
+    fn account(&mut self, node: &Node<'a>, rule: &Rule, outputs: &[Value<'a>]) -> Result<()> {
         let sum = |values: &mut dyn Iterator<Item = u64>| values.fold(0u64, u64::saturating_add);
         let written = sum(&mut outputs.iter().map(Value::elements));
         let read = sum(&mut node.inputs.iter().flatten().map(|input| input.elements()));
@@ -195,7 +198,7 @@ impl<'a> Walk<'a> {
             let found = format!("about {} operations up to here", self.work);
             return node.refuse(found, self.limits.work.to_string());
         }
-        if !constant {
+        if outputs.iter().any(|out| !out.constant) {
             self.multiply_adds += multiply_adds;
             let name = node.proto.output.first().cloned().unwrap_or_default();
             self.nodes.push(NodeSummary { name, op: node.proto.op_type.clone(), multiply_adds });
