@@ -1,10 +1,11 @@
-//! A picture set that needs no download: ten classes told apart by form and texture, nothing else.
+//! A picture set that needs no download: ten classes told apart by the form and texture of a pattern, nothing else.
 //!
-//! A class is one of five shapes with one of two textures. Everything else is nuisance, drawn anew for each picture:
-//! the colours, place, size, angle and proportions of the shape, period and angle of the texture, the gradient
-//! behind it, blots around it, noise over all of it. No pixel tells the class, so that a linear classifier on
-//! pixels fails; contours and textures go on where a patch is hidden, so that a masked autoencoder has something to
-//! learn. Every number comes from the seed and the picture's index by arithmetic that is the same on every machine.
+//! A class is a pattern: stripes of three directions, two kinds of checks, dots, a grid, rings, rays, or none. It
+//! fills a shape, and everything else is nuisance, drawn anew for each picture: the shape and its place, size, angle
+//! and proportions, all colours, the pattern's period, phases and a small turn, the gradient behind it, blots, noise
+//! over all of it. No pixel tells the class, so that a linear classifier on pixels fails; a pattern goes on where a
+//! patch is hidden, so that a masked autoencoder learns patterns without being told of them. Every number comes from
+//! the seed and the picture's index by arithmetic that is the same on every machine.
 
 use std::path::Path;
 
@@ -25,26 +26,43 @@ enum Shape {
     Cross,
 }
 
-/// In the order of the alphabet, as the classes are when the set is read back from folders.
-const SHAPES: [(Shape, &str); 5] = [
-    (Shape::Cross, "cross"),
-    (Shape::Disc, "disc"),
-    (Shape::Ring, "ring"),
-    (Shape::Square, "square"),
-    (Shape::Triangle, "triangle"),
-];
+const SHAPES: [Shape; 5] = [Shape::Cross, Shape::Disc, Shape::Ring, Shape::Square, Shape::Triangle];
 
-const TEXTURES: [&str; 2] = ["plain", "striped"];
+/// What a class is.
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Pattern {
+    Checks,
+    Diamonds,
+    Dots,
+    Grid,
+    Plain,
+    Rays,
+    Rings,
+    StripesFlat,
+    StripesSlanted,
+    StripesUpright,
+}
+
+/// In the order of the alphabet, as the classes are when the set is read back from folders.
+const PATTERNS: [(Pattern, &str); 10] = [
+    (Pattern::Checks, "checks"),
+    (Pattern::Diamonds, "diamonds"),
+    (Pattern::Dots, "dots"),
+    (Pattern::Grid, "grid"),
+    (Pattern::Plain, "plain"),
+    (Pattern::Rays, "rays"),
+    (Pattern::Rings, "rings"),
+    (Pattern::StripesFlat, "stripes-flat"),
+    (Pattern::StripesSlanted, "stripes-slanted"),
+    (Pattern::StripesUpright, "stripes-upright"),
+];
 
 /// Sub-pixels a side: the edges are as smooth as those of a photo.
 const SAMPLES: usize = 4;
 
 /// The names of the classes, in the order of the labels.
 pub fn classes() -> Vec<String> {
-    TEXTURES
-        .iter()
-        .flat_map(|texture| SHAPES.iter().map(move |(_, shape)| format!("{texture}-{shape}")))
-        .collect()
+    PATTERNS.iter().map(|(_, name)| (*name).to_string()).collect()
 }
 
 type Colour = [f64; 3];
@@ -52,13 +70,13 @@ type Colour = [f64; 3];
 /// Everything that is drawn in one picture; lengths in 32nds of the picture's side.
 struct Scene {
     shape: Shape,
-    striped: bool,
+    pattern: Pattern,
     centre: [f64; 2],
     /// The inverse of turning and stretching: picture to shape coordinates.
     to_shape: [[f64; 2]; 2],
-    /// Direction of the texture divided by its period, and its phase.
-    wave: [f64; 2],
-    phase: f64,
+    /// The pattern's first axis divided by its period; the second is at a right angle.
+    axis: [f64; 2],
+    phases: [f64; 2],
     /// The shape's two colours.
     ink: [Colour; 2],
     /// The ground's colours at its two ends, and its direction.
@@ -111,22 +129,19 @@ fn direction(rng: &mut Rng) -> [f64; 2] {
 
 impl Scene {
     fn new(label: u32, rng: &mut Rng) -> Scene {
-        let place = label as usize % (SHAPES.len() * TEXTURES.len());
-        let (shape, _) = SHAPES[place % SHAPES.len()];
-        let striped = place / SHAPES.len() == 1;
-
-        let radius = rng.range(8.0, 13.0);
-        let room = 16.0 - radius * 0.9;
+        let (pattern, _) = PATTERNS[label as usize % PATTERNS.len()];
+        let shape = SHAPES[rng.below(SHAPES.len())];
+        let radius = rng.range(13.0, 19.0);
+        let room = (18.0 - radius * 0.9).max(2.0);
         let centre = [16.0 + rng.range(-room, room), 16.0 + rng.range(-room, room)];
         let stretch = rng.range(0.85, 1.18);
         let [cos, sin] = direction(rng);
         let (a, b) = (1.0 / (radius * stretch), stretch / radius);
         let to_shape = [[cos * a, sin * a], [-sin * b, cos * b]];
 
-        let [cos, sin] = direction(rng);
-        let period = rng.range(4.0, 6.0);
-        let wave = [cos / period, sin / period];
-        let phase = rng.uniform();
+        let (turn, period) = (rng.range(-0.2, 0.2), rng.range(5.0, 8.0));
+        let axis = [libm::cos(turn) / period, libm::sin(turn) / period];
+        let phases = [rng.uniform(), rng.uniform()];
 
         let from = colour(rng);
         let other = colour(rng);
@@ -141,7 +156,7 @@ impl Scene {
             let centre = [rng.range(0.0, 32.0), rng.range(0.0, 32.0)];
             blots.push(Blot { centre, radius, colour: colour(rng) });
         }
-        Scene { shape, striped, centre, to_shape, wave, phase, ink: [first, second], ground, slope, blots }
+        Scene { shape, pattern, centre, to_shape, axis, phases, ink: [first, second], ground, slope, blots }
     }
 
     /// The colour at a point.
@@ -150,9 +165,9 @@ impl Scene {
         let u = self.to_shape[0][0] * dx + self.to_shape[0][1] * dy;
         let v = self.to_shape[1][0] * dx + self.to_shape[1][1] * dy;
         if self.shape.holds(u, v) {
-            let t = self.wave[0] * dx + self.wave[1] * dy + self.phase;
-            let second = self.striped && t - libm::floor(t) >= 0.5;
-            return self.ink[usize::from(second)];
+            let along = self.axis[0] * dx + self.axis[1] * dy;
+            let across = self.axis[0] * dy - self.axis[1] * dx;
+            return self.ink[usize::from(self.pattern.marks(along, across, self.phases))];
         }
         for blot in &self.blots {
             let (dx, dy) = (x - blot.centre[0], y - blot.centre[1]);
@@ -162,6 +177,34 @@ impl Scene {
         }
         let t = (self.slope[0] * (x - 16.0) + self.slope[1] * (y - 16.0) + 0.5).clamp(0.0, 1.0);
         blend(self.ground[0], self.ground[1], t)
+    }
+}
+
+/// The part behind the point.
+fn part(x: f64) -> f64 {
+    x - libm::floor(x)
+}
+
+impl Pattern {
+    /// Whether a point, in periods from the shape's centre, has the second colour.
+    fn marks(self, x: f64, y: f64, [first, second]: [f64; 2]) -> bool {
+        let half = |t: f64| part(t) >= 0.5;
+        let diagonal = std::f64::consts::FRAC_1_SQRT_2;
+        match self {
+            Pattern::Checks => half(x + first) != half(y + second),
+            Pattern::Diamonds => half((x + y) * diagonal + first) != half((x - y) * diagonal + second),
+            Pattern::Dots => {
+                let (x, y) = (part(x + first) - 0.5, part(y + second) - 0.5);
+                x * x + y * y < 0.1
+            }
+            Pattern::Grid => part(x + first) < 0.3 || part(y + second) < 0.3,
+            Pattern::Plain => false,
+            Pattern::Rays => half(8.0 * libm::atan2(y, x) / std::f64::consts::TAU + first),
+            Pattern::Rings => half(libm::sqrt(x * x + y * y) + first),
+            Pattern::StripesFlat => half(y + first),
+            Pattern::StripesSlanted => half((x + y) * diagonal + first),
+            Pattern::StripesUpright => half(x + first),
+        }
     }
 }
 
@@ -185,7 +228,7 @@ impl Shape {
 /// Picture `index` of the set of this seed, `size` pixels a side, and its label. The labels take turns.
 pub fn draw(seed: u64, index: u64, size: usize) -> Result<(Picture, u32)> {
     let mut rng = Rng::new(seed, stream::SYNTHETIC, [index]);
-    let label = (index % (SHAPES.len() * TEXTURES.len()) as u64) as u32;
+    let label = (index % PATTERNS.len() as u64) as u32;
     let scene = Scene::new(label, &mut rng);
     let unit = 32.0 / size as f64;
     let step = unit / SAMPLES as f64;

@@ -1,0 +1,74 @@
+//! A run killed without warning, again and again, loses nothing: its checkpoint is whole and the end is the same.
+
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::time::Duration;
+
+const SIDE: usize = 8;
+const PICTURES: usize = 64;
+const KILLS: u64 = 12;
+
+/// A folder with MNIST-style IDX files of striped pictures.
+fn write_data(folder: &Path) {
+    std::fs::create_dir_all(folder).unwrap();
+    let header = |magic: u32, sizes: &[usize]| -> Vec<u8> {
+        let sizes = sizes.iter().flat_map(|&n| (n as u32).to_be_bytes());
+        magic.to_be_bytes().into_iter().chain(sizes).collect()
+    };
+    let mut images = header(0x803, &[PICTURES, SIDE, SIDE]);
+    let mut labels = header(0x801, &[PICTURES]);
+    for i in 0..PICTURES {
+        labels.push((i % 2) as u8);
+        images.extend((0..SIDE * SIDE).map(|p| {
+            let place = if i % 2 == 0 { p % SIDE } else { p / SIDE };
+            ((place + i / 2) % 3 * 100) as u8
+        }));
+    }
+    std::fs::write(folder.join("train-images-idx3-ubyte"), images).unwrap();
+    std::fs::write(folder.join("train-labels-idx1-ubyte"), labels).unwrap();
+}
+
+/// Starts a small pretraining that writes a checkpoint after every step.
+fn start(data: &Path, out: &Path, resume: bool) -> Child {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_smalti"));
+    command.args(["pretrain", "--quiet", "--data"]).arg(data).arg("--out").arg(out);
+    command.args(["--epochs", "40", "--batch-size", "16", "--checkpoint-minutes", "0", "--threads", "1"]);
+    command.args(["--patch-size", "2", "--dim", "16", "--depth", "1", "--heads", "2", "--dec-dim", "8"]);
+    if resume {
+        command.arg("--resume");
+    }
+    command.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap()
+}
+
+fn finish(child: Child) {
+    let output = child.wait_with_output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+}
+
+#[test]
+fn a_killed_run_goes_on_and_ends_with_the_same_bits() {
+    let folder = tempfile::tempdir().unwrap();
+    let (data, whole, killed) =
+        (folder.path().join("data"), folder.path().join("whole"), folder.path().join("killed"));
+    write_data(&data);
+    finish(start(&data, &whole, false));
+
+    let state = killed.join("checkpoints/last.state");
+    let mut started = false;
+    for i in 0..KILLS {
+        let mut child = start(&data, &killed, started);
+        // Wait for the first checkpoint of all, then kill at ever other moments of the cycle of steps and saves.
+        while !state.exists() && child.try_wait().unwrap().is_none() {
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        std::thread::sleep(Duration::from_millis(5 + 13 * i % 41));
+        child.kill().unwrap();
+        child.wait().unwrap();
+        started = true;
+        let bytes = std::fs::read(&state).unwrap();
+        safetensors::SafeTensors::deserialize(&bytes).expect("a whole checkpoint after every kill");
+    }
+    finish(start(&data, &killed, true));
+    let tensors = |run: &Path| std::fs::read(run.join("checkpoints/last.safetensors")).unwrap();
+    assert_eq!(tensors(&whole), tensors(&killed));
+}
