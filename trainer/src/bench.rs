@@ -122,7 +122,9 @@ fn finetune(vit: &VitConfig, settings: &Settings) -> Result<f64> {
 }
 
 fn update<W: Default + Send>(lanes: &mut Lanes<W>, optimizer: &mut AdamW, params: &mut [f32]) {
-    lanes.finish(|_, grads| optimizer.update(1e-4, adamw::clip_factor(adamw::norm(grads), None), grads, params));
+    lanes.finish(|_, grads| {
+        optimizer.update(1e-4, adamw::clip_factor(adamw::norm(grads), None), grads, params)
+    });
 }
 
 /// Median seconds of a step, after a warm-up of four.

@@ -62,8 +62,8 @@ pub fn save_model(path: &Path, layout: &Layout, params: &[f32], details: &serde_
 /// Reads every f32, f16 or bf16 tensor of a safetensors file, and our metadata if it has any.
 pub fn load(path: &Path) -> Result<(Tensors, serde_json::Value)> {
     let bytes = files::read(path, LIMIT)?;
-    let file =
-        SafeTensors::deserialize(&bytes).map_err(|e| unusable(path, format!("is no safetensors file: {e}")))?;
+    let file = SafeTensors::deserialize(&bytes)
+        .map_err(|e| unusable(path, format!("is no safetensors file: {e}")))?;
     let (_, header) = SafeTensors::read_metadata(&bytes)
         .map_err(|e| unusable(path, format!("is no safetensors file: {e}")))?;
     let details = header.metadata().as_ref().and_then(|all| all.get(KEY));
@@ -159,7 +159,8 @@ impl State {
     pub fn load(path: &Path, len: usize) -> Result<State> {
         let (mut tensors, details) = load(path)?;
         let mut take = |name: &str| {
-            let (_, values) = tensors.remove(name).ok_or_else(|| unusable(path, format!("lacks `{name}`")))?;
+            let (_, values) =
+                tensors.remove(name).ok_or_else(|| unusable(path, format!("lacks `{name}`")))?;
             if values.len() != len {
                 let problem = format!("`{name}` has {} values, this model has {len}", values.len());
                 return Err(unusable(path, problem));
@@ -172,7 +173,15 @@ impl State {
         }
         let step = details["step"].as_u64().ok_or_else(|| unusable(path, "does not say its step"))?;
         let seconds = details["seconds"].as_f64().unwrap_or(0.0);
-        Ok(State { params, m, v, step, seconds, best: details["best"].as_f64(), settings: details["settings"].clone() })
+        Ok(State {
+            params,
+            m,
+            v,
+            step,
+            seconds,
+            best: details["best"].as_f64(),
+            settings: details["settings"].clone(),
+        })
     }
 }
 
@@ -246,7 +255,9 @@ mod tests {
 
     #[test]
     fn halves_are_widened_exactly() {
-        for (bits, want) in [(0x3c00, 1.0), (0xc000, -2.0), (0x0001, 5.960_464_5e-8), (0x7bff, 65504.0), (0x8000, 0.0)] {
+        for (bits, want) in
+            [(0x3c00, 1.0), (0xc000, -2.0), (0x0001, 5.960_464_5e-8), (0x7bff, 65504.0), (0x8000, 0.0)]
+        {
             assert_eq!(half(bits), want);
         }
         assert!(half(0x7c00).is_infinite() && half(0x7e00).is_nan());

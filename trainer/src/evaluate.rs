@@ -122,7 +122,8 @@ impl Predictions {
     /// Share of the labelled pictures that are right.
     pub fn accuracy(&self) -> Result<f64> {
         let pairs = self.said().zip(&self.labels);
-        let judged: Vec<bool> = pairs.filter_map(|(said, label)| label.map(|label| label as usize == said)).collect();
+        let judged: Vec<bool> =
+            pairs.filter_map(|(said, label)| label.map(|label| label as usize == said)).collect();
         if judged.is_empty() {
             return Err(Error::Usage("accuracy needs labelled pictures, and there are none".into()));
         }
@@ -144,7 +145,11 @@ pub fn evaluate(said: &[usize], labels: &[Option<u32>], names: &[String]) -> Res
         let Some(truth) = label else { continue };
         match confusion.get_mut(*truth as usize).and_then(|row| row.get_mut(said)) {
             Some(count) => *count += 1,
-            None => return Err(Error::Usage(format!("label {truth} is not one of the model's {classes} classes"))),
+            None => {
+                return Err(Error::Usage(format!(
+                    "label {truth} is not one of the model's {classes} classes"
+                )));
+            }
         }
     }
     let n: usize = confusion.iter().flatten().sum();
@@ -164,7 +169,14 @@ pub fn evaluate(said: &[usize], labels: &[Option<u32>], names: &[String]) -> Res
     let right = (0..classes).map(|i| confusion[i][i]).sum();
     let present: Vec<&ClassScore> = per_class.iter().filter(|class| class.n > 0).collect();
     let balanced_accuracy = present.iter().map(|class| class.accuracy).sum::<f64>() / present.len() as f64;
-    Ok(Evaluation { schema_version: 1, accuracy: share(right, n), balanced_accuracy, n, per_class, confusion })
+    Ok(Evaluation {
+        schema_version: 1,
+        accuracy: share(right, n),
+        balanced_accuracy,
+        n,
+        per_class,
+        confusion,
+    })
 }
 
 #[cfg(test)]

@@ -65,8 +65,12 @@ impl FinetuneSettings {
         self.encoder.check()?;
         self.preprocess.check()?;
         self.course.check()?;
-        if (self.encoder.img_size, self.encoder.channels) != (self.preprocess.img_size, self.preprocess.channels) {
-            return Err(Error::Usage("the model's picture size or channels differ from the preprocessing's".into()));
+        if (self.encoder.img_size, self.encoder.channels)
+            != (self.preprocess.img_size, self.preprocess.channels)
+        {
+            return Err(Error::Usage(
+                "the model's picture size or channels differ from the preprocessing's".into(),
+            ));
         }
         for (name, value) in
             [("smoothing", self.smoothing), ("drop-path", self.drop_path), ("token-drop", self.token_drop)]
@@ -200,8 +204,7 @@ impl Finetuning<'_> {
         }
         let mut factors = vec![1.0; depth * 2 * pictures.len()];
         for (i, &picture) in pictures.iter().enumerate() {
-            let mut rng =
-                Rng::new(self.settings.course.seed, stream::DROP_PATH, [epoch, u64::from(picture)]);
+            let mut rng = Rng::new(self.settings.course.seed, stream::DROP_PATH, [epoch, u64::from(picture)]);
             for branch in 0..depth * 2 {
                 let keep = 1.0 - rate * (branch / 2) as f64 / (depth - 1).max(1) as f64;
                 let factor = if rng.chance(keep) { 1.0 / keep } else { 0.0 };
@@ -239,8 +242,7 @@ impl Learner<classifier::Saved<f32>> for Finetuning<'_> {
         let micro = micro_batch(1 + seen.len() / count);
         lanes.add(count, micro, |part, saved, grads| {
             let drop = self.drop_factors(batch.epoch, &batch.ids[part.clone()]);
-            let input =
-                classifier::Input { drop: drop.as_deref(), ..input.slice(part.start, part.end) };
+            let input = classifier::Input { drop: drop.as_deref(), ..input.slice(part.start, part.end) };
             self.model.gradient(params, input, 1.0 / count as f64, saved, grads)
         });
         Ok(())

@@ -75,7 +75,9 @@ impl PretrainSettings {
         self.course.check()?;
         let vit = &self.model.encoder;
         if (vit.img_size, vit.channels) != (self.preprocess.img_size, self.preprocess.channels) {
-            return Err(Error::Usage("the model's picture size or channels differ from the preprocessing's".into()));
+            return Err(Error::Usage(
+                "the model's picture size or channels differ from the preprocessing's".into(),
+            ));
         }
         if vit.patches() < 2 {
             return Err(Error::Usage("patch-size: a picture of one patch has nothing to hide".into()));

@@ -93,7 +93,8 @@ impl Shown<'_> {
         for &id in &mask.hidden {
             let (top, left) = (id as usize / vit.grid(), id as usize % vit.grid());
             for y in 0..vit.patch_size {
-                let start = ((top * vit.patch_size + y) * vit.img_size + left * vit.patch_size) * vit.channels;
+                let start =
+                    ((top * vit.patch_size + y) * vit.img_size + left * vit.patch_size) * vit.channels;
                 masked[start..start + vit.patch_size * vit.channels].fill(GREY);
             }
         }
@@ -117,8 +118,7 @@ impl Shown<'_> {
 fn enlarge(pixels: &[u8], width: usize, channels: usize, zoom: usize) -> Vec<u8> {
     let rows = pixels.chunks_exact(width * channels);
     rows.flat_map(|row| {
-        let row: Vec<u8> =
-            row.chunks_exact(channels).flat_map(|pixel| pixel.repeat(zoom)).collect();
+        let row: Vec<u8> = row.chunks_exact(channels).flat_map(|pixel| pixel.repeat(zoom)).collect();
         row.repeat(zoom)
     })
     .collect()

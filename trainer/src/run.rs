@@ -109,7 +109,12 @@ impl RunDir {
     }
 
     /// Writes what belongs beside a checkpoint: `config.json`, `preprocessor_config.json`, `labels.txt`.
-    pub fn save_config(&self, config: &ModelConfig, preprocess: &Preprocess, labels: &[String]) -> Result<()> {
+    pub fn save_config(
+        &self,
+        config: &ModelConfig,
+        preprocess: &Preprocess,
+        labels: &[String],
+    ) -> Result<()> {
         let folder = self.checkpoints();
         save_json(&folder.join("config.json"), config)?;
         save_json(&folder.join("preprocessor_config.json"), &preprocess.to_json())?;

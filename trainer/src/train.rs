@@ -56,7 +56,8 @@ impl Course {
         if !self.betas.iter().all(|beta| (0.0..1.0).contains(beta)) {
             return refuse("betas: expected 0 to below 1");
         }
-        if !positive(self.weight_decay) || !positive(self.warmup_epochs) || !positive(self.checkpoint_minutes) {
+        if !positive(self.weight_decay) || !positive(self.warmup_epochs) || !positive(self.checkpoint_minutes)
+        {
             return refuse("weight-decay, warmup-epochs and checkpoint-minutes: expected 0 or more");
         }
         if !(self.layer_decay > 0.0 && self.layer_decay <= 1.0) {
