@@ -111,7 +111,7 @@ pub(crate) struct QuickstartArgs {
     /// Replace an earlier quickstart in --out.
     #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = ON, value_name = "BOOL")]
     pub(crate) overwrite: Option<bool>,
-    /// The time that it may take; epochs are chosen to fit [default: 2.5].
+    /// The time that it may take; epochs are chosen to fit [default: 2.75].
     #[arg(long, value_name = "MINUTES")]
     pub(crate) minutes: Option<f64>,
     /// A short form with a tiny model, to see that everything works; its accuracies say nothing.

@@ -26,7 +26,7 @@ use smalti_trainer::{Error, Result, files};
 
 use crate::args::training::{CourseArgs, DecoderArgs, RunArgs, SizeArgs};
 use crate::args::{FinetuneArgs, Global, PretrainArgs, QuickstartArgs};
-use crate::commands::runs;
+use crate::commands::{self, runs};
 use crate::console::log::tell;
 use crate::console::out::{self, percent, seconds};
 use crate::console::progress::Watch;
@@ -38,7 +38,7 @@ use recipe::{FULL, QUICK, Recipe, Speed};
 use report::{Draw, Report};
 
 /// Minutes that it takes, unless told otherwise: less than the three that are promised.
-const MINUTES: f64 = 2.5;
+const MINUTES: f64 = 2.75;
 /// Pictures that are looked at before training.
 const LOOKED_AT: usize = 2000;
 /// What a quickstart leaves behind in its folder.
@@ -69,7 +69,7 @@ pub(crate) fn run(args: &QuickstartArgs, global: &Global) -> anyhow::Result<()> 
         start: Instant::now(),
         budget: minutes * 60.0,
         out: args.out.clone().unwrap_or_else(|| "smalti-quickstart".into()),
-        resources: plan::resources(&args.machine, false)?,
+        resources: commands::machine(&args.machine)?,
         epochs: [args.epochs, args.finetune_epochs],
     };
     job.make_room(args.overwrite == Some(true))?;
