@@ -230,7 +230,7 @@ mod tests {
         let run = RunDir::create(&folder.path().join("run"), false).unwrap();
         let mut metrics = run.metrics(0).unwrap();
         (1..=5).for_each(|step| metrics.write(&json!({"step": step})).unwrap());
-        std::fs::OpenOptions::new()
+        OpenOptions::new()
             .append(true)
             .open(run.path().join("metrics.jsonl"))
             .unwrap()
