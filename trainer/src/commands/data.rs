@@ -10,7 +10,7 @@ use smalti_trainer::data::{Dataset, Split, doctor};
 use crate::args::{DataArgs, Global};
 use crate::console::log::tell;
 use crate::console::out;
-use crate::plan::{pictures, required, size, threads};
+use crate::plan::{pictures, required, size};
 
 /// Pictures a step when the time is taken: few, so that the largest model does not take long.
 const BATCH: usize = 16;
@@ -19,7 +19,7 @@ const WATCHED: Duration = Duration::from_millis(500);
 
 pub(super) fn run(args: &DataArgs, global: &Global) -> anyhow::Result<()> {
     let path = required(&args.data, "DIR", "a data set")?;
-    let threads = threads(args.machine.threads)?;
+    let threads = super::machine(&args.machine)?.threads;
     let report = doctor::look(&path, args.most.unwrap_or(doctor::MOST))?;
     let times = match args.timing {
         Some(false) => Vec::new(),

@@ -7,16 +7,17 @@ use smalti_trainer::{checkpoint, probe};
 
 use crate::args::{EmbedArgs, Global};
 use crate::console::out;
-use crate::plan::{required, resources, split};
+use crate::plan::{required, split};
 
 pub(super) fn run(args: &EmbedArgs, global: &Global) -> anyhow::Result<()> {
     let path = required(&args.run, "RUN", "what `smalti pretrain` or `smalti finetune` wrote")?;
     let data = required(&args.data, "--data", "a data set")?;
     let output = required(&args.output, "--output", "a file name ending in .safetensors")?;
+    let resources = super::machine(&args.machine)?;
     let part = args.split.as_deref().map_or(Ok(Split::All), split)?;
     let data = Dataset::open(&data, part)?;
     let model = probe::load(&path)?;
-    let found = probe::embed(&model, &data, &resources(&args.machine, false)?)?;
+    let found = probe::embed(&model, &data, &resources)?;
     let shape = [found.ids.len(), found.dim];
     let tensors = [("embeddings", &shape[..], &found.embeddings[..])];
     checkpoint::save(&output, tensors, &about(&found, &data))?;

@@ -12,7 +12,7 @@ use smalti_trainer::{finetune, probe};
 use crate::args::{EvalArgs, Global};
 use crate::console::log::tell;
 use crate::console::out;
-use crate::plan::{open_held_out, required, resources};
+use crate::plan::{open_held_out, required};
 
 /// A confusion matrix with more classes than this is left to --json.
 const SHOWN: usize = 20;
@@ -20,7 +20,7 @@ const SHOWN: usize = 20;
 pub(super) fn run(args: &EvalArgs, global: &Global) -> anyhow::Result<()> {
     let path = required(&args.run, "RUN", "what `smalti finetune` or `smalti pretrain` wrote")?;
     let data = required(&args.data, "--data", "a data set with labels")?;
-    let resources = resources(&args.machine, false)?;
+    let resources = super::machine(&args.machine)?;
     let (held_out, split) = open_held_out(&data, args.split.as_deref())?;
     let (found, learned_from) = match args.probe.as_deref() {
         None => {

@@ -19,10 +19,10 @@ use crate::plan::finetune::{Init, sets};
 pub(super) fn run(args: FinetuneArgs, global: &Global) -> anyhow::Result<()> {
     let run = args.run.clone();
     let mut args: FinetuneArgs = runs::merge(args, &run, global)?;
+    let resources = super::machine(&args.machine)?;
     let init = Init::read(&args.init)?;
     let sets = sets(&mut args)?;
     let settings = plan::finetune::plan(&mut args, &init, &sets.train)?;
-    let resources = plan::resources(&args.machine, false)?;
     init.file().map_or(Ok(()), |file| finetune::check_init(&settings, file))?;
     let dir = runs::open(&args.run, &args)?;
     let resources = Resources { resume: runs::resumes(&args.run, &dir, global), ..resources };

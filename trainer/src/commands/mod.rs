@@ -18,9 +18,11 @@ use std::sync::{Mutex, PoisonError};
 
 use clap::Parser;
 
-use crate::args::{Cli, Command, Global, config, words};
+use smalti_trainer::pretrain::Resources;
+
+use crate::args::{Cli, Command, Global, MachineArgs, config, words};
 use crate::console::log;
-use crate::quickstart;
+use crate::{plan, quickstart};
 
 /// The exit code for a failure without a kind of its own.
 const FAILED: u8 = 1;
@@ -90,6 +92,13 @@ fn dispatch(command: Command, global: &Global) -> anyhow::Result<()> {
         Command::Completions { shell } => shell::completions(shell),
         Command::Man { folder } => shell::man(folder.as_deref()),
     }
+}
+
+/// The machine's resources; what works beside the training loop keeps to the same number of threads.
+pub(crate) fn machine(args: &MachineArgs) -> anyhow::Result<Resources> {
+    let resources = plan::resources(args)?;
+    rayon::ThreadPoolBuilder::new().num_threads(resources.threads).build_global()?;
+    Ok(resources)
 }
 
 /// Prints an error on one line, its causes too if asked; gives the exit code.

@@ -15,10 +15,10 @@ use crate::plan;
 pub(super) fn run(args: PretrainArgs, global: &Global) -> anyhow::Result<()> {
     let run = args.run.clone();
     let mut args: PretrainArgs = runs::merge(args, &run, global)?;
+    let resources = super::machine(&args.machine)?;
     let path = plan::required(&args.data, "--data", "a folder of pictures or another data set")?;
     let data = Dataset::open(&path, plan::split(&plan::fill(&mut args.split, "train".into()))?)?;
     let settings = plan::pretrain::plan(&mut args, &data)?;
-    let resources = plan::resources(&args.machine, false)?;
     let dir = runs::open(&args.run, &args)?;
     let resources = Resources { resume: runs::resumes(&args.run, &dir, global), ..resources };
     let vit = &settings.model.encoder;

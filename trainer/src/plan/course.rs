@@ -22,7 +22,7 @@ pub(crate) fn course(args: &mut CourseArgs, layer_decay: f64, defaults: &Default
     let epochs = fill(&mut args.epochs, defaults.epochs);
     let batch_size = fill(&mut args.batch_size, defaults.batch_size);
     let accum_iter = fill(&mut args.accum_iter, 1);
-    let batch_size = batch_size.checked_mul(accum_iter).unwrap_or(usize::MAX);
+    let batch_size = batch_size.saturating_mul(accum_iter);
     let lr = args.lr.unwrap_or_else(|| scaled_rate(args.blr.unwrap_or(defaults.blr), batch_size));
     (args.lr, args.blr) = (Some(lr), None);
     let betas = fill(&mut args.betas, defaults.betas.to_vec());

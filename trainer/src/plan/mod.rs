@@ -10,7 +10,7 @@ pub(crate) mod pictures;
 pub(crate) mod pretrain;
 pub(crate) mod size;
 
-use std::path::PathBuf;
+use std::path::Path;
 
 use smalti_trainer::data::{Dataset, Split};
 use smalti_trainer::pretrain::Resources;
@@ -56,17 +56,17 @@ pub(crate) fn threads(given: Option<usize>) -> Result<usize> {
 }
 
 /// What does not change results.
-pub(crate) fn resources(args: &MachineArgs, resume: bool) -> Result<Resources> {
+pub(crate) fn resources(args: &MachineArgs) -> Result<Resources> {
     let loader_threads = args.loader_threads.unwrap_or(1);
     if loader_threads > 1024 {
         return Err(Error::Usage(format!("loader-threads is {loader_threads}: expected 0 to 1024")));
     }
     let max_bad = args.max_bad.as_deref().map_or(Ok(defaults::MAX_BAD), |text| share("max-bad", text))?;
-    Ok(Resources { loader_threads, max_bad, resume, ..Resources::new(threads(args.threads)?) })
+    Ok(Resources { loader_threads, max_bad, ..Resources::new(threads(args.threads)?) })
 }
 
 /// The part of a data set to measure on: what was asked for, else test, else val, else everything.
-pub(crate) fn open_held_out(data: &PathBuf, split: Option<&str>) -> Result<(Dataset, Split)> {
+pub(crate) fn open_held_out(data: &Path, split: Option<&str>) -> Result<(Dataset, Split)> {
     let split = match split {
         Some(name) => self::split(name)?,
         None => {
@@ -100,7 +100,7 @@ mod tests {
     fn machines_are_checked() {
         assert!(threads(Some(0)).is_err() && threads(None).unwrap() >= 1);
         let args = MachineArgs { threads: Some(3), max_bad: Some("0%".into()), loader_threads: Some(0) };
-        let found = resources(&args, true).unwrap();
-        assert_eq!((found.threads, found.loader_threads, found.max_bad, found.resume), (3, 0, 0.0, true));
+        let found = resources(&args).unwrap();
+        assert_eq!((found.threads, found.loader_threads, found.max_bad), (3, 0, 0.0));
     }
 }

@@ -29,7 +29,7 @@ fn from_pictures_to_a_model_file() {
     }
     eval(&["pre"]).fails(5, &["pretraining run"]);
     let text = folder.run(&["eval", "fine", "--data=data", "--split=train"]).ok().out;
-    assert!(text.contains("on 40 train pictures") && text.contains("striped-ring"), "{text}");
+    assert!(text.contains("on 40 train pictures") && text.contains("stripes-flat"), "{text}");
 
     let found =
         folder.run(&["export", "fine", "-o", "m.onnx", "--json"]).json(&["file", "bytes", "selftest"]);
@@ -100,7 +100,7 @@ fn speed_is_measured() {
     let found =
         folder.run(&["data", "data", "--no-timing", "--json"]).json(&["parts", "duplicates", "unusable"]);
     assert_eq!(found["parts"][0]["pictures"], 40);
-    assert!(folder.run(&["data", "data", "--no-timing"]).ok().out.contains("plain-disc"));
+    assert!(folder.run(&["data", "data", "--no-timing"]).ok().out.contains("rings"));
 }
 
 #[test]
@@ -112,13 +112,13 @@ fn a_quickstart_does_the_whole_job() {
     let found = folder.run(&[&args[..], &["q"]].concat()).json(&keys);
     assert!(found["runtime_agreement"].as_f64().unwrap() > 0.98, "{found}");
     assert!(found["largest_logit_difference"].as_f64().unwrap() < 1e-4, "{found}");
-    for left in ["q/data/train/plain-disc", "q/pretrain", "q/finetune", "q/model.onnx", "q/report.json"] {
+    for left in ["q/data/train/rings", "q/pretrain", "q/finetune", "q/model.onnx", "q/report.json"] {
         assert!(folder.path(left).exists(), "{left}");
     }
     folder.run(&[&args[..], &["q"]].concat()).fails(2, &["--overwrite", "--out"]);
 
     // Pictures without labels are pretrained on, and that is said.
-    std::fs::rename(folder.path("q/data/test/plain-disc"), folder.path("flat")).unwrap();
+    std::fs::rename(folder.path("q/data/test/rings"), folder.path("flat")).unwrap();
     let outcome = folder.run(&[&args[..], &["u", "--data=flat"]].concat());
     assert!(outcome.err.contains("no labels"), "{}", outcome.err);
     assert!(outcome.json(&keys)["pretrained_accuracy"].is_null());
