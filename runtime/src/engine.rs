@@ -2,6 +2,7 @@
 
 use std::any::Any;
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::time::Instant;
 
 use tract_onnx::prelude::TractResult;
 
@@ -12,6 +13,14 @@ const LONGEST: usize = 400;
 
 /// Runs one step of the engine. The caller must not go on using what a failed step may have left half done.
 pub(crate) fn guarded<T>(step: &'static str, work: impl FnOnce() -> TractResult<T>) -> Result<T> {
+    let start = Instant::now();
+    let result = fenced(step, work);
+    log::trace!("{step}: {:.2} ms", start.elapsed().as_secs_f64() * 1e3);
+    result
+}
+
+/// Runs one step and catches what it throws.
+fn fenced<T>(step: &'static str, work: impl FnOnce() -> TractResult<T>) -> Result<T> {
     match catch_unwind(AssertUnwindSafe(work)) {
         Ok(Ok(value)) => Ok(value),
         Ok(Err(error)) => Err(Error::Engine { step, problem: one_line(&format!("{error:#}")) }),

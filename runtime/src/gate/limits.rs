@@ -16,7 +16,8 @@ pub struct Limits {
     pub weights: u64,
     /// Elements of the tensors that are needed at one time while the model runs.
     pub live: u64,
-    /// Estimated work of one run: multiply-adds, and a few for every element that is written.
+    /// Estimated work of one run in multiply-adds of a matrix product, other operations by their time; the
+    /// default is some ten seconds.
     pub work: u64,
 }
 
@@ -29,7 +30,7 @@ impl Default for Limits {
             tensor: 64 << 20,
             weights: 512 << 20,
             live: 256 << 20,
-            work: 500_000_000_000,
+            work: 250_000_000_000,
         }
     }
 }

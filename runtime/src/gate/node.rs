@@ -66,6 +66,14 @@ impl<'a> Node<'a> {
         }
     }
 
+    /// The same, as a list: what is a single number there is no list.
+    pub(super) fn list(&self, i: usize) -> Result<&[i64]> {
+        match self.input(i)?.rank() {
+            1 => self.known(i),
+            rank => self.refuse(format!("input {i} of rank {rank}"), "a list of integers (rank 1)"),
+        }
+    }
+
     /// An integer attribute.
     pub(super) fn int(&self, name: &str) -> Option<i64> {
         attributes::find(self.proto, name).map(|attribute| attribute.i)

@@ -27,7 +27,7 @@ pub(super) struct Rule {
 pub(super) enum Cost {
     /// Nothing, or almost.
     Free,
-    /// So many multiply-adds' worth of time an element written.
+    /// So many times the time of copying each element.
     Element(u64),
     /// A matrix product or convolution.
     Product,
@@ -48,7 +48,7 @@ const AXIS_ONLY: &[Attribute] = &[attribute("axis", Check::Int(-AXIS, AXIS))];
 
 const CONV: &[Attribute] = &[
     attribute("auto_pad", Check::Text(&["NOTSET"])),
-    attribute("dilations", Check::Ints(2, 1, 64)),
+    attribute("dilations", Check::Ints(2, 1, 1)),
     attribute("group", Check::Int(1, 65_536)),
     attribute("kernel_shape", Check::Ints(2, 1, 4096)),
     attribute("pads", Check::Ints(4, 0, 4096)),
@@ -151,6 +151,11 @@ pub(super) const RULES: &[Rule] = &[
     plain("Unsqueeze", (2, 2), layout::unsqueeze, Cost::Free),
     plain("Where", (3, 3), elementwise::choose, Cost::Element(2)),
 ];
+
+/// The names of all operators, for messages.
+pub(super) fn names() -> String {
+    RULES.iter().map(|rule| rule.op).collect::<Vec<_>>().join(" ")
+}
 
 /// The rule for an operator, if the profile has it.
 pub(super) fn find(op: &str) -> Option<&'static Rule> {

@@ -17,6 +17,8 @@ use crate::error::{Error, Result};
 
 /// The largest side of a picture in pixels.
 const MAX_SIDE: usize = 4096;
+/// How many multiply-adds of a matrix product take as long as copying one element.
+const COPY: u64 = 16;
 /// The most outputs of a model.
 const MAX_OUTPUTS: usize = 64;
 
@@ -134,7 +136,7 @@ impl<'a> Walk<'a> {
                 "" => format!("operator {}", proto.op_type),
                 domain => format!("operator {} of domain {domain}", proto.op_type),
             };
-            return Err(Error::refused(place, found, "the operators of vision transformers (see the gate)"));
+            return Err(Error::refused(place, found, rules::names()));
         };
         let node = self.inputs(place, proto, rule)?;
         attributes::check(&node.place, proto, rule.attributes)?;
@@ -187,7 +189,7 @@ impl<'a> Walk<'a> {
         let read = sum(&mut node.inputs.iter().flatten().map(|input| input.elements()));
         let (work, multiply_adds) = match rule.cost {
             Cost::Free => (0, 0),
-            Cost::Element(each) => (written.max(read).saturating_mul(each), 0),
+            Cost::Element(each) => (written.max(read).saturating_mul(each * COPY), 0),
             Cost::Product => {
                 let work = product::work(node, written);
                 (work, work)

@@ -56,7 +56,12 @@ fn survive(cases: impl Iterator<Item = (String, Vec<u8>)> + Send + 'static) -> u
             Ok((name, None)) => running = name,
             Ok((name, Some(result))) => match result {
                 Err(Error::Internal { problem, .. }) => panic!("{name}: the engine panicked: {problem}"),
-                Err(_) => running = String::new(),
+                Err(error) => {
+                    if matches!(error, Error::Engine { .. }) {
+                        println!("{name}: passed the gate, then {error}");
+                    }
+                    running = String::new();
+                }
                 Ok(()) => (running, passed) = (String::new(), passed + 1),
             },
             Err(mpsc::RecvTimeoutError::Timeout) => panic!("{running}: no answer in {PATIENCE:?}"),

@@ -16,7 +16,7 @@ pub(in super::super) fn constant<'a>(node: &Node<'a>) -> Result<Vec<Value<'a>>> 
 
 /// `ConstantOfShape`: one value in a known shape.
 pub(in super::super) fn of_shape<'a>(node: &Node<'a>) -> Result<Vec<Value<'a>>> {
-    let wanted = node.known(0)?;
+    let wanted = node.list(0)?;
     let Some(dims) = dimensions(wanted).filter(|dims| !dims.contains(&0)) else {
         return node.refuse(format!("shape {wanted:?}"), "positive dimensions");
     };

@@ -39,14 +39,14 @@ pub(in super::super) fn gather<'a>(node: &Node<'a>) -> Result<Vec<Value<'a>>> {
 
 /// `Slice` with bounds that are known beforehand and steps forward.
 pub(in super::super) fn slice<'a>(node: &Node<'a>) -> Result<Vec<Value<'a>>> {
-    let (input, starts, ends) = (node.input(0)?, node.known(1)?, node.known(2)?);
+    let (input, starts, ends) = (node.input(0)?, node.list(1)?, node.list(2)?);
     let count = starts.len();
     let axes = match node.optional(3) {
-        Some(_) => node.known(3)?.to_vec(),
+        Some(_) => node.list(3)?.to_vec(),
         None => (0..count as i64).collect(),
     };
     let steps = match node.optional(4) {
-        Some(_) => node.known(4)?.to_vec(),
+        Some(_) => node.list(4)?.to_vec(),
         None => vec![1; count],
     };
     if [ends.len(), axes.len(), steps.len()] != [count; 3] {
@@ -81,7 +81,7 @@ pub(in super::super) fn split<'a>(node: &Node<'a>) -> Result<Vec<Value<'a>>> {
     let axis = node.axis(node.int("axis").unwrap_or(0), input.rank())?;
     let (length, outputs) = (input.dims[axis], node.proto.output.len());
     let parts = match node.optional(1) {
-        Some(_) => node.known(1)?.to_vec(),
+        Some(_) => node.list(1)?.to_vec(),
         None if outputs > 0 && length.is_multiple_of(outputs) => vec![(length / outputs) as i64; outputs],
         None => return node.refuse(format!("{length} in {outputs} parts"), "equal parts"),
     };

@@ -8,7 +8,7 @@ use crate::error::Result;
 
 /// `Reshape` to a shape that is known beforehand, with ONNX's 0 (keep) and -1 (the rest).
 pub(in super::super) fn reshape<'a>(node: &Node<'a>) -> Result<Vec<Value<'a>>> {
-    let (input, wanted) = (node.input(0)?, node.known(1)?);
+    let (input, wanted) = (node.input(0)?, node.list(1)?);
     let zero_is_zero = node.int("allowzero").unwrap_or(0) == 1;
     let refuse = || node.refuse(format!("{:?} to {wanted:?}", input.dims), "a shape of as many elements");
     let mut dims = Vec::new();
@@ -88,7 +88,7 @@ pub(in super::super) fn unsqueeze<'a>(node: &Node<'a>) -> Result<Vec<Value<'a>>>
 
 /// `Expand`: broadcasting to a known shape.
 pub(in super::super) fn expand<'a>(node: &Node<'a>) -> Result<Vec<Value<'a>>> {
-    let (input, wanted) = (node.input(0)?, node.known(1)?);
+    let (input, wanted) = (node.input(0)?, node.list(1)?);
     let Some(wanted) = dimensions(wanted).filter(|dims| !dims.contains(&0)) else {
         return node.refuse(format!("shape {wanted:?}"), "positive dimensions");
     };

@@ -80,16 +80,16 @@ fn window(node: &Node<'_>, i: usize, side: usize, kernel: usize) -> Result<usize
         Some(values) if values.len() == 2 => Ok(values[i]),
         Some(values) => node.refuse(format!("{name} {values:?}"), "two values"),
     };
-    let (stride, dilation) = (pair("strides", 1)? as usize, pair("dilations", 1)? as usize);
+    let stride = pair("strides", 1)? as usize;
+    pair("dilations", 1)?;
     let padding = match node.ints("pads") {
         None => 0,
         Some(pads) if pads.len() == 4 => (pads[i] + pads[i + 2]) as usize,
         Some(pads) => return node.refuse(format!("pads {pads:?}"), "four values"),
     };
-    let span = (kernel - 1) * dilation + 1;
-    match (side + padding).checked_sub(span) {
+    match (side + padding).checked_sub(kernel) {
         Some(room) => Ok(room / stride + 1),
-        None => node.refuse(format!("a window of {span} over {side} pixels"), "a window that fits"),
+        None => node.refuse(format!("a window of {kernel} over {side} pixels"), "a window that fits"),
     }
 }
 
