@@ -103,7 +103,7 @@ pub struct Duplicates {
     pub near: usize,
     /// Pictures of one part that repeat one of another part: they make a measurement look better than it is.
     pub across_parts: usize,
-    /// Pictures that repeat one with another label.
+    /// Pictures with the very pixels of one with another label.
     pub labels_differ: usize,
     /// The first pairs.
     pub first: Vec<Pair>,

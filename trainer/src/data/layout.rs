@@ -49,10 +49,10 @@ impl Layout {
             return Ok(Layout::Cifar(path.to_path_buf()));
         }
         // The archive unpacks into a folder of its own.
-        if let Some(inner) = entries.iter().find(|e| e.is_dir && e.name == cifar::FOLDER) {
-            if folder::list(&inner.path)?.iter().any(|e| cifar::is_batch(&e.name)) {
-                return Ok(Layout::Cifar(inner.path.clone()));
-            }
+        if let Some(inner) = entries.iter().find(|e| e.is_dir && e.name == cifar::FOLDER)
+            && folder::list(&inner.path)?.iter().any(|e| cifar::is_batch(&e.name))
+        {
+            return Ok(Layout::Cifar(inner.path.clone()));
         }
         let pairs: Vec<idx::Pair> = files().filter_map(|e| idx::Pair::of_images(&e.path)).collect();
         if !pairs.is_empty() {

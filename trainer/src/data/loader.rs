@@ -7,12 +7,13 @@
 
 use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex};
 
 use smalti_models::Preprocess;
 use smalti_models::picture::Picture;
 
 use super::cache::Cache;
+use super::queue::{Queue, lock};
 use super::{Augment, Dataset};
 use crate::error::{Error, Result};
 use crate::rng::{Rng, stream};
@@ -143,11 +144,6 @@ struct Shared {
     record: usize,
     cache: Cache,
     bad: Mutex<BTreeMap<usize, String>>,
-}
-
-/// A lock is only held for a few plain statements: a panic elsewhere leaves the value whole.
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl Loader {
@@ -339,76 +335,6 @@ impl Plan {
         }
         batch.pixels.truncate(batch.ids.len() * record);
         Ok(batch)
-    }
-}
-
-/// Finished batches, waiting for their turn.
-struct Queue {
-    state: Mutex<State>,
-    changed: Condvar,
-    /// How far the threads may be ahead.
-    depth: usize,
-}
-
-struct State {
-    /// The next batch that no thread has taken.
-    next: usize,
-    end: usize,
-    /// The batch that is handed out next.
-    wanted: usize,
-    done: BTreeMap<usize, Result<Batch>>,
-    stop: bool,
-}
-
-impl Queue {
-    fn new(next: usize, end: usize, depth: usize) -> Queue {
-        let state = State { next, end, wanted: next, done: BTreeMap::new(), stop: false };
-        Queue { state: Mutex::new(state), changed: Condvar::new(), depth }
-    }
-
-    /// The next batch to make, once there is room for it; none when there is nothing left to do.
-    fn take(&self) -> Option<usize> {
-        let mut state = lock(&self.state);
-        loop {
-            if state.stop || state.next >= state.end {
-                return None;
-            }
-            if state.next < state.wanted + self.depth {
-                let index = state.next;
-                state.next += 1;
-                return Some(index);
-            }
-            state = self.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
-        }
-    }
-
-    fn give(&self, index: usize, batch: Result<Batch>) {
-        let mut state = lock(&self.state);
-        state.done.insert(index, batch);
-        self.changed.notify_all();
-    }
-
-    /// Waits for a batch; none when no thread has it in hand, so that the caller makes it.
-    fn wait(&self, index: usize) -> Option<Result<Batch>> {
-        let mut state = lock(&self.state);
-        loop {
-            if let Some(batch) = state.done.remove(&index) {
-                state.wanted = index + 1;
-                self.changed.notify_all();
-                return Some(batch);
-            }
-            if state.next == index {
-                state.next += 1;
-                state.wanted = index + 1;
-                return None;
-            }
-            state = self.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
-        }
-    }
-
-    fn stop(&self) {
-        lock(&self.state).stop = true;
-        self.changed.notify_all();
     }
 }
 

@@ -11,6 +11,7 @@ mod cifar;
 mod folder;
 mod idx;
 mod layout;
+mod queue;
 mod source;
 mod table;
 mod tar;

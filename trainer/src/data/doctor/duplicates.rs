@@ -89,7 +89,7 @@ pub(super) fn find(sets: &[Dataset], entries: &[Entry]) -> Duplicates {
         near[b] |= !repeats[b];
         across[b] |= one.set != other.set;
         let label = |entry: &Entry| sets.get(entry.set).and_then(|data| data.label(entry.index));
-        differ[b] |= label(one) != label(other);
+        differ[b] |= repeats[b] && label(one) != label(other);
     }
     let count = |flags: &[bool]| flags.iter().filter(|flag| **flag).count();
     (found.near, found.across_parts, found.labels_differ) = (count(&near), count(&across), count(&differ));

@@ -19,7 +19,7 @@ impl fmt::Display for Report {
         let found = &self.duplicates;
         writeln!(
             f,
-            "duplicates: {} exact, {} near; {} repeat a picture of another part, {} one with another label",
+            "duplicates: {} exact, {} near; {} of them repeat a picture of another part, {} one with another label",
             found.exact, found.near, found.across_parts, found.labels_differ
         )?;
         for pair in &found.first {
@@ -112,13 +112,13 @@ fn about_classes(train: &Part) -> Vec<String> {
     }
     let present = || train.classes.iter().filter(|c| c.pictures > 0);
     let (least, most) = (present().min_by_key(|c| c.pictures), present().max_by_key(|c| c.pictures));
-    if let (Some(least), Some(most)) = (least, most) {
-        if most.pictures >= IMBALANCE * least.pictures {
-            advice.push(format!(
-                "classes are uneven, {} of {} and {} of {}: look at the accuracy of each class too",
-                most.pictures, most.name, least.pictures, least.name
-            ));
-        }
+    if let (Some(least), Some(most)) = (least, most)
+        && most.pictures >= IMBALANCE * least.pictures
+    {
+        advice.push(format!(
+            "classes are uneven, {} of {} and {} of {}: look at the accuracy of each class too",
+            most.pictures, most.name, least.pictures, least.name
+        ));
     }
     advice
 }
