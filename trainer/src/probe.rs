@@ -116,7 +116,7 @@ fn vote(similar: impl Iterator<Item = f32>, labels: &[u32], classes: usize) -> u
     }
     let mut votes = vec![0f64; classes];
     for (similarity, label) in pairs.iter().take(nearest) {
-        if let Some(vote) = votes.get_mut(*label as usize) {
+        if let Some(vote) = votes.get_mut(*label as usize).filter(|_| similarity.is_finite()) {
             *vote += f64::from(*similarity / TEMPERATURE).exp();
         }
     }

@@ -13,8 +13,7 @@ fn fixture(name: &str) -> Vec<u8> {
 #[test]
 fn a_damaged_folder_trains_and_names_each_bad_file_once() {
     let folder = Folder::with_data();
-    let put =
-        |name: &str, bytes: &[u8]| std::fs::write(folder.path("data/train/rings").join(name), bytes);
+    let put = |name: &str, bytes: &[u8]| std::fs::write(folder.path("data/train/rings").join(name), bytes);
     let whole = fixture("rgb-420.jpg");
     put("truncated.jpg", &whole[..whole.len() / 2]).unwrap();
     put("text.jpg", b"this is no picture").unwrap();
