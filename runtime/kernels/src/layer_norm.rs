@@ -2,6 +2,7 @@
 
 use crate::isa::dispatch;
 use crate::math::madd;
+use crate::quantize::{LANES, Out};
 use crate::softmax::sum;
 
 /// Mean and reciprocal deviation of a row.
@@ -40,6 +41,40 @@ dispatch! {
 }
 
 #[inline(always)]
+fn rows_body<const FMA: bool, const WIDE: bool>(
+    x: &[f32],
+    scale: &[f32],
+    shift: &[f32],
+    eps: f32,
+    out: &mut Out<'_>,
+) {
+    let n = scale.len();
+    let stride = out.row(n);
+    for (row, x) in x.chunks_exact(n).enumerate() {
+        let [mean, rstd] = moments(x, eps);
+        for i in (0..n).step_by(LANES) {
+            let (mut values, count) = ([0f32; LANES], LANES.min(n - i));
+            let (x16, scale16) = (x[i..].first_chunk::<LANES>(), scale[i..].first_chunk::<LANES>());
+            if let (Some(x), Some(scale), Some(shift)) = (x16, scale16, shift[i..].first_chunk::<LANES>()) {
+                for l in 0..LANES {
+                    values[l] = madd::<FMA>((x[l] - mean) * rstd, scale[l], shift[l]);
+                }
+            } else {
+                for l in 0..count {
+                    values[l] = madd::<FMA>((x[i + l] - mean) * rstd, scale[i + l], shift[i + l]);
+                }
+            }
+            out.put(row * stride + i, &values, count);
+        }
+    }
+}
+
+dispatch! {
+    /// As [`forward`] without the statistics; the rows go to `out`, see [`Out`].
+    pub fn rows(x: &[f32], scale: &[f32], shift: &[f32], eps: f32, out: &mut Out<'_>) = rows_body
+}
+
+#[inline(always)]
 fn backward_body<const FMA: bool, const WIDE: bool>(
     x: &[f32],
     scale: &[f32],
@@ -49,7 +84,6 @@ fn backward_body<const FMA: bool, const WIDE: bool>(
     dscale: &mut [f32],
     dshift: &mut [f32],
 ) {
-    const LANES: usize = 16;
     let n = scale.len();
     let (dscale, dshift) = (&mut dscale[..n], &mut dshift[..n]);
     let rows = x.chunks_exact(n).zip(dy.chunks_exact(n)).zip(dx.chunks_exact_mut(n)).zip(stats);
@@ -91,6 +125,7 @@ dispatch! {
 #[cfg(test)]
 mod tests {
     use crate::plain;
+    use crate::quantize::Out;
     use crate::test_support::{close, each_isa, values, widen};
 
     #[test]
@@ -115,6 +150,9 @@ mod tests {
                 let (mut y, mut stats) = (vec![0.0; rows * n], vec![[0.0; 2]; rows]);
                 super::forward(isa, &x, &scale, &shift, 1e-6, &mut y, &mut stats);
                 close(&y, &want, 1e-5);
+                let mut again = vec![0.0; rows * n];
+                super::rows(isa, &x, &scale, &shift, 1e-6, &mut Out::F32(&mut again));
+                assert_eq!(again, y);
                 let (mut dx, mut ds, mut db) = (start.clone(), vec![0.0; n], vec![0.0; n]);
                 super::backward(isa, &x, &scale, &stats, &dy, &mut dx, &mut ds, &mut db);
                 if n > 1 {
