@@ -1,7 +1,7 @@
 //! Speed of the inference kernels on this machine, one thread: `cargo bench -p smalti-kernels`.
 //!
 //! For each instruction set: thousand million multiply-adds a second of linear layers in floats and in bytes, and of
-//! attention, at the sizes of the presets (median of repeated runs).
+//! attention, at the sizes of the presets (median of repeated runs). `-- attention` and `-- linear` run a part.
 
 use std::hint::black_box;
 use std::time::{Duration, Instant};
@@ -35,7 +35,8 @@ fn main() {
         let rates = isas.iter().map(|&isa| format!("{:9.1}", work as f64 / run(isa) / 1e9));
         println!("{name:44}{}", rates.collect::<String>());
     };
-    for (rows, k, n) in LINEARS {
+    let only = std::env::args().skip(1).find(|arg| !arg.starts_with('-')).unwrap_or_default();
+    for (rows, k, n) in LINEARS.into_iter().filter(|_| "linear".contains(&only)) {
         let bias = vec![0.1; n];
         let (x, mut y) = (vec![0.5f32; rows * k], vec![0f32; rows * n]);
         let layer = Linear::new([n, k], |j, i| ((i + j) % 7) as f32 * 0.1, &bias).unwrap();
@@ -67,7 +68,7 @@ fn main() {
             }
         }
     }
-    for (tokens, heads, width) in ATTENTIONS {
+    for (tokens, heads, width) in ATTENTIONS.into_iter().filter(|_| "attention".contains(&only)) {
         let shape = Shape { heads, tokens, key: width, value: width, scale: 0.125 };
         let qkv = vec![0.1f32; tokens * heads * width * 3];
         let part = |i: usize| Heads { data: &qkv[i * heads * width..], head: width, row: 3 * heads * width };

@@ -63,10 +63,12 @@ fn block<const FMA: bool, const ROWS: usize, const WIDTH: usize>(
     for r in 0..ROWS {
         rows[r] = &a[r * a_row..][..depth];
     }
+    assert!(depth == 0 || b.len() >= (depth - 1) * b_row + WIDTH, "rows of b are missing");
     for p in 0..depth {
-        let Some(b) = b[p * b_row..].first_chunk::<WIDTH>() else { return sums };
+        // SAFETY: the assertion above says that there are so many rows of `b`.
+        let b: &[f32; WIDTH] = unsafe { &*b.as_ptr().add(p * b_row).cast() };
         for r in 0..ROWS {
-            // SAFETY: every row has `depth` values.
+            // SAFETY: every row of `a` has `depth` values.
             let a = unsafe { *rows[r].get_unchecked(p) };
             for c in 0..WIDTH {
                 sums[r][c] = madd::<FMA>(a, b[c], sums[r][c]);
@@ -106,10 +108,13 @@ fn exponentials<const FMA: bool>(row: &mut [f32], tokens: usize, scale: f32) -> 
     for x in top {
         most = if x > most { x } else { most };
     }
+    // Two loops: the first becomes vector code as it stands, with the sums in it it would not.
+    for x in row.iter_mut() {
+        *x = exp::<FMA>((*x - most) * scale);
+    }
     let mut sums = [0f32; HALF];
-    for chunk in row.as_chunks_mut::<HALF>().0 {
+    for chunk in row.as_chunks::<HALF>().0 {
         for l in 0..HALF {
-            chunk[l] = exp::<FMA>((chunk[l] - most) * scale);
             sums[l] += chunk[l];
         }
     }
@@ -150,18 +155,17 @@ fn group<const FMA: bool, const ROWS: usize>(
     let mut c = 0;
     while c < width {
         let count = COLS.min(width - c);
-        let sums = if count == COLS {
+        let mut sums = if count == COLS {
             block::<FMA, ROWS, COLS>(shape.tokens, (scores, padded), (&v[c..], v_row))
         } else {
             edge::<FMA, ROWS>(shape.tokens, (scores, padded), (&v[c..], v_row), count)
         };
-        for r in 0..ROWS {
-            let mut values = sums[r];
-            for value in &mut values {
-                *value *= parts[r];
+        for (values, part) in sums.iter_mut().zip(&parts) {
+            for value in values {
+                *value *= part;
             }
-            out.put((first + r) * stride + head * width + c, &values, count);
         }
+        out.tile_at(first * stride + head * width + c, stride, &sums, count);
         c += COLS;
     }
 }

@@ -2,8 +2,11 @@
 
 use crate::isa::dispatch;
 use crate::math::madd;
-use crate::quantize::{LANES, Out};
+use crate::quantize::Out;
 use crate::softmax::sum;
+
+/// Values of a row that are computed before they are stored.
+const PIECE: usize = 256;
 
 /// Mean and reciprocal deviation of a row.
 #[inline(always)]
@@ -52,19 +55,14 @@ fn rows_body<const FMA: bool, const WIDE: bool>(
     let stride = out.row(n);
     for (row, x) in x.chunks_exact(n).enumerate() {
         let [mean, rstd] = moments(x, eps);
-        for i in (0..n).step_by(LANES) {
-            let (mut values, count) = ([0f32; LANES], LANES.min(n - i));
-            let (x16, scale16) = (x[i..].first_chunk::<LANES>(), scale[i..].first_chunk::<LANES>());
-            if let (Some(x), Some(scale), Some(shift)) = (x16, scale16, shift[i..].first_chunk::<LANES>()) {
-                for l in 0..LANES {
-                    values[l] = madd::<FMA>((x[l] - mean) * rstd, scale[l], shift[l]);
-                }
-            } else {
-                for l in 0..count {
-                    values[l] = madd::<FMA>((x[i + l] - mean) * rstd, scale[i + l], shift[i + l]);
-                }
+        for i in (0..n).step_by(PIECE) {
+            let count = PIECE.min(n - i);
+            let mut values = [0f32; PIECE];
+            let from = x[i..][..count].iter().zip(&scale[i..][..count]).zip(&shift[i..][..count]);
+            for (value, ((x, scale), shift)) in values.iter_mut().zip(from) {
+                *value = madd::<FMA>((x - mean) * rstd, *scale, *shift);
             }
-            out.put(row * stride + i, &values, count);
+            out.row_at(row * stride + i, &values[..count]);
         }
     }
 }
@@ -84,6 +82,7 @@ fn backward_body<const FMA: bool, const WIDE: bool>(
     dscale: &mut [f32],
     dshift: &mut [f32],
 ) {
+    const LANES: usize = 16;
     let n = scale.len();
     let (dscale, dshift) = (&mut dscale[..n], &mut dshift[..n]);
     let rows = x.chunks_exact(n).zip(dy.chunks_exact(n)).zip(dx.chunks_exact_mut(n)).zip(stats);

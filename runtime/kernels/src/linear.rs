@@ -33,42 +33,45 @@ pub struct Epilogue<'a> {
 }
 
 impl Epilogue<'_> {
-    /// Finishes the first `count` values of 16, which start at `column` of `row`, and stores them.
+    /// Finishes the first `count` columns of a tile, which starts at `column` of `row`, and stores them.
     #[inline(always)]
     pub(crate) fn finish<const FMA: bool>(
         &self,
-        mut values: [f32; COLS],
+        tile: &mut [[f32; COLS]],
         [row, column]: [usize; 2],
         [n, count]: [usize; 2],
         out: &mut Out<'_>,
     ) {
-        // Loops, not closures: a closure would be compiled without the caller's instruction set.
+        // Loops over the whole tile: they become vector code, which one row unrolled does not.
         match self.activation {
             Activation::None => {}
             Activation::Gelu => {
-                for x in &mut values {
+                for x in tile.as_flattened_mut() {
                     *x = gelu::<FMA>(*x);
                 }
             }
             Activation::GeluTanh => {
-                for x in &mut values {
+                for x in tile.as_flattened_mut() {
                     *x = gelu_tanh::<FMA>(*x);
                 }
             }
         }
         if let Some(residual) = self.residual {
-            let from = &residual[row * n + column..];
-            if let (COLS, Some(from)) = (count, from.first_chunk::<COLS>()) {
-                for c in 0..COLS {
-                    values[c] += from[c];
-                }
-            } else {
-                for (x, from) in values.iter_mut().zip(&from[..count]) {
-                    *x += from;
+            for (r, values) in tile.iter_mut().enumerate() {
+                let from = &residual[(row + r) * n + column..];
+                if let (COLS, Some(from)) = (count, from.first_chunk::<COLS>()) {
+                    for c in 0..COLS {
+                        values[c] += from[c];
+                    }
+                } else {
+                    for (x, from) in values.iter_mut().zip(&from[..count]) {
+                        *x += from;
+                    }
                 }
             }
         }
-        out.put(row * out.row(n) + column, &values, count);
+        let stride = out.row(n);
+        out.tile_at(row * stride + column, stride, tile, count);
     }
 }
 
@@ -171,16 +174,15 @@ fn body<const FMA: bool, const WIDE: bool>(
         let (column, count) = (p * COLS, COLS.min(n - p * COLS));
         for (row, height) in tiles(x.len() / k, if WIDE { 8 } else { 6 }) {
             macro_rules! tile {
-                ($height:literal) => {
-                    for (r, mut values) in
-                        tile::<FMA, $height>(&x[row * k..], k, panel).into_iter().enumerate()
-                    {
+                ($height:literal) => {{
+                    let mut tile = tile::<FMA, $height>(&x[row * k..], k, panel);
+                    for values in &mut tile {
                         for c in 0..COLS {
                             values[c] += bias[c];
                         }
-                        epilogue.finish::<FMA>(values, [row + r, column], [n, count], out);
                     }
-                };
+                    epilogue.finish::<FMA>(&mut tile, [row, column], [n, count], out);
+                }};
             }
             match height {
                 1 => tile!(1),

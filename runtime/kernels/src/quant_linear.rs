@@ -146,14 +146,14 @@ unsafe fn body<D: Dot, const FMA: bool, const MOST: usize>(
             macro_rules! tile {
                 ($height:literal) => {{
                     // SAFETY: the caller's promise.
-                    let tile = unsafe { tile::<D, $height>(&x[row * steps..], panel, &start) };
-                    for (r, sums) in tile.iter().enumerate() {
-                        let mut values = [0f32; COLS];
+                    let sums = unsafe { tile::<D, $height>(&x[row * steps..], panel, &start) };
+                    let mut tile = [[0f32; COLS]; $height];
+                    for (values, sums) in tile.iter_mut().zip(&sums) {
                         for c in 0..COLS {
                             values[c] = madd::<FMA>(sums[c] as f32, scale[c], bias[c]);
                         }
-                        epilogue.finish::<FMA>(values, [row + r, column], [n, count], out);
                     }
+                    epilogue.finish::<FMA>(&mut tile, [row, column], [n, count], out);
                 }};
             }
             match height {

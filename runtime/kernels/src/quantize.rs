@@ -44,6 +44,14 @@ impl Quantize {
         let rounded = (steps + ROUND).to_bits() as i32 - ROUND.to_bits() as i32;
         (rounded + i32::from(self.zero)) as u8
     }
+
+    /// The bytes of as many values as both sides have.
+    #[inline(always)]
+    fn bytes(self, from: &[f32], to: &mut [u8]) {
+        for (to, &from) in to.iter_mut().zip(from) {
+            *to = self.byte(from);
+        }
+    }
 }
 
 /// Where the rows of a result go: floats without a gap, bytes with their rows [`crate::quant_linear::row`] apart.
@@ -55,8 +63,10 @@ pub enum Out<'a> {
     U8(&'a mut [u8], Quantize),
 }
 
-/// Values that are stored at a time.
+/// Columns of a tile of a result.
 pub(crate) const LANES: usize = 16;
+/// The most rows of a tile.
+pub(crate) const MOST_ROWS: usize = 8;
 
 impl Out<'_> {
     /// The distance of rows with so many values.
@@ -68,25 +78,41 @@ impl Out<'_> {
         }
     }
 
-    /// Stores the first `count` values from place `at` on.
+    /// Stores a row's values from place `at` on.
     #[inline(always)]
-    pub(crate) fn put(&mut self, at: usize, values: &[f32; LANES], count: usize) {
+    pub(crate) fn row_at(&mut self, at: usize, values: &[f32]) {
         match self {
-            Out::F32(out) => match out[at..].first_chunk_mut::<LANES>() {
-                Some(out) if count == LANES => *out = *values,
-                _ => out[at..at + count].copy_from_slice(&values[..count]),
-            },
-            Out::U8(out, quantize) => {
-                let mut bytes = [0; LANES];
-                for l in 0..LANES {
-                    bytes[l] = quantize.byte(values[l]);
+            Out::F32(out) => out[at..][..values.len()].copy_from_slice(values),
+            Out::U8(out, quantize) => quantize.bytes(values, &mut out[at..][..values.len()]),
+        }
+    }
+
+    /// Stores the first `count` columns of a tile, whose first value goes to place `at`; its rows are `row` apart.
+    #[inline(always)]
+    pub(crate) fn tile_at(&mut self, at: usize, row: usize, tile: &[[f32; LANES]], count: usize) {
+        match self {
+            Out::F32(out) => {
+                for (r, values) in tile.iter().enumerate() {
+                    store(&mut out[at + r * row..], values, count);
                 }
-                match out[at..].first_chunk_mut::<LANES>() {
-                    Some(out) if count == LANES => *out = bytes,
-                    _ => out[at..at + count].copy_from_slice(&bytes[..count]),
+            }
+            Out::U8(out, quantize) => {
+                let mut bytes = [[0; LANES]; MOST_ROWS];
+                quantize.bytes(tile.as_flattened(), bytes.as_flattened_mut());
+                for (r, bytes) in bytes.iter().enumerate().take(tile.len()) {
+                    store(&mut out[at + r * row..], bytes, count);
                 }
             }
         }
+    }
+}
+
+/// The first `count` of 16 values.
+#[inline(always)]
+fn store<T: Copy>(out: &mut [T], values: &[T; LANES], count: usize) {
+    match out.first_chunk_mut::<LANES>() {
+        Some(out) if count == LANES => *out = *values,
+        _ => out[..count].copy_from_slice(&values[..count]),
     }
 }
 
@@ -94,13 +120,7 @@ impl Out<'_> {
 fn rows_body<const FMA: bool, const WIDE: bool>(x: &[f32], cols: usize, out: &mut Out<'_>) {
     let stride = out.row(cols);
     for (row, x) in x.chunks_exact(cols).enumerate() {
-        let (chunks, rest) = x.as_chunks::<LANES>();
-        for (i, chunk) in chunks.iter().enumerate() {
-            out.put(row * stride + i * LANES, chunk, LANES);
-        }
-        let mut last = [0.0; LANES];
-        last[..rest.len()].copy_from_slice(rest);
-        out.put(row * stride + chunks.len() * LANES, &last, rest.len());
+        out.row_at(row * stride, x);
     }
 }
 
