@@ -17,6 +17,7 @@ mod dequantize;
 mod engine;
 
 pub mod bench;
+pub mod compare;
 pub mod cpu;
 pub mod doctor;
 pub mod error;
@@ -25,6 +26,8 @@ pub mod gate;
 pub mod inspect;
 pub mod load;
 pub mod pictures;
+pub mod quantize;
+pub mod samples;
 pub mod selftest;
 pub mod session;
 
