@@ -18,18 +18,20 @@ pub struct Budget {
     pub points: f64,
     /// The share of answers that may change; for pictures without labels.
     pub flips: f64,
+    /// The least mean cosine between the models' vectors; for pictures without labels.
+    pub cosine: f64,
 }
 
 impl Default for Budget {
     fn default() -> Self {
-        Budget { points: POINTS, flips: FLIPS }
+        Budget { points: POINTS, flips: FLIPS, cosine: COSINE }
     }
 }
 
 impl Budget {
     /// The same share for both kinds of pictures.
     pub fn of(share: f64) -> Budget {
-        Budget { points: share, flips: share }
+        Budget { points: share, flips: share, cosine: COSINE }
     }
 
     /// What a comparison of the float model with the quantized one exceeds; none if it holds.
@@ -52,9 +54,9 @@ impl Budget {
             let (changed, budget) = (percent(changed), percent(self.flips));
             return Some(format!("{changed} of the answers change, the budget is {budget}"));
         }
-        (found.cosine < COSINE).then(|| {
+        (found.cosine < self.cosine).then(|| {
             let (kind, cosine) = (found.cosine_of, found.cosine);
-            format!("the mean cosine of the {kind} is {cosine:.4}, at least {COSINE} is needed")
+            format!("the mean cosine of the {kind} is {cosine:.4}, at least {} is needed", self.cosine)
         })
     }
 }
