@@ -32,7 +32,7 @@ impl Activation {
     /// Takes in one picture's rows, and keeps `keep` of them. False if a value is not finite.
     fn add(&mut self, values: &[f32], channels: usize, keep: usize, picture: usize) -> bool {
         if channels == 0 || !self.histogram.add(values) {
-            return channels != 0;
+            return false;
         }
         self.squares.resize(channels, 0.0);
         for row in values.chunks_exact(channels) {
