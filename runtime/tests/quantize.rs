@@ -316,11 +316,15 @@ fn pictures_without_labels_give_agreement() {
 
 #[test]
 fn beyond_the_budget_nothing_is_written() {
-    let (data, root) = (colours(), tempfile::tempdir().unwrap());
-    // Labels that the float model gets right where the int8 model cannot: calibrated on black, it sees nothing.
-    let black = root.path().join("black");
+    let root = tempfile::tempdir().unwrap();
+    // Calibrated on black alone, the int8 model has no levels for the colours, and between them answers change.
+    let (black, between) = (root.path().join("black"), root.path().join("between"));
     fs::create_dir(&black).unwrap();
+    fs::create_dir(&between).unwrap();
     fs::write(black.join("1.bmp"), bitmap(8, [0; 3])).unwrap();
+    for i in 0..100u8 {
+        fs::write(between.join(format!("{i}.bmp")), bitmap(8, [60 + i, 160 - i, 60 + i / 2])).unwrap();
+    }
     let out_folder = root.path().join("out");
     fs::create_dir(&out_folder).unwrap();
     let (out, page) = (out_folder.join("int8.onnx"), out_folder.join("page.html"));
@@ -333,19 +337,20 @@ fn beyond_the_budget_nothing_is_written() {
             &"--calib",
             &black,
             &"--data",
-            &data.path(),
+            &between,
             &"-o",
             &out,
             &"--report",
             &page,
             &"--budget",
             &"0%",
+            &"--tries=1",
             &"--quiet",
         ],
     );
     assert_eq!((text.as_str(), err.lines().count()), ("", 1), "{err}");
     assert!(
-        err.contains("quantize: accuracy falls from 100.00 %") && err.contains("nothing is written"),
+        err.contains("of the answers change, the budget is 0.00 %") && err.contains("nothing is written"),
         "{err}"
     );
     assert_eq!((fs::read(&out).unwrap(), files(&out_folder)), (b"earlier".to_vec(), 1));

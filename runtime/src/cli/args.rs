@@ -115,6 +115,9 @@ pub(crate) struct QuantizeArgs {
     /// The most calibration pictures, spread evenly over the folder.
     #[arg(long, default_value_t = 200, value_parser = clap::value_parser!(u32).range(1..=100_000))]
     pub(crate) samples: u32,
+    /// How often to try, each time with more of the layers with most noise kept float.
+    #[arg(long, default_value_t = 8, value_parser = clap::value_parser!(u8).range(1..))]
+    pub(crate) tries: u8,
     /// Write a page with tables and plots (.html).
     #[arg(long)]
     pub(crate) report: Option<PathBuf>,

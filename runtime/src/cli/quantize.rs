@@ -30,9 +30,9 @@ pub(super) fn run(command: &QuantizeArgs, args: &Args) -> anyhow::Result<u8> {
     let settings = Settings {
         method: command.method.into(),
         budget: command.budget.map_or_else(Budget::default, Budget::of),
+        tries: command.tries.into(),
         threads: command.threads.into(),
         progress: &|stage, done, total| stages.step(&describe(stage), done, total),
-        ..Settings::default()
     };
     let quantized = quantize(&bytes, &float, &calibration, &measuring, &settings)?;
     drop(bytes);

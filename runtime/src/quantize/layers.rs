@@ -16,7 +16,7 @@ const FLOAT: i32 = 1;
 /// A layer that can be quantized.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) struct Layer {
-    /// The weight's name without `.weight`, or that of the node's first output.
+    /// What people call it; unique.
     pub(super) name: String,
     /// The node's place in the graph.
     pub(super) node: usize,
@@ -50,8 +50,8 @@ pub(super) fn find(graph: &GraphProto, summary: &Summary) -> Vec<Layer> {
         };
         debug_assert_eq!(tensor.data_type, FLOAT);
         let output = node.output.first().map_or("", String::as_str);
-        let stem = weight.strip_suffix(".weight_t").or_else(|| weight.strip_suffix(".weight"));
-        let name = stem.filter(|stem| layers.iter().all(|layer| layer.name != *stem)).unwrap_or(output);
+        let stem = stem(weight, output);
+        let name = if layers.iter().all(|layer| layer.name != stem) { stem } else { output };
         layers.push(Layer {
             name: name.to_owned(),
             node: i,
@@ -62,6 +62,15 @@ pub(super) fn find(graph: &GraphProto, summary: &Summary) -> Vec<Layer> {
         });
     }
     layers
+}
+
+/// What people call a layer: the weight's name without its ending where it has one, the place in the model where
+/// PyTorch's exporter made the output's name of that, or the output's name.
+fn stem<'a>(weight: &'a str, output: &'a str) -> &'a str {
+    let of_weight = weight.strip_suffix(".weight_t").or_else(|| weight.strip_suffix(".weight"));
+    let place = output.strip_suffix("_output_0").map(|place| place.trim_start_matches('/'));
+    let place = place.and_then(|place| place.strip_suffix("/MatMul").or_else(|| place.strip_suffix("/Gemm")));
+    of_weight.or(place).unwrap_or(output)
 }
 
 /// All constants of a graph by name: initializers and `Constant` nodes.
@@ -99,4 +108,20 @@ fn shape(node: &NodeProto, weight: &TensorProto) -> Option<Shape> {
 pub(super) fn floats(tensor: &TensorProto) -> Vec<f32> {
     let raw = tensor.raw_data.as_chunks::<4>().0.iter().map(|bytes| f32::from_le_bytes(*bytes));
     raw.chain(tensor.float_data.iter().copied()).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::stem;
+
+    #[test]
+    fn layers_are_called_what_people_call_them() {
+        assert_eq!(stem("blocks.0.mlp.fc1.weight_t", "blocks.0.mlp.fc1.product"), "blocks.0.mlp.fc1");
+        assert_eq!(stem("head.weight", "logits"), "head");
+        assert_eq!(
+            stem("onnx::MatMul_141", "/blocks/blocks.0/attn/qkv/MatMul_output_0"),
+            "blocks/blocks.0/attn/qkv"
+        );
+        assert_eq!(stem("val_12", "val_13"), "val_13");
+    }
 }

@@ -81,7 +81,7 @@ impl Default for Settings<'_> {
 /// One layer's row of the error table.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Row {
-    /// The weight's name without `.weight`, or that of the node's first output.
+    /// The weight's name without `.weight`, or the node's place or first output; unique.
     pub name: String,
     /// Length of the inner sum.
     pub inputs: usize,

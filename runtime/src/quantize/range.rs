@@ -188,7 +188,9 @@ mod tests {
         let mut values: Vec<f32> = (0..100_000).map(|i| (i % 1000) as f32 / 1000.0).collect();
         values.push(50.0);
         let high = |method| step(&histogram(&values), method).range().1;
-        assert!(high(Method::Minmax) > 49.0 && high(Method::Percentile) < 2.0 && high(Method::Mse) < 30.0);
+        // Rounding makes 100,000 · (h / 255)² / 12, clipping (50 - h)²: together least at h = 44.
+        assert!(high(Method::Minmax) > 49.0 && high(Method::Percentile) < 2.0);
+        assert!((high(Method::Mse) - 44.3).abs() < 1.0, "{}", high(Method::Mse));
     }
 
     /// Mean squared error of the values themselves.
