@@ -1,6 +1,6 @@
 //! `compare`: do two models say the same?
 
-use std::path::PathBuf;
+use std::path::Path;
 
 use serde_json::{Value, json};
 use smalti_runtime::compare::{Comparison, Settings, compare};
@@ -56,7 +56,7 @@ fn judge(command: &CompareArgs, found: &Comparison) -> Result<(), Error> {
 }
 
 /// Names the pictures that cannot be used, and fails if they are too many.
-pub(super) fn check_bad(found: &Comparison, max_bad: f64, place: &PathBuf) -> Result<(), Error> {
+pub(super) fn check_bad(found: &Comparison, max_bad: f64, place: &Path) -> Result<(), Error> {
     for (path, problem) in &found.bad {
         eprintln!("smalti-run: error: {path}: {problem}");
     }

@@ -1,6 +1,6 @@
 //! How much noise quantization puts into a layer's output, measured on rows that calibration kept.
 
-use super::range::Step;
+use super::step::Step;
 use super::weights::{Shape, Weight};
 
 /// The ratio that stands for no noise at all, in dB.

@@ -43,6 +43,7 @@ td:first-child, th:first-child { text-align: left }
 code { overflow-wrap: anywhere; font-size: .875rem } .note { opacity: .75; font-size: .875rem }
 svg { width: 100%; height: auto; font: 12px system-ui, sans-serif; fill: currentColor }
 .bar { fill: var(--bar) } .float { fill: var(--float) } .grid { stroke: var(--line) }
+@media (max-width: 32rem) { td, th { padding-right: .4rem; font-size: .875rem } }
 .name { text-anchor: end } .mark { text-anchor: middle; opacity: .7 } tr.kept td { color: var(--float) }
 ";
 
@@ -113,7 +114,7 @@ fn before_after(page: &Page<'_>) -> String {
     rows.push(["file".into(), mib(before.size_bytes), mib(after.size_bytes), sizes]);
     let times = [before.p50_ms, after.p50_ms].map(|ms| format!("{ms:.3} ms"));
     let [float, int8] = times;
-    rows.push(["latency, median, here".into(), float, int8, ratio(after.p50_ms, before.p50_ms)]);
+    rows.push(["median latency".into(), float, int8, ratio(after.p50_ms, before.p50_ms)]);
     let head = ["", "float", "int8", "change"].map(String::from);
     format!("<h2>Before and after</h2>\n{}", table(&head, rows.iter().map(|row| (&row[..], false))))
 }

@@ -14,7 +14,7 @@ use tract_onnx::pb::tensor_proto::DataType;
 use tract_onnx::pb::{AttributeProto, GraphProto, NodeProto, TensorProto};
 
 use super::layers::Layer;
-use super::range::Step;
+use super::step::Step;
 use super::weights::Weight;
 
 /// One layer to be quantized.
