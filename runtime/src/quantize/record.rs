@@ -20,6 +20,8 @@ pub(super) fn quantization(
     found: &Comparison,
     tolerance: Option<f32>,
 ) -> Value {
+    // Four decimals are enough, and short.
+    let tolerance = tolerance.map(|tolerance| (f64::from(tolerance) * 1e4).round() / 1e4);
     let float: Vec<&str> = rows.iter().filter(|row| row.kept_float).map(|row| row.name.as_str()).collect();
     json!({
         "method": settings.method.name(),
