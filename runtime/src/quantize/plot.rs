@@ -54,11 +54,9 @@ pub(super) fn bars(bars: &[Bar<'_>], most: f64) -> String {
 
 /// The end of a long name, which tells more than its beginning.
 fn shortened(name: &str) -> String {
-    let count = name.chars().count();
-    if count <= NAME {
-        name.to_owned()
-    } else {
-        name.chars().skip(count - NAME + 1).fold("…".into(), |s, c| s + c.encode_utf8(&mut [0; 4]))
+    match name.chars().count().checked_sub(NAME) {
+        None | Some(0) => name.to_owned(),
+        Some(over) => format!("…{}", name.chars().skip(over + 1).collect::<String>()),
     }
 }
 
