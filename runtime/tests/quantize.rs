@@ -140,6 +140,18 @@ fn the_record_is_that_of_the_quantized_model() {
 }
 
 #[test]
+fn test_vectors_are_those_of_the_files_own_preprocessing() {
+    let path = fixture("colours_f32.onnx");
+    let model = open(&path);
+    let own = model.preprocess().unwrap().clone();
+    let model = model.with_preprocess(Preprocess { mean: vec![0.1; 3], ..own }).unwrap();
+    let samples = patterns(&model, 8);
+    let found = quantize(&fs::read(&path).unwrap(), &model, &samples, &samples, &anything()).unwrap();
+    let vectors = selftest::run(&Model::from_bytes(&found.bytes).unwrap()).unwrap();
+    selftest::judge(&vectors).unwrap();
+}
+
+#[test]
 fn the_same_input_gives_the_same_bytes() {
     let bytes =
         |threads| quantized(&fixture("timm_vit.onnx"), &Settings { threads, ..anything() }).unwrap().bytes;

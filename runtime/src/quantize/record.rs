@@ -44,7 +44,10 @@ pub(super) fn quantization(
 pub(super) fn golden(float: &Model, int8: &Model) -> Result<Option<(Vec<Golden>, f32)>> {
     let Some(record) = float.record() else { return Ok(None) };
     let (size, channels) = (float.input().width, float.input().channels);
-    let (mut sessions, mut vectors, mut furthest) = ((float.session()?, int8.session()?), Vec::new(), 0.0f32);
+    // As the file's own record prepares pictures, whatever was said for the measuring.
+    let session = |model: &Model| model.clone().with_preprocess(record.preprocess.clone())?.session();
+    let mut sessions = (session(float)?, session(int8)?);
+    let (mut vectors, mut furthest) = (Vec::new(), 0.0f32);
     for vector in &record.golden {
         let picture = vector.picture(size, channels)?;
         let wanted = sessions.0.run_pixels(picture.data())?.logits;

@@ -92,7 +92,7 @@ impl Search<'_> {
         let note = record::quantization(self.settings, self.pictures, &layers, &comparison, tolerance);
         record::write(&mut proto, golden.as_ref().map(|(golden, _)| &golden[..]), &note);
         let bytes = proto.encode_to_vec();
-        let written = self.load(&bytes)?;
+        let written = Model::from_bytes(&bytes)?;
         if golden.is_some_and(|(golden, _)| !golden.is_empty()) {
             selftest::judge(&selftest::run(&written)?)?;
         }
