@@ -73,7 +73,7 @@ pub fn inspect(bytes: &[u8]) -> Result<Inspection> {
 }
 
 /// The digest of all weights in the order of the file, as the exporter takes it.
-fn digest(proto: &ModelProto) -> String {
+pub(crate) fn digest(proto: &ModelProto) -> String {
     let weights = proto.graph.iter().flat_map(|graph| &graph.initializer);
     let data: Vec<(&str, Cow<'_, [u8]>)> =
         weights.map(|tensor| (tensor.name.as_str(), data(tensor))).collect();

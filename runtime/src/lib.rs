@@ -19,6 +19,7 @@ mod engine;
 mod fuse;
 
 pub mod bench;
+pub mod compare;
 pub mod cpu;
 pub mod doctor;
 pub mod error;
@@ -27,6 +28,8 @@ pub mod gate;
 pub mod inspect;
 pub mod load;
 pub mod pictures;
+pub mod quantize;
+pub mod samples;
 pub mod selftest;
 pub mod session;
 

@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use clap::{Args as Flags, Parser, Subcommand, ValueEnum};
+use smalti_runtime::quantize::Method;
 
 /// Runs, checks and measures the picture classifiers that Smalti trains, and vision transformers that PyTorch
 /// exports to ONNX. Results go to the standard output, everything else to the standard error.
@@ -22,7 +23,7 @@ pub(crate) struct Args {
     pub(crate) verbose: u8,
 }
 
-const EXIT_CODES: &str = "Exit codes: 0 ok, 1 error, 2 usage, 3 model refused, 4 check failed (selftest, inspect), \
+const EXIT_CODES: &str = "Exit codes: 0 ok, 1 error, 2 usage, 3 model refused, 4 check failed (selftest, inspect, quantize, compare), \
     5 unusable input data, 6 file system, 70 internal bug caught.";
 
 #[derive(Debug, Subcommand)]
@@ -31,6 +32,10 @@ pub(crate) enum Command {
     Run(RunArgs),
     /// Accuracy over a folder of class folders, per class and as a confusion matrix.
     Eval(EvalArgs),
+    /// Turn a float model into int8 with the help of some pictures: standard ONNX, smaller, and held to a budget.
+    Quantize(QuantizeArgs),
+    /// Do two models say the same? Agreement, flips, cosine; fails (4) below --min-agreement.
+    Compare(CompareArgs),
     /// What is in a model file; whether its weights are intact.
     Inspect(ModelArgs),
     /// Run the test vectors stored in the model: does it compute here what it computed where it was made?
@@ -77,6 +82,98 @@ pub(crate) struct EvalArgs {
     pub(crate) model: PathBuf,
     /// A folder of class folders; with `test/` or `val/` in it, that part.
     pub(crate) folder: PathBuf,
+    /// Pictures at a time, each on a thread of its own.
+    #[arg(long, short, default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=1024))]
+    pub(crate) threads: u16,
+    /// The share of unusable pictures that is put up with, e.g. 5%.
+    #[arg(long, default_value = "5%", value_parser = share)]
+    pub(crate) max_bad: f64,
+    #[command(flatten)]
+    pub(crate) foreign: ForeignArgs,
+}
+
+#[derive(Debug, Flags)]
+pub(crate) struct QuantizeArgs {
+    /// The float model file (.onnx).
+    pub(crate) model: PathBuf,
+    /// A folder of pictures like those that the model will see.
+    #[arg(long)]
+    pub(crate) calib: PathBuf,
+    /// Where the int8 model goes.
+    #[arg(long, short)]
+    pub(crate) output: PathBuf,
+    /// A folder of pictures to measure on; class folders give accuracy. The calibration folder if not given.
+    #[arg(long)]
+    pub(crate) data: Option<PathBuf>,
+    /// How the range of an activation is found.
+    #[arg(long, value_enum, default_value_t = MethodArg::DEFAULT)]
+    pub(crate) method: MethodArg,
+    /// What may be lost: points of accuracy where pictures have labels (default 0.5%), else the share of answers
+    /// that change (default 1%).
+    #[arg(long, value_parser = share)]
+    pub(crate) budget: Option<f64>,
+    /// The most calibration pictures, spread evenly over the folder.
+    #[arg(long, default_value_t = 200, value_parser = clap::value_parser!(u32).range(1..=100_000))]
+    pub(crate) samples: u32,
+    /// How often to try, each time with more of the layers with most noise kept float.
+    #[arg(long, default_value_t = 8, value_parser = clap::value_parser!(u8).range(1..))]
+    pub(crate) tries: u8,
+    /// Write a page with tables and plots (.html).
+    #[arg(long)]
+    pub(crate) report: Option<PathBuf>,
+    /// Pictures at a time while measuring, each on a thread of its own.
+    #[arg(long, short, default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=1024))]
+    pub(crate) threads: u16,
+    /// The share of unusable pictures that is put up with, e.g. 5%.
+    #[arg(long, default_value = "5%", value_parser = share)]
+    pub(crate) max_bad: f64,
+    /// Seconds to measure the latency of each model.
+    #[arg(long, default_value_t = 1.0, value_parser = seconds)]
+    pub(crate) seconds: f64,
+    #[command(flatten)]
+    pub(crate) foreign: ForeignArgs,
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+pub(crate) enum MethodArg {
+    /// From the smallest to the largest value.
+    Minmax,
+    /// 99.99 % of the values.
+    Percentile,
+    /// The range with the least squared error.
+    Mse,
+}
+
+impl MethodArg {
+    /// The library's default.
+    const DEFAULT: MethodArg = MethodArg::Mse;
+}
+
+impl From<MethodArg> for Method {
+    fn from(method: MethodArg) -> Method {
+        match method {
+            MethodArg::Minmax => Method::Minmax,
+            MethodArg::Percentile => Method::Percentile,
+            MethodArg::Mse => Method::Mse,
+        }
+    }
+}
+
+#[derive(Debug, Flags)]
+pub(crate) struct CompareArgs {
+    /// The first model file (.onnx), e.g. the float one.
+    pub(crate) a: PathBuf,
+    /// The second model file (.onnx), e.g. the int8 one.
+    pub(crate) b: PathBuf,
+    /// A folder of pictures; class folders give accuracy.
+    #[arg(long)]
+    pub(crate) data: PathBuf,
+    /// The least share of pictures with the same answer.
+    #[arg(long, default_value = "99%", value_parser = share)]
+    pub(crate) min_agreement: f64,
+    /// The most points of accuracy that B may lose against A, e.g. 0.5%.
+    #[arg(long, value_parser = share)]
+    pub(crate) budget: Option<f64>,
     /// Pictures at a time, each on a thread of its own.
     #[arg(long, short, default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=1024))]
     pub(crate) threads: u16,

@@ -2,11 +2,13 @@
 
 mod args;
 mod bench;
+mod compare;
 mod doctor;
 mod eval;
 mod inspect;
 mod out;
 mod progress;
+mod quantize;
 mod run;
 mod selftest;
 mod shell;
@@ -62,6 +64,8 @@ fn dispatch(args: &Args) -> anyhow::Result<u8> {
     match &args.command {
         Command::Run(command) => run::run(command, args),
         Command::Eval(command) => eval::run(command, args),
+        Command::Quantize(command) => quantize::run(command, args),
+        Command::Compare(command) => compare::run(command, args),
         Command::Inspect(command) => inspect::run(command, args),
         Command::Selftest(command) => selftest::run(command, args),
         Command::Bench(command) => bench::run(command, args),

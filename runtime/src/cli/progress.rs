@@ -40,6 +40,32 @@ impl Progress {
     }
 }
 
+/// Progress of work in stages, each with a name and a count of its own.
+pub(super) struct Stages {
+    quiet: bool,
+    stage: Mutex<Option<(String, Progress)>>,
+}
+
+impl Stages {
+    pub(super) fn new(quiet: bool) -> Stages {
+        Stages { quiet, stage: Mutex::new(None) }
+    }
+
+    /// Shows how far a stage is; another name starts another stage.
+    pub(super) fn step(&self, name: &str, done: usize, total: usize) {
+        let Ok(mut stage) = self.stage.lock() else { return };
+        if stage.as_ref().is_none_or(|(last, _)| last != name) {
+            if !self.quiet {
+                let _ = writeln!(stderr(), "{name} ({total} pictures)");
+            }
+            *stage = Some((name.to_owned(), Progress::new(self.quiet)));
+        }
+        if let Some((_, progress)) = &*stage {
+            progress.step(done, total);
+        }
+    }
+}
+
 /// Count, rate and time left.
 fn describe(done: usize, total: usize, elapsed: Duration) -> String {
     let rate = done as f64 / elapsed.as_secs_f64().max(1e-9);

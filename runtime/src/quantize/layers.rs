@@ -1,0 +1,127 @@
+//! Which layers can be quantized: products of something that depends on the picture with a fixed matrix.
+//!
+//! These are `MatMul` with a constant `[K, N]` and `Gemm` with a constant weight, `transA = 0`, `alpha = beta = 1`.
+//! Attention's own products have no constant operand; they, the patch embedding (`Conv`) and all else stay float.
+
+use std::collections::{HashMap, HashSet};
+
+use tract_onnx::pb::{GraphProto, NodeProto, TensorProto};
+
+use super::weights::Shape;
+use crate::gate::Summary;
+
+/// ONNX's number of 32-bit floats.
+const FLOAT: i32 = 1;
+
+/// A layer that can be quantized.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) struct Layer {
+    /// What people call it; unique.
+    pub(super) name: String,
+    /// The node's place in the graph.
+    pub(super) node: usize,
+    /// The name of the activation that goes in.
+    pub(super) input: String,
+    /// The name of the weight.
+    pub(super) weight: String,
+    pub(super) shape: Shape,
+    pub(super) multiply_adds: u64,
+}
+
+/// The layers of a graph that passed the gate, in order.
+pub(super) fn find(graph: &GraphProto, summary: &Summary) -> Vec<Layer> {
+    let constants = constants(graph);
+    let work: HashMap<&str, u64> =
+        summary.nodes.iter().map(|node| (node.name.as_str(), node.multiply_adds)).collect();
+    // What depends on the picture; other names are weights or follow from weights.
+    let moving: HashSet<&str> = graph
+        .node
+        .iter()
+        .filter(|node| node.output.first().is_some_and(|name| work.contains_key(name.as_str())))
+        .flat_map(|node| &node.output)
+        .map(String::as_str)
+        .collect();
+    let mut layers: Vec<Layer> = Vec::new();
+    for (i, node) in graph.node.iter().enumerate() {
+        let [input, weight, ..] = &node.input[..] else { continue };
+        let tensor = constants.get(weight.as_str()).filter(|_| moving.contains(input.as_str()));
+        let Some((tensor, shape)) = tensor.and_then(|tensor| Some((tensor, shape(node, tensor)?))) else {
+            continue;
+        };
+        debug_assert_eq!(tensor.data_type, FLOAT);
+        let output = node.output.first().map_or("", String::as_str);
+        let stem = stem(weight, output);
+        let name = if layers.iter().all(|layer| layer.name != stem) { stem } else { output };
+        layers.push(Layer {
+            name: name.to_owned(),
+            node: i,
+            input: input.clone(),
+            weight: weight.clone(),
+            shape,
+            multiply_adds: work.get(output).copied().unwrap_or_default(),
+        });
+    }
+    layers
+}
+
+/// What people call a layer: the weight's name without its ending where it has one, the place in the model where
+/// PyTorch's exporter made the output's name of that, or the output's name.
+fn stem<'a>(weight: &'a str, output: &'a str) -> &'a str {
+    let of_weight = weight.strip_suffix(".weight_t").or_else(|| weight.strip_suffix(".weight"));
+    let place = output.strip_suffix("_output_0").map(|place| place.trim_start_matches('/'));
+    let place = place.and_then(|place| place.strip_suffix("/MatMul").or_else(|| place.strip_suffix("/Gemm")));
+    of_weight.or(place).unwrap_or(output)
+}
+
+/// All constants of a graph by name: initializers and `Constant` nodes.
+pub(super) fn constants(graph: &GraphProto) -> HashMap<&str, &TensorProto> {
+    let initializers = graph.initializer.iter().map(|tensor| (tensor.name.as_str(), tensor));
+    let nodes = graph.node.iter().filter(|node| node.op_type == "Constant").filter_map(|node| {
+        let tensor = node.attribute.iter().find_map(|attribute| attribute.t.as_ref())?;
+        Some((node.output.first()?.as_str(), tensor))
+    });
+    initializers.chain(nodes).collect()
+}
+
+/// How the weight lies in memory, if this node is a layer that can be quantized.
+fn shape(node: &NodeProto, weight: &TensorProto) -> Option<Shape> {
+    let &[rows, columns] = &weight.dims[..] else { return None };
+    let (rows, columns) = (usize::try_from(rows).ok()?, usize::try_from(columns).ok()?);
+    let attribute = |name: &str| node.attribute.iter().find(|attribute| attribute.name == name);
+    let int = |name: &str| attribute(name).map_or(0, |attribute| attribute.i);
+    let is_one = |name: &str| attribute(name).is_none_or(|attribute| attribute.f == 1.0);
+    let transposed = match &*node.op_type {
+        "MatMul" => false,
+        "Gemm" if int("transA") == 0 && is_one("alpha") && is_one("beta") => int("transB") == 1,
+        _ => return None,
+    };
+    if weight.data_type != FLOAT || rows == 0 || columns == 0 {
+        return None;
+    }
+    Some(match transposed {
+        false => Shape { inputs: rows, outputs: columns, axis: 1 },
+        true => Shape { inputs: columns, outputs: rows, axis: 0 },
+    })
+}
+
+/// A float tensor's values, in whichever field they stand.
+pub(super) fn floats(tensor: &TensorProto) -> Vec<f32> {
+    let raw = tensor.raw_data.as_chunks::<4>().0.iter().map(|bytes| f32::from_le_bytes(*bytes));
+    raw.chain(tensor.float_data.iter().copied()).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::stem;
+
+    #[test]
+    fn layers_are_called_what_people_call_them() {
+        assert_eq!(stem("blocks.0.mlp.fc1.weight_t", "blocks.0.mlp.fc1.product"), "blocks.0.mlp.fc1");
+        assert_eq!(stem("head.weight", "logits"), "head");
+        assert_eq!(
+            stem("onnx::MatMul_141", "/blocks/blocks.0/attn/qkv/MatMul_output_0"),
+            "blocks/blocks.0/attn/qkv"
+        );
+        assert_eq!(stem("val_12", "val_13"), "val_13");
+    }
+}

@@ -1,0 +1,32 @@
+//! A picture as the model takes it.
+
+use smalti_models::Picture;
+
+use crate::error::{Error, Result};
+use crate::gate::Form;
+use crate::load::Model;
+
+/// Pixels in the form of the model's input.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) enum Pixels {
+    /// Rows of pixels, channels innermost.
+    Bytes(Vec<u8>),
+    /// Normalised, channels outermost.
+    Floats(Vec<f32>),
+}
+
+/// Resizes, crops and normalises as the model's preprocessing says.
+pub(super) fn prepare(model: &Model, picture: &Picture) -> Result<Pixels> {
+    let Some(preprocess) = model.preprocess() else {
+        let problem = "the model file does not say how to prepare pictures: give --mean and --std";
+        return Err(Error::Usage(problem.into()));
+    };
+    let unusable = |error: smalti_models::Error| Error::data("picture", error);
+    let prepared = preprocess.apply(picture).map_err(unusable)?;
+    if model.input().form == Form::U8Nhwc {
+        return Ok(Pixels::Bytes(prepared.data().to_vec()));
+    }
+    let mut floats = vec![0.0; model.input().values()];
+    preprocess.normalise(prepared.data(), &mut floats).map_err(unusable)?;
+    Ok(Pixels::Floats(floats))
+}
