@@ -4,10 +4,12 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use serde::Serialize;
+use smalti_kernels::{Isa, peak};
 use smalti_models::contract::golden_picture;
 
 use crate::cpu;
 use crate::error::Result;
+use crate::fuse::Image;
 use crate::gate::Form;
 use crate::load::Model;
 use crate::session::Session;
@@ -19,11 +21,13 @@ pub struct Settings {
     pub warm_up: Duration,
     /// Time to measure.
     pub measure: Duration,
+    /// Threads that a run is shared out to.
+    pub threads: usize,
 }
 
 impl Default for Settings {
     fn default() -> Self {
-        Settings { warm_up: Duration::from_millis(300), measure: Duration::from_secs(2) }
+        Settings { warm_up: Duration::from_millis(300), measure: Duration::from_secs(2), threads: 1 }
     }
 }
 
@@ -55,13 +59,38 @@ pub struct Report {
     pub multiply_adds: u64,
     /// Thousand million multiply-adds a second at the median.
     pub gmac_per_s: f64,
+    /// What runs the model: `smalti`, or `tract`, the engine.
+    pub backend: &'static str,
+    /// What one core reaches at most in floats and in bytes, in thousand million multiply-adds a second.
+    pub peak_gmac_per_s: [f64; 2],
+    /// Where the time goes, the steps of one kind together, most first; empty on the engine.
+    pub steps: Vec<Step>,
+}
+
+/// The steps of one kind.
+#[derive(Clone, Debug, Default, PartialEq, Serialize)]
+pub struct Step {
+    /// What they do.
+    pub kind: &'static str,
+    /// How many there are.
+    pub count: usize,
+    /// Mean time of all of them in one run.
+    pub ms: f64,
+    /// Their part of the run's time.
+    pub share: f64,
+    /// Their multiply-adds.
+    pub multiply_adds: u64,
+    /// Thousand million multiply-adds a second.
+    pub gmac_per_s: f64,
+    /// That, as a part of what all threads' cores reach at most; 0 for steps without products.
+    pub peak_share: f64,
 }
 
 /// Loads a model and runs it until the time is over.
 pub fn run(path: &Path, settings: &Settings) -> Result<Report> {
     let start = Instant::now();
     let model = Model::open(path)?;
-    let mut session = model.session()?;
+    let mut session = model.session_on(settings.threads)?;
     let load_ms = millis(start.elapsed());
 
     let picture = Input::new(&model)?;
@@ -77,6 +106,9 @@ pub fn run(path: &Path, settings: &Settings) -> Result<Report> {
         times.push(millis(start.elapsed()));
     }
     times.sort_by(f64::total_cmp);
+    let memory = cpu::proc_mb("/proc/self/status", "VmHWM").unwrap_or_default();
+    let peak = peak::measure(Isa::best());
+    let steps = steps(&picture, &mut session, settings, peak)?;
     let multiply_adds = model.summary().multiply_adds;
     let p50_ms = percentile(&times, 0.50);
     Ok(Report {
@@ -86,12 +118,46 @@ pub fn run(path: &Path, settings: &Settings) -> Result<Report> {
         min_ms: times.first().copied().unwrap_or_default(),
         runs: times.len(),
         load_ms,
-        peak_rss_mb: cpu::proc_mb("/proc/self/status", "VmHWM").unwrap_or_default(),
+        peak_rss_mb: memory,
         isa: cpu::isa(),
-        threads: 1,
+        threads: session.threads(),
         multiply_adds,
         gmac_per_s: multiply_adds as f64 / p50_ms / 1e6,
+        backend: if model.on_engine().is_some() { "tract" } else { "smalti" },
+        peak_gmac_per_s: [peak.floats, peak.bytes],
+        steps,
     })
+}
+
+/// Times the steps of some runs, after all others: looking at the clock costs time too.
+fn steps(picture: &Input, session: &mut Session, settings: &Settings, peak: peak::Peak) -> Result<Vec<Step>> {
+    let (start, mut runs, mut times) = (Instant::now(), 0, Vec::new());
+    while runs < *RUNS.start() || start.elapsed() < settings.measure / 4 {
+        picture.time(session, &mut times)?;
+        runs += 1;
+    }
+    let mut kinds: Vec<Step> = Vec::new();
+    let all: f64 = times.iter().copied().map(millis).sum::<f64>() / runs as f64;
+    for ((_, kind, multiply_adds), time) in session.steps().zip(&times) {
+        let known = kinds.iter().position(|step| step.kind == kind);
+        let at = known.unwrap_or(kinds.len());
+        if known.is_none() {
+            kinds.push(Step { kind, ..Step::default() });
+        }
+        let Some(step) = kinds.get_mut(at) else { continue };
+        step.count += 1;
+        step.ms += millis(*time) / runs as f64;
+        step.multiply_adds += multiply_adds;
+    }
+    let threads = session.threads() as f64;
+    for step in &mut kinds {
+        let most = if step.kind.ends_with("int8") { peak.bytes } else { peak.floats };
+        step.share = step.ms / all;
+        step.gmac_per_s = step.multiply_adds as f64 / step.ms.max(1e-9) / 1e6;
+        step.peak_share = step.gmac_per_s / (most * threads).max(1e-9);
+    }
+    kinds.sort_by(|a, b| b.ms.total_cmp(&a.ms));
+    Ok(kinds)
 }
 
 /// A picture in the form that the model takes.
@@ -117,6 +183,10 @@ impl Input {
             None => session.run_pixels(&self.pixels)?,
         };
         Ok(())
+    }
+
+    fn time(&self, session: &mut Session, times: &mut Vec<Duration>) -> Result<()> {
+        session.time(self.floats.as_ref().map_or(Image::U8(&self.pixels), |floats| Image::F32(floats)), times)
     }
 }
 

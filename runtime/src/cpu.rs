@@ -26,16 +26,9 @@ fn detect(found: &mut Vec<&'static str>) {
 #[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
 fn detect(_found: &mut Vec<&'static str>) {}
 
-/// The instruction set that models run on here: `avx512`, `avx2`, `neon` or `scalar`.
+/// The instruction set that models run on here: one of those that `SMALTI_FORCE_ISA` takes.
 pub fn isa() -> &'static str {
-    let found = features();
-    let has = |name| found.contains(&name);
-    match () {
-        () if has("avx512f") => "avx512",
-        () if has("avx2") && has("fma") => "avx2",
-        () if has("neon") => "neon",
-        () => "scalar",
-    }
+    smalti_kernels::Isa::best().name()
 }
 
 /// The processor's name as the system tells it.
@@ -67,9 +60,8 @@ mod tests {
         let found = features();
         assert!(match isa() {
             "avx512" => found.contains(&"avx512f"),
-            "avx2" => found.contains(&"avx2") && !found.contains(&"avx512f"),
-            "neon" => found.contains(&"neon"),
-            other => other == "scalar",
+            "vnni" => found.contains(&"avx512vnni") || found.contains(&"avxvnni"),
+            other => other == "scalar" || found.contains(&other),
         });
         assert!(cores() >= 1);
     }

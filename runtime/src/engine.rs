@@ -13,19 +13,15 @@ const LONGEST: usize = 400;
 
 /// Runs one step of the engine. The caller must not go on using what a failed step may have left half done.
 pub(crate) fn guarded<T>(step: &'static str, work: impl FnOnce() -> TractResult<T>) -> Result<T> {
-    let start = Instant::now();
-    let result = fenced(step, work);
-    log::trace!("{step}: {:.2} ms", start.elapsed().as_secs_f64() * 1e3);
-    result
+    guarded_own(step, work)?.map_err(|error| Error::Engine { step, problem: one_line(&format!("{error:#}")) })
 }
 
-/// Runs one step and catches what it throws.
-fn fenced<T>(step: &'static str, work: impl FnOnce() -> TractResult<T>) -> Result<T> {
-    match catch_unwind(AssertUnwindSafe(work)) {
-        Ok(Ok(value)) => Ok(value),
-        Ok(Err(error)) => Err(Error::Engine { step, problem: one_line(&format!("{error:#}")) }),
-        Err(panic) => Err(Error::Internal { step, problem: one_line(panic_message(&*panic)) }),
-    }
+/// Runs a step of our own behind the same fence: no input may make it panic, and if one does, the host lives.
+pub(crate) fn guarded_own<T>(step: &'static str, work: impl FnOnce() -> T) -> Result<T> {
+    let start = Instant::now();
+    let result = catch_unwind(AssertUnwindSafe(work));
+    log::trace!("{step}: {:.2} ms", start.elapsed().as_secs_f64() * 1e3);
+    result.map_err(|panic| Error::Internal { step, problem: one_line(panic_message(&*panic)) })
 }
 
 /// What a panic said.

@@ -8,6 +8,7 @@ use tract_onnx::pb::{ModelProto, TensorProto};
 
 use crate::error::{Error, Result};
 use crate::gate::{self, Limits, Summary};
+use crate::load::Model;
 
 /// A model file, looked at without preparing it for running.
 #[derive(Clone, Debug)]
@@ -23,6 +24,8 @@ pub struct Inspection {
     pub record: Option<ModelRecord>,
     /// SHA-256 over the weights as they are in the file.
     pub weights_sha256: String,
+    /// Why the engine runs the model instead of our own kernels; none where those run all of it.
+    pub on_engine: Option<String>,
 }
 
 impl Inspection {
@@ -43,6 +46,11 @@ impl Inspection {
         )))
     }
 
+    /// The part of the multiply-adds that our own kernels compute: all or nothing.
+    pub fn kernels_share(&self) -> f64 {
+        if self.on_engine.is_none() { 1.0 } else { 0.0 }
+    }
+
     /// The bytes that intermediate tensors take at most while the model runs.
     pub fn activation_bytes(&self) -> u64 {
         4 * self.summary.live
@@ -56,7 +64,12 @@ pub fn inspect(bytes: &[u8]) -> Result<Inspection> {
     let record = ModelRecord::from_metadata(pairs)?;
     let producer = format!("{} {}", proto.producer_name, proto.producer_version).trim().to_owned();
     let weights_sha256 = digest(&proto);
-    Ok(Inspection { file_bytes: bytes.len() as u64, producer, summary, record, weights_sha256 })
+    drop(proto);
+    let on_engine = match Model::from_bytes(bytes) {
+        Ok(model) => model.on_engine().map(str::to_owned),
+        Err(error) => Some(error.to_string()),
+    };
+    Ok(Inspection { file_bytes: bytes.len() as u64, producer, summary, record, weights_sha256, on_engine })
 }
 
 /// The digest of all weights in the order of the file, as the exporter takes it.

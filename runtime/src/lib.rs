@@ -13,8 +13,10 @@
 //! A model file goes through the [`gate`], a strict profile of ONNX; [`load`] makes a [`Model`] of it, and each
 //! thread runs a [`Session`] of its own.
 
+mod backend;
 mod dequantize;
 mod engine;
+mod fuse;
 
 pub mod bench;
 pub mod compare;

@@ -8,16 +8,11 @@ use std::sync::Arc;
 use smalti_models::contract::{EMBEDDING, LOGITS, names_from_text};
 use smalti_models::{ModelRecord, Preprocess};
 use tract_onnx::pb::ModelProto;
-use tract_onnx::prelude::*;
 
-use crate::dequantize;
-use crate::engine::guarded;
+use crate::backend::Backend;
 use crate::error::{Error, Result};
 use crate::gate::{self, Input, Limits, Port, Summary};
 use crate::session::Session;
-
-/// The optimised graph, ready to run.
-pub(crate) type Plan = TypedRunnableModel;
 
 /// A model in memory. Cloning is cheap, and clones share the weights; each thread runs a [`Session`] of its own.
 #[derive(Clone)]
@@ -26,12 +21,11 @@ pub struct Model(Arc<Inner>);
 /// What all clones share.
 #[derive(Clone)]
 struct Inner {
-    plan: Arc<Plan>,
+    backend: Backend,
     summary: Arc<Summary>,
     record: Option<Arc<ModelRecord>>,
     labels: Arc<[String]>,
     preprocess: Option<Preprocess>,
-    has_embedding: bool,
 }
 
 impl std::fmt::Debug for Model {
@@ -57,8 +51,8 @@ impl Model {
         let limits = Limits::default();
         let bytes = read(path.as_ref(), &limits)?;
         let (proto, summary) = gate::open(&bytes, &limits)?;
-        drop(bytes); // before the engine makes its own copy of the weights
-        Model::new(proto, summary)
+        drop(bytes); // before the weights are packed
+        Model::new(proto, summary, false)
     }
 
     /// Checks and prepares a model that is in memory already.
@@ -69,23 +63,28 @@ impl Model {
     /// Checks and prepares a model within budgets of the caller's.
     pub fn from_bytes_with(bytes: &[u8], limits: &Limits) -> Result<Model> {
         let (proto, summary) = gate::open(bytes, limits)?;
-        Model::new(proto, summary)
+        Model::new(proto, summary, false)
+    }
+
+    /// As [`Model::from_bytes`], but the engine runs the model even where our own kernels could: to compare both.
+    pub fn from_bytes_on_engine(bytes: &[u8]) -> Result<Model> {
+        let (proto, summary) = gate::open(bytes, &Limits::default())?;
+        Model::new(proto, summary, true)
     }
 
     /// Prepares a model that passed the gate.
-    fn new(mut proto: ModelProto, summary: Summary) -> Result<Model> {
+    fn new(mut proto: ModelProto, mut summary: Summary, engine_only: bool) -> Result<Model> {
         let chosen = choose_outputs(&summary.outputs)?;
         let record = record(&proto, &summary, chosen.classes)?;
         let labels = labels(&proto, record.as_ref(), chosen.classes);
         keep_what_runs(&mut proto, &chosen);
-        let plan = prepare(proto)?;
+        let backend = Backend::new(proto, &std::mem::take(&mut summary.facts), engine_only)?;
         Ok(Model(Arc::new(Inner {
-            plan,
+            backend,
             summary: Arc::new(summary),
             preprocess: record.as_ref().map(|record| record.preprocess.clone()),
             record: record.map(Arc::new),
             labels: labels.into(),
-            has_embedding: chosen.embedding.is_some(),
         })))
     }
 
@@ -129,19 +128,28 @@ impl Model {
         self.0.preprocess.as_ref()
     }
 
-    /// A session: the buffers of one thread.
+    /// A session on the calling thread alone.
     pub fn session(&self) -> Result<Session> {
-        Session::new(self)
+        self.session_on(1)
     }
 
-    /// The plan that sessions run.
-    pub(crate) fn plan(&self) -> &Arc<Plan> {
-        &self.0.plan
+    /// A session that shares each run out to that many threads, the calling one among them. The results are those
+    /// of one thread, to the last bit.
+    pub fn session_on(&self, threads: usize) -> Result<Session> {
+        Session::new(self, threads)
     }
 
-    /// Whether the second output is an embedding.
-    pub(crate) fn has_embedding(&self) -> bool {
-        self.0.has_embedding
+    /// Why the engine runs this model instead of our own kernels; none if it does not.
+    pub fn on_engine(&self) -> Option<&str> {
+        match &self.0.backend {
+            Backend::Program(_) => None,
+            Backend::Engine(_, why) => Some(why),
+        }
+    }
+
+    /// What sessions run.
+    pub(crate) fn backend(&self) -> &Backend {
+        &self.0.backend
     }
 }
 
@@ -203,8 +211,7 @@ fn labels(proto: &ModelProto, record: Option<&ModelRecord>, classes: usize) -> V
     names.unwrap_or_else(|| (0..classes).map(|class| class.to_string()).collect())
 }
 
-/// Leaves in the graph what the engine needs: the chosen outputs, and for each node the name of its value,
-/// which the gate knows to be unique.
+/// Leaves in the graph what runs: the chosen outputs.
 fn keep_what_runs(proto: &mut ModelProto, chosen: &Outputs) {
     proto.metadata_props.clear();
     let Some(graph) = &mut proto.graph else { return };
@@ -213,22 +220,4 @@ fn keep_what_runs(proto: &mut ModelProto, chosen: &Outputs) {
     let outputs = std::mem::take(&mut graph.output);
     let find = |name: Option<&String>| outputs.iter().find(|output| Some(&output.name) == name).cloned();
     graph.output = wanted.into_iter().filter_map(find).collect();
-    dequantize::write_out(graph);
-    for node in &mut graph.node {
-        node.name = node.output.first().cloned().unwrap_or_default();
-    }
-}
-
-/// The engine's own steps, each of which can be looked at on its own.
-fn prepare(proto: ModelProto) -> Result<Arc<Plan>> {
-    let parsed = guarded("read the graph", || onnx().model_for_proto_model(&proto))?;
-    drop(proto);
-    let typed = guarded("infer types and shapes", || parsed.into_typed())?;
-    let plain = guarded("simplify the graph", || typed.into_decluttered())?;
-    let optimised = guarded("choose kernels", || {
-        let mut model = plain;
-        model.optimize()?;
-        Ok(model)
-    })?;
-    guarded("plan the run", || optimised.into_runnable())
 }

@@ -1,16 +1,17 @@
 //! Sessions: one thread's buffers around a model, from a picture to ranked labels.
 
-use smalti_models::{Picture, Preprocess};
-use tract_onnx::prelude::*;
-use tract_onnx::tract_core::internal::{SimpleState, TypedFact, TypedOp};
+use std::time::Duration;
 
-use crate::engine::guarded;
+use smalti_models::{Picture, Preprocess};
+
+use crate::backend::State;
 use crate::error::{Error, Result};
-use crate::gate::{Form, Input};
+use crate::fuse::{Image, Program};
+use crate::gate::Form;
 use crate::load::Model;
 
 /// What a model says about one picture, as numbers.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct Output {
     /// One score a class, not normalised.
     pub logits: Vec<f32>,
@@ -49,14 +50,9 @@ impl Prediction {
 pub struct Session {
     model: Model,
     state: State,
-    /// What goes into the engine; it gives its share of it back after a run.
-    input: Arc<Tensor>,
     /// Normalised pixels of the last picture.
     floats: Vec<f32>,
 }
-
-/// The engine's own state of a run.
-type State = SimpleState<TypedFact, Box<dyn TypedOp>>;
 
 impl std::fmt::Debug for Session {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -65,10 +61,9 @@ impl std::fmt::Debug for Session {
 }
 
 impl Session {
-    pub(crate) fn new(model: &Model) -> Result<Session> {
-        let state = guarded("start a session", || SimpleState::new(model.plan()))?;
-        let input = Arc::new(guarded("make room for a picture", || room(model.input()))?);
-        Ok(Session { model: model.clone(), state, input, floats: Vec::new() })
+    pub(crate) fn new(model: &Model, threads: usize) -> Result<Session> {
+        let state = model.backend().state(model.input(), threads)?;
+        Ok(Session { model: model.clone(), state, floats: Vec::new() })
     }
 
     /// The model that this session runs.
@@ -89,78 +84,77 @@ impl Session {
 
     /// Prepares a picture and runs the model.
     fn run_prepared(&mut self, preprocess: &Preprocess, picture: &Picture) -> Result<Output> {
-        let unusable = |error: smalti_models::Error| Error::data("picture", error);
-        let prepared = preprocess.apply(picture).map_err(unusable)?;
-        if self.model.input().form == Form::U8Nhwc {
-            return self.run_pixels(prepared.data());
-        }
-        let mut floats = std::mem::take(&mut self.floats);
-        floats.resize(self.model.input().values(), 0.0);
-        let result = preprocess.normalise(prepared.data(), &mut floats).map_err(unusable);
-        let result = result.and_then(|()| self.run_floats(&floats));
-        self.floats = floats;
-        result
+        let prepared = preprocess.apply(picture).map_err(|error| Error::data("picture", error))?;
+        self.run_pixels(prepared.data())
     }
 
     /// Runs the model on pixels of the right size: rows from top to bottom, channels innermost (HWC). A model
     /// that takes floats needs its preprocessing known, and gets the pixels normalised.
     pub fn run_pixels(&mut self, pixels: &[u8]) -> Result<Output> {
+        let mut output = Output::default();
+        self.run_pixels_into(pixels, &mut output)?;
+        Ok(output)
+    }
+
+    /// As [`Session::run_pixels`] into an output that is used again: after the first run nothing is allocated where
+    /// our own kernels run the model.
+    pub fn run_pixels_into(&mut self, pixels: &[u8], output: &mut Output) -> Result<()> {
         let input = self.model.input();
         check_length(pixels.len(), input.values(), "bytes")?;
-        if input.form == Form::F32Nchw {
-            let Some(preprocess) = self.model.preprocess() else {
-                return Err(Error::Usage("the model takes normalised floats, not pixels".into()));
-            };
-            let mut floats = vec![0.0; input.values()];
-            let unusable = |error: smalti_models::Error| Error::data("picture", error);
-            preprocess.normalise(pixels, &mut floats).map_err(unusable)?;
-            return self.run_floats(&floats);
+        if input.form == Form::U8Nhwc {
+            return self.run(Image::U8(pixels), output);
         }
-        self.run(pixels)
+        let Some(preprocess) = self.model.preprocess() else {
+            return Err(Error::Usage("the model takes normalised floats, not pixels".into()));
+        };
+        let mut floats = std::mem::take(&mut self.floats);
+        floats.resize(input.values(), 0.0);
+        let result = preprocess.normalise(pixels, &mut floats).map_err(|error| Error::data("picture", error));
+        let result = result.and_then(|()| self.run(Image::F32(&floats), output));
+        self.floats = floats;
+        result
     }
 
     /// Runs the model on normalised pixels of the right size, channels outermost (CHW).
     pub fn run_floats(&mut self, values: &[f32]) -> Result<Output> {
+        let mut output = Output::default();
+        self.run_floats_into(values, &mut output)?;
+        Ok(output)
+    }
+
+    /// As [`Session::run_floats`] into an output that is used again, as [`Session::run_pixels_into`].
+    pub fn run_floats_into(&mut self, values: &[f32], output: &mut Output) -> Result<()> {
         let input = self.model.input();
         if input.form == Form::U8Nhwc {
             return Err(Error::Usage("the model takes pixels (bytes), not floats".into()));
         }
         check_length(values.len(), input.values(), "floats")?;
-        self.run(values)
+        self.run(Image::F32(values), output)
     }
 
-    /// Runs the plan on as many values as the input has. After a failure the engine's state starts afresh.
-    fn run<T: Datum + Copy>(&mut self, values: &[T]) -> Result<Output> {
-        let (state, input, model) = (&mut self.state, &mut self.input, &self.model);
-        let result = guarded("run the model", || {
-            if Arc::get_mut(input).is_none() {
-                *input = Arc::new(room(model.input())?);
-            }
-            if let Some(tensor) = Arc::get_mut(input) {
-                tensor.try_as_plain_ram_mut()?.as_slice_mut::<T>()?.copy_from_slice(values);
-            }
-            let outputs = state.run(tvec!(Arc::clone(input).into_tvalue()))?;
-            outputs.iter().map(|value| Ok(value.try_as_plain_ram()?.as_slice::<f32>()?.to_vec())).collect()
-        });
-        if result.is_err() {
-            self.state = guarded("start a session", || SimpleState::new(self.model.plan()))?;
-        }
-        let mut outputs: std::vec::IntoIter<Vec<f32>> = result.map(Vec::into_iter)?;
-        let (logits, embedding) = (outputs.next().unwrap_or_default(), outputs.next());
-        if !logits.iter().all(|logit| logit.is_finite()) {
+    /// Threads that a run is shared out to.
+    pub fn threads(&self) -> usize {
+        self.state.threads()
+    }
+
+    /// Name, kind and multiply-adds of each step; none on the engine.
+    pub(crate) fn steps(&self) -> impl Iterator<Item = (&str, &'static str, u64)> {
+        self.state.program().into_iter().flat_map(Program::steps)
+    }
+
+    /// Runs the model and adds each step's time to `times`; does nothing on the engine.
+    pub(crate) fn time(&mut self, image: Image<'_>, times: &mut Vec<Duration>) -> Result<()> {
+        self.state.time(image, times)
+    }
+
+    /// Runs the model on as many values as the input has.
+    fn run(&mut self, image: Image<'_>, output: &mut Output) -> Result<()> {
+        self.state.run(self.model.input(), image, output)?;
+        if !output.logits.iter().all(|logit| logit.is_finite()) {
             let problem = "it gave logits that are not finite for this picture".into();
             return Err(Error::Engine { step: "run the model", problem });
         }
-        Ok(Output { logits, embedding: embedding.filter(|_| self.model.has_embedding()) })
-    }
-}
-
-/// A tensor of the input's type and shape.
-fn room(input: &Input) -> TractResult<Tensor> {
-    let Input { width, height, channels, .. } = *input;
-    match input.form {
-        Form::U8Nhwc => Tensor::zero::<u8>(&[1, height, width, channels]),
-        Form::F32Nchw => Tensor::zero::<f32>(&[1, channels, height, width]),
+        Ok(())
     }
 }
 

@@ -106,7 +106,7 @@ fn wrong_usage_is_2() {
     expect(2, &[&"run"]);
     expect(2, &[&"no-such-command"]);
     expect(2, &[&"run", &fixture("colours_u8.onnx"), &fixture("red.png"), &"--top-k", &"0"]);
-    expect(2, &[&"bench", &fixture("colours_u8.onnx"), &"-t", &"2"]);
+    expect(2, &[&"bench", &fixture("colours_u8.onnx"), &"-t", &"0"]);
     // A foreign model does not say how to prepare pictures.
     let (_, err) = expect(2, &[&"run", &fixture("torch_vit.onnx"), &fixture("red.png")]);
     assert!(err.contains("mean"), "{err}");
@@ -213,6 +213,7 @@ fn inspect_selftest_bench_and_doctor_answer_in_json() {
     assert_eq!(value["multiply_adds"], 1536 + 3840 + 400 + 24);
     let value = json(0, &[&"inspect", &fixture("timm_vit_dynamo.onnx"), &"--json"]);
     assert_eq!((&value["weights_intact"], &value["record"]), (&Value::Null, &Value::Null));
+    assert_eq!((&value["kernels_share"], &value["on_engine"]), (&1.0.into(), &Value::Null));
 
     let value = json(0, &[&"selftest", &fixture("colours_f32.onnx"), &"--json"]);
     assert_eq!((&value["passed"], value["vectors"].as_array().unwrap().len()), (&true.into(), 2));
@@ -221,9 +222,43 @@ fn inspect_selftest_bench_and_doctor_answer_in_json() {
     for key in ["p50_ms", "p95_ms", "p99_ms", "load_ms", "peak_rss_mb"] {
         assert!(value[key].as_f64().unwrap() > 0.0, "{key}");
     }
-    assert_eq!(value["threads"], 1);
+    assert_eq!((&value["threads"], &value["backend"]), (&1.into(), &"smalti".into()));
     assert!(value["isa"].is_string());
+    let kinds: Vec<&str> =
+        value["steps"].as_array().unwrap().iter().map(|step| step["kind"].as_str().unwrap()).collect();
+    assert!(["linear f32", "attention", "layer norm"].iter().all(|kind| kinds.contains(kind)), "{kinds:?}");
+    let two = [
+        &"bench" as &dyn AsRef<_>,
+        &fixture("colours_u8.onnx"),
+        &"--json",
+        &"--seconds",
+        &"0.02",
+        &"-t",
+        &"2",
+    ];
+    assert_eq!(json(0, &two)["threads"], 2);
     assert!(json(0, &[&"doctor", &"--json"])["cores"].as_u64().unwrap() >= 1);
+}
+
+#[test]
+fn results_do_not_depend_on_the_instruction_set() {
+    let foreign = ["--mean", "0.5,0.5,0.5", "--std", "0.5,0.5,0.5", "--top-k", "3", "--json"];
+    for model in ["colours_u8.onnx", "colours_qdq.onnx"] {
+        let said = |isa: &str| {
+            let pictures = ["red.png", "green.png", "blue.png"].map(fixture);
+            let mut command = command(&[&"run", &fixture(model)]);
+            command.args(pictures).args(foreign).env("SMALTI_FORCE_ISA", isa);
+            let output = command.output().unwrap();
+            assert!(output.status.success(), "{}", text(&output.stderr));
+            text(&output.stdout).to_owned()
+        };
+        let plain = said("scalar");
+        assert!(plain.contains("probability"), "{plain}");
+        // An instruction set that this machine lacks is the best that it has.
+        for isa in ["avx2", "avx512", "vnni", "neon", ""] {
+            assert_eq!(said(isa), plain, "{model} on {isa}");
+        }
+    }
 }
 
 #[test]

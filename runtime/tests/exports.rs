@@ -28,11 +28,12 @@ fn logits_are_those_of_onnx_runtime() {
         let model =
             Model::open(folder().join(format!("{name}.onnx"))).unwrap_or_else(|e| panic!("{name}: {e}"));
         assert_eq!(model.input().form, Form::F32Nchw, "{name}");
+        assert_eq!(model.on_engine(), None, "{name}");
         let output = model.session().unwrap().run_floats(&ramp(model.input().values())).unwrap();
         let difference = largest_difference(&output.logits, &wanted);
-        // Rounding to 8 bits may go the other way on another machine: two steps of the output's scale. Far less
-        // than what comes of the engine's table in place of a softmax.
-        let tolerance = if name.ends_with("qdq") { 0.07 } else { 1e-4 };
+        // Our kernels round to 8 bits in front of linear layers alone, ONNX Runtime everywhere the file says. Far
+        // less than what comes of the engine's table in place of a softmax.
+        let tolerance = if name.ends_with("qdq") { 0.15 } else { 1e-4 };
         assert!(difference <= tolerance, "{name}: {:?} for {wanted:?}", output.logits);
     }
 }

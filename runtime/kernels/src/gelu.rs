@@ -5,17 +5,43 @@ use crate::math::{erf, exp, madd};
 
 const FRAC_1_SQRT_TAU: f32 = 0.398_942_3;
 
+/// `gelu(x)`.
+#[inline(always)]
+pub(crate) fn gelu<const FMA: bool>(x: f32) -> f32 {
+    let half = 0.5 * x;
+    madd::<FMA>(half, erf::<FMA>(x * std::f32::consts::FRAC_1_SQRT_2), half)
+}
+
+/// The approximation `x (1 + tanh(√(2/π) (x + 0.044715 x³))) / 2`, as `x / (1 + exp(-2 ...))`.
+#[inline(always)]
+pub(crate) fn gelu_tanh<const FMA: bool>(x: f32) -> f32 {
+    const TWICE: f32 = -1.595_769_1; // -2 √(2/π)
+    let cubic = madd::<FMA>(0.044_715 * x * x, x, x);
+    x / (1.0 + exp::<FMA>(TWICE * cubic))
+}
+
 #[inline(always)]
 fn forward_body<const FMA: bool, const WIDE: bool>(x: &[f32], y: &mut [f32]) {
     for (y, &x) in y.iter_mut().zip(x) {
-        let half = 0.5 * x;
-        *y = madd::<FMA>(half, erf::<FMA>(x * std::f32::consts::FRAC_1_SQRT_2), half);
+        *y = gelu::<FMA>(x);
     }
 }
 
 dispatch! {
     /// `y = gelu(x)`, element by element; `y` is overwritten.
     pub fn forward(x: &[f32], y: &mut [f32]) = forward_body
+}
+
+#[inline(always)]
+fn tanh_body<const FMA: bool, const WIDE: bool>(x: &[f32], y: &mut [f32]) {
+    for (y, &x) in y.iter_mut().zip(x) {
+        *y = gelu_tanh::<FMA>(x);
+    }
+}
+
+dispatch! {
+    /// `y` becomes GELU's approximation by a hyperbolic tangent.
+    pub fn forward_tanh(x: &[f32], y: &mut [f32]) = tanh_body
 }
 
 #[inline(always)]
@@ -57,5 +83,15 @@ mod tests {
             });
         }
         assert!(f32::gelu_scalar(-10.0) <= 0.0);
+    }
+
+    #[test]
+    fn the_approximation_is_the_formula() {
+        for i in -2000..=2000 {
+            let x = f64::from(i) * 0.01;
+            let cubic = (2.0 / std::f64::consts::PI).sqrt() * (x + 0.044_715 * x * x * x);
+            let want = 0.5 * x * (1.0 + cubic.tanh());
+            close(&[super::gelu_tanh::<true>(x as f32)], &[want], 1e-6);
+        }
     }
 }

@@ -16,51 +16,83 @@ pub(crate) enum Kind {
     Avx512,
 }
 
-/// An instruction set that this machine has.
+/// How four products of bytes are added to an integer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Isa(Kind);
+pub(crate) enum Integers {
+    Scalar,
+    /// `vpmaddubsw` and `vpmaddwd`.
+    #[cfg(target_arch = "x86_64")]
+    Avx2,
+    /// `vpdpbusd` on 256 bits.
+    #[cfg(target_arch = "x86_64")]
+    AvxVnni,
+    /// `vpdpbusd` on 512 bits.
+    #[cfg(target_arch = "x86_64")]
+    Avx512Vnni,
+}
+
+/// An instruction set that this machine has: one for floats, and one for products of bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Isa {
+    kind: Kind,
+    integers: Integers,
+}
 
 impl Isa {
     /// What every machine of this architecture has.
-    pub const SCALAR: Isa = Isa(Kind::Scalar);
+    pub const SCALAR: Isa = Isa { kind: Kind::Scalar, integers: Integers::Scalar };
 
     /// Every instruction set of this machine that kernels exist for, slowest first.
     pub fn available() -> Vec<Isa> {
         let mut found = vec![Isa::SCALAR];
         #[cfg(target_arch = "aarch64")]
-        found.push(Isa(Kind::Neon));
+        found.push(Isa { kind: Kind::Neon, integers: Integers::Scalar });
         #[cfg(target_arch = "x86_64")]
-        {
-            if is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma") {
-                found.push(Isa(Kind::Avx2));
-                if is_x86_feature_detected!("avx512f")
-                    && is_x86_feature_detected!("avx512bw")
-                    && is_x86_feature_detected!("avx512dq")
-                    && is_x86_feature_detected!("avx512vl")
-                {
-                    found.push(Isa(Kind::Avx512));
-                }
+        if is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma") {
+            let avx2 = Isa { kind: Kind::Avx2, integers: Integers::Avx2 };
+            found.push(avx2);
+            let wide = is_x86_feature_detected!("avx512f")
+                && is_x86_feature_detected!("avx512bw")
+                && is_x86_feature_detected!("avx512dq")
+                && is_x86_feature_detected!("avx512vl");
+            let avx512 = Isa { kind: Kind::Avx512, ..avx2 };
+            found.extend(wide.then_some(avx512));
+            if wide && is_x86_feature_detected!("avx512vnni") {
+                found.push(Isa { integers: Integers::Avx512Vnni, ..avx512 });
+            } else if is_x86_feature_detected!("avxvnni") {
+                found.push(Isa { integers: Integers::AvxVnni, ..avx2 });
             }
         }
         found
     }
 
-    /// The fastest one, or the fastest up to the one that `SMALTI_FORCE_ISA` names. Looked up once.
+    /// The fastest one that is proven, or the one that `SMALTI_FORCE_ISA` names. Looked up once.
     pub fn best() -> Isa {
         static BEST: OnceLock<Isa> = OnceLock::new();
         *BEST.get_or_init(|| {
-            let available = Isa::available();
             let forced = std::env::var("SMALTI_FORCE_ISA").ok();
             let named = forced.and_then(|name| Isa::named(&name));
-            named.or(available.last().copied()).unwrap_or(Isa::SCALAR)
+            let proven = || Isa::available().into_iter().rfind(|isa| isa.is_proven());
+            named.or_else(proven).unwrap_or(Isa::SCALAR)
         })
     }
 
-    /// The f32 instruction set of this name, if the machine has it. Names that differ only in their integer
-    /// instructions (`vnni`, `amx`; `dotprod`, `i8mm`) share the f32 kernels of their base.
+    /// Whether the kernels' tests have run on these instructions. Others are for those who name them.
+    pub fn is_proven(self) -> bool {
+        match self.integers {
+            Integers::Scalar => true,
+            #[cfg(target_arch = "x86_64")]
+            Integers::Avx2 => true,
+            #[cfg(target_arch = "x86_64")]
+            Integers::AvxVnni | Integers::Avx512Vnni => false,
+        }
+    }
+
+    /// The instruction set of this name, if the machine has it. Where there are no kernels of that name for this
+    /// machine, those of its base: `amx` is `vnni`, `dotprod` and `i8mm` are `neon`.
     pub fn named(name: &str) -> Option<Isa> {
         let base = match name {
-            "vnni" | "amx" => "avx512",
+            "amx" => "vnni",
             "dotprod" | "i8mm" => "neon",
             other => other,
         };
@@ -69,7 +101,11 @@ impl Isa {
 
     /// The name in `SMALTI_FORCE_ISA` and in reports.
     pub fn name(self) -> &'static str {
-        match self.0 {
+        #[cfg(target_arch = "x86_64")]
+        if matches!(self.integers, Integers::AvxVnni | Integers::Avx512Vnni) {
+            return "vnni";
+        }
+        match self.kind {
             Kind::Scalar => "scalar",
             #[cfg(target_arch = "aarch64")]
             Kind::Neon => "neon",
@@ -81,7 +117,11 @@ impl Isa {
     }
 
     pub(crate) fn kind(self) -> Kind {
-        self.0
+        self.kind
+    }
+
+    pub(crate) fn integers(self) -> Integers {
+        self.integers
     }
 }
 

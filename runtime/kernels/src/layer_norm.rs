@@ -2,7 +2,11 @@
 
 use crate::isa::dispatch;
 use crate::math::madd;
+use crate::quantize::Out;
 use crate::softmax::sum;
+
+/// Values of a row that are computed before they are stored.
+const PIECE: usize = 256;
 
 /// Mean and reciprocal deviation of a row.
 #[inline(always)]
@@ -37,6 +41,35 @@ dispatch! {
     pub fn forward(
         x: &[f32], scale: &[f32], shift: &[f32], eps: f32, y: &mut [f32], stats: &mut [[f32; 2]],
     ) = forward_body
+}
+
+#[inline(always)]
+fn rows_body<const FMA: bool, const WIDE: bool>(
+    x: &[f32],
+    scale: &[f32],
+    shift: &[f32],
+    eps: f32,
+    out: &mut Out<'_>,
+) {
+    let n = scale.len();
+    let stride = out.row(n);
+    for (row, x) in x.chunks_exact(n).enumerate() {
+        let [mean, rstd] = moments(x, eps);
+        for i in (0..n).step_by(PIECE) {
+            let count = PIECE.min(n - i);
+            let mut values = [0f32; PIECE];
+            let from = x[i..][..count].iter().zip(&scale[i..][..count]).zip(&shift[i..][..count]);
+            for (value, ((x, scale), shift)) in values.iter_mut().zip(from) {
+                *value = madd::<FMA>((x - mean) * rstd, *scale, *shift);
+            }
+            out.row_at(row * stride + i, &values[..count]);
+        }
+    }
+}
+
+dispatch! {
+    /// As [`forward`] without the statistics; the rows go to `out`, see [`Out`].
+    pub fn rows(x: &[f32], scale: &[f32], shift: &[f32], eps: f32, out: &mut Out<'_>) = rows_body
 }
 
 #[inline(always)]
@@ -91,6 +124,7 @@ dispatch! {
 #[cfg(test)]
 mod tests {
     use crate::plain;
+    use crate::quantize::Out;
     use crate::test_support::{close, each_isa, values, widen};
 
     #[test]
@@ -115,6 +149,9 @@ mod tests {
                 let (mut y, mut stats) = (vec![0.0; rows * n], vec![[0.0; 2]; rows]);
                 super::forward(isa, &x, &scale, &shift, 1e-6, &mut y, &mut stats);
                 close(&y, &want, 1e-5);
+                let mut again = vec![0.0; rows * n];
+                super::rows(isa, &x, &scale, &shift, 1e-6, &mut Out::F32(&mut again));
+                assert_eq!(again, y);
                 let (mut dx, mut ds, mut db) = (start.clone(), vec![0.0; n], vec![0.0; n]);
                 super::backward(isa, &x, &scale, &stats, &dy, &mut dx, &mut ds, &mut db);
                 if n > 1 {

@@ -10,17 +10,28 @@
 //! parameter gradients and gradients on the residual stream accumulate.
 
 pub mod adamw;
+pub mod attention;
+mod dot;
 pub mod elementwise;
 pub mod gelu;
 pub mod isa;
 pub mod layer_norm;
+pub mod linear;
 pub mod math;
 pub mod matmul;
+pub mod peak;
 pub mod plain;
+pub mod pool;
+pub mod quant_linear;
+pub mod quantize;
 pub mod real;
 pub mod softmax;
 
 pub use isa::Isa;
+pub use linear::{Activation, Epilogue, Linear, linear};
+pub use pool::Pool;
+pub use quant_linear::{QuantLinear, quant_linear};
+pub use quantize::{Out, Quantize};
 pub use real::Real;
 
 #[cfg(test)]

@@ -1,9 +1,25 @@
 //! Elementary functions in f32 that compile to vector code: no branches, no calls, no tables.
 
-/// `a * b + c`, fused where that is one instruction (elsewhere it would call the C library).
+/// `a * b + c`, rounded once: one instruction where `FMA` says so, the same bits elsewhere.
 #[inline(always)]
 pub(crate) fn madd<const FMA: bool>(a: f32, b: f32, c: f32) -> f32 {
-    if FMA { a.mul_add(b, c) } else { a * b + c }
+    if FMA { a.mul_add(b, c) } else { fused(a, b, c) }
+}
+
+/// `a * b + c` rounded once, without the instruction: the product is exact in f64; the sum is rounded to odd
+/// there, so that rounding it to f32 rounds as if once (Boldo and Melquiond, doi 10.1109/TC.2007.70819).
+#[inline(always)]
+fn fused(a: f32, b: f32, c: f32) -> f32 {
+    let (product, c) = (f64::from(a) * f64::from(b), f64::from(c));
+    let sum = product + c;
+    // What rounding the sum left out, exactly (Knuth's two-sum).
+    let part = sum - product;
+    let error = (product - (sum - part)) + (c - part);
+    let bits = sum.to_bits();
+    let inexact = (error > 0.0 || error < 0.0) && bits & 1 == 0;
+    let away = (error > 0.0) == (sum > 0.0);
+    let odd = if away { bits.wrapping_add(1) } else { bits.wrapping_sub(1) };
+    f64::from_bits(if inexact { odd } else { bits }) as f32
 }
 
 /// `c[0] + c[1] x + ...` by Horner's rule.
@@ -68,6 +84,18 @@ pub(crate) fn erf<const FMA: bool>(x: f32) -> f32 {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    proptest::proptest! {
+        #[test]
+        fn both_forms_of_a_fused_product_are_equal(a: u32, b: u32, c: u32, near in 0u32..4) {
+            let (a, b) = (f32::from_bits(a), f32::from_bits(b));
+            // Sums that cancel are the hard ones.
+            let c = if near > 0 { f32::from_bits((-a * b).to_bits() ^ (c >> (8 * near))) } else { f32::from_bits(c) };
+            let (fused, wanted) = (madd::<false>(a, b, c), a.mul_add(b, c));
+            let same = fused.to_bits() == wanted.to_bits() || fused.is_nan() && wanted.is_nan();
+            proptest::prop_assert!(same, "{} * {} + {}: {} for {}", a, b, c, fused, wanted);
+        }
+    }
 
     #[test]
     fn exp_is_within_two_units_in_the_last_place() {

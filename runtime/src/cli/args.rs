@@ -188,9 +188,9 @@ pub(crate) struct CompareArgs {
 pub(crate) struct BenchArgs {
     /// The model file (.onnx).
     pub(crate) model: PathBuf,
-    /// Threads a run. This version runs on one.
-    #[arg(long, short, default_value_t = 1)]
-    pub(crate) threads: u16,
+    /// Threads that one picture's run is shared out to; several numbers are measured one after another.
+    #[arg(long, short, value_delimiter = ',', default_value = "1", value_parser = clap::value_parser!(u16).range(1..=256))]
+    pub(crate) threads: Vec<u16>,
     /// Seconds to measure.
     #[arg(long, default_value_t = 2.0, value_parser = seconds)]
     pub(crate) seconds: f64,

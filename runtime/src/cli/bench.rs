@@ -2,23 +2,25 @@
 
 use std::time::Duration;
 
-use smalti_runtime::Error;
-use smalti_runtime::bench::{self, Settings};
+use smalti_runtime::bench::{self, Report, Settings};
 
 use super::args::{Args, BenchArgs};
 use super::out;
 
 pub(super) fn run(command: &BenchArgs, args: &Args) -> anyhow::Result<u8> {
-    if command.threads != 1 {
-        let problem = format!("--threads {}: this version runs a picture on 1 thread", command.threads);
-        return Err(Error::Usage(problem).into());
+    for &threads in &command.threads {
+        let measure = Duration::from_secs_f64(command.seconds);
+        let settings = Settings { measure, threads: threads.into(), ..Settings::default() };
+        let report = bench::run(&command.model, &settings)?;
+        match args.json {
+            true => out::json(serde_json::to_value(&report)?)?,
+            false => print(&report)?,
+        }
     }
-    let settings = Settings { measure: Duration::from_secs_f64(command.seconds), ..Settings::default() };
-    let report = bench::run(&command.model, &settings)?;
-    if args.json {
-        out::json(serde_json::to_value(&report)?)?;
-        return Ok(0);
-    }
+    Ok(0)
+}
+
+fn print(report: &Report) -> anyhow::Result<()> {
     out::line(&format!(
         "latency  p50 {:.3} ms, p95 {:.3} ms, p99 {:.3} ms, fastest {:.3} ms ({} runs)",
         report.p50_ms, report.p95_ms, report.p99_ms, report.min_ms, report.runs
@@ -26,8 +28,24 @@ pub(super) fn run(command: &BenchArgs, args: &Args) -> anyhow::Result<u8> {
     out::line(&format!("load     {:.1} ms", report.load_ms))?;
     out::line(&format!("memory   {:.1} MiB at most", report.peak_rss_mb))?;
     out::line(&format!(
-        "compute  {:.1} G multiply-adds/s, {}, {} thread",
-        report.gmac_per_s, report.isa, report.threads
+        "compute  {:.1} G multiply-adds/s, {} on {}, {} thread{}",
+        report.gmac_per_s,
+        report.backend,
+        report.isa,
+        report.threads,
+        if report.threads == 1 { "" } else { "s" }
     ))?;
-    Ok(0)
+    let [floats, bytes] = report.peak_gmac_per_s;
+    out::line(&format!("core     {floats:.0} G multiply-adds/s at most in floats, {bytes:.0} in bytes"))?;
+    for step in &report.steps {
+        let products = match step.multiply_adds {
+            0 => String::new(),
+            _ => format!("{:7.1} G/s, {:.0}% of the peak", step.gmac_per_s, 100.0 * step.peak_share),
+        };
+        let (kind, count, ms, share) = (step.kind, step.count, step.ms, 100.0 * step.share);
+        out::line(
+            &format!("  {kind:12} {count:4} x {ms:8.3} ms {share:5.1}% {products}").trim_end().to_owned(),
+        )?;
+    }
+    Ok(())
 }

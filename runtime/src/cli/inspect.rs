@@ -52,6 +52,8 @@ fn as_json(inspection: &Inspection) -> Value {
         "weight_bytes": summary.weight_bytes,
         "multiply_adds": summary.multiply_adds,
         "activation_bytes": inspection.activation_bytes(),
+        "kernels_share": inspection.kernels_share(),
+        "on_engine": inspection.on_engine,
         "weights_sha256": inspection.weights_sha256,
         "weights_intact": inspection.weights_intact(),
         "record": record,
@@ -80,6 +82,13 @@ fn as_text(inspection: &Inspection) -> String {
         ("multiply-adds", out::count(summary.multiply_adds)),
         ("activations", format!("at most {} at a time", out::bytes(inspection.activation_bytes()))),
         ("operators", operators.join(", ")),
+        (
+            "runs on",
+            match &inspection.on_engine {
+                None => "our kernels, all multiply-adds".into(),
+                Some(why) => format!("tract, the engine: {why}"),
+            },
+        ),
     ];
     let weights = match inspection.weights_intact() {
         Some(true) => "intact",

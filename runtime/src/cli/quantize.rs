@@ -100,7 +100,7 @@ fn describe(stage: Stage) -> String {
 /// Size and speed of a model file.
 fn measure(path: &Path, seconds: f64) -> Result<Speed, Error> {
     let measure = Duration::from_secs_f64(seconds);
-    let settings = bench::Settings { warm_up: measure / 5, measure };
+    let settings = bench::Settings { warm_up: measure / 5, measure, threads: 1 };
     let p50_ms = bench::run(path, &settings)?.p50_ms;
     let size = std::fs::metadata(path);
     let size = size.map_err(|source| Error::Io { action: "read", path: path.to_owned(), source })?;

@@ -101,7 +101,7 @@ pub(super) fn check(place: &str, node: &NodeProto, table: &[Attribute]) -> Resul
 }
 
 /// The attribute of that name.
-pub(super) fn find<'a>(node: &'a NodeProto, name: &str) -> Option<&'a AttributeProto> {
+pub(crate) fn find<'a>(node: &'a NodeProto, name: &str) -> Option<&'a AttributeProto> {
     node.attribute.iter().find(|attribute| attribute.name == name)
 }
 

@@ -22,8 +22,12 @@ mod walk;
 mod weights;
 mod wire;
 
+pub(crate) use attributes::find as attribute;
 pub use limits::Limits;
+pub(crate) use summary::{Fact, Facts};
 pub use summary::{Form, Input, NodeSummary, Port, Summary};
+pub(crate) use value::Kind;
+pub(crate) use weights::{floats, integers};
 
 use prost::Message as _;
 use tract_onnx::pb::ModelProto;

@@ -1,6 +1,6 @@
 //! What the gate learned about a model on its way.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 
 /// How a picture goes in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -65,6 +65,22 @@ pub struct NodeSummary {
     pub multiply_adds: u64,
 }
 
+/// What is known of one tensor before anything runs.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Fact {
+    /// The shape.
+    pub(crate) dims: Vec<usize>,
+    /// Whether it follows from weights alone.
+    pub(crate) constant: bool,
+    /// Whether its elements are signed bytes.
+    pub(crate) is_signed: bool,
+    /// Its values, where they are few integers that do.
+    pub(crate) ints: Option<Vec<i64>>,
+}
+
+/// Facts by the tensors' names.
+pub(crate) type Facts = HashMap<String, Fact>;
+
 /// What a model that passed the gate consists of.
 #[derive(Clone, Debug, PartialEq)]
 #[non_exhaustive]
@@ -85,6 +101,8 @@ pub struct Summary {
     pub live: u64,
     /// The nodes that depend on the picture, in order.
     pub nodes: Vec<NodeSummary>,
+    /// What is known of every tensor.
+    pub(crate) facts: Facts,
 }
 
 impl Summary {

@@ -7,7 +7,7 @@ use tract_onnx::pb::tensor_proto::DataType;
 
 /// The element types that a model may use.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Kind {
+pub(crate) enum Kind {
     F32,
     U8,
     I8,
@@ -18,7 +18,7 @@ pub(super) enum Kind {
 
 impl Kind {
     /// The kind behind an ONNX data type number, where the profile has it.
-    pub(super) fn from_onnx(number: i32) -> Option<Kind> {
+    pub(crate) fn from_onnx(number: i32) -> Option<Kind> {
         Some(match DataType::try_from(number).ok()? {
             DataType::Float => Kind::F32,
             DataType::Uint8 => Kind::U8,

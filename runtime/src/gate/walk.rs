@@ -10,7 +10,7 @@ use super::limits::Limits;
 use super::node::{Node, place};
 use super::rules::{self, Cost, Rule};
 use super::shapes::product;
-use super::summary::{Form, Input, NodeSummary, Port, Summary};
+use super::summary::{Fact, Form, Input, NodeSummary, Port, Summary};
 use super::value::{Kind, Value, elements, type_name};
 use super::{attributes, weights};
 use crate::error::{Error, Result};
@@ -58,8 +58,16 @@ pub(super) fn check(graph: &GraphProto, opset: i64, limits: &Limits) -> Result<S
     }
     let outputs = walk.outputs(graph)?;
     let live = walk.most_live(graph)?;
-    let Walk { multiply_adds, nodes, .. } = walk;
-    Ok(Summary { opset, input, outputs, parameters, weight_bytes, multiply_adds, live, nodes })
+    let Walk { multiply_adds, nodes, values, .. } = walk;
+    let facts = values.into_iter().map(|(name, value)| (name.to_owned(), fact(&value))).collect();
+    Ok(Summary { opset, input, outputs, parameters, weight_bytes, multiply_adds, live, nodes, facts })
+}
+
+/// What others may know of a tensor.
+fn fact(value: &Value<'_>) -> Fact {
+    let Value { kind, dims, constant, ints, .. } = value;
+    let ints = ints.as_ref().map(|ints| ints.to_vec());
+    Fact { dims: dims.clone(), constant: *constant, is_signed: *kind == Kind::I8, ints }
 }
 
 impl<'a> Walk<'a> {

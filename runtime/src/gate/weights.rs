@@ -70,7 +70,7 @@ fn wrong_length(tensor: &TensorProto, kind: Kind, wanted: usize) -> Option<Strin
 }
 
 /// The floats of a checked float tensor.
-pub(super) fn floats(tensor: &TensorProto) -> impl Iterator<Item = f32> + '_ {
+pub(crate) fn floats(tensor: &TensorProto) -> impl Iterator<Item = f32> + '_ {
     let raw = tensor.raw_data.as_chunks::<4>().0.iter().map(|bytes| f32::from_le_bytes(*bytes));
     raw.chain(tensor.float_data.iter().copied())
 }
@@ -81,7 +81,7 @@ fn floats_are_finite(tensor: &TensorProto) -> bool {
 }
 
 /// The values of a checked integer or boolean tensor.
-pub(super) fn integers(tensor: &TensorProto, kind: Kind) -> Vec<i64> {
+pub(crate) fn integers(tensor: &TensorProto, kind: Kind) -> Vec<i64> {
     let raw = &tensor.raw_data;
     let mut values: Vec<i64> = match kind {
         Kind::I64 => raw.as_chunks::<8>().0.iter().map(|bytes| i64::from_le_bytes(*bytes)).collect(),

@@ -1,0 +1,213 @@
+//! The primitive of products of bytes: four products, added to an integer, for 16 columns at once.
+//!
+//! Packing, loops, edges and epilogues are written once over [`Dot`] (`quant_linear.rs`); [`Plain`] runs all of
+//! that on every machine, so that only one instruction of the others needs its hardware.
+
+/// Columns of a panel.
+pub(crate) const COLS: usize = 16;
+/// Rows of the weight (inputs of the layer) that one step takes.
+pub(crate) const DEPTH: usize = 4;
+
+/// `sums[j] += Σ_i x[i] · w[j][i]` over four bytes `x`, for 16 columns `j`.
+///
+/// # Safety
+/// The methods may only be called where the processor has the implementation's instructions.
+pub(crate) unsafe trait Dot {
+    /// 16 sums.
+    type Sums: Copy;
+    /// 16 columns of four weights.
+    type Weights: Copy;
+    /// What is taken off each byte `x` before it is multiplied: the caller puts it back by the starting sums.
+    const SHIFT: i32;
+
+    unsafe fn sums(start: &[i32; COLS]) -> Self::Sums;
+    unsafe fn weights(w: &[i8; COLS * DEPTH]) -> Self::Weights;
+    unsafe fn add(sums: Self::Sums, x: [u8; DEPTH], w: Self::Weights) -> Self::Sums;
+    unsafe fn finish(sums: Self::Sums) -> [i32; COLS];
+}
+
+/// The formula.
+pub(crate) struct Plain;
+
+// SAFETY: no special instructions.
+unsafe impl Dot for Plain {
+    type Sums = [i32; COLS];
+    type Weights = [i8; COLS * DEPTH];
+    const SHIFT: i32 = 0;
+
+    #[inline(always)]
+    unsafe fn sums(start: &[i32; COLS]) -> [i32; COLS] {
+        *start
+    }
+
+    #[inline(always)]
+    unsafe fn weights(w: &[i8; COLS * DEPTH]) -> [i8; COLS * DEPTH] {
+        *w
+    }
+
+    #[inline(always)]
+    unsafe fn add(mut sums: [i32; COLS], x: [u8; DEPTH], w: [i8; COLS * DEPTH]) -> [i32; COLS] {
+        for (sum, w) in sums.iter_mut().zip(w.as_chunks::<DEPTH>().0) {
+            for i in 0..DEPTH {
+                *sum += i32::from(x[i]) * i32::from(w[i]);
+            }
+        }
+        sums
+    }
+
+    #[inline(always)]
+    unsafe fn finish(sums: [i32; COLS]) -> [i32; COLS] {
+        sums
+    }
+}
+
+#[cfg(target_arch = "x86_64")]
+pub(crate) use x86::{Avx2, Avx2Wide, Avx512Vnni, AvxVnni, Halves};
+
+#[cfg(target_arch = "x86_64")]
+mod x86 {
+    use std::arch::x86_64::*;
+    use std::marker::PhantomData;
+
+    use super::{COLS, DEPTH, Dot};
+
+    /// One step of eight columns.
+    ///
+    /// # Safety
+    /// The method may only be called where the processor has AVX2 and the implementation's instructions.
+    pub(crate) unsafe trait Step {
+        /// As [`Dot::SHIFT`].
+        const SHIFT: i32;
+
+        unsafe fn step(sums: __m256i, x: i32, w: __m256i) -> __m256i;
+    }
+
+    /// `vpmaddubsw` adds pairs of products in 16 bits: exact for weights within ±63 (255 · 63 · 2 < 2^15).
+    pub(crate) struct Avx2;
+
+    // SAFETY: AVX2 alone.
+    unsafe impl Step for Avx2 {
+        const SHIFT: i32 = 0;
+
+        #[inline(always)]
+        unsafe fn step(sums: __m256i, x: i32, w: __m256i) -> __m256i {
+            // SAFETY: the caller's promise.
+            unsafe {
+                let pairs = _mm256_maddubs_epi16(_mm256_set1_epi32(x), w);
+                _mm256_add_epi32(sums, _mm256_madd_epi16(pairs, _mm256_set1_epi16(1)))
+            }
+        }
+    }
+
+    /// For weights within ±127: 128 is taken off the bytes (and put back by the caller, [`Dot::SHIFT`]), then
+    /// |x| · sign(w, x) stays within 128 · 127 · 2 < 2^15.
+    pub(crate) struct Avx2Wide;
+
+    // SAFETY: AVX2 alone.
+    unsafe impl Step for Avx2Wide {
+        const SHIFT: i32 = 128;
+
+        #[inline(always)]
+        unsafe fn step(sums: __m256i, x: i32, w: __m256i) -> __m256i {
+            // SAFETY: the caller's promise.
+            unsafe {
+                let x = _mm256_set1_epi32(x ^ 0x8080_8080_u32 as i32);
+                let pairs = _mm256_maddubs_epi16(_mm256_abs_epi8(x), _mm256_sign_epi8(w, x));
+                _mm256_add_epi32(sums, _mm256_madd_epi16(pairs, _mm256_set1_epi16(1)))
+            }
+        }
+    }
+
+    /// `vpdpbusd` adds four products at once, exactly.
+    pub(crate) struct AvxVnni;
+
+    // SAFETY: AVX-VNNI.
+    unsafe impl Step for AvxVnni {
+        const SHIFT: i32 = 0;
+
+        #[inline(always)]
+        unsafe fn step(sums: __m256i, x: i32, w: __m256i) -> __m256i {
+            // SAFETY: the caller's promise.
+            unsafe { _mm256_dpbusd_avx_epi32(sums, _mm256_set1_epi32(x), w) }
+        }
+    }
+
+    /// 16 columns by two steps of eight.
+    pub(crate) struct Halves<S>(PhantomData<S>);
+
+    // SAFETY: AVX2 and what the step needs.
+    unsafe impl<S: Step> Dot for Halves<S> {
+        type Sums = [__m256i; 2];
+        type Weights = [__m256i; 2];
+        const SHIFT: i32 = S::SHIFT;
+
+        #[inline(always)]
+        unsafe fn sums(start: &[i32; COLS]) -> [__m256i; 2] {
+            let from: *const i32 = start.as_ptr();
+            // SAFETY: the reference covers both registers; loads need no alignment.
+            unsafe { [_mm256_loadu_si256(from.cast()), _mm256_loadu_si256(from.add(8).cast())] }
+        }
+
+        #[inline(always)]
+        unsafe fn weights(w: &[i8; COLS * DEPTH]) -> [__m256i; 2] {
+            let from: *const i8 = w.as_ptr();
+            // SAFETY: as above.
+            unsafe { [_mm256_loadu_si256(from.cast()), _mm256_loadu_si256(from.add(32).cast())] }
+        }
+
+        #[inline(always)]
+        unsafe fn add(sums: [__m256i; 2], x: [u8; DEPTH], w: [__m256i; 2]) -> [__m256i; 2] {
+            let x = i32::from_le_bytes(x);
+            // SAFETY: the caller's promise.
+            unsafe { [S::step(sums[0], x, w[0]), S::step(sums[1], x, w[1])] }
+        }
+
+        #[inline(always)]
+        unsafe fn finish(sums: [__m256i; 2]) -> [i32; COLS] {
+            let mut out = [0; COLS];
+            let to: *mut i32 = out.as_mut_ptr();
+            // SAFETY: `out` has room for both registers.
+            unsafe {
+                _mm256_storeu_si256(to.cast(), sums[0]);
+                _mm256_storeu_si256(to.add(8).cast(), sums[1]);
+            }
+            out
+        }
+    }
+
+    /// `vpdpbusd` on one register of 512 bits.
+    pub(crate) struct Avx512Vnni;
+
+    // SAFETY: AVX-512F and AVX-512 VNNI.
+    unsafe impl Dot for Avx512Vnni {
+        type Sums = __m512i;
+        type Weights = __m512i;
+        const SHIFT: i32 = 0;
+
+        #[inline(always)]
+        unsafe fn sums(start: &[i32; COLS]) -> __m512i {
+            // SAFETY: the reference covers the register; the load needs no alignment.
+            unsafe { _mm512_loadu_si512(start.as_ptr().cast()) }
+        }
+
+        #[inline(always)]
+        unsafe fn weights(w: &[i8; COLS * DEPTH]) -> __m512i {
+            // SAFETY: as above.
+            unsafe { _mm512_loadu_si512(w.as_ptr().cast()) }
+        }
+
+        #[inline(always)]
+        unsafe fn add(sums: __m512i, x: [u8; DEPTH], w: __m512i) -> __m512i {
+            // SAFETY: the caller's promise.
+            unsafe { _mm512_dpbusd_epi32(sums, _mm512_set1_epi32(i32::from_le_bytes(x)), w) }
+        }
+
+        #[inline(always)]
+        unsafe fn finish(sums: __m512i) -> [i32; COLS] {
+            let mut out = [0; COLS];
+            // SAFETY: `out` has room for the register.
+            unsafe { _mm512_storeu_si512(out.as_mut_ptr().cast(), sums) };
+            out
+        }
+    }
+}

@@ -1,0 +1,253 @@
+//! Linear layers for inference, `y = act(x Wᵀ + b) (+ residual)`, with the weight packed once.
+//!
+//! The weight is packed in panels of 16 columns of the result, each with its inputs in order, so that the product
+//! reads it once from front to back. What follows the product (bias, activation, residual, quantization) happens
+//! while a tile of the result is in registers. Each value of the result is one chain of fused multiply-adds in the
+//! order of the inputs, so it has the same bits on every instruction set and however the rows are shared out.
+
+use crate::dot::COLS;
+use crate::gelu::{gelu, gelu_tanh};
+use crate::isa::dispatch;
+use crate::math::madd;
+use crate::quantize::Out;
+
+/// What follows a linear layer.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Activation {
+    /// Nothing.
+    #[default]
+    None,
+    /// `x Φ(x)`.
+    Gelu,
+    /// GELU's approximation by a hyperbolic tangent (arXiv 1606.08415, section 2).
+    GeluTanh,
+}
+
+/// What happens to a product before it is stored.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Epilogue<'a> {
+    /// Applied after the bias.
+    pub activation: Activation,
+    /// Added last: rows as those of the result.
+    pub residual: Option<&'a [f32]>,
+}
+
+impl Epilogue<'_> {
+    /// Finishes the first `count` columns of a tile, which starts at `column` of `row`, and stores them.
+    #[inline(always)]
+    pub(crate) fn finish<const FMA: bool>(
+        &self,
+        tile: &mut [[f32; COLS]],
+        [row, column]: [usize; 2],
+        [n, count]: [usize; 2],
+        out: &mut Out<'_>,
+    ) {
+        // Loops over the whole tile: they become vector code, which one row unrolled does not.
+        match self.activation {
+            Activation::None => {}
+            Activation::Gelu => {
+                for x in tile.as_flattened_mut() {
+                    *x = gelu::<FMA>(*x);
+                }
+            }
+            Activation::GeluTanh => {
+                for x in tile.as_flattened_mut() {
+                    *x = gelu_tanh::<FMA>(*x);
+                }
+            }
+        }
+        if let Some(residual) = self.residual {
+            for (r, values) in tile.iter_mut().enumerate() {
+                let from = &residual[(row + r) * n + column..];
+                if let (COLS, Some(from)) = (count, from.first_chunk::<COLS>()) {
+                    for c in 0..COLS {
+                        values[c] += from[c];
+                    }
+                } else {
+                    for (x, from) in values.iter_mut().zip(&from[..count]) {
+                        *x += from;
+                    }
+                }
+            }
+        }
+        let stride = out.row(n);
+        out.tile_at(row * stride + column, stride, tile, count);
+    }
+}
+
+/// Shares `rows` out to tiles of almost equal height, at most `most`: each tile's first row and height.
+///
+/// An iterator, because a closure as large as a kernel would be compiled without the caller's instruction set.
+#[inline(always)]
+pub(crate) fn tiles(rows: usize, most: usize) -> impl Iterator<Item = (usize, usize)> {
+    let count = rows.div_ceil(most).max(1);
+    let (height, higher) = (rows / count, rows % count);
+    (0..rows.div_ceil(most)).map(move |i| (i * height + i.min(higher), height + usize::from(i < higher)))
+}
+
+/// A layer with a weight of floats.
+#[derive(Clone, Debug)]
+pub struct Linear {
+    inputs: usize,
+    outputs: usize,
+    /// Panels `[inputs, 16]`; columns beyond the last are 0.
+    weight: Vec<[f32; COLS]>,
+    bias: Vec<[f32; COLS]>,
+}
+
+impl Linear {
+    /// Packs a weight, read by `at(output, input)`, and a bias. None unless both sizes are positive and the bias
+    /// has one value for each output.
+    pub fn new(
+        [outputs, inputs]: [usize; 2],
+        at: impl Fn(usize, usize) -> f32,
+        bias: &[f32],
+    ) -> Option<Linear> {
+        if outputs == 0 || inputs == 0 || bias.len() != outputs {
+            return None;
+        }
+        let panels = 0..outputs.div_ceil(COLS);
+        let value = |j: usize, i: usize| if j < outputs { at(j, i) } else { 0.0 };
+        let panel = |p: usize| (0..inputs).map(move |i| (p, i));
+        let weight =
+            panels.flat_map(panel).map(|(p, i)| std::array::from_fn(|c| value(p * COLS + c, i))).collect();
+        Some(Linear { inputs, outputs, weight, bias: padded(bias) })
+    }
+
+    /// Values of a row that goes in.
+    pub fn inputs(&self) -> usize {
+        self.inputs
+    }
+
+    /// Values of a row that comes out.
+    pub fn outputs(&self) -> usize {
+        self.outputs
+    }
+
+    /// Bytes of the packed weight and bias.
+    pub fn bytes(&self) -> usize {
+        size_of_val(&self.weight[..]) + size_of_val(&self.bias[..])
+    }
+}
+
+/// Values in groups of 16, the last one filled up with zeros.
+pub(crate) fn padded<T: Copy + Default>(values: &[T]) -> Vec<[T; COLS]> {
+    values
+        .chunks(COLS)
+        .map(|chunk| std::array::from_fn(|i| chunk.get(i).copied().unwrap_or_default()))
+        .collect()
+}
+
+/// `HEIGHT` rows of a panel's product.
+#[inline(always)]
+fn tile<const FMA: bool, const HEIGHT: usize>(
+    x: &[f32],
+    inputs: usize,
+    panel: &[[f32; COLS]],
+) -> [[f32; COLS]; HEIGHT] {
+    let mut rows = [&x[..0]; HEIGHT];
+    for r in 0..HEIGHT {
+        rows[r] = &x[r * inputs..][..panel.len()];
+    }
+    let mut sums = [[0f32; COLS]; HEIGHT];
+    for (i, w) in panel.iter().enumerate() {
+        for r in 0..HEIGHT {
+            // SAFETY: every row has as many values as the panel has steps.
+            let x = unsafe { *rows[r].get_unchecked(i) };
+            for c in 0..COLS {
+                sums[r][c] = madd::<FMA>(x, w[c], sums[r][c]);
+            }
+        }
+    }
+    sums
+}
+
+#[inline(always)]
+fn body<const FMA: bool, const WIDE: bool>(
+    layer: &Linear,
+    x: &[f32],
+    epilogue: &Epilogue<'_>,
+    out: &mut Out<'_>,
+) {
+    let (k, n) = (layer.inputs, layer.outputs);
+    for (p, (panel, bias)) in layer.weight.chunks_exact(k).zip(&layer.bias).enumerate() {
+        let (column, count) = (p * COLS, COLS.min(n - p * COLS));
+        for (row, height) in tiles(x.len() / k, if WIDE { 8 } else { 6 }) {
+            macro_rules! tile {
+                ($height:literal) => {{
+                    let mut tile = tile::<FMA, $height>(&x[row * k..], k, panel);
+                    for values in &mut tile {
+                        for c in 0..COLS {
+                            values[c] += bias[c];
+                        }
+                    }
+                    epilogue.finish::<FMA>(&mut tile, [row, column], [n, count], out);
+                }};
+            }
+            match height {
+                1 => tile!(1),
+                2 => tile!(2),
+                3 => tile!(3),
+                4 => tile!(4),
+                5 => tile!(5),
+                6 => tile!(6),
+                7 => tile!(7),
+                _ => tile!(8),
+            }
+        }
+    }
+}
+
+dispatch! {
+    /// The layer on rows of `x`; as many rows go to `out`, see [`Out`].
+    pub fn linear(layer: &Linear, x: &[f32], epilogue: &Epilogue<'_>, out: &mut Out<'_>) = body
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::test_support::{close, each_isa, values};
+
+    #[test]
+    fn tiles_cover_all_rows() {
+        for (rows, most) in [(0, 6), (1, 6), (6, 6), (7, 6), (65, 6), (197, 5)] {
+            let mut next = 0;
+            for (row, height) in tiles(rows, most) {
+                assert!(row == next && (1..=most).contains(&height));
+                next += height;
+            }
+            assert_eq!(next, rows);
+        }
+    }
+
+    #[test]
+    fn sizes_are_checked() {
+        assert!(Linear::new([0, 3], |_, _| 1.0, &[]).is_none());
+        assert!(Linear::new([3, 0], |_, _| 1.0, &[0.0; 3]).is_none());
+        assert!(Linear::new([3, 2], |_, _| 1.0, &[0.0; 2]).is_none());
+    }
+
+    proptest! {
+        #[test]
+        fn every_isa_is_the_formula(rows in 0usize..20, n in 1usize..40, k in 1usize..40, residual: bool, seed: u64) {
+            let (x, w, b) = (values(rows * k, seed), values(n * k, seed ^ 1), values(n, seed ^ 2));
+            let more = values(rows * n, seed ^ 3);
+            let layer = Linear::new([n, k], |j, i| w[j * k + i], &b).unwrap();
+            let epilogue = Epilogue { activation: Activation::None, residual: residual.then_some(&more[..]) };
+            let value = |(r, j): (usize, usize)| {
+                let sum: f64 = (0..k).map(|i| f64::from(x[r * k + i]) * f64::from(w[j * k + i])).sum();
+                sum + f64::from(b[j]) + if residual { f64::from(more[r * n + j]) } else { 0.0 }
+            };
+            let want: Vec<f64> = (0..rows).flat_map(|r| (0..n).map(move |j| (r, j))).map(value).collect();
+            let mut first: Option<Vec<f32>> = None;
+            each_isa(|isa| {
+                let mut y = vec![0.0; rows * n];
+                linear(isa, &layer, &x, &epilogue, &mut Out::F32(&mut y));
+                close(&y, &want, 1e-5);
+                assert_eq!(first.get_or_insert_with(|| y.clone()), &y, "{}", isa.name());
+            });
+        }
+    }
+}

@@ -1,0 +1,241 @@
+//! Threads that share the rows of one step after another.
+//!
+//! A step of a small model takes microseconds, less than waking a thread; so helpers wait busily for the next step
+//! for a moment before they sleep.
+
+use std::ops::Range;
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::JoinHandle;
+
+use crate::quantize::Out;
+
+/// What all threads do: the argument is the thread's number.
+type Task<'a> = dyn Fn(usize) + Sync + 'a;
+
+/// How often a thread looks for work before it sleeps: some tens of microseconds.
+const LOOKS: u32 = 20_000;
+/// The most threads.
+const MOST: usize = 256;
+
+/// What the threads share.
+struct Shared {
+    /// Counts the steps; a change means work, or the end.
+    step: AtomicU32,
+    /// Helpers that have not finished the step.
+    busy: AtomicUsize,
+    /// The step's task. Only read between a change of `step` and the thread's report in `busy`.
+    task: Mutex<Option<&'static Task<'static>>>,
+    panicked: AtomicBool,
+    over: AtomicBool,
+}
+
+/// A thread, the caller's, and its helpers.
+pub struct Pool {
+    shared: Arc<Shared>,
+    helpers: Vec<JoinHandle<()>>,
+}
+
+impl std::fmt::Debug for Pool {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Pool").field("threads", &self.threads()).finish_non_exhaustive()
+    }
+}
+
+impl Pool {
+    /// A pool of that many threads, the caller's among them; as many as the system gives.
+    pub fn new(threads: usize) -> Pool {
+        let shared = Arc::new(Shared {
+            step: AtomicU32::new(0),
+            busy: AtomicUsize::new(0),
+            task: Mutex::new(None),
+            panicked: AtomicBool::new(false),
+            over: AtomicBool::new(false),
+        });
+        let helper = |number: usize| {
+            let shared = Arc::clone(&shared);
+            std::thread::Builder::new()
+                .name(format!("smalti-{number}"))
+                .spawn(move || help(&shared, number))
+                .ok()
+        };
+        let helpers = (1..threads.clamp(1, MOST)).map_while(helper).collect();
+        Pool { shared, helpers }
+    }
+
+    /// Number of threads.
+    pub fn threads(&self) -> usize {
+        self.helpers.len() + 1
+    }
+
+    /// Runs a task on every thread and waits for all of them. Panics if one of them did.
+    pub fn run(&mut self, task: &Task<'_>) {
+        if self.helpers.is_empty() {
+            return task(0);
+        }
+        // SAFETY: only the lifetime changes. The helpers use the task before they report in `busy`, and this function
+        // does not end, by return or by panic, before all have reported.
+        let erased: &'static Task<'static> = unsafe { std::mem::transmute(task) };
+        *self.shared.task.lock().unwrap_or_else(PoisonError::into_inner) = Some(erased);
+        self.shared.busy.store(self.helpers.len(), Ordering::Relaxed);
+        self.shared.step.fetch_add(1, Ordering::Release);
+        self.helpers.iter().for_each(|helper| helper.thread().unpark());
+        let own = catch_unwind(AssertUnwindSafe(|| task(0)));
+        let mut looks = 0u32;
+        while self.shared.busy.load(Ordering::Acquire) > 0 {
+            looks = looks.wrapping_add(1);
+            if looks < LOOKS { std::hint::spin_loop() } else { std::thread::yield_now() }
+        }
+        if let Err(panic) = own {
+            resume_unwind(panic);
+        }
+        assert!(!self.shared.panicked.swap(false, Ordering::Relaxed), "a helper thread panicked");
+    }
+
+    /// Shares `rows` rows out: calls `part` on each thread with its number, its rows and its piece of `out`, whose
+    /// rows have `values` values.
+    pub fn rows(
+        &mut self,
+        rows: usize,
+        values: usize,
+        out: &mut Out<'_>,
+        part: &(dyn Fn(usize, Range<usize>, &mut Out<'_>) + Sync),
+    ) {
+        if self.helpers.is_empty() {
+            return part(0, 0..rows, out);
+        }
+        let (threads, stride) = (self.threads(), out.row(values));
+        let pieces = Pieces::of(out, rows * stride);
+        self.run(&|thread| {
+            let rows = rows * thread / threads..rows * (thread + 1) / threads;
+            if !rows.is_empty() {
+                // SAFETY: the threads' rows are disjoint and within the rows that `Pieces::of` has checked.
+                let mut piece = unsafe { pieces.get(rows.start * stride..rows.end * stride) };
+                part(thread, rows, &mut piece);
+            }
+        });
+    }
+}
+
+impl Drop for Pool {
+    fn drop(&mut self) {
+        self.shared.over.store(true, Ordering::Relaxed);
+        self.shared.step.fetch_add(1, Ordering::Release);
+        for helper in self.helpers.drain(..) {
+            helper.thread().unpark();
+            let _ = helper.join();
+        }
+    }
+}
+
+/// A helper's life.
+fn help(shared: &Shared, number: usize) {
+    let mut seen = 0;
+    loop {
+        let mut looks = 0;
+        while shared.step.load(Ordering::Acquire) == seen {
+            looks += 1;
+            if looks < LOOKS {
+                std::hint::spin_loop();
+            } else {
+                std::thread::park();
+                looks = 0;
+            }
+        }
+        seen = seen.wrapping_add(1);
+        if shared.over.load(Ordering::Relaxed) {
+            return;
+        }
+        let task = *shared.task.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(task) = task
+            && catch_unwind(AssertUnwindSafe(|| task(number))).is_err()
+        {
+            shared.panicked.store(true, Ordering::Relaxed);
+        }
+        shared.busy.fetch_sub(1, Ordering::Release);
+    }
+}
+
+/// A result that threads write disjoint pieces of.
+#[derive(Clone, Copy)]
+enum Pieces {
+    F32(*mut f32),
+    U8(*mut u8, crate::Quantize),
+}
+
+// SAFETY: `get` asks its callers for disjoint ranges, which makes writing through the pointer as safe as through the
+// slices that it stands for.
+unsafe impl Sync for Pieces {}
+
+impl Pieces {
+    /// The first `len` values of a result. Panics if it has fewer.
+    fn of(out: &mut Out<'_>, len: usize) -> Pieces {
+        match out {
+            Out::F32(out) => Pieces::F32(out[..len].as_mut_ptr()),
+            Out::U8(out, quantize) => Pieces::U8(out[..len].as_mut_ptr(), *quantize),
+        }
+    }
+
+    /// # Safety
+    /// The range lies within the length that was asked for in `of`, no other use overlaps it, and the result still
+    /// lives.
+    unsafe fn get<'a>(self, range: Range<usize>) -> Out<'a> {
+        // SAFETY: the caller's promise.
+        unsafe {
+            match self {
+                Pieces::F32(all) => {
+                    Out::F32(std::slice::from_raw_parts_mut(all.add(range.start), range.len()))
+                }
+                Pieces::U8(all, quantize) => {
+                    Out::U8(std::slice::from_raw_parts_mut(all.add(range.start), range.len()), quantize)
+                }
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_row_is_done_once() {
+        for threads in [1, 2, 3, 7] {
+            let mut pool = Pool::new(threads);
+            for rows in (0..40).cycle().take(2000) {
+                let mut y = vec![0f32; rows * 3];
+                pool.rows(rows, 3, &mut Out::F32(&mut y), &|_, rows, out| {
+                    let Out::F32(out) = out else { panic!("floats") };
+                    for (row, out) in rows.zip(out.chunks_exact_mut(3)) {
+                        out.iter_mut().for_each(|y| *y += row as f32 + 1.0);
+                    }
+                });
+                assert!((0..rows * 3).all(|i| y[i] == (i / 3) as f32 + 1.0));
+            }
+        }
+    }
+
+    #[test]
+    fn sleepers_wake_up() {
+        let mut pool = Pool::new(2);
+        for _ in 0..3 {
+            std::thread::sleep(std::time::Duration::from_millis(20));
+            let count = AtomicUsize::new(0);
+            pool.run(&|_| {
+                count.fetch_add(1, Ordering::Relaxed);
+            });
+            assert_eq!(count.into_inner(), 2);
+        }
+    }
+
+    #[test]
+    fn a_panic_reaches_the_caller_and_the_pool_lives_on() {
+        let mut pool = Pool::new(3);
+        for bad in 0..3 {
+            let result = catch_unwind(AssertUnwindSafe(|| pool.run(&|thread| assert_ne!(thread, bad))));
+            assert!(result.is_err());
+        }
+        pool.run(&|_| {});
+    }
+}

@@ -1,0 +1,270 @@
+//! Linear layers on bytes: unsigned activations with one scale and zero point, signed weights with a scale for each
+//! output, 32-bit sums (arXiv 1712.05877, section 2.2): `y = s_x s_w[j] Σ_i (x[i] - z) w[j][i] + b[j]`.
+//!
+//! The sums are exact on every instruction set, and what follows them is as in [`crate::linear`], so the result has
+//! the same bits everywhere.
+
+use crate::dot::{COLS, DEPTH, Dot, Plain};
+use crate::isa::{Integers, Isa};
+use crate::linear::{Epilogue, padded, tiles};
+use crate::math::madd;
+use crate::quantize::{Out, Quantize};
+
+/// A layer with a weight of signed bytes.
+#[derive(Clone, Debug)]
+pub struct QuantLinear {
+    inputs: usize,
+    outputs: usize,
+    zero: i32,
+    /// Panels `[inputs / 4, 16, 4]`; rows and columns beyond the last are 0.
+    weight: Vec<[i8; COLS * DEPTH]>,
+    /// Σ_i w[j][i].
+    weight_sums: Vec<[i32; COLS]>,
+    scale: Vec<[f32; COLS]>,
+    bias: Vec<[f32; COLS]>,
+    /// Whether every weight is within ±63.
+    narrow: bool,
+}
+
+impl QuantLinear {
+    /// The most inputs: their products stay within 32 bits.
+    pub const MOST_INPUTS: usize = 65_536;
+
+    /// Packs a weight, read by `at(output, input)`, with its scales and a bias, for activations of `x`.
+    ///
+    /// None where the arithmetic would not be exact or finite: no or too many inputs, other than one scale and one
+    /// bias for each output, a weight of -128.
+    pub fn new(
+        [outputs, inputs]: [usize; 2],
+        at: impl Fn(usize, usize) -> i8,
+        scales: &[f32],
+        bias: &[f32],
+        x: Quantize,
+    ) -> Option<QuantLinear> {
+        let sizes = (1..=QuantLinear::MOST_INPUTS).contains(&inputs) && outputs > 0;
+        if !sizes || scales.len() != outputs || bias.len() != outputs {
+            return None;
+        }
+        let all = || (0..outputs).flat_map(|j| (0..inputs).map(move |i| (j, i)));
+        let largest = all().map(|(j, i)| i32::from(at(j, i)).abs()).max()?;
+        if largest > 127 {
+            return None;
+        }
+        let value = |j: usize, i: usize| if j < outputs && i < inputs { at(j, i) } else { 0 };
+        let quads = inputs.div_ceil(DEPTH);
+        let step =
+            |p: usize, q: usize| std::array::from_fn(|l| value(p * COLS + l / DEPTH, q * DEPTH + l % DEPTH));
+        let panels = 0..outputs.div_ceil(COLS);
+        let weight = panels.flat_map(|p| (0..quads).map(move |q| (p, q))).map(|(p, q)| step(p, q)).collect();
+        let sums: Vec<i32> = (0..outputs).map(|j| (0..inputs).map(|i| i32::from(at(j, i))).sum()).collect();
+        let scales: Vec<f32> = scales.iter().map(|scale| scale * x.scale()).collect();
+        Some(QuantLinear {
+            inputs,
+            outputs,
+            zero: i32::from(x.zero()),
+            weight,
+            weight_sums: padded(&sums),
+            scale: padded(&scales),
+            bias: padded(bias),
+            narrow: largest <= 63,
+        })
+    }
+
+    /// Values of a row that goes in. The rows lie [`row`] bytes apart.
+    pub fn inputs(&self) -> usize {
+        self.inputs
+    }
+
+    /// Values of a row that comes out.
+    pub fn outputs(&self) -> usize {
+        self.outputs
+    }
+
+    /// Bytes of everything packed.
+    pub fn bytes(&self) -> usize {
+        let others =
+            size_of_val(&self.weight_sums[..]) + size_of_val(&self.scale[..]) + size_of_val(&self.bias[..]);
+        size_of_val(&self.weight[..]) + others
+    }
+}
+
+/// The distance of rows of bytes with so many values.
+pub fn row(values: usize) -> usize {
+    values.next_multiple_of(DEPTH)
+}
+
+/// `HEIGHT` rows of a panel's product; `x` has `panel.len()` steps a row.
+///
+/// # Safety
+/// As [`Dot`].
+#[inline(always)]
+unsafe fn tile<D: Dot, const HEIGHT: usize>(
+    x: &[[u8; DEPTH]],
+    panel: &[[i8; COLS * DEPTH]],
+    start: &[i32; COLS],
+) -> [[i32; COLS]; HEIGHT] {
+    let steps = panel.len();
+    let mut rows = [&x[..0]; HEIGHT];
+    for r in 0..HEIGHT {
+        rows[r] = &x[r * steps..][..steps];
+    }
+    // SAFETY: the caller's promise; every row has as many values as the panel has steps.
+    unsafe {
+        let mut sums = [D::sums(start); HEIGHT];
+        for (i, w) in panel.iter().enumerate() {
+            let w = D::weights(w);
+            for r in 0..HEIGHT {
+                sums[r] = D::add(sums[r], *rows[r].get_unchecked(i), w);
+            }
+        }
+        let mut out = [[0; COLS]; HEIGHT];
+        for r in 0..HEIGHT {
+            out[r] = D::finish(sums[r]);
+        }
+        out
+    }
+}
+
+/// The layer on rows of `x`, with tiles of at most `MOST` rows.
+///
+/// # Safety
+/// As [`Dot`].
+#[inline(always)]
+unsafe fn body<D: Dot, const FMA: bool, const MOST: usize>(
+    layer: &QuantLinear,
+    x: &[u8],
+    epilogue: &Epilogue<'_>,
+    out: &mut Out<'_>,
+) {
+    let (n, steps) = (layer.outputs, layer.inputs.div_ceil(DEPTH));
+    let x = x.as_chunks::<DEPTH>().0;
+    let columns = layer.weight_sums.iter().zip(&layer.scale).zip(&layer.bias);
+    for (p, (panel, ((sums, scale), bias))) in layer.weight.chunks_exact(steps).zip(columns).enumerate() {
+        let (column, count) = (p * COLS, COLS.min(n - p * COLS));
+        let start = sums.map(|sum| (D::SHIFT - layer.zero) * sum);
+        for (row, height) in tiles(x.len() / steps, MOST) {
+            macro_rules! tile {
+                ($height:literal) => {{
+                    // SAFETY: the caller's promise.
+                    let sums = unsafe { tile::<D, $height>(&x[row * steps..], panel, &start) };
+                    let mut tile = [[0f32; COLS]; $height];
+                    for (values, sums) in tile.iter_mut().zip(&sums) {
+                        for c in 0..COLS {
+                            values[c] = madd::<FMA>(sums[c] as f32, scale[c], bias[c]);
+                        }
+                    }
+                    epilogue.finish::<FMA>(&mut tile, [row, column], [n, count], out);
+                }};
+            }
+            match height {
+                1 => tile!(1),
+                2 => tile!(2),
+                3 => tile!(3),
+                4 => tile!(4),
+                5 => tile!(5),
+                6 if MOST > 5 => tile!(6),
+                7 if MOST > 5 => tile!(7),
+                _ if MOST > 5 => tile!(8),
+                _ => {}
+            }
+        }
+    }
+}
+
+/// The layer on rows of `x`, [`row`] bytes apart; as many rows go to `out`, see [`Out`].
+pub fn quant_linear(isa: Isa, layer: &QuantLinear, x: &[u8], epilogue: &Epilogue<'_>, out: &mut Out<'_>) {
+    #[cfg(target_arch = "x86_64")]
+    use crate::dot::{Avx2, Avx2Wide, Avx512Vnni, AvxVnni, Halves};
+    macro_rules! compiled {
+        ($name:ident, $features:literal, $dot:ty, $most:literal) => {
+            #[cfg(target_arch = "x86_64")]
+            #[target_feature(enable = $features)]
+            fn $name(layer: &QuantLinear, x: &[u8], epilogue: &Epilogue<'_>, out: &mut Out<'_>) {
+                // SAFETY: this function is only compiled and called with the features that the primitive needs.
+                unsafe { body::<$dot, true, $most>(layer, x, epilogue, out) }
+            }
+        };
+    }
+    compiled!(avx2, "avx2,fma", Halves<Avx2>, 5);
+    compiled!(avx2_wide, "avx2,fma", Halves<Avx2Wide>, 4);
+    compiled!(avx_vnni, "avx2,fma,avxvnni", Halves<AvxVnni>, 5);
+    compiled!(avx512_vnni, "avx2,fma,avx512f,avx512bw,avx512dq,avx512vl,avx512vnni", Avx512Vnni, 8);
+    match isa.integers() {
+        // SAFETY: the plain primitive needs no special instructions.
+        Integers::Scalar if cfg!(target_arch = "aarch64") => unsafe {
+            body::<Plain, true, 4>(layer, x, epilogue, out);
+        },
+        // SAFETY: as above.
+        Integers::Scalar => unsafe { body::<Plain, false, 4>(layer, x, epilogue, out) },
+        // SAFETY: an `Isa` of this kind is only made where the features were detected.
+        #[cfg(target_arch = "x86_64")]
+        Integers::Avx2 if layer.narrow => unsafe { avx2(layer, x, epilogue, out) },
+        // SAFETY: as above.
+        #[cfg(target_arch = "x86_64")]
+        Integers::Avx2 => unsafe { avx2_wide(layer, x, epilogue, out) },
+        // SAFETY: as above.
+        #[cfg(target_arch = "x86_64")]
+        Integers::AvxVnni => unsafe { avx_vnni(layer, x, epilogue, out) },
+        // SAFETY: as above.
+        #[cfg(target_arch = "x86_64")]
+        Integers::Avx512Vnni => unsafe { avx512_vnni(layer, x, epilogue, out) },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::test_support::each_isa;
+
+    /// Extreme and ordinary bytes.
+    fn bytes(n: usize, seed: u64) -> Vec<u8> {
+        let mut state = seed | 1;
+        let mut next = || {
+            state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            (state >> 33) as u8
+        };
+        (0..n).map(|_| [0, 255, next(), next(), next()][usize::from(next()) % 5]).collect()
+    }
+
+    fn layer(n: usize, k: usize, most: i8, seed: u64, zero: u8) -> (QuantLinear, Vec<i8>) {
+        let w: Vec<i8> = bytes(n * k, seed).iter().map(|&b| (b as i8).clamp(-most, most)).collect();
+        let (scales, bias) = (vec![1.0; n], vec![0.0; n]);
+        let x = Quantize::new(1.0, zero).unwrap();
+        (QuantLinear::new([n, k], |j, i| w[j * k + i], &scales, &bias, x).unwrap(), w)
+    }
+
+    #[test]
+    fn what_would_not_be_exact_is_refused() {
+        let x = Quantize::new(1.0, 0).unwrap();
+        let new =
+            |sizes, w: i8, scales: &[f32]| QuantLinear::new(sizes, |_, _| w, scales, &[0.0], x).is_some();
+        assert!(new([1, 1], -127, &[1.0]));
+        assert!(!new([1, 1], -128, &[1.0]) && !new([1, 0], 1, &[1.0]) && !new([1, 1], 1, &[]));
+        assert!(!new([1, QuantLinear::MOST_INPUTS + 1], 1, &[1.0]));
+    }
+
+    proptest! {
+        #[test]
+        fn sums_are_exact_on_every_isa(
+            rows in 0usize..14, n in 1usize..40, k in 1usize..70, seed: u64, zero: u8, narrow: bool
+        ) {
+            let (layer, w) = layer(n, k, if narrow { 63 } else { 127 }, seed, zero);
+            let stride = row(k);
+            let x = bytes(rows * stride, seed ^ 7);
+            let sum = |(r, j): (usize, usize)| -> i32 {
+                let x = |i: usize| i32::from(x[r * stride + i]) - i32::from(zero);
+                (0..k).map(|i| x(i) * i32::from(w[j * k + i])).sum()
+            };
+            let want: Vec<i32> = (0..rows).flat_map(|r| (0..n).map(move |j| (r, j))).map(sum).collect();
+            each_isa(|isa| {
+                let mut y = vec![0.0; rows * n];
+                quant_linear(isa, &layer, &x, &Epilogue::default(), &mut Out::F32(&mut y));
+                // Sums below 2^24 are exact in f32.
+                let got: Vec<i32> = y.iter().map(|&y| y as i32).collect();
+                assert_eq!(got, want, "{}", isa.name());
+            });
+        }
+    }
+}

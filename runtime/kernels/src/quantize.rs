@@ -1,0 +1,182 @@
+//! Real numbers as bytes: `q = clamp(round(x / scale) + zero, 0, 255)`, `x ≈ (q - zero) · scale` (arXiv
+//! 1712.05877, section 2.1; ONNX `QuantizeLinear`, which rounds ties to even).
+
+use crate::isa::dispatch;
+use crate::quant_linear::row;
+
+/// One scale and zero point for all values of a matrix.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Quantize {
+    scale: f32,
+    inverse: f32,
+    zero: u8,
+}
+
+impl Quantize {
+    /// The largest scale, and the reciprocal of the smallest: far from where floats end.
+    const LIMIT: f32 = 1e30;
+
+    /// None unless the scale is positive and neither it nor its reciprocal is out of reach.
+    pub fn new(scale: f32, zero: u8) -> Option<Quantize> {
+        let fits = (1.0 / Quantize::LIMIT..=Quantize::LIMIT).contains(&scale);
+        fits.then(|| Quantize { scale, inverse: 1.0 / scale, zero })
+    }
+
+    /// The distance of two neighbouring values.
+    pub fn scale(self) -> f32 {
+        self.scale
+    }
+
+    /// The byte that stands for 0.
+    pub fn zero(self) -> u8 {
+        self.zero
+    }
+
+    /// The byte of one value.
+    #[inline(always)]
+    pub(crate) fn byte(self, x: f32) -> u8 {
+        const ROUND: f32 = 12_582_912.0; // 1.5 * 2^23: adding it leaves the nearest integer in the low bits
+        let zero = f32::from(self.zero);
+        let steps = x * self.inverse;
+        // Comparisons written so that a NaN gives some byte.
+        let steps = if steps > -zero { steps } else { -zero };
+        let steps = if steps < 255.0 - zero { steps } else { 255.0 - zero };
+        let rounded = (steps + ROUND).to_bits() as i32 - ROUND.to_bits() as i32;
+        (rounded + i32::from(self.zero)) as u8
+    }
+
+    /// The bytes of as many values as both sides have.
+    #[inline(always)]
+    fn bytes(self, from: &[f32], to: &mut [u8]) {
+        for (to, &from) in to.iter_mut().zip(from) {
+            *to = self.byte(from);
+        }
+    }
+}
+
+/// Where the rows of a result go: floats without a gap, bytes with their rows [`crate::quant_linear::row`] apart.
+#[derive(Debug)]
+pub enum Out<'a> {
+    /// As they are.
+    F32(&'a mut [f32]),
+    /// As bytes.
+    U8(&'a mut [u8], Quantize),
+}
+
+/// Columns of a tile of a result.
+pub(crate) const LANES: usize = 16;
+/// The most rows of a tile.
+pub(crate) const MOST_ROWS: usize = 8;
+
+impl Out<'_> {
+    /// The distance of rows with so many values.
+    #[inline(always)]
+    pub(crate) fn row(&self, values: usize) -> usize {
+        match self {
+            Out::F32(_) => values,
+            Out::U8(..) => row(values),
+        }
+    }
+
+    /// Stores a row's values from place `at` on.
+    #[inline(always)]
+    pub(crate) fn row_at(&mut self, at: usize, values: &[f32]) {
+        match self {
+            Out::F32(out) => out[at..][..values.len()].copy_from_slice(values),
+            Out::U8(out, quantize) => quantize.bytes(values, &mut out[at..][..values.len()]),
+        }
+    }
+
+    /// Stores the first `count` columns of a tile, whose first value goes to place `at`; its rows are `row` apart.
+    #[inline(always)]
+    pub(crate) fn tile_at(&mut self, at: usize, row: usize, tile: &[[f32; LANES]], count: usize) {
+        match self {
+            Out::F32(out) => {
+                for (r, values) in tile.iter().enumerate() {
+                    store(&mut out[at + r * row..], values, count);
+                }
+            }
+            Out::U8(out, quantize) => {
+                let mut bytes = [[0; LANES]; MOST_ROWS];
+                quantize.bytes(tile.as_flattened(), bytes.as_flattened_mut());
+                for (r, bytes) in bytes.iter().enumerate().take(tile.len()) {
+                    store(&mut out[at + r * row..], bytes, count);
+                }
+            }
+        }
+    }
+}
+
+/// The first `count` of 16 values.
+#[inline(always)]
+fn store<T: Copy>(out: &mut [T], values: &[T; LANES], count: usize) {
+    match out.first_chunk_mut::<LANES>() {
+        Some(out) if count == LANES => *out = *values,
+        _ => out[..count].copy_from_slice(&values[..count]),
+    }
+}
+
+#[inline(always)]
+fn rows_body<const FMA: bool, const WIDE: bool>(x: &[f32], cols: usize, out: &mut Out<'_>) {
+    let stride = out.row(cols);
+    for (row, x) in x.chunks_exact(cols).enumerate() {
+        out.row_at(row * stride, x);
+    }
+}
+
+dispatch! {
+    /// Stores rows of `cols` values, at least one, quantized where `out` asks for it.
+    pub fn rows(x: &[f32], cols: usize, out: &mut Out<'_>) = rows_body
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::test_support::each_isa;
+
+    /// The formula.
+    fn plain(x: f32, scale: f32, zero: u8) -> u8 {
+        let steps = (f64::from(x) / f64::from(scale)).round_ties_even() + f64::from(zero);
+        steps.clamp(0.0, 255.0) as u8
+    }
+
+    #[test]
+    fn only_usable_scales() {
+        for scale in [0.0, -1.0, f32::NAN, f32::INFINITY, 1e-38, 3e38] {
+            assert_eq!(Quantize::new(scale, 0), None, "{scale}");
+        }
+        assert!(Quantize::new(1e-20, 255).is_some());
+    }
+
+    #[test]
+    fn ties_go_to_even_and_nothing_wraps() {
+        let quantize = Quantize::new(0.5, 10).unwrap();
+        for (x, byte) in [(0.25, 10), (0.75, 12), (-0.25, 10), (1e30, 255), (-1e30, 0), (f32::INFINITY, 255)]
+        {
+            assert_eq!(quantize.byte(x), byte, "{x}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn every_isa_is_the_formula(
+            x in proptest::collection::vec(-40f32..40.0, 0..70), scale in 0.001f32..1.0, zero in 0u8..=255
+        ) {
+            let quantize = Quantize::new(scale, zero).unwrap();
+            let near = |x: f32, byte: u8| {
+                let steps = f64::from(x) / f64::from(scale);
+                let tie = (steps.fract().abs() - 0.5).abs() < 1e-4;
+                byte == plain(x, scale, zero) || tie && byte.abs_diff(plain(x, scale, zero)) == 1
+            };
+            let mut first: Option<Vec<u8>> = None;
+            each_isa(|isa| {
+                let mut bytes = vec![0; x.len()];
+                rows(isa, &x, x.len().max(1), &mut Out::U8(&mut bytes, quantize));
+                assert!(x.iter().zip(&bytes).all(|(&x, &byte)| near(x, byte)));
+                assert_eq!(first.get_or_insert_with(|| bytes.clone()), &bytes);
+            });
+        }
+    }
+}

@@ -1,0 +1,174 @@
+//! What runs a model: our own program where the whole graph is known, the engine, tract, elsewhere.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tract_onnx::pb::ModelProto;
+use tract_onnx::prelude::*;
+use tract_onnx::tract_core::internal::{SimpleState, TypedFact, TypedOp};
+
+use crate::dequantize;
+use crate::engine::{guarded, guarded_own};
+use crate::error::{Error, Result};
+use crate::fuse::{self, Arena, Image, Program};
+use crate::gate::{Facts, Form, Input};
+use crate::session::Output;
+
+/// A model, ready to run, shared by all sessions.
+#[derive(Clone, Debug)]
+pub(crate) enum Backend {
+    Program(Arc<Program>),
+    /// With the reason why there is no program.
+    Engine(Arc<TypedRunnableModel>, Arc<str>),
+}
+
+/// A session's part.
+pub(crate) enum State {
+    Program(Arc<Program>, Box<Arena>),
+    Engine {
+        plan: Arc<TypedRunnableModel>,
+        state: SimpleState<TypedFact, Box<dyn TypedOp>>,
+        /// What goes in; the engine gives its share of it back after a run.
+        input: Arc<Tensor>,
+    },
+}
+
+impl Backend {
+    /// Prepares a graph that has passed the gate and has nothing in it but what runs. With `engine_only` the
+    /// engine runs all of it.
+    pub(crate) fn new(mut proto: ModelProto, facts: &Facts, engine_only: bool) -> Result<Backend> {
+        let Some(graph) = &mut proto.graph else {
+            return Err(Error::refused("model", "no graph", "a graph"));
+        };
+        let program = match engine_only {
+            true => Err("as asked".into()),
+            false => guarded_own("lower the graph", || fuse::compile(graph, facts))?,
+        };
+        match program {
+            Ok(program) => Ok(Backend::Program(Arc::new(program))),
+            Err(why) => {
+                log::info!("the engine runs this model: {why}");
+                dequantize::write_out(graph);
+                for node in &mut graph.node {
+                    node.name = node.output.first().cloned().unwrap_or_default();
+                }
+                Ok(Backend::Engine(plan(proto)?, why.into()))
+            }
+        }
+    }
+
+    /// A session's part, on that many threads; the engine takes one.
+    pub(crate) fn state(&self, input: &Input, threads: usize) -> Result<State> {
+        match self {
+            Backend::Program(program) => {
+                Ok(State::Program(Arc::clone(program), Box::new(program.arena(threads))))
+            }
+            Backend::Engine(plan, _) => Ok(State::Engine {
+                state: guarded("start a session", || SimpleState::new(plan))?,
+                input: Arc::new(guarded("make room for a picture", || room(input))?),
+                plan: Arc::clone(plan),
+            }),
+        }
+    }
+}
+
+/// The engine's own steps, each of which can be looked at on its own.
+fn plan(proto: ModelProto) -> Result<Arc<TypedRunnableModel>> {
+    let parsed = guarded("read the graph", || onnx().model_for_proto_model(&proto))?;
+    drop(proto);
+    let typed = guarded("infer types and shapes", || parsed.into_typed())?;
+    let plain = guarded("simplify the graph", || typed.into_decluttered())?;
+    let optimised = guarded("choose kernels", || {
+        let mut model = plain;
+        model.optimize()?;
+        Ok(model)
+    })?;
+    guarded("plan the run", || optimised.into_runnable())
+}
+
+/// A tensor of the input's type and shape.
+fn room(input: &Input) -> TractResult<Tensor> {
+    let Input { width, height, channels, .. } = *input;
+    match input.form {
+        Form::U8Nhwc => Tensor::zero::<u8>(&[1, height, width, channels]),
+        Form::F32Nchw => Tensor::zero::<f32>(&[1, channels, height, width]),
+    }
+}
+
+impl State {
+    pub(crate) fn program(&self) -> Option<&Program> {
+        match self {
+            State::Program(program, _) => Some(program),
+            State::Engine { .. } => None,
+        }
+    }
+
+    /// Threads that a run is shared out to.
+    pub(crate) fn threads(&self) -> usize {
+        match self {
+            State::Program(_, arena) => arena.threads(),
+            State::Engine { .. } => 1,
+        }
+    }
+
+    /// Runs the program and adds each step's time to `times`.
+    pub(crate) fn time(&mut self, image: Image<'_>, times: &mut Vec<Duration>) -> Result<()> {
+        let State::Program(program, arena) = self else { return Ok(()) };
+        times.resize(program.steps().len(), Duration::ZERO);
+        guarded_own("run the model", || program.time(arena, image, times))
+    }
+
+    /// Runs the model on as many values as the input has. After a failure the engine's state starts afresh.
+    pub(crate) fn run(&mut self, form: &Input, image: Image<'_>, output: &mut Output) -> Result<()> {
+        match self {
+            State::Program(program, arena) => guarded_own("run the model", || {
+                program.run(arena, image);
+                copy(program.output(arena, 0), &mut output.logits);
+                copy_some(program.output(arena, 1), &mut output.embedding);
+            }),
+            State::Engine { plan, state, input } => {
+                let result = guarded("run the model", || run(state, input, form, image));
+                if result.is_err() {
+                    *state = guarded("start a session", || SimpleState::new(plan))?;
+                }
+                let outputs = result?;
+                copy(outputs.first().map(Vec::as_slice), &mut output.logits);
+                copy_some(outputs.get(1).map(Vec::as_slice), &mut output.embedding);
+                Ok(())
+            }
+        }
+    }
+}
+
+/// One run of the engine.
+fn run(
+    state: &mut SimpleState<TypedFact, Box<dyn TypedOp>>,
+    input: &mut Arc<Tensor>,
+    form: &Input,
+    image: Image<'_>,
+) -> TractResult<Vec<Vec<f32>>> {
+    if Arc::get_mut(input).is_none() {
+        *input = Arc::new(room(form)?);
+    }
+    if let Some(tensor) = Arc::get_mut(input) {
+        let mut room = tensor.try_as_plain_ram_mut()?;
+        match image {
+            Image::U8(values) => room.as_slice_mut::<u8>()?.copy_from_slice(values),
+            Image::F32(values) => room.as_slice_mut::<f32>()?.copy_from_slice(values),
+        }
+    }
+    let outputs = state.run(tvec!(Arc::clone(input).into_tvalue()))?;
+    outputs.iter().map(|value| Ok(value.try_as_plain_ram()?.as_slice::<f32>()?.to_vec())).collect()
+}
+
+fn copy(from: Option<&[f32]>, to: &mut Vec<f32>) {
+    to.clear();
+    to.extend_from_slice(from.unwrap_or_default());
+}
+
+fn copy_some(from: Option<&[f32]>, to: &mut Option<Vec<f32>>) {
+    match from {
+        Some(from) => copy(Some(from), to.get_or_insert_default()),
+        None => *to = None,
+    }
+}
