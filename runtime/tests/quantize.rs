@@ -132,7 +132,7 @@ fn the_record_is_that_of_the_quantized_model() {
             (&before.names, &before.preprocess, &before.training)
         );
         assert_ne!(after.golden, before.golden);
-        assert_eq!(after.quantization.unwrap()["method"], "mse");
+        assert_eq!(after.quantization.unwrap()["method"], "percentile");
         let vectors = selftest::run(&Model::from_bytes(&found.bytes).unwrap()).unwrap();
         selftest::judge(&vectors).unwrap();
         assert!(vectors.iter().all(|vector| vector.difference == 0.0 && vector.allowed >= 0.02));
@@ -279,6 +279,7 @@ fn quantize_writes_a_model_and_a_page() {
             &"--quiet",
         ]);
         assert_eq!((&value["float_accuracy"], &value["int8_accuracy"]), (&1.0.into(), &1.0.into()));
+        assert_eq!(value["method"], serde_json::to_value(Method::default()).unwrap());
         assert_eq!((&value["agreement"], &value["kept_float"]), (&1.0.into(), &serde_json::json!([])));
         assert_eq!((&value["layers"].as_array().unwrap().len(), &value["samples"]), (&5, &24.into()));
         for key in ["size_bytes", "p50_ms"] {

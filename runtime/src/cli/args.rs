@@ -146,7 +146,7 @@ pub(crate) enum MethodArg {
 
 impl MethodArg {
     /// The library's default.
-    const DEFAULT: MethodArg = MethodArg::Mse;
+    const DEFAULT: MethodArg = MethodArg::Percentile;
 }
 
 impl From<MethodArg> for Method {

@@ -1,10 +1,10 @@
 //! From a float model and some pictures to int8, as standard ONNX that other engines run too, behind a gate.
 //!
-//! The order of the modules is the order of the data: [`layers`] finds what can be quantized; [`calibrate`] runs the
-//! pictures and keeps a [`histogram`] of what goes into each layer; [`range`] makes a [`step`] of each, [`weights`] makes
-//! int8 of the matrices, [`noise`] measures what both cost each layer, all of which is its [`plan`]; [`rewrite`] changes
-//! the graph; [`search`] runs the result beside the float model, and while it costs more than the [`budget`], keeps the
-//! layers with most noise float. [`record`] is what the file says about itself, [`report`] a page for people.
+//! The order of the modules is the order of the data: `layers` finds what can be quantized; `calibrate` runs the
+//! pictures and keeps a `histogram` of what goes into each layer; `range` makes a `step` of each, `weights` makes
+//! int8 of the matrices, `noise` measures what both cost each layer, all of which is its `plan`; `rewrite` changes
+//! the graph; `search` runs the result beside the float model, and while it costs more than the `budget`, keeps the
+//! layers with most noise float. `record` is what the file says about itself, [`report`] a page for people.
 
 mod budget;
 mod calibrate;

@@ -16,10 +16,11 @@ const CANDIDATES: usize = 90;
 pub enum Method {
     /// From the smallest to the largest value.
     Minmax,
-    /// 99.99 % of the values, cut at both ends alike.
+    /// 99.99 % of the values, cut at both ends alike: one wild value does not cost all others their levels. As few
+    /// answers changed as with `Minmax`, within chance, where that was measured, with less noise in the layers.
+    #[default]
     Percentile,
     /// The range with the least mean squared error of rounding and clipping together.
-    #[default]
     Mse,
 }
 
