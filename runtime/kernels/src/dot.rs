@@ -1,7 +1,10 @@
-//! The primitive of products of bytes: four products, added to an integer, for 16 columns at once.
+//! The primitive of products of bytes: four products, added to an integer, for 16 columns at once, and what
+//! turns the integers into floats.
 //!
 //! Packing, loops, edges and epilogues are written once over [`Dot`] (`quant_linear.rs`); [`Plain`] runs all of
 //! that on every machine, so that only one instruction of the others needs its hardware.
+
+use crate::math::madd;
 
 /// Columns of a panel.
 pub(crate) const COLS: usize = 16;
@@ -23,7 +26,12 @@ pub(crate) unsafe trait Dot {
     unsafe fn sums(start: &[i32; COLS]) -> Self::Sums;
     unsafe fn weights(w: &[i8; COLS * DEPTH]) -> Self::Weights;
     unsafe fn add(sums: Self::Sums, x: [u8; DEPTH], w: Self::Weights) -> Self::Sums;
-    unsafe fn finish(sums: Self::Sums) -> [i32; COLS];
+    /// `sums · scale + bias`, fused; `FMA` as elsewhere.
+    unsafe fn finish<const FMA: bool>(
+        sums: Self::Sums,
+        scale: &[f32; COLS],
+        bias: &[f32; COLS],
+    ) -> [f32; COLS];
 }
 
 /// The formula.
@@ -56,8 +64,16 @@ unsafe impl Dot for Plain {
     }
 
     #[inline(always)]
-    unsafe fn finish(sums: [i32; COLS]) -> [i32; COLS] {
-        sums
+    unsafe fn finish<const FMA: bool>(
+        sums: [i32; COLS],
+        scale: &[f32; COLS],
+        bias: &[f32; COLS],
+    ) -> [f32; COLS] {
+        let mut out = [0.0; COLS];
+        for c in 0..COLS {
+            out[c] = madd::<FMA>(sums[c] as f32, scale[c], bias[c]);
+        }
+        out
     }
 }
 
@@ -163,13 +179,21 @@ mod x86 {
         }
 
         #[inline(always)]
-        unsafe fn finish(sums: [__m256i; 2]) -> [i32; COLS] {
-            let mut out = [0; COLS];
-            let to: *mut i32 = out.as_mut_ptr();
-            // SAFETY: `out` has room for both registers.
+        unsafe fn finish<const FMA: bool>(
+            sums: [__m256i; 2],
+            scale: &[f32; COLS],
+            bias: &[f32; COLS],
+        ) -> [f32; COLS] {
+            let mut out = [0.0; COLS];
+            // SAFETY: AVX2 machines that we take have FMA; all three references cover both registers.
             unsafe {
-                _mm256_storeu_si256(to.cast(), sums[0]);
-                _mm256_storeu_si256(to.add(8).cast(), sums[1]);
+                for (half, sums) in sums.into_iter().enumerate() {
+                    let at = half * COLS / 2;
+                    let (scale, bias) = (scale.as_ptr().add(at), bias.as_ptr().add(at));
+                    let (scale, bias) = (_mm256_loadu_ps(scale), _mm256_loadu_ps(bias));
+                    let values = _mm256_fmadd_ps(_mm256_cvtepi32_ps(sums), scale, bias);
+                    _mm256_storeu_ps(out.as_mut_ptr().add(at), values);
+                }
             }
             out
         }
@@ -203,10 +227,18 @@ mod x86 {
         }
 
         #[inline(always)]
-        unsafe fn finish(sums: __m512i) -> [i32; COLS] {
-            let mut out = [0; COLS];
-            // SAFETY: `out` has room for the register.
-            unsafe { _mm512_storeu_si512(out.as_mut_ptr().cast(), sums) };
+        unsafe fn finish<const FMA: bool>(
+            sums: __m512i,
+            scale: &[f32; COLS],
+            bias: &[f32; COLS],
+        ) -> [f32; COLS] {
+            let mut out = [0.0; COLS];
+            // SAFETY: all three references cover the register.
+            unsafe {
+                let (scale, bias) = (_mm512_loadu_ps(scale.as_ptr()), _mm512_loadu_ps(bias.as_ptr()));
+                let values = _mm512_fmadd_ps(_mm512_cvtepi32_ps(sums), scale, bias);
+                _mm512_storeu_ps(out.as_mut_ptr(), values);
+            }
             out
         }
     }

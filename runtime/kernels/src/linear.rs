@@ -106,11 +106,14 @@ impl Linear {
         if outputs == 0 || inputs == 0 || bias.len() != outputs {
             return None;
         }
-        let panels = 0..outputs.div_ceil(COLS);
-        let value = |j: usize, i: usize| if j < outputs { at(j, i) } else { 0.0 };
-        let panel = |p: usize| (0..inputs).map(move |i| (p, i));
-        let weight =
-            panels.flat_map(panel).map(|(p, i)| std::array::from_fn(|c| value(p * COLS + c, i))).collect();
+        let mut weight = vec![[0.0; COLS]; outputs.div_ceil(COLS) * inputs];
+        for (p, panel) in weight.chunks_exact_mut(inputs).enumerate() {
+            for (i, step) in panel.iter_mut().enumerate() {
+                for (c, value) in step.iter_mut().enumerate().take(outputs - p * COLS) {
+                    *value = at(p * COLS + c, i);
+                }
+            }
+        }
         Some(Linear { inputs, outputs, weight, bias: padded(bias) })
     }
 

@@ -7,7 +7,6 @@
 use crate::dot::{COLS, DEPTH, Dot, Plain};
 use crate::isa::{Integers, Isa};
 use crate::linear::{Epilogue, padded, tiles};
-use crate::math::madd;
 use crate::quantize::{Out, Quantize};
 
 /// A layer with a weight of signed bytes.
@@ -45,28 +44,35 @@ impl QuantLinear {
         if !sizes || scales.len() != outputs || bias.len() != outputs {
             return None;
         }
-        let all = || (0..outputs).flat_map(|j| (0..inputs).map(move |i| (j, i)));
-        let largest = all().map(|(j, i)| i32::from(at(j, i)).abs()).max()?;
-        if largest > 127 {
+        let (quads, panels) = (inputs.div_ceil(DEPTH), outputs.div_ceil(COLS));
+        let mut weight = vec![[0; COLS * DEPTH]; panels * quads];
+        let mut weight_sums = vec![[0; COLS]; panels];
+        let (mut least, mut most) = (0, 0);
+        // In the order of the inputs: weights of ONNX's MatMul lie that way.
+        for (p, (panel, sums)) in weight.chunks_exact_mut(quads).zip(&mut weight_sums).enumerate() {
+            for i in 0..inputs {
+                let step = &mut panel[i / DEPTH];
+                for (c, sum) in sums.iter_mut().enumerate().take(outputs - p * COLS) {
+                    let value = at(p * COLS + c, i);
+                    step[c * DEPTH + i % DEPTH] = value;
+                    *sum += i32::from(value);
+                    (least, most) = (value.min(least), value.max(most));
+                }
+            }
+        }
+        if least == i8::MIN {
             return None;
         }
-        let value = |j: usize, i: usize| if j < outputs && i < inputs { at(j, i) } else { 0 };
-        let quads = inputs.div_ceil(DEPTH);
-        let step =
-            |p: usize, q: usize| std::array::from_fn(|l| value(p * COLS + l / DEPTH, q * DEPTH + l % DEPTH));
-        let panels = 0..outputs.div_ceil(COLS);
-        let weight = panels.flat_map(|p| (0..quads).map(move |q| (p, q))).map(|(p, q)| step(p, q)).collect();
-        let sums: Vec<i32> = (0..outputs).map(|j| (0..inputs).map(|i| i32::from(at(j, i))).sum()).collect();
         let scales: Vec<f32> = scales.iter().map(|scale| scale * x.scale()).collect();
         Some(QuantLinear {
             inputs,
             outputs,
             zero: i32::from(x.zero()),
             weight,
-            weight_sums: padded(&sums),
+            weight_sums,
             scale: padded(&scales),
             bias: padded(bias),
-            narrow: largest <= 63,
+            narrow: least >= -63 && most <= 63,
         })
     }
 
@@ -98,11 +104,12 @@ pub fn row(values: usize) -> usize {
 /// # Safety
 /// As [`Dot`].
 #[inline(always)]
-unsafe fn tile<D: Dot, const HEIGHT: usize>(
+unsafe fn tile<D: Dot, const FMA: bool, const HEIGHT: usize>(
     x: &[[u8; DEPTH]],
     panel: &[[i8; COLS * DEPTH]],
     start: &[i32; COLS],
-) -> [[i32; COLS]; HEIGHT] {
+    (scale, bias): (&[f32; COLS], &[f32; COLS]),
+) -> [[f32; COLS]; HEIGHT] {
     let steps = panel.len();
     let mut rows = [&x[..0]; HEIGHT];
     for r in 0..HEIGHT {
@@ -117,9 +124,9 @@ unsafe fn tile<D: Dot, const HEIGHT: usize>(
                 sums[r] = D::add(sums[r], *rows[r].get_unchecked(i), w);
             }
         }
-        let mut out = [[0; COLS]; HEIGHT];
+        let mut out = [[0.0; COLS]; HEIGHT];
         for r in 0..HEIGHT {
-            out[r] = D::finish(sums[r]);
+            out[r] = D::finish::<FMA>(sums[r], scale, bias);
         }
         out
     }
@@ -146,13 +153,8 @@ unsafe fn body<D: Dot, const FMA: bool, const MOST: usize>(
             macro_rules! tile {
                 ($height:literal) => {{
                     // SAFETY: the caller's promise.
-                    let sums = unsafe { tile::<D, $height>(&x[row * steps..], panel, &start) };
-                    let mut tile = [[0f32; COLS]; $height];
-                    for (values, sums) in tile.iter_mut().zip(&sums) {
-                        for c in 0..COLS {
-                            values[c] = madd::<FMA>(sums[c] as f32, scale[c], bias[c]);
-                        }
-                    }
+                    let mut tile =
+                        unsafe { tile::<D, FMA, $height>(&x[row * steps..], panel, &start, (scale, bias)) };
                     epilogue.finish::<FMA>(&mut tile, [row, column], [n, count], out);
                 }};
             }

@@ -47,14 +47,16 @@ pub(super) struct Constant<'a> {
 /// A weight `[outputs, inputs]` of signed bytes with a scale for each output.
 #[derive(Clone, Debug)]
 pub(super) struct Bytes<'a> {
-    values: Part<'a>,
+    raw: &'a [u8],
+    view: View,
     pub(super) scales: Vec<f32>,
 }
 
 impl Bytes<'_> {
-    pub(super) fn at(&self, output: usize, input: usize) -> i8 {
-        let View { offset, strides, .. } = &self.values.view;
-        self.values.data.at(offset + output * strides[0] + input * strides[1]) as i8
+    /// The weight, read place by place.
+    pub(super) fn matrix(&self) -> impl Fn(usize, usize) -> i8 + '_ {
+        let (offset, step, stride) = (self.view.offset, self.view.strides[0], self.view.strides[1]);
+        move |j, i| self.raw.get(offset + j * step + i * stride).map_or(0, |&byte| byte as i8)
     }
 }
 
@@ -131,17 +133,22 @@ impl<'a> Constant<'a> {
 
     /// A matrix `[outputs, inputs]` read place by place.
     pub(super) fn matrix(&self) -> Option<impl Fn(usize, usize) -> f32 + '_> {
-        if self.values.view.dims.len() != 2 {
-            return None;
-        }
-        let at = move |part: &Part<'_>, j: usize, i: usize| {
-            let View { offset, strides, .. } = &part.view;
-            part.data.at(offset + j * strides[0] + i * strides[1])
+        let steps = |part: &Part<'_>| match part.view.strides[..] {
+            [step, stride] => Some((part.view.offset, step, stride)),
+            _ => None,
+        };
+        let at = |part: &Part<'_>, (offset, step, stride): (usize, usize, usize), j: usize, i: usize| {
+            part.data.at(offset + j * step + i * stride)
+        };
+        let values = steps(&self.values)?;
+        let quantized = match &self.quantized {
+            Some([scale, zero]) => Some([(scale, steps(scale)?), (zero, steps(zero)?)]),
+            None => None,
         };
         Some(move |j: usize, i: usize| {
-            let value = at(&self.values, j, i);
-            match &self.quantized {
-                Some([scale, zero]) => (value - at(zero, j, i)) * at(scale, j, i),
+            let value = at(&self.values, values, j, i);
+            match &quantized {
+                Some([scale, zero]) => (value - at(zero.0, zero.1, j, i)) * at(scale.0, scale.1, j, i),
                 None => value,
             }
         })
@@ -150,10 +157,12 @@ impl<'a> Constant<'a> {
     /// A quantized matrix `[outputs, inputs]`, if it is one of signed bytes around 0 with a scale for each output.
     pub(super) fn bytes(&self) -> Option<Bytes<'a>> {
         let [scale, zero] = self.quantized.as_ref()?;
-        let signed = matches!(self.values.data, Data::Raw(Kind::I8, _));
-        let (&[outputs, _], true) = (&self.values.view.dims[..], signed) else { return None };
+        let (&[outputs, _], &Data::Raw(Kind::I8, raw)) = (&self.values.view.dims[..], &self.values.data)
+        else {
+            return None;
+        };
         // The kernels' range: -128 has no negative.
-        if self.values.view.places().any(|place| self.values.data.at(place) < -127.0) {
+        if raw.contains(&(i8::MIN as u8)) {
             return None;
         }
         // Zeros are few: one, or one for each output.
@@ -164,6 +173,6 @@ impl<'a> Constant<'a> {
         }
         let scales =
             (0..outputs).map(|j| scale.data.at(scale.view.offset + j * scale.view.strides[0])).collect();
-        Some(Bytes { values: self.values.clone(), scales })
+        Some(Bytes { raw, view: self.values.view.clone(), scales })
     }
 }

@@ -239,7 +239,7 @@ fn pack(weight: Weight<'_>, sizes: [usize; 2], bias: &[f32], gain: Option<&[f32]
         Weight::Bytes(bytes, x) => {
             let scales: Vec<f32> =
                 bytes.scales.iter().enumerate().map(|(j, scale)| scale * gain(j)).collect();
-            QuantLinear::new(sizes, |j, i| bytes.at(j, i), &scales, bias, x).map(Layer::Bytes)
+            QuantLinear::new(sizes, bytes.matrix(), &scales, bias, x).map(Layer::Bytes)
         }
     }
 }
@@ -265,7 +265,8 @@ impl Stage {
         match (self.out, self.quantize) {
             (Slot::Floats(slot), _) => {
                 let mut out = std::mem::take(&mut arena.floats[slot]);
-                self.write(arena, image, &mut out);
+                // The slot may be longer: other buffers lie in it at other times.
+                self.write(arena, image, &mut out[..self.rows.end * self.cols]);
                 arena.floats[slot] = out;
             }
             (Slot::Bytes(slot), Some(quantize)) => {
