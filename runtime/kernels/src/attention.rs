@@ -81,16 +81,14 @@ fn block<const FMA: bool, const ROWS: usize, const WIDTH: usize>(
 /// `keys[j][t] = k[t][j]`; what is left of a row of `padded` values becomes 0.
 #[inline(always)]
 fn transpose(k: &Heads<'_>, shape: &Shape, padded: usize, keys: &mut [f32]) {
-    for t in (0..padded).step_by(HALF) {
-        let mut rows = [&k.data[..0]; HALF];
-        for (r, row) in rows.iter_mut().enumerate().take(shape.tokens - t) {
-            *row = &k.data[(t + r) * k.row..][..shape.key];
+    for t in 0..shape.tokens {
+        let row = &k.data[t * k.row..][..shape.key];
+        for (column, &value) in keys.chunks_exact_mut(padded).zip(row) {
+            column[t] = value;
         }
-        for j in 0..shape.key {
-            for (r, to) in keys[j * padded + t..][..HALF].iter_mut().enumerate() {
-                *to = rows[r].get(j).copied().unwrap_or(0.0);
-            }
-        }
+    }
+    for column in keys.chunks_exact_mut(padded) {
+        column[shape.tokens..].fill(0.0);
     }
 }
 
@@ -165,7 +163,14 @@ fn group<const FMA: bool, const ROWS: usize>(
                 *value *= part;
             }
         }
-        out.tile_at(first * stride + head * width + c, stride, &sums, count);
+        let at = first * stride + head * width + c;
+        if count == COLS {
+            out.tile(at, stride, &sums);
+        } else {
+            for (r, values) in sums.iter().enumerate() {
+                out.row_at(at + r * stride, &values[..count]);
+            }
+        }
         c += COLS;
     }
 }

@@ -56,22 +56,39 @@ impl Epilogue<'_> {
                 }
             }
         }
-        if let Some(residual) = self.residual {
-            for (r, values) in tile.iter_mut().enumerate() {
-                let from = &residual[(row + r) * n + column..];
-                if let (COLS, Some(from)) = (count, from.first_chunk::<COLS>()) {
+        // Two ways, so that whole panels know their width.
+        if count == COLS {
+            if let Some(residual) = self.residual {
+                for (r, values) in tile.iter_mut().enumerate() {
+                    let Some(from) = residual[(row + r) * n + column..].first_chunk::<COLS>() else { return };
                     for c in 0..COLS {
                         values[c] += from[c];
                     }
-                } else {
-                    for (x, from) in values.iter_mut().zip(&from[..count]) {
-                        *x += from;
-                    }
                 }
             }
+            out.tile(row * out.row(n) + column, out.row(n), tile);
+        } else {
+            self.edge(tile, [row, column], [n, count], out);
         }
-        let stride = out.row(n);
-        out.tile_at(row * stride + column, stride, tile, count);
+    }
+
+    /// Adds the residual to fewer columns than a panel has, and stores them.
+    #[cold]
+    #[inline(never)]
+    fn edge(
+        &self,
+        tile: &mut [[f32; COLS]],
+        [row, column]: [usize; 2],
+        [n, count]: [usize; 2],
+        out: &mut Out<'_>,
+    ) {
+        for (r, values) in tile.iter_mut().enumerate() {
+            if let Some(residual) = self.residual {
+                let from = &residual[(row + r) * n + column..][..count];
+                values.iter_mut().zip(from).for_each(|(x, from)| *x += from);
+            }
+            out.row_at((row + r) * out.row(n) + column, &values[..count]);
+        }
     }
 }
 

@@ -48,7 +48,16 @@ impl Quantize {
     /// The bytes of as many values as both sides have.
     #[inline(always)]
     fn bytes(self, from: &[f32], to: &mut [u8]) {
-        for (to, &from) in to.iter_mut().zip(from) {
+        let ((to, to_rest), (from, from_rest)) = (to.as_chunks_mut::<LANES>(), from.as_chunks::<LANES>());
+        for (to, from) in to.iter_mut().zip(from) {
+            // Sixteen at a time, of which the compiler makes the best vector code.
+            let mut bytes = [0; LANES];
+            for l in 0..LANES {
+                bytes[l] = self.byte(from[l]);
+            }
+            *to = bytes;
+        }
+        for (to, &from) in to_rest.iter_mut().zip(from_rest) {
             *to = self.byte(from);
         }
     }
@@ -65,8 +74,6 @@ pub enum Out<'a> {
 
 /// Columns of a tile of a result.
 pub(crate) const LANES: usize = 16;
-/// The most rows of a tile.
-pub(crate) const MOST_ROWS: usize = 8;
 
 impl Out<'_> {
     /// The distance of rows with so many values.
@@ -87,32 +94,27 @@ impl Out<'_> {
         }
     }
 
-    /// Stores the first `count` columns of a tile, whose first value goes to place `at`; its rows are `row` apart.
+    /// Stores a tile, whose first value goes to place `at`; its rows are `row` apart.
     #[inline(always)]
-    pub(crate) fn tile_at(&mut self, at: usize, row: usize, tile: &[[f32; LANES]], count: usize) {
+    pub(crate) fn tile(&mut self, at: usize, row: usize, tile: &[[f32; LANES]]) {
         match self {
             Out::F32(out) => {
                 for (r, values) in tile.iter().enumerate() {
-                    store(&mut out[at + r * row..], values, count);
+                    let Some(to) = out[at + r * row..].first_chunk_mut::<LANES>() else { return };
+                    *to = *values;
                 }
             }
             Out::U8(out, quantize) => {
-                let mut bytes = [[0; LANES]; MOST_ROWS];
-                quantize.bytes(tile.as_flattened(), bytes.as_flattened_mut());
-                for (r, bytes) in bytes.iter().enumerate().take(tile.len()) {
-                    store(&mut out[at + r * row..], bytes, count);
+                for (r, values) in tile.iter().enumerate() {
+                    let Some(to) = out[at + r * row..].first_chunk_mut::<LANES>() else { return };
+                    let mut bytes = [0; LANES];
+                    for l in 0..LANES {
+                        bytes[l] = quantize.byte(values[l]);
+                    }
+                    *to = bytes;
                 }
             }
         }
-    }
-}
-
-/// The first `count` of 16 values.
-#[inline(always)]
-fn store<T: Copy>(out: &mut [T], values: &[T; LANES], count: usize) {
-    match out.first_chunk_mut::<LANES>() {
-        Some(out) if count == LANES => *out = *values,
-        _ => out[..count].copy_from_slice(&values[..count]),
     }
 }
 
