@@ -33,3 +33,27 @@ fn matrix_mut<R>(x: &mut [R], rows: usize) -> ArrayViewMut2<'_, R> {
 pub(crate) fn fit<R: Clone + Default>(buffer: &mut Vec<R>, len: usize) {
     buffer.resize(len, R::default());
 }
+
+#[cfg(test)]
+mod tests {
+    use super::check::{Check, layout, values};
+    use smalti_kernels::Real;
+
+    /// GELU has no file here: its kernel is all of it.
+    #[test]
+    fn gelu_gradient() {
+        let layout = layout(&[("x", &[64])]);
+        let pull = values(64, 9);
+        Check::new(&layout).run(
+            |x| {
+                let mut y = vec![0.0; 64];
+                f64::gelu(x, &mut y);
+                y.iter().zip(&pull).map(|(y, w)| y * w).sum()
+            },
+            |x, grads| {
+                grads.copy_from_slice(&pull);
+                f64::gelu_backward(x, grads);
+            },
+        );
+    }
+}
