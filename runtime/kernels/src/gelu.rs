@@ -15,7 +15,7 @@ pub(crate) fn gelu<const FMA: bool>(x: f32) -> f32 {
 /// The approximation `x (1 + tanh(√(2/π) (x + 0.044715 x³))) / 2`, as `x / (1 + exp(-2 ...))`.
 #[inline(always)]
 pub(crate) fn gelu_tanh<const FMA: bool>(x: f32) -> f32 {
-    const TWICE: f32 = -1.595_769_1; // -2 √(2/π)
+    const TWICE: f32 = -1.595_769; // -2 √(2/π)
     let cubic = madd::<FMA>(0.044_715 * x * x, x, x);
     x / (1.0 + exp::<FMA>(TWICE * cubic))
 }

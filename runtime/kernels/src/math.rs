@@ -16,7 +16,7 @@ fn fused(a: f32, b: f32, c: f32) -> f32 {
     let part = sum - product;
     let error = (product - (sum - part)) + (c - part);
     let bits = sum.to_bits();
-    let inexact = (error > 0.0 || error < 0.0) && bits & 1 == 0;
+    let inexact = error.abs() > 0.0 && bits & 1 == 0;
     let away = (error > 0.0) == (sum > 0.0);
     let odd = if away { bits.wrapping_add(1) } else { bits.wrapping_sub(1) };
     f64::from_bits(if inexact { odd } else { bits }) as f32

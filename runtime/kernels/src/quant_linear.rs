@@ -152,8 +152,8 @@ unsafe fn body<D: Dot, const FMA: bool, const MOST: usize>(
         for (row, height) in tiles(x.len() / steps, MOST) {
             macro_rules! tile {
                 ($height:literal) => {{
-                    // SAFETY: the caller's promise.
                     let mut tile =
+                        // SAFETY: the caller's promise.
                         unsafe { tile::<D, FMA, $height>(&x[row * steps..], panel, &start, (scale, bias)) };
                     epilogue.finish::<FMA>(&mut tile, [row, column], [n, count], out);
                 }};

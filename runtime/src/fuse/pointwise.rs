@@ -80,17 +80,16 @@ impl Function {
         if factor != 0.0 && factor.is_finite() && self.is(|x| factor * x) {
             return Some(Known::Scale(factor));
         }
-        let forms: [(fn(f64) -> f64, Activation); 2] = [
-            (|x| x * 0.5 * (1.0 + libm::erf(x / std::f64::consts::SQRT_2)), Activation::Gelu),
-            (
-                |x| {
-                    let inner = (2.0 / std::f64::consts::PI).sqrt() * (x + 0.044_715 * x * x * x);
-                    x * 0.5 * (1.0 + inner.tanh())
-                },
-                Activation::GeluTanh,
-            ),
-        ];
-        forms.into_iter().find(|(form, _)| self.is(form)).map(|(_, activation)| Known::Activation(activation))
+        let gelu = |x: f64| x * 0.5 * (1.0 + libm::erf(x / std::f64::consts::SQRT_2));
+        let gelu_tanh = |x: f64| {
+            let inner = (2.0 / std::f64::consts::PI).sqrt() * (x + 0.044_715 * x * x * x);
+            x * 0.5 * (1.0 + inner.tanh())
+        };
+        match () {
+            () if self.is(gelu) => Some(Known::Activation(Activation::Gelu)),
+            () if self.is(gelu_tanh) => Some(Known::Activation(Activation::GeluTanh)),
+            () => None,
+        }
     }
 }
 

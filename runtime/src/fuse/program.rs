@@ -197,7 +197,7 @@ impl Place<'_> {
                 name = layer;
                 multiply_adds = (rows.len() * x.cols * cols) as u64;
                 stored(out);
-                let layer = pack(weight, [cols, x.cols], &bias, gain.as_deref());
+                let layer = pack(*weight, [cols, x.cols], &bias, gain.as_deref());
                 let layer = Box::new(layer.ok_or_else(|| format!("layer `{name}`: sizes without kernels"))?);
                 Op::Linear { x: self.at(&x), layer, activation, residual: residual.map(|b| self.whole(b)) }
             }

@@ -43,7 +43,7 @@ impl Demand<'_> {
     fn span(&mut self, span: &Span, rows: Range<usize>) {
         let [_, cols] = self.buffers[span.buffer];
         let first = span.offset / cols.max(1);
-        if span.cols == cols && span.offset % cols.max(1) == 0 {
+        if span.cols == cols && span.offset.is_multiple_of(cols.max(1)) {
             self.add(span.buffer, first + rows.start..first + rows.end);
         } else {
             self.all(span.buffer);

@@ -60,7 +60,7 @@ pub(super) enum Step<'a> {
     Linear {
         name: String,
         x: Span,
-        weight: Weight<'a>,
+        weight: Box<Weight<'a>>,
         bias: Vec<f32>,
         gain: Option<Vec<f32>>,
         activation: Activation,
@@ -121,8 +121,10 @@ impl Step<'_> {
     pub(super) fn kind(&self) -> &'static str {
         match self {
             Step::Patches { .. } => "patches",
-            Step::Linear { weight: Weight::Floats(_), .. } => "linear f32",
-            Step::Linear { weight: Weight::Bytes(..), .. } => "linear int8",
+            Step::Linear { weight, .. } => match **weight {
+                Weight::Floats(_) => "linear f32",
+                Weight::Bytes(..) => "linear int8",
+            },
             Step::Norm { .. } => "layer norm",
             Step::Attention { .. } => "attention",
             Step::Pointwise { .. } => "pointwise",

@@ -60,6 +60,7 @@ impl<'a> Lower<'a> {
         let name = node.output.first().cloned().unwrap_or_default();
         let out = Target { buffer, quantize: None };
         let (gain, activation, residual) = (None, Activation::None, None);
+        let weight = Box::new(weight);
         self.steps.push(Step::Linear { name, x, weight, bias, gain, activation, residual, out });
         buffer
     }
