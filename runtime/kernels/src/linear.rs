@@ -158,12 +158,26 @@ pub(crate) fn padded<T: Copy + Default>(values: &[T]) -> Vec<[T; COLS]> {
         .collect()
 }
 
-/// `HEIGHT` rows of a panel's product.
+/// Asks for a line of memory that is needed soon.
+#[inline(always)]
+pub(crate) fn prefetch<T>(line: &T) {
+    #[cfg(target_arch = "x86_64")]
+    // SAFETY: every x86-64 has the instruction, and it never faults.
+    unsafe {
+        use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
+        _mm_prefetch::<_MM_HINT_T0>(std::ptr::from_ref(line).cast());
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    let _ = line;
+}
+
+/// `HEIGHT` rows of a panel's product; asks for the lines of `next`, a panel or nothing, on the way.
 #[inline(always)]
 fn tile<const FMA: bool, const HEIGHT: usize>(
     x: &[f32],
     inputs: usize,
     panel: &[[f32; COLS]],
+    next: &[[f32; COLS]],
 ) -> [[f32; COLS]; HEIGHT] {
     let mut rows = [&x[..0]; HEIGHT];
     for r in 0..HEIGHT {
@@ -171,6 +185,9 @@ fn tile<const FMA: bool, const HEIGHT: usize>(
     }
     let mut sums = [[0f32; COLS]; HEIGHT];
     for (i, w) in panel.iter().enumerate() {
+        if let Some(line) = next.get(i) {
+            prefetch(line);
+        }
         for r in 0..HEIGHT {
             // SAFETY: every row has as many values as the panel has steps.
             let x = unsafe { *rows[r].get_unchecked(i) };
@@ -192,10 +209,13 @@ fn body<const FMA: bool, const WIDE: bool>(
     let (k, n) = (layer.inputs, layer.outputs);
     for (p, (panel, bias)) in layer.weight.chunks_exact(k).zip(&layer.bias).enumerate() {
         let (column, count) = (p * COLS, COLS.min(n - p * COLS));
-        for (row, height) in tiles(x.len() / k, if WIDE { 8 } else { 6 }) {
+        let rows = x.len() / k;
+        for (row, height) in tiles(rows, if WIDE { 8 } else { 6 }) {
+            // The weights of a model do not fit into the near caches: the last tile fetches the next panel.
+            let next = if row + height == rows { &layer.weight[(p + 1) * k..] } else { &[] };
             macro_rules! tile {
                 ($height:literal) => {{
-                    let mut tile = tile::<FMA, $height>(&x[row * k..], k, panel);
+                    let mut tile = tile::<FMA, $height>(&x[row * k..], k, panel, next);
                     for values in &mut tile {
                         for c in 0..COLS {
                             values[c] += bias[c];

@@ -6,7 +6,7 @@
 
 use crate::dot::{COLS, DEPTH, Dot, Plain};
 use crate::isa::{Integers, Isa};
-use crate::linear::{Epilogue, padded, tiles};
+use crate::linear::{Epilogue, padded, prefetch, tiles};
 use crate::quantize::{Out, Quantize};
 
 /// A layer with a weight of signed bytes.
@@ -99,7 +99,8 @@ pub fn row(values: usize) -> usize {
     values.next_multiple_of(DEPTH)
 }
 
-/// `HEIGHT` rows of a panel's product; `x` has `panel.len()` steps a row.
+/// `HEIGHT` rows of a panel's product; `x` has `panel.len()` steps a row. Asks for the lines of `next`, a panel or
+/// nothing, on the way.
 ///
 /// # Safety
 /// As [`Dot`].
@@ -109,6 +110,7 @@ unsafe fn tile<D: Dot, const FMA: bool, const HEIGHT: usize>(
     panel: &[[i8; COLS * DEPTH]],
     start: &[i32; COLS],
     (scale, bias): (&[f32; COLS], &[f32; COLS]),
+    next: &[[i8; COLS * DEPTH]],
 ) -> [[f32; COLS]; HEIGHT] {
     let steps = panel.len();
     let mut rows = [&x[..0]; HEIGHT];
@@ -119,6 +121,9 @@ unsafe fn tile<D: Dot, const FMA: bool, const HEIGHT: usize>(
     unsafe {
         let mut sums = [D::sums(start); HEIGHT];
         for (i, w) in panel.iter().enumerate() {
+            if let Some(line) = next.get(i) {
+                prefetch(line);
+            }
             let w = D::weights(w);
             for r in 0..HEIGHT {
                 sums[r] = D::add(sums[r], *rows[r].get_unchecked(i), w);
@@ -148,13 +153,15 @@ unsafe fn body<D: Dot, const FMA: bool, const MOST: usize>(
     let columns = layer.weight_sums.iter().zip(&layer.scale).zip(&layer.bias);
     for (p, (panel, ((sums, scale), bias))) in layer.weight.chunks_exact(steps).zip(columns).enumerate() {
         let (column, count) = (p * COLS, COLS.min(n - p * COLS));
+        let rows = x.len() / steps;
         let start = sums.map(|sum| (D::SHIFT - layer.zero) * sum);
-        for (row, height) in tiles(x.len() / steps, MOST) {
+        for (row, height) in tiles(rows, MOST) {
+            let next = if row + height == rows { &layer.weight[(p + 1) * steps..] } else { &[] };
             macro_rules! tile {
                 ($height:literal) => {{
                     let mut tile =
                         // SAFETY: the caller's promise.
-                        unsafe { tile::<D, FMA, $height>(&x[row * steps..], panel, &start, (scale, bias)) };
+                        unsafe { tile::<D, FMA, $height>(&x[row * steps..], panel, &start, (scale, bias), next) };
                     epilogue.finish::<FMA>(&mut tile, [row, column], [n, count], out);
                 }};
             }

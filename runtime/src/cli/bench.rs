@@ -43,9 +43,7 @@ fn print(report: &Report) -> anyhow::Result<()> {
             _ => format!("{:7.1} G/s, {:.0}% of the peak", step.gmac_per_s, 100.0 * step.peak_share),
         };
         let (kind, count, ms, share) = (step.kind, step.count, step.ms, 100.0 * step.share);
-        out::line(
-            &format!("  {kind:12} {count:4} x {ms:8.3} ms {share:5.1}% {products}").trim_end().to_owned(),
-        )?;
+        out::line(format!("  {kind:12} {count:4} x {ms:8.3} ms {share:5.1}% {products}").trim_end())?;
     }
     Ok(())
 }

@@ -38,7 +38,8 @@ pub(super) fn run(file: &Path, data: &Dataset, trainer: &Predictions) -> anyhow:
         largest = differences.fold(largest, f32::max);
     }
     let share = |part: usize, whole: usize| part as f64 / whole.max(1) as f64;
-    let times = bench::Settings { warm_up: Duration::from_millis(200), measure: Duration::from_secs(1) };
+    let times =
+        bench::Settings { warm_up: Duration::from_millis(200), measure: Duration::from_secs(1), threads: 1 };
     Ok(Device {
         agreement: share(same, trainer.ids.len()),
         largest_difference: f64::from(largest),
