@@ -1,7 +1,7 @@
 //! Linear layers on bytes: unsigned activations with one scale and zero point, signed weights with a scale for each
 //! output, 32-bit sums (arXiv 1712.05877, section 2.2): `y = s_x s_w[j] Σ_i (x[i] - z) w[j][i] + b[j]`.
 //!
-//! The sums are exact on every instruction set, and what follows them is as in [`crate::linear`], so the result has
+//! The sums are exact on every instruction set, and what follows them is as in [`mod@crate::linear`], so the result has
 //! the same bits everywhere.
 
 use crate::dot::{COLS, DEPTH, Dot, Plain};

@@ -228,8 +228,8 @@ pub(crate) struct ExportArgs {
     /// Where the model goes [default: model.onnx in the run].
     #[arg(long, short, value_name = "MODEL.onnx")]
     pub(crate) output: Option<PathBuf>,
-    /// What the model takes: bytes [1,H,W,C] with normalisation folded into the weights, or normalised floats
-    /// [1,C,H,W] [default: u8-nhwc].
+    /// What the model takes: bytes 1,H,W,C with normalisation folded into the weights, or normalised floats
+    /// 1,C,H,W [default: u8-nhwc].
     #[arg(long, value_parser = ["u8-nhwc", "f32-nchw"])]
     pub(crate) input: Option<String>,
     /// One line about the model, kept in the file.

@@ -83,8 +83,8 @@ pub(crate) struct PictureArgs {
     /// Standard deviation of each channel on the scale 0 to 1 [default: that of the pictures].
     #[arg(long, value_delimiter = ',', value_name = "R,G,B")]
     pub(crate) std: Option<Vec<f64>>,
-    /// Which part of each picture is seen in training: none (always the same), padded[:PIXELS] (a border, then a
-    /// random place), resized[:LEAST] (a random part of at least this share, resized) [default: padded by an eighth
+    /// Which part of each picture is seen in training: none (always the same), padded or padded:PIXELS (a border, then a
+    /// random place), resized or resized:LEAST (a random part of at least this share, resized) [default: padded by an eighth
     /// up to 64 pixels; above, resized].
     #[arg(long, value_name = "KIND")]
     pub(crate) crop: Option<String>,

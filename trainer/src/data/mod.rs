@@ -3,7 +3,7 @@
 //! The order of the modules is the way of the data: [`layout`] tells what kind of data set a path holds, a reader
 //! ([`folder`], [`table`], [`idx`], [`cifar`], [`tar`]) lists its pictures into a [`source`], a [`Dataset`] is a
 //! choice among them ([`labels`] draws the labelled ones), [`augment`] changes one picture and [`mix`] a batch, and
-//! the [`loader`] does all of it ahead of time on threads of its own. [`statistics`] and [`doctor`] look a data set
+//! the [`loader`] does all of it ahead of time on threads of its own. [`mod@statistics`] and [`doctor`] look a data set
 //! over before any training; [`synthetic`] draws one.
 
 mod cache;
