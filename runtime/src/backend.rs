@@ -49,9 +49,6 @@ impl Backend {
             Err(why) => {
                 log::info!("the engine runs this model: {why}");
                 dequantize::write_out(graph);
-                for node in &mut graph.node {
-                    node.name = node.output.first().cloned().unwrap_or_default();
-                }
                 Ok(Backend::Engine(plan(proto)?, why.into()))
             }
         }
@@ -72,8 +69,12 @@ impl Backend {
     }
 }
 
-/// The engine's own steps, each of which can be looked at on its own.
-fn plan(proto: ModelProto) -> Result<Arc<TypedRunnableModel>> {
+/// The engine's own steps, each of which can be looked at on its own, for a graph that has passed the gate.
+pub(crate) fn plan(mut proto: ModelProto) -> Result<Arc<TypedRunnableModel>> {
+    // The engine wants names of nodes to be unique; those of values are.
+    for node in proto.graph.iter_mut().flat_map(|graph| &mut graph.node) {
+        node.name = node.output.first().cloned().unwrap_or_default();
+    }
     let parsed = guarded("read the graph", || onnx().model_for_proto_model(&proto))?;
     drop(proto);
     let typed = guarded("infer types and shapes", || parsed.into_typed())?;

@@ -64,8 +64,7 @@ pub fn inspect(bytes: &[u8]) -> Result<Inspection> {
     let record = ModelRecord::from_metadata(pairs)?;
     let producer = format!("{} {}", proto.producer_name, proto.producer_version).trim().to_owned();
     let weights_sha256 = digest(&proto);
-    drop(proto);
-    let on_engine = match Model::from_bytes(bytes) {
+    let on_engine = match Model::new(proto, summary.clone(), false) {
         Ok(model) => model.on_engine().map(str::to_owned),
         Err(error) => Some(error.to_string()),
     };

@@ -73,7 +73,7 @@ impl Model {
     }
 
     /// Prepares a model that passed the gate.
-    fn new(mut proto: ModelProto, mut summary: Summary, engine_only: bool) -> Result<Model> {
+    pub(crate) fn new(mut proto: ModelProto, mut summary: Summary, engine_only: bool) -> Result<Model> {
         let chosen = choose_outputs(&summary.outputs)?;
         let record = record(&proto, &summary, chosen.classes)?;
         let labels = labels(&proto, record.as_ref(), chosen.classes);

@@ -207,9 +207,9 @@ fn body<const FMA: bool, const WIDE: bool>(
     out: &mut Out<'_>,
 ) {
     let (k, n) = (layer.inputs, layer.outputs);
+    let rows = x.len() / k;
     for (p, (panel, bias)) in layer.weight.chunks_exact(k).zip(&layer.bias).enumerate() {
         let (column, count) = (p * COLS, COLS.min(n - p * COLS));
-        let rows = x.len() / k;
         for (row, height) in tiles(rows, if WIDE { 8 } else { 6 }) {
             // The weights of a model do not fit into the near caches: the last tile fetches the next panel.
             let next = if row + height == rows { &layer.weight[(p + 1) * k..] } else { &[] };

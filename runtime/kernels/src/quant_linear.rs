@@ -150,10 +150,10 @@ unsafe fn body<D: Dot, const FMA: bool, const MOST: usize>(
 ) {
     let (n, steps) = (layer.outputs, layer.inputs.div_ceil(DEPTH));
     let x = x.as_chunks::<DEPTH>().0;
+    let rows = x.len() / steps;
     let columns = layer.weight_sums.iter().zip(&layer.scale).zip(&layer.bias);
     for (p, (panel, ((sums, scale), bias))) in layer.weight.chunks_exact(steps).zip(columns).enumerate() {
         let (column, count) = (p * COLS, COLS.min(n - p * COLS));
-        let rows = x.len() / steps;
         let start = sums.map(|sum| (D::SHIFT - layer.zero) * sum);
         for (row, height) in tiles(rows, MOST) {
             let next = if row + height == rows { &layer.weight[(p + 1) * steps..] } else { &[] };

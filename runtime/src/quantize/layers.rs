@@ -8,7 +8,7 @@ use std::collections::{HashMap, HashSet};
 use tract_onnx::pb::{GraphProto, NodeProto, TensorProto};
 
 use super::weights::Shape;
-use crate::gate::Summary;
+use crate::gate::{Summary, attribute};
 
 /// ONNX's number of 32-bit floats.
 const FLOAT: i32 = 1;
@@ -87,9 +87,8 @@ pub(super) fn constants(graph: &GraphProto) -> HashMap<&str, &TensorProto> {
 fn shape(node: &NodeProto, weight: &TensorProto) -> Option<Shape> {
     let &[rows, columns] = &weight.dims[..] else { return None };
     let (rows, columns) = (usize::try_from(rows).ok()?, usize::try_from(columns).ok()?);
-    let attribute = |name: &str| node.attribute.iter().find(|attribute| attribute.name == name);
-    let int = |name: &str| attribute(name).map_or(0, |attribute| attribute.i);
-    let is_one = |name: &str| attribute(name).is_none_or(|attribute| attribute.f == 1.0);
+    let int = |name: &str| attribute(node, name).map_or(0, |attribute| attribute.i);
+    let is_one = |name: &str| attribute(node, name).is_none_or(|attribute| attribute.f == 1.0);
     let transposed = match &*node.op_type {
         "MatMul" => false,
         "Gemm" if int("transA") == 0 && is_one("alpha") && is_one("beta") => int("transB") == 1,
@@ -102,12 +101,6 @@ fn shape(node: &NodeProto, weight: &TensorProto) -> Option<Shape> {
         false => Shape { inputs: rows, outputs: columns, axis: 1 },
         true => Shape { inputs: columns, outputs: rows, axis: 0 },
     })
-}
-
-/// A float tensor's values, in whichever field they stand.
-pub(super) fn floats(tensor: &TensorProto) -> Vec<f32> {
-    let raw = tensor.raw_data.as_chunks::<4>().0.iter().map(|bytes| f32::from_le_bytes(*bytes));
-    raw.chain(tensor.float_data.iter().copied()).collect()
 }
 
 #[cfg(test)]

@@ -9,6 +9,7 @@ use super::rewrite::Change;
 use super::step::Step;
 use super::weights::Weight;
 use super::{Row, noise, range, weights};
+use crate::gate::floats;
 
 /// A layer with the numbers for its quantization.
 pub(super) struct Plan {
@@ -59,7 +60,7 @@ pub(super) fn plan(proto: &ModelProto, layers: &[Layer], seen: &Calibration, met
     let plan = |layer: &Layer| {
         let at = inputs.iter().position(|input| *input == layer.input)?;
         let (activation, step) = (seen.activations.get(at)?, *steps.get(at)?);
-        let floats = layers::floats(constants.get(layer.weight.as_str())?);
+        let floats: Vec<f32> = floats(constants.get(layer.weight.as_str())?).collect();
         let weight = weights::quantize(&floats, layer.shape, &activation.importance());
         let sqnr_db = noise::sqnr_db(&activation.rows, &floats, layer.shape, step, &weight);
         let seen = activation.histogram.extremes().unwrap_or_default();

@@ -7,6 +7,7 @@ use tract_onnx::prelude::*;
 use tract_onnx::tract_core::internal::{SimpleState, TypedFact, TypedOp};
 
 use super::prepare::Pixels;
+use crate::backend;
 use crate::engine::guarded;
 use crate::error::Result;
 use crate::gate::{Form, Input};
@@ -25,14 +26,8 @@ impl Taps {
         if let Some(graph) = &mut proto.graph {
             graph.value_info.clear();
             graph.output = values.iter().map(|name| float(name)).collect();
-            for node in &mut graph.node {
-                node.name = node.output.first().cloned().unwrap_or_default();
-            }
         }
-        let parsed = guarded("read the graph", || onnx().model_for_proto_model(&proto))?;
-        drop(proto);
-        let typed = guarded("infer types and shapes", || parsed.into_typed())?;
-        let plan = guarded("plan the run", || typed.into_optimized()?.into_runnable())?;
+        let plan = backend::plan(proto)?;
         let state = guarded("start a session", || SimpleState::new(&plan))?;
         Ok(Taps { state, input: input.clone() })
     }
