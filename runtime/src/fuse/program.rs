@@ -285,8 +285,8 @@ impl Stage {
         let isa = arena.isa;
         match &self.op {
             Op::Patches { image: view, patch, cols } => match image {
-                Image::U8(pixels) => patches(view, *patch, *cols, out, |i| f32::from(pixels[i])),
-                Image::F32(values) => patches(view, *patch, *cols, out, |i| values[i]),
+                Image::U8(pixels) => patches(view, *patch, *cols, pixels, out, |&pixel| f32::from(pixel)),
+                Image::F32(values) => patches(view, *patch, *cols, values, out, |&value| value),
             },
             Op::Pointwise { x, function } => {
                 let x = &arena.read(x)[..out.len()];
@@ -391,20 +391,27 @@ impl Stage {
 }
 
 /// The patches of a picture `[C, H, W]`, one a row.
-fn patches(
+fn patches<T>(
     image: &View,
     [height, width]: [usize; 2],
     cols: usize,
+    pixels: &[T],
     out: &mut [f32],
-    at: impl Fn(usize) -> f32,
+    float: impl Fn(&T) -> f32 + Copy,
 ) {
     let (&[_, _, picture], &[channel, down, right]) = (&image.dims[..], &image.strides[..]) else { return };
     let across = picture / width;
     for (i, row) in out.chunks_exact_mut(cols).enumerate() {
         let corner = image.offset + i / across * height * down + i % across * width * right;
         for (j, line) in row.chunks_exact_mut(width).enumerate() {
-            let start = corner + j / height * channel + j % height * down;
-            line.iter_mut().enumerate().for_each(|(k, value)| *value = at(start + k * right));
+            let from = &pixels[corner + j / height * channel + j % height * down..];
+            // Two ways, so that neighbours are read as such.
+            if right == 1 {
+                line.iter_mut().zip(from).for_each(|(value, pixel)| *value = float(pixel));
+            } else {
+                let from = from.iter().step_by(right);
+                line.iter_mut().zip(from).for_each(|(value, pixel)| *value = float(pixel));
+            }
         }
     }
 }
