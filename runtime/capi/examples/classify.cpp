@@ -1,4 +1,4 @@
-// The library behind C++ objects that free themselves: classify MODEL.onnx, then WIDTHxHEIGHT RGB pixels of one colour.
+// The library behind C++ objects that free themselves, on four threads: what is a picture of one colour?
 //
 //     classify_cpp MODEL.onnx RED GREEN BLUE
 #include <cstdint>
