@@ -18,7 +18,8 @@ pub fn bound(model: &Model, threads: usize, picture: Option<[usize; 3]>) -> Resu
     let Opening { decoded, noted } = *model.opening();
     let decoding = model.summary().file_bytes + decoded;
     let preparing = decoded + open + NOTES * noted;
-    Ok((decoding + noted).max(preparing).max(open + session))
+    // What else stays, the record, names, a place among the handles, is less than the notes were.
+    Ok((decoding + noted).max(preparing).max(open + session + noted))
 }
 
 /// What the gate and the lowering note about tensors, by what the gate does. Found were 1.6 to 4.3, most for graphs whose
