@@ -75,8 +75,8 @@ fn caught<T>(name: &'static str, work: impl FnOnce() -> T) -> Result<T> {
     };
     catch_unwind(AssertUnwindSafe(work)).map_err(|panic| {
         let message = format!("internal error in {name}: {}; please report it", panic_message(&*panic));
-        // What a panic carries may itself panic when it is dropped.
-        std::mem::forget(panic);
+        // What a panic carries may itself panic when it is dropped; what that carries is let go.
+        let _ = catch_unwind(AssertUnwindSafe(|| drop(panic))).map_err(std::mem::forget);
         Failure { code: SMALTI_INTERNAL, message }
     })
 }
