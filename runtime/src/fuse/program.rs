@@ -139,6 +139,17 @@ impl Program {
         }
     }
 
+    /// Bytes of the steps and their weights.
+    pub(crate) fn bytes(&self) -> usize {
+        self.stages.iter().map(Stage::bytes).sum()
+    }
+
+    /// Bytes of an [`Arena`].
+    pub(crate) fn arena_bytes(&self, threads: usize) -> usize {
+        let floats = self.floats.iter().sum::<usize>() + threads * self.scratch;
+        floats * size_of::<f32>() + self.bytes.iter().sum::<usize>()
+    }
+
     /// Runs all steps on a picture.
     pub(crate) fn run(&self, arena: &mut Arena, image: Image<'_>) {
         for stage in &self.stages {
@@ -260,6 +271,20 @@ impl Arena {
 }
 
 impl Stage {
+    fn bytes(&self) -> usize {
+        let values = match &self.op {
+            Op::Linear { layer, .. } => match &**layer {
+                Layer::Floats(layer) => layer.bytes(),
+                Layer::Bytes(layer) => layer.bytes(),
+            },
+            Op::Norm { scale, shift, .. } => size_of_val(&scale[..]) + size_of_val(&shift[..]),
+            Op::Constant { values, .. } | Op::Put { values, .. } => size_of_val(&values[..]),
+            Op::Copy { values: Values::Places(places), .. } => size_of_val(&places[..]),
+            _ => 0,
+        };
+        values + size_of::<Stage>() + self.name.len()
+    }
+
     /// Runs the step. Sizes were checked when the program was made.
     fn run(&self, arena: &mut Arena, image: Image<'_>) {
         match (self.out, self.quantize) {
