@@ -1,9 +1,11 @@
 //! Products of small matrices, as attention needs them: no packing, operands read where they lie.
 //!
-//! `c = α a b` or `c += α a b` with `a` `[m, k]` by any strides (its values are broadcast), `b` `[k, n]` and
-//! `c` `[m, n]` with contiguous rows. Large products belong to `matrixmultiply`, which packs.
+//! `c = α a b` or `c += α a b` with `a` `[m, k]`, rows or columns of which are neighbours (its values are broadcast),
+//! `b` `[k, n]` and `c` `[m, n]` with contiguous rows. Large products belong to `matrixmultiply`, which packs: a kernel
+//! that packs `b` alone was no faster at the sizes of training.
 
 use crate::isa::dispatch;
+use crate::linear::tiles;
 use crate::math::madd;
 
 /// Sizes, strides and the update of one product.
@@ -15,7 +17,7 @@ pub struct Shape {
     pub k: usize,
     /// Columns of `b` and `c`.
     pub n: usize,
-    /// Distance between rows of `a`.
+    /// Distance between rows of `a`; 1, unless `a_col` is.
     pub a_row: usize,
     /// Distance between columns of `a`.
     pub a_col: usize,
@@ -29,10 +31,12 @@ pub struct Shape {
 
 /// Columns of one block: one AVX-512 register, two of AVX2, four of NEON.
 const COLS: usize = 16;
+/// Columns of a narrow one.
+const HALF: usize = COLS / 2;
 
-/// `ROWS` x 16 values of `c`, at row `i` and column `j`.
+/// `ROWS` x `WIDTH` values of `c`, at row `i` and column `j`; `ALONG`: the columns of `a` are neighbours, else its rows.
 #[inline(always)]
-fn block<const FMA: bool, const ROWS: usize>(
+fn block<const FMA: bool, const ALONG: bool, const ROWS: usize, const WIDTH: usize>(
     s: &Shape,
     alpha: f32,
     a: &[f32],
@@ -41,52 +45,99 @@ fn block<const FMA: bool, const ROWS: usize>(
     i: usize,
     j: usize,
 ) {
-    let mut sums = [[0f32; COLS]; ROWS];
+    debug_assert!(ALONG || s.a_row == 1, "neither rows nor columns of a are neighbours");
+    let mut sums = [[0f32; WIDTH]; ROWS];
+    // Rows of `a`, or the whole of it: places that one index leads to.
+    let mut rows = [&a[..0]; ROWS];
+    for r in 0..ROWS {
+        rows[r] = if ALONG { &a[(i + r) * s.a_row..][..s.k] } else { &a[i + r..] };
+    }
+    if s.k > 0 {
+        assert!(ALONG || i + ROWS - 1 + (s.k - 1) * s.a_col < a.len(), "a is too short");
+        assert!((s.k - 1) * s.b_row + j + WIDTH <= b.len(), "b is too short");
+    }
     for p in 0..s.k {
-        let Some(row) = b[p * s.b_row + j..].first_chunk::<COLS>() else { return };
+        // SAFETY: the assertion above: this row ends within `b`.
+        let row: &[f32; WIDTH] = unsafe { &*b.as_ptr().add(p * s.b_row + j).cast() };
+        let at = if ALONG { p } else { p * s.a_col };
         for r in 0..ROWS {
-            let x = a[(i + r) * s.a_row + p * s.a_col];
-            for l in 0..COLS {
+            // SAFETY: the row has `k` values, or the assertion above: this place is within `a`.
+            let x = unsafe { *rows[r].get_unchecked(at) };
+            for l in 0..WIDTH {
                 sums[r][l] = madd::<FMA>(x, row[l], sums[r][l]);
             }
         }
     }
     for r in 0..ROWS {
-        let Some(out) = c[(i + r) * s.c_row + j..].first_chunk_mut::<COLS>() else { return };
-        for l in 0..COLS {
+        let Some(out) = c[(i + r) * s.c_row + j..].first_chunk_mut::<WIDTH>() else { return };
+        for l in 0..WIDTH {
             let old = if s.accumulate { out[l] } else { 0.0 };
             out[l] = madd::<FMA>(alpha, sums[r][l], old);
         }
     }
 }
 
+/// All rows of `WIDTH` columns from column `j` on.
 #[inline(always)]
-fn body<const FMA: bool, const WIDE: bool>(s: Shape, alpha: f32, a: &[f32], b: &[f32], c: &mut [f32]) {
-    let whole = s.n - s.n % COLS;
-    for j in (0..whole).step_by(COLS) {
-        let mut i = 0;
-        if WIDE {
-            while i + 12 <= s.m {
-                block::<FMA, 12>(&s, alpha, a, b, c, i, j);
-                i += 12;
-            }
-        } else {
-            while i + 6 <= s.m {
-                block::<FMA, 6>(&s, alpha, a, b, c, i, j);
-                i += 6;
-            }
+fn columns<const FMA: bool, const WIDE: bool, const ALONG: bool, const WIDTH: usize>(
+    s: &Shape,
+    alpha: f32,
+    a: &[f32],
+    b: &[f32],
+    c: &mut [f32],
+    j: usize,
+) {
+    for (i, height) in tiles(s.m, if WIDE { 12 } else { 6 }) {
+        macro_rules! block {
+            ($height:literal) => {
+                block::<FMA, ALONG, $height, WIDTH>(s, alpha, a, b, c, i, j)
+            };
         }
-        while i + 4 <= s.m {
-            block::<FMA, 4>(&s, alpha, a, b, c, i, j);
-            i += 4;
-        }
-        while i < s.m {
-            block::<FMA, 1>(&s, alpha, a, b, c, i, j);
-            i += 1;
+        match height {
+            1 => block!(1),
+            2 => block!(2),
+            3 => block!(3),
+            4 => block!(4),
+            5 => block!(5),
+            6 => block!(6),
+            7 if WIDE => block!(7),
+            8 if WIDE => block!(8),
+            9 if WIDE => block!(9),
+            10 if WIDE => block!(10),
+            11 if WIDE => block!(11),
+            _ if WIDE => block!(12),
+            _ => {}
         }
     }
+}
+
+#[inline(always)]
+fn body<const FMA: bool, const WIDE: bool>(s: Shape, alpha: f32, a: &[f32], b: &[f32], c: &mut [f32]) {
+    match s.a_col == 1 {
+        true => small::<FMA, WIDE, true>(&s, alpha, a, b, c),
+        false => small::<FMA, WIDE, false>(&s, alpha, a, b, c),
+    }
+}
+
+#[inline(always)]
+fn small<const FMA: bool, const WIDE: bool, const ALONG: bool>(
+    s: &Shape,
+    alpha: f32,
+    a: &[f32],
+    b: &[f32],
+    c: &mut [f32],
+) {
+    let mut j = 0;
+    while j + COLS <= s.n {
+        columns::<FMA, WIDE, ALONG, COLS>(s, alpha, a, b, c, j);
+        j += COLS;
+    }
+    if j + HALF <= s.n {
+        columns::<FMA, WIDE, ALONG, HALF>(s, alpha, a, b, c, j);
+        j += HALF;
+    }
     for i in 0..s.m {
-        for j in whole..s.n {
+        for j in j..s.n {
             let mut sum = 0.0;
             for p in 0..s.k {
                 sum = madd::<FMA>(a[i * s.a_row + p * s.a_col], b[p * s.b_row + j], sum);

@@ -1,7 +1,7 @@
 //! Multi-head self-attention (arXiv 1706.03762) between the `qkv` and `proj` layers.
 //!
 //! `qkv` is `[batch · tokens, 3 · dim]`: queries, keys and values side by side, each split into heads. For each
-//! picture and head, `P = softmax(Q Kᵀ / √head_dim)` and `out = P V`. Rows of `P` are padded to a multiple of 16.
+//! picture and head, `P = softmax(Q Kᵀ / √head_dim)` and `out = P V`. Rows of `P` are padded to a multiple of 8.
 
 use smalti_kernels::matmul::Shape;
 
@@ -30,7 +30,7 @@ impl Attention {
 
     /// Length of a row of `P`.
     fn stride(tokens: usize) -> usize {
-        tokens.next_multiple_of(16)
+        tokens.next_multiple_of(8)
     }
 
     /// Number of values of all `P` of a batch.
