@@ -73,26 +73,62 @@ fn signed_step(x: [u8; DEPTH]) -> int8x16_t {
 pub(crate) struct Neon<const TOGETHER: usize>;
 
 impl<const TOGETHER: usize> Neon<TOGETHER> {
-    /// `COUNT` steps of four columns.
+    /// One step of four columns.
     #[inline(always)]
-    fn add<const COUNT: usize>(
-        mut sums: [int32x4_t; 2],
-        x: [int8x16_t; COUNT],
-        w: [int8x16_t; COUNT],
-    ) -> [int32x4_t; 2] {
+    fn one([low, high]: [int32x4_t; 2], x: int8x16_t, w: int8x16_t) -> [int32x4_t; 2] {
         // SAFETY: every aarch64 has NEON.
         unsafe {
-            for first in (0..COUNT).step_by(TOGETHER) {
-                let mut low = vmull_s8(vget_low_s8(x[first]), vget_low_s8(w[first]));
-                let mut high = vmull_high_s8(x[first], w[first]);
-                for s in first + 1..(first + TOGETHER).min(COUNT) {
-                    low = vmlal_s8(low, vget_low_s8(x[s]), vget_low_s8(w[s]));
-                    high = vmlal_high_s8(high, x[s], w[s]);
-                }
-                sums = [vpadalq_s16(sums[0], low), vpadalq_s16(sums[1], high)];
-            }
+            let products = [vmull_s8(vget_low_s8(x), vget_low_s8(w)), vmull_high_s8(x, w)];
+            [vpadalq_s16(low, products[0]), vpadalq_s16(high, products[1])]
         }
-        sums
+    }
+
+    /// Four steps of four columns. In one piece: the compiler would mix those of many rows and columns, and run out of
+    /// registers.
+    #[inline(always)]
+    fn four([mut low, mut high]: [int32x4_t; 2], x: [int8x16_t; 4], w: [int8x16_t; 4]) -> [int32x4_t; 2] {
+        macro_rules! steps {
+            ($($line:literal),*) => {
+                // SAFETY: every aarch64 has NEON; registers alone.
+                unsafe {
+                    asm!(
+                        $($line,)*
+                        "sadalp {low:v}.4s, {a:v}.8h",
+                        "sadalp {high:v}.4s, {b:v}.8h",
+                        low = inout(vreg) low, high = inout(vreg) high, a = out(vreg) _, b = out(vreg) _,
+                        x0 = in(vreg) x[0], x1 = in(vreg) x[1], x2 = in(vreg) x[2], x3 = in(vreg) x[3],
+                        w0 = in(vreg) w[0], w1 = in(vreg) w[1], w2 = in(vreg) w[2], w3 = in(vreg) w[3],
+                        options(pure, nomem, nostack, preserves_flags),
+                    );
+                }
+            };
+        }
+        if TOGETHER == 4 {
+            steps!(
+                "smull {a:v}.8h, {x0:v}.8b, {w0:v}.8b",
+                "smull2 {b:v}.8h, {x0:v}.16b, {w0:v}.16b",
+                "smlal {a:v}.8h, {x1:v}.8b, {w1:v}.8b",
+                "smlal2 {b:v}.8h, {x1:v}.16b, {w1:v}.16b",
+                "smlal {a:v}.8h, {x2:v}.8b, {w2:v}.8b",
+                "smlal2 {b:v}.8h, {x2:v}.16b, {w2:v}.16b",
+                "smlal {a:v}.8h, {x3:v}.8b, {w3:v}.8b",
+                "smlal2 {b:v}.8h, {x3:v}.16b, {w3:v}.16b"
+            );
+        } else {
+            steps!(
+                "smull {a:v}.8h, {x0:v}.8b, {w0:v}.8b",
+                "smull2 {b:v}.8h, {x0:v}.16b, {w0:v}.16b",
+                "smlal {a:v}.8h, {x1:v}.8b, {w1:v}.8b",
+                "smlal2 {b:v}.8h, {x1:v}.16b, {w1:v}.16b",
+                "sadalp {low:v}.4s, {a:v}.8h",
+                "sadalp {high:v}.4s, {b:v}.8h",
+                "smull {a:v}.8h, {x2:v}.8b, {w2:v}.8b",
+                "smull2 {b:v}.8h, {x2:v}.16b, {w2:v}.16b",
+                "smlal {a:v}.8h, {x3:v}.8b, {w3:v}.8b",
+                "smlal2 {b:v}.8h, {x3:v}.16b, {w3:v}.16b"
+            );
+        }
+        [low, high]
     }
 }
 
@@ -121,7 +157,7 @@ unsafe impl<const TOGETHER: usize> Dot for Neon<TOGETHER> {
     unsafe fn add(mut sums: Self::Sums, x: [u8; DEPTH], w: Self::Weights) -> Self::Sums {
         let x = signed_step(x);
         for q in 0..QUARTERS {
-            sums[q] = Self::add(sums[q], [x], [w[q]]);
+            sums[q] = Self::one(sums[q], x, w[q]);
         }
         sums
     }
@@ -149,7 +185,7 @@ unsafe impl<const TOGETHER: usize> Dot for Neon<TOGETHER> {
                 for q in 0..QUARTERS {
                     let w = [quarter(&w[0], q), quarter(&w[1], q), quarter(&w[2], q), quarter(&w[3], q)];
                     for r in 0..HEIGHT {
-                        sums[r][q] = Self::add(sums[r][q], x[r], w);
+                        sums[r][q] = Self::four(sums[r][q], x[r], w);
                     }
                 }
             }
