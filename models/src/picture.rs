@@ -6,6 +6,7 @@ use std::fmt;
 use std::path::Path;
 
 use crate::error::{Error, Result};
+use crate::resize::{MAX_BYTES, room};
 
 #[cfg(feature = "decode")]
 mod complete;
@@ -29,12 +30,7 @@ pub struct Picture {
 impl Picture {
     /// A picture from its bytes: `height` rows of `width` pixels of 1 (grey) or 3 (RGB) channels.
     pub fn new(width: usize, height: usize, channels: usize, data: Vec<u8>) -> Result<Picture> {
-        if width == 0 || height == 0 {
-            return Err(Error::Picture(format!("{width} x {height} pixels: expected at least one")));
-        }
-        if channels != 1 && channels != 3 {
-            return Err(Error::Picture(format!("{channels} channels: expected 1 (grey) or 3 (RGB)")));
-        }
+        check_shape(width, height, channels)?;
         let wanted = width.checked_mul(height).and_then(|pixels| pixels.checked_mul(channels));
         if wanted != Some(data.len()) {
             let found = data.len();
@@ -69,16 +65,123 @@ impl Picture {
         self.data
     }
 
+    /// The picture without its memory.
+    pub fn view(&self) -> View<'_> {
+        let stride = self.width * self.channels;
+        View { width: self.width, height: self.height, channels: self.channels, stride, data: &self.data }
+    }
+
     /// The picture in grey or RGB. Grey is Pillow's `convert("L")` (ITU-R 601-2 in 16-bit fixed point).
     pub fn into_channels(self, channels: usize) -> Result<Picture> {
-        let data = match (self.channels, channels) {
-            (from, to) if from == to => return Ok(self),
-            (3, 1) => self.data.chunks_exact(3).map(luma).collect(),
-            (1, 3) => self.data.iter().flat_map(|&grey| [grey; 3]).collect(),
-            _ => return Err(Error::Picture(format!("{channels} channels: expected 1 (grey) or 3 (RGB)"))),
-        };
+        if self.channels == channels {
+            return Ok(self);
+        }
+        let mut data = Vec::new();
+        self.view().convert(channels, &mut data)?;
         Picture::new(self.width, self.height, channels, data)
     }
+}
+
+/// A picture of 8-bit grey or RGB pixels in memory that belongs to someone else: rows of interleaved bytes, with any
+/// gap between them.
+#[derive(Clone, Copy)]
+pub struct View<'a> {
+    width: usize,
+    height: usize,
+    channels: usize,
+    stride: usize,
+    /// From the first pixel to the last.
+    data: &'a [u8],
+}
+
+impl<'a> View<'a> {
+    /// A picture of `height` rows of `width` pixels of 1 (grey) or 3 (RGB) channels; each row begins `stride` bytes
+    /// after the one before. What lies behind the last pixel is not looked at.
+    pub fn new(
+        width: usize,
+        height: usize,
+        channels: usize,
+        stride: usize,
+        data: &'a [u8],
+    ) -> Result<View<'a>> {
+        check_shape(width, height, channels)?;
+        let problem =
+            |what: String| Err(Error::Picture(format!("{what} for {width} x {height} x {channels}")));
+        let Some(row) = width.checked_mul(channels).filter(|&row| row <= stride) else {
+            return problem(format!("a stride of {stride} bytes"));
+        };
+        let wanted = stride.checked_mul(height - 1).and_then(|rows| rows.checked_add(row));
+        let Some(data) = wanted.and_then(|wanted| data.get(..wanted)) else {
+            return problem(format!("{} bytes at a stride of {stride}", data.len()));
+        };
+        Ok(View { width, height, channels, stride, data })
+    }
+
+    /// Width in pixels.
+    pub fn width(&self) -> usize {
+        self.width
+    }
+
+    /// Height in pixels.
+    pub fn height(&self) -> usize {
+        self.height
+    }
+
+    /// 1 (grey) or 3 (RGB).
+    pub fn channels(&self) -> usize {
+        self.channels
+    }
+
+    /// Bytes from one row to the next.
+    pub(crate) fn stride(&self) -> usize {
+        self.stride
+    }
+
+    /// The bytes from the first pixel to the last, gaps between rows among them.
+    pub(crate) fn data(&self) -> &'a [u8] {
+        self.data
+    }
+
+    /// The rows, without gaps.
+    pub fn rows(&self) -> impl Iterator<Item = &'a [u8]> + use<'a> {
+        let row = self.width * self.channels;
+        self.data.chunks(self.stride).map(move |bytes| &bytes[..row])
+    }
+
+    /// Writes the pixels in grey or RGB, as [`Picture::into_channels`], without gaps; `out` is used again.
+    pub(crate) fn convert(&self, channels: usize, out: &mut Vec<u8>) -> Result<()> {
+        check_shape(self.width, self.height, channels)?;
+        let bytes = self.width as u64 * self.height as u64 * channels as u64;
+        if bytes > MAX_BYTES && bytes > self.data.len() as u64 {
+            return Err(Error::Picture(format!("{self:?} in {channels} channels takes too much memory")));
+        }
+        room(out, bytes as usize);
+        for row in self.rows() {
+            match (self.channels, channels) {
+                (3, 1) => out.extend(row.chunks_exact(3).map(luma)),
+                (1, 3) => out.extend(row.iter().flat_map(|&grey| [grey; 3])),
+                _ => out.extend_from_slice(row),
+            }
+        }
+        Ok(())
+    }
+}
+
+impl fmt::Debug for View<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "View({} x {} x {})", self.width, self.height, self.channels)
+    }
+}
+
+/// Refuses empty pictures and channels other than grey's and RGB's.
+pub(crate) fn check_shape(width: usize, height: usize, channels: usize) -> Result<()> {
+    if width == 0 || height == 0 {
+        return Err(Error::Picture(format!("{width} x {height} pixels: expected at least one")));
+    }
+    if channels != 1 && channels != 3 {
+        return Err(Error::Picture(format!("{channels} channels: expected 1 (grey) or 3 (RGB)")));
+    }
+    Ok(())
 }
 
 /// Pillow's grey of one RGB pixel.
@@ -144,6 +247,22 @@ mod tests {
             assert!(Picture::new(width, height, channels, vec![0; bytes]).is_err());
         }
         assert!(Picture::new(usize::MAX, usize::MAX, 3, vec![0; 3]).is_err());
+        for (width, height, channels, stride, bytes) in [
+            (0, 2, 3, 8, 16),
+            (2, 2, 2, 8, 16),
+            (2, 2, 3, 5, 16),
+            (2, 2, 3, 8, 13),
+            (2, 3, 3, usize::MAX, 16),
+        ] {
+            assert!(View::new(width, height, channels, stride, &vec![0; bytes]).is_err());
+        }
+        assert!(View::new(usize::MAX, 1, 3, usize::MAX, &[0; 3]).is_err());
+    }
+
+    #[test]
+    fn a_view_leaves_gaps_out() {
+        let view = View::new(2, 2, 1, 5, &[1, 2, 0, 0, 0, 3, 4]).unwrap();
+        assert_eq!(view.rows().collect::<Vec<_>>(), [[1, 2], [3, 4]]);
     }
 
     #[test]

@@ -7,8 +7,8 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::error::{Error, Result};
-use crate::picture::Picture;
-use crate::resize::{self, Interpolation};
+use crate::picture::{Picture, View, check_shape};
+use crate::resize::{Interpolation, Plan, Resizer};
 
 mod json;
 
@@ -44,6 +44,13 @@ pub struct Preprocess {
     pub std: Vec<f32>,
 }
 
+/// Buffers to prepare pictures in, one after another.
+#[derive(Debug, Default)]
+pub struct Scratch {
+    converted: Vec<u8>,
+    resizer: Resizer,
+}
+
 impl Preprocess {
     /// Refuses sizes and numbers that no model can have been trained with.
     pub fn check(&self) -> Result<()> {
@@ -72,23 +79,45 @@ impl Preprocess {
 
     /// The model's input: `img_size` x `img_size` x `channels` bytes.
     pub fn apply(&self, picture: &Picture) -> Result<Picture> {
+        let mut scratch = Scratch::default();
+        self.apply_with(picture.view(), &mut scratch)?;
+        Picture::new(self.img_size, self.img_size, self.channels, scratch.resizer.into_out())
+    }
+
+    /// As [`Preprocess::apply`], in buffers that are used again: of pictures of one size, all but the first allocate
+    /// nothing.
+    pub fn apply_with<'a>(&self, picture: View<'_>, scratch: &'a mut Scratch) -> Result<&'a [u8]> {
         self.check()?;
-        let converted;
-        let picture = if picture.channels() == self.channels {
-            picture
-        } else {
-            converted = picture.clone().into_channels(self.channels)?;
-            &converted
-        };
-        let side = self.img_size;
-        match self.fit {
-            Fit::Squash => resize::resize(picture, side, side, self.interpolation),
-            Fit::Crop => {
-                let size = short_side_to(side, picture.width(), picture.height());
-                let first = size.map(|length| crop_start(length - side));
-                resize::resize_window(picture, size, first, [side, side], self.interpolation)
-            }
+        let (width, height) = (picture.width(), picture.height());
+        let plan = self.plan(width, height);
+        plan.check(self.channels)?;
+        if picture.channels() == self.channels {
+            return scratch.resizer.resample(picture, plan);
         }
+        picture.convert(self.channels, &mut scratch.converted)?;
+        let stride = width * self.channels;
+        let converted = View::new(width, height, self.channels, stride, &scratch.converted)?;
+        scratch.resizer.resample(converted, plan)
+    }
+
+    /// Bytes that a [`Scratch`] takes for pictures of that shape.
+    pub fn scratch_bytes(&self, width: usize, height: usize, channels: usize) -> Result<u64> {
+        self.check()?;
+        check_shape(width, height, channels)?;
+        let resizing = self.plan(width, height).bytes(self.channels)?;
+        let converted = width as u64 * height as u64 * self.channels as u64;
+        Ok(resizing + if channels == self.channels { 0 } else { converted })
+    }
+
+    /// What is resized to what, and which part of it is kept.
+    fn plan(&self, width: usize, height: usize) -> Plan {
+        let side = self.img_size;
+        let size = match self.fit {
+            Fit::Squash => [side; 2],
+            Fit::Crop => short_side_to(side, width, height),
+        };
+        let first = size.map(|length| crop_start(length - side));
+        Plan::window([width, height], size, first, [side; 2], self.interpolation)
     }
 
     /// `(x / 255 - mean) / std`, from interleaved bytes to planes.
@@ -171,6 +200,49 @@ mod tests {
                     assert_eq!((input.width(), input.height(), input.channels()), (32, 32, channels));
                     assert!(input.data().iter().all(|&value| value == 9));
                 }
+            }
+        }
+    }
+
+    #[test]
+    fn buffers_are_used_again_and_as_large_as_said() {
+        let mut scratch = Scratch::default();
+        for (width, height, channels) in [(40, 30, 3), (300, 700, 1), (32, 32, 3), (700, 31, 3), (32, 900, 1)]
+        {
+            let data: Vec<u8> = (0..width * height * channels).map(|i| (i * i % 251) as u8).collect();
+            let picture = Picture::new(width, height, channels, data).unwrap();
+            for fit in [Fit::Crop, Fit::Squash] {
+                let preprocess = rgb(32, fit);
+                let wanted = preprocess.apply(&picture).unwrap();
+                for _ in 0..2 {
+                    assert_eq!(preprocess.apply_with(picture.view(), &mut scratch).unwrap(), wanted.data());
+                }
+                let mut fresh = Scratch::default();
+                preprocess.apply_with(picture.view(), &mut fresh).unwrap();
+                let bytes = preprocess.scratch_bytes(width, height, channels).unwrap();
+                assert_eq!(fresh.converted.capacity() as u64 + fresh.resizer.capacity(), bytes);
+            }
+        }
+        for (width, height, channels) in [(0, 1, 3), (1, 1, 2), (1 << 21, 1, 3), (usize::MAX, 1, 3)] {
+            assert!(rgb(32, Fit::Crop).scratch_bytes(width, height, channels).is_err());
+        }
+    }
+
+    #[test]
+    fn gaps_between_rows_change_nothing() {
+        let (width, height) = (50, 90);
+        let data: Vec<u8> = (0..width * height).map(|i| (i * 7 % 251) as u8).collect();
+        let gappy: Vec<u8> = data.chunks(width).flat_map(|row| row.iter().copied().chain([255; 9])).collect();
+        let picture = Picture::new(width, height, 1, data).unwrap();
+        let view = View::new(width, height, 1, width + 9, &gappy[..gappy.len() - 9]).unwrap();
+        for channels in [1, 3] {
+            for fit in [Fit::Crop, Fit::Squash] {
+                let mut preprocess = rgb(32, fit);
+                preprocess.channels = channels;
+                preprocess.mean.truncate(channels);
+                preprocess.std.truncate(channels);
+                let wanted = preprocess.apply(&picture).unwrap();
+                assert_eq!(preprocess.apply_with(view, &mut Scratch::default()).unwrap(), wanted.data());
             }
         }
     }

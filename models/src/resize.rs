@@ -13,7 +13,7 @@ use std::ops::Range;
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Result};
-use crate::picture::Picture;
+use crate::picture::{Picture, View};
 
 /// Fraction bits of a weight: 8 bits of pixel, 2 bits for overshoot and sign remain of 32.
 const PRECISION_BITS: u32 = 32 - 8 - 2;
@@ -22,7 +22,7 @@ const MAX_SIDE: usize = 1 << 20;
 /// The longest side of a picture of which only a window is written.
 const MAX_WHOLE: usize = 1 << 30;
 /// Most bytes of a resized picture or of what lies between the passes.
-const MAX_BYTES: u64 = 1 << 30;
+pub(crate) const MAX_BYTES: u64 = 1 << 30;
 
 /// The filter of a resize.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -74,26 +74,9 @@ pub fn resize_region(
         Axis { input: picture.width(), from: left, to: right, output: width, first: 0, count: width };
     let down =
         Axis { input: picture.height(), from: top, to: bottom, output: height, first: 0, count: height };
-    resample(picture, across, down, how)
-}
-
-/// A part of `resize(picture, size)`: `count` pixels a side from `first` on, without computing the rest.
-pub(crate) fn resize_window(
-    picture: &Picture,
-    size: [usize; 2],
-    first: [usize; 2],
-    count: [usize; 2],
-    how: Interpolation,
-) -> Result<Picture> {
-    let axis = |input: usize, i: usize| Axis {
-        input,
-        from: 0.0,
-        to: input as f64,
-        output: size[i],
-        first: first[i],
-        count: count[i],
-    };
-    resample(picture, axis(picture.width(), 0), axis(picture.height(), 1), how)
+    let mut resizer = Resizer::default();
+    resizer.resample(picture.view(), Plan { across, down, how })?;
+    Picture::new(width, height, picture.channels(), resizer.out)
 }
 
 /// Pillow takes the region in single precision.
@@ -108,7 +91,7 @@ fn check_region(picture: &Picture, region: [f64; 4]) -> Result<[f64; 4]> {
 }
 
 /// One direction of a resize: the pixels `first..first + count` of `output` that cover `from..to` of `input`.
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, Debug, PartialEq)]
 struct Axis {
     input: usize,
     from: f64,
@@ -141,57 +124,92 @@ impl Axis {
             && self.output == self.input
             && self.count == self.output
     }
+
+    /// Input pixels for one output pixel.
+    fn scale(&self) -> f64 {
+        // Pillow subtracts in single precision.
+        f64::from(self.to as f32 - self.from as f32) / self.output as f64
+    }
+
+    /// How far the filter reaches to either side.
+    fn support(&self, how: Interpolation) -> f64 {
+        how.support() * self.scale().max(1.0)
+    }
+
+    /// The most input pixels that the filter reaches.
+    fn reach(&self, how: Interpolation) -> usize {
+        self.support(how).ceil() as usize * 2 + 1
+    }
+
+    /// Where the `i`th pixel's centre lies in the input.
+    fn centre(&self, i: usize) -> f64 {
+        self.from + ((self.first + i) as f64 + 0.5) * self.scale()
+    }
+
+    /// The input pixels that the `i`th pixel is made of.
+    fn window(&self, i: usize, how: Interpolation) -> Range<usize> {
+        let (centre, support) = (self.centre(i), self.support(how));
+        let start = (centre - support + 0.5) as usize;
+        let end = ((centre + support + 0.5) as usize).min(self.input);
+        start..start + end.saturating_sub(start).min(self.reach(how))
+    }
+
+    /// The input pixels that any pixel is made of.
+    fn seen(&self, how: Interpolation) -> Range<usize> {
+        self.window(0, how).start..self.window(self.count - 1, how).end
+    }
 }
 
-/// The windows of input pixels, and the weights in them, of every output pixel of an axis.
+/// The weights of every output pixel of an axis.
+#[derive(Debug, Default)]
 struct Weights {
+    /// What they are for: the next picture of the same size finds them here.
+    of: Option<(Axis, Interpolation)>,
     /// First input pixel and number of weights.
     windows: Vec<(usize, usize)>,
-    /// `stride` a window, zero behind the window's end.
+    /// `reach` a window, zero behind the window's end.
     values: Vec<i32>,
-    stride: usize,
+    /// A window's weights before they are rounded.
+    exact: Vec<f64>,
+    reach: usize,
 }
 
 impl Weights {
-    fn new(axis: Axis, how: Interpolation) -> Weights {
-        // Pillow subtracts in single precision.
-        let scale = f64::from(axis.to as f32 - axis.from as f32) / axis.output as f64;
-        let filter_scale = scale.max(1.0);
-        let support = how.support() * filter_scale;
-        let stride = support.ceil() as usize * 2 + 1;
-        let mut weights =
-            Weights { windows: Vec::with_capacity(axis.count), values: vec![0; axis.count * stride], stride };
-        let mut exact = vec![0.0; stride];
-        for (i, values) in weights.values.chunks_exact_mut(stride).enumerate() {
-            let centre = axis.from + ((axis.first + i) as f64 + 0.5) * scale;
-            let start = (centre - support + 0.5) as usize;
-            let end = ((centre + support + 0.5) as usize).min(axis.input);
-            let exact = &mut exact[..end.saturating_sub(start).min(stride)];
-            let inverse = 1.0 / filter_scale;
+    fn set(&mut self, axis: Axis, how: Interpolation) {
+        if self.of == Some((axis, how)) {
+            return;
+        }
+        let inverse = 1.0 / axis.scale().max(1.0);
+        self.of = Some((axis, how));
+        self.reach = axis.reach(how);
+        room(&mut self.exact, self.reach).resize(self.reach, 0.0);
+        room(&mut self.values, axis.count * self.reach).resize(axis.count * self.reach, 0);
+        let windows = room(&mut self.windows, axis.count);
+        for (i, values) in self.values.chunks_exact_mut(self.reach).enumerate() {
+            let (window, centre) = (axis.window(i, how), axis.centre(i));
+            let exact = &mut self.exact[..window.len()];
             let mut sum = 0.0;
-            for (x, value) in exact.iter_mut().enumerate() {
-                *value = how.weight(((x + start) as f64 - centre + 0.5) * inverse);
+            for (x, value) in window.clone().zip(exact.iter_mut()) {
+                *value = how.weight((x as f64 - centre + 0.5) * inverse);
                 sum += *value;
             }
             for (value, exact) in values.iter_mut().zip(exact.iter()) {
                 *value = fixed(if sum == 0.0 { *exact } else { exact / sum });
             }
-            weights.windows.push((start, exact.len()));
+            windows.push((window.start, window.len()));
         }
-        weights
+    }
+
+    /// Bytes that [`Weights::set`] takes.
+    fn bytes(axis: Axis, how: Interpolation) -> u64 {
+        let (count, reach) = (axis.count as u64, axis.reach(how) as u64);
+        count * reach * 4 + count * size_of::<(usize, usize)>() as u64 + reach * 8
     }
 
     /// Each window's first input pixel and weights.
     fn iter(&self) -> impl Iterator<Item = (usize, &[i32])> {
-        let values = self.values.chunks_exact(self.stride);
+        let values = self.values.chunks_exact(self.reach);
         self.windows.iter().zip(values).map(|(&(start, length), values)| (start, &values[..length]))
-    }
-
-    /// The input pixels that any window needs.
-    fn range(&self) -> Range<usize> {
-        let start = self.windows.first().map_or(0, |window| window.0);
-        let end = self.windows.last().map_or(0, |window| window.0 + window.1);
-        start..end
     }
 }
 
@@ -209,63 +227,162 @@ fn clip(sum: i32) -> u8 {
 /// Where sums begin, so that the shift in [`clip`] rounds.
 const HALF: i32 = 1 << (PRECISION_BITS - 1);
 
-fn resample(picture: &Picture, across: Axis, down: Axis, how: Interpolation) -> Result<Picture> {
-    across.check("width")?;
-    down.check("height")?;
-    let channels = picture.channels();
-    let area = |width: usize, height: usize| width as u64 * height as u64 * channels as u64;
-    // Whichever pass comes first.
-    let between = area(across.count, down.input).max(area(across.input, down.count));
-    if between.max(area(across.count, down.count)) > MAX_BYTES {
-        let (width, height) = (across.count, down.count);
-        return Err(Error::Picture(format!(
-            "resizing {picture:?} to {width} x {height} takes too much memory"
-        )));
+/// The list, empty and with room for exactly that many, where it has less.
+pub(crate) fn room<T>(list: &mut Vec<T>, count: usize) -> &mut Vec<T> {
+    list.clear();
+    list.reserve_exact(count);
+    list
+}
+
+/// A part of a resized picture.
+#[derive(Clone, Copy)]
+pub(crate) struct Plan {
+    across: Axis,
+    down: Axis,
+    how: Interpolation,
+}
+
+impl Plan {
+    /// Of a `from[0]` x `from[1]` picture resized to `size`: `count` pixels a side from `first` on.
+    pub(crate) fn window(
+        from: [usize; 2],
+        size: [usize; 2],
+        first: [usize; 2],
+        count: [usize; 2],
+        how: Interpolation,
+    ) -> Plan {
+        let axis = |i: usize| Axis {
+            input: from[i],
+            from: 0.0,
+            to: from[i] as f64,
+            output: size[i],
+            first: first[i],
+            count: count[i],
+        };
+        Plan { across: axis(0), down: axis(1), how }
     }
-    let data = match channels {
-        1 => passes::<1>(picture.data(), across, down, how),
-        _ => passes::<3>(picture.data(), across, down, how),
-    };
-    Picture::new(across.count, down.count, channels, data)
+
+    /// Refuses sizes that no picture has or that take too much memory.
+    pub(crate) fn check(&self, channels: usize) -> Result<()> {
+        let Plan { across, down, .. } = self;
+        across.check("width")?;
+        down.check("height")?;
+        let area = |width: usize, height: usize| width as u64 * height as u64 * channels as u64;
+        // Whichever pass comes first.
+        let between = area(across.count, down.input).max(area(across.input, down.count));
+        if between.max(area(across.count, down.count)) > MAX_BYTES {
+            return Err(Error::Picture(format!(
+                "resizing {} x {} pixels to {} x {} takes too much memory",
+                across.input, down.input, across.count, down.count
+            )));
+        }
+        Ok(())
+    }
+
+    /// Whether the height loses more than twice the pixels that the width loses. Pillow counts those of the whole
+    /// picture, even if only a region is resized.
+    fn vertical_first(&self) -> bool {
+        let lost = |axis: Axis| axis.input as i64 - axis.output as i64;
+        lost(self.down) > 0 && lost(self.down) > 2 * lost(self.across)
+    }
+
+    /// Bytes that a [`Resizer`] takes for it.
+    pub(crate) fn bytes(&self, channels: usize) -> Result<u64> {
+        self.check(channels)?;
+        let &Plan { across, down, how } = self;
+        let area = |width: usize, height: usize| width as u64 * height as u64 * channels as u64;
+        let weights = |axis: Axis| if axis.is_identity() { 0 } else { Weights::bytes(axis, how) };
+        let (between, sums) = match (across.is_identity(), down.is_identity()) {
+            (_, true) => (0, 0),
+            (true, false) => (0, across.input),
+            _ if self.vertical_first() => (area(across.seen(how).len(), down.count), across.seen(how).len()),
+            _ => (area(across.count, down.seen(how).len()), across.count),
+        };
+        let out = area(across.count, down.count);
+        Ok(weights(across) + weights(down) + between + out + 4 * area(sums, 1))
+    }
 }
 
-/// Both passes, in Pillow's order; one that changes nothing is left out.
-fn passes<const CHANNELS: usize>(data: &[u8], across: Axis, down: Axis, how: Interpolation) -> Vec<u8> {
-    let columns = (!across.is_identity()).then(|| Weights::new(across, how));
-    let rows = (!down.is_identity()).then(|| Weights::new(down, how));
-    match (columns, rows) {
-        (None, None) => data.to_vec(),
-        (Some(columns), None) => squeeze::<CHANNELS>(data, across.input, 0, &columns),
-        (None, Some(rows)) => stack(data, across.input * CHANNELS, 0, 0..across.input * CHANNELS, &rows),
-        (Some(columns), Some(rows)) if vertical_first(across, down) => {
-            let seen = columns.range();
-            let bytes = seen.start * CHANNELS..seen.end * CHANNELS;
-            let between = stack(data, across.input * CHANNELS, 0, bytes, &rows);
-            squeeze::<CHANNELS>(&between, seen.len(), seen.start, &columns)
+/// Resizes one picture after another in buffers that it keeps: of pictures of one size, all but the first allocate
+/// nothing.
+#[derive(Debug, Default)]
+pub(crate) struct Resizer {
+    columns: Weights,
+    rows: Weights,
+    sums: Vec<i32>,
+    between: Vec<u8>,
+    out: Vec<u8>,
+}
+
+impl Resizer {
+    /// The planned part of a picture.
+    pub(crate) fn resample(&mut self, picture: View<'_>, plan: Plan) -> Result<&[u8]> {
+        plan.check(picture.channels())?;
+        match picture.channels() {
+            1 => self.passes::<1>(picture, plan),
+            _ => self.passes::<3>(picture, plan),
         }
-        (Some(columns), Some(rows)) => {
-            let seen = rows.range();
-            let stride = across.input * CHANNELS;
-            let data = &data[seen.start * stride..seen.end * stride];
-            let between = squeeze::<CHANNELS>(data, across.input, 0, &columns);
-            let stride = across.count * CHANNELS;
-            stack(&between, stride, seen.start, 0..stride, &rows)
+        Ok(&self.out)
+    }
+
+    /// Bytes of all buffers.
+    #[cfg(test)]
+    pub(crate) fn capacity(&self) -> u64 {
+        let of = |weights: &Weights| {
+            let windows = weights.windows.capacity() * size_of::<(usize, usize)>();
+            windows + weights.values.capacity() * 4 + weights.exact.capacity() * 8
+        };
+        let buffers = self.sums.capacity() * 4 + self.between.capacity() + self.out.capacity();
+        (of(&self.columns) + of(&self.rows) + buffers) as u64
+    }
+
+    /// The last result, itself.
+    pub(crate) fn into_out(self) -> Vec<u8> {
+        self.out
+    }
+
+    /// Both passes, in Pillow's order; one that changes nothing is left out.
+    fn passes<const CHANNELS: usize>(&mut self, picture: View<'_>, plan: Plan) {
+        let Plan { across, down, how } = plan;
+        let Resizer { columns, rows, sums, between, out } = self;
+        if !across.is_identity() {
+            columns.set(across, how);
+        }
+        if !down.is_identity() {
+            rows.set(down, how);
+        }
+        room(out, across.count * down.count * CHANNELS);
+        let (data, stride) = (picture.data(), picture.stride());
+        match (across.is_identity(), down.is_identity()) {
+            (true, true) => picture.rows().for_each(|row| out.extend_from_slice(row)),
+            (false, true) => squeeze::<CHANNELS>(picture.rows(), 0, columns, out),
+            (true, false) => stack(data, stride, 0, 0..across.input * CHANNELS, rows, sums, out),
+            (false, false) if plan.vertical_first() => {
+                let seen = across.seen(how);
+                let bytes = seen.start * CHANNELS..seen.end * CHANNELS;
+                room(between, down.count * bytes.len());
+                stack(data, stride, 0, bytes.clone(), rows, sums, between);
+                squeeze::<CHANNELS>(between.chunks_exact(bytes.len()), seen.start, columns, out);
+            }
+            (false, false) => {
+                let seen = down.seen(how);
+                room(between, across.count * CHANNELS * seen.len());
+                squeeze::<CHANNELS>(picture.rows().skip(seen.start).take(seen.len()), 0, columns, between);
+                let stride = across.count * CHANNELS;
+                stack(between, stride, seen.start, 0..stride, rows, sums, out);
+            }
         }
     }
 }
 
-/// Whether the height loses more than twice the pixels that the width loses. Pillow counts those of the whole
-/// picture, even if only a region is resized.
-fn vertical_first(across: Axis, down: Axis) -> bool {
-    let lost = |axis: Axis| axis.input as i64 - axis.output as i64;
-    lost(down) > 0 && lost(down) > 2 * lost(across)
-}
-
-/// The horizontal pass over rows of `width` pixels, the first of which is the picture's column `from`.
-fn squeeze<const CHANNELS: usize>(rows: &[u8], width: usize, from: usize, weights: &Weights) -> Vec<u8> {
-    let height = rows.len() / (width * CHANNELS);
-    let mut out = Vec::with_capacity(height * weights.windows.len() * CHANNELS);
-    for row in rows.chunks_exact(width * CHANNELS) {
+/// The horizontal pass over rows that begin with the picture's column `from`.
+fn squeeze<'a, const CHANNELS: usize>(
+    rows: impl Iterator<Item = &'a [u8]>,
+    from: usize,
+    weights: &Weights,
+    out: &mut Vec<u8>,
+) {
+    for row in rows {
         let (pixels, _) = row.as_chunks::<CHANNELS>();
         for (start, values) in weights.iter() {
             let mut sums = [HALF; CHANNELS];
@@ -277,21 +394,27 @@ fn squeeze<const CHANNELS: usize>(rows: &[u8], width: usize, from: usize, weight
             out.extend(sums.map(clip));
         }
     }
-    out
 }
 
-/// The vertical pass over some bytes of rows of `stride` bytes, the first of which is the picture's row `from`.
-fn stack(rows: &[u8], stride: usize, from: usize, bytes: Range<usize>, weights: &Weights) -> Vec<u8> {
-    let mut out = Vec::with_capacity(weights.windows.len() * bytes.len());
-    let mut sums = vec![HALF; bytes.len()];
+/// The vertical pass over some bytes of rows `stride` bytes apart, the first of which is the picture's row `from`.
+fn stack(
+    rows: &[u8],
+    stride: usize,
+    from: usize,
+    bytes: Range<usize>,
+    weights: &Weights,
+    sums: &mut Vec<i32>,
+    out: &mut Vec<u8>,
+) {
+    room(sums, bytes.len()).resize(bytes.len(), HALF);
     for (start, values) in weights.iter() {
         sums.fill(HALF);
-        for (row, &weight) in rows[(start - from) * stride..].chunks_exact(stride).zip(values) {
+        // The last row may lack the gap behind it.
+        for (row, &weight) in rows[(start - from) * stride..].chunks(stride).zip(values) {
             for (sum, &value) in sums.iter_mut().zip(&row[bytes.clone()]) {
                 *sum += i32::from(value) * weight;
             }
         }
         out.extend(sums.iter().map(|&sum| clip(sum)));
     }
-    out
 }

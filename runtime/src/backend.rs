@@ -119,14 +119,20 @@ impl State {
         guarded_own("run the model", || program.time(arena, image, times))
     }
 
-    /// Runs the model on as many values as the input has. After a failure the engine's state starts afresh.
+    /// Runs the model on as many values as the input has. After a failure the state starts afresh.
     pub(crate) fn run(&mut self, form: &Input, image: Image<'_>, output: &mut Output) -> Result<()> {
         match self {
-            State::Program(program, arena) => guarded_own("run the model", || {
-                program.run(arena, image);
-                copy(program.output(arena, 0), &mut output.logits);
-                copy_some(program.output(arena, 1), &mut output.embedding);
-            }),
+            State::Program(program, arena) => {
+                let result = guarded_own("run the model", || {
+                    program.run(arena, image);
+                    copy(program.output(arena, 0), &mut output.logits);
+                    copy_some(program.output(arena, 1), &mut output.embedding);
+                });
+                if result.is_err() {
+                    **arena = program.arena(arena.threads());
+                }
+                result
+            }
             State::Engine { plan, state, input } => {
                 let result = guarded("run the model", || run(state, input, form, image));
                 if result.is_err() {

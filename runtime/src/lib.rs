@@ -27,6 +27,7 @@ pub mod eval;
 pub mod gate;
 pub mod inspect;
 pub mod load;
+pub mod memory;
 pub mod pictures;
 pub mod quantize;
 pub mod samples;

@@ -12,7 +12,8 @@ use tract_onnx::pb::ModelProto;
 use crate::backend::Backend;
 use crate::error::{Error, Result};
 use crate::gate::{self, Input, Limits, Port, Summary};
-use crate::session::Session;
+use crate::memory::Opening;
+use crate::session::{Output, Session};
 
 /// A model in memory. Cloning is cheap, and clones share the weights; each thread runs a [`Session`] of its own.
 #[derive(Clone)]
@@ -26,6 +27,9 @@ struct Inner {
     record: Option<Arc<ModelRecord>>,
     labels: Arc<[String]>,
     preprocess: Option<Preprocess>,
+    /// Values of the embedding; 0 without one.
+    embedding: usize,
+    opening: Opening,
 }
 
 impl std::fmt::Debug for Model {
@@ -38,19 +42,27 @@ impl std::fmt::Debug for Model {
 /// Reads a model file, not more of it than the limits allow.
 pub fn read(path: &Path, limits: &Limits) -> Result<Vec<u8>> {
     let file = File::open(path).map_err(Error::io("open", path))?;
+    let most = limits.file_bytes.saturating_add(1);
+    // One allocation of the right size; growing would take thrice as much for a moment.
+    let size = file.metadata().map_or(0, |metadata| metadata.len().saturating_add(1).min(most));
     let mut bytes = Vec::new();
-    file.take(limits.file_bytes.saturating_add(1))
-        .read_to_end(&mut bytes)
-        .map_err(Error::io("read", path))?;
+    bytes
+        .try_reserve_exact(usize::try_from(size).unwrap_or(usize::MAX))
+        .map_err(|_| Error::refused("file", format!("{size} bytes"), "what fits into memory"))?;
+    file.take(most).read_to_end(&mut bytes).map_err(Error::io("read", path))?;
     Ok(bytes)
 }
 
 impl Model {
     /// Reads, checks and prepares a model file.
     pub fn open(path: impl AsRef<Path>) -> Result<Model> {
-        let limits = Limits::default();
-        let bytes = read(path.as_ref(), &limits)?;
-        let (proto, summary) = gate::open(&bytes, &limits)?;
+        Model::open_with(path, &Limits::default())
+    }
+
+    /// Reads, checks and prepares a model file within budgets of the caller's.
+    pub fn open_with(path: impl AsRef<Path>, limits: &Limits) -> Result<Model> {
+        let bytes = read(path.as_ref(), limits)?;
+        let (proto, summary) = gate::open(&bytes, limits)?;
         drop(bytes); // before the weights are packed
         Model::new(proto, summary, false)
     }
@@ -75,6 +87,7 @@ impl Model {
     /// Prepares a model that passed the gate.
     pub(crate) fn new(mut proto: ModelProto, mut summary: Summary, engine_only: bool) -> Result<Model> {
         let chosen = choose_outputs(&summary.outputs)?;
+        let opening = Opening::of(&proto, &summary);
         let record = record(&proto, &summary, chosen.classes)?;
         let labels = labels(&proto, record.as_ref(), chosen.classes);
         keep_what_runs(&mut proto, &chosen);
@@ -85,6 +98,8 @@ impl Model {
             preprocess: record.as_ref().map(|record| record.preprocess.clone()),
             record: record.map(Arc::new),
             labels: labels.into(),
+            embedding: chosen.width,
+            opening,
         })))
     }
 
@@ -111,6 +126,20 @@ impl Model {
     /// One label a class: the file's, or the classes' numbers.
     pub fn labels(&self) -> &[String] {
         &self.0.labels
+    }
+
+    /// Values of the vector in front of the head; 0 where the model does not give it.
+    pub fn embedding_len(&self) -> usize {
+        self.0.embedding
+    }
+
+    /// An empty output with room for the model's answers.
+    pub fn output(&self) -> Output {
+        let row = |len: usize| Vec::with_capacity(len);
+        Output {
+            logits: row(self.labels().len()),
+            embedding: (self.0.embedding > 0).then(|| row(self.0.embedding)),
+        }
     }
 
     /// The picture that goes in.
@@ -147,6 +176,11 @@ impl Model {
         }
     }
 
+    /// What opening took.
+    pub(crate) fn opening(&self) -> &Opening {
+        &self.0.opening
+    }
+
     /// What sessions run.
     pub(crate) fn backend(&self) -> &Backend {
         &self.0.backend
@@ -158,6 +192,8 @@ struct Outputs {
     logits: String,
     classes: usize,
     embedding: Option<String>,
+    /// The embedding's values.
+    width: usize,
 }
 
 /// Picks `logits` and `embedding` by name; for the logits of a foreign model the first output `[1, K]`.
@@ -169,8 +205,13 @@ fn choose_outputs(outputs: &[Port]) -> Result<Outputs> {
         return Err(Error::refused("outputs", found.join(", "), "float32 logits [1, K]"));
     };
     let embedding = named(EMBEDDING).filter(row).filter(|port| port.name != logits.name);
-    let classes = logits.dims.iter().product();
-    Ok(Outputs { logits: logits.name.clone(), classes, embedding: embedding.map(|port| port.name.clone()) })
+    let values = |port: &Port| port.dims.iter().product();
+    Ok(Outputs {
+        logits: logits.name.clone(),
+        classes: values(logits),
+        embedding: embedding.map(|port| port.name.clone()),
+        width: embedding.map_or(0, values),
+    })
 }
 
 /// Our record, held to the graph that it came with.

@@ -2,7 +2,9 @@
 
 use std::time::Duration;
 
-use smalti_models::{Picture, Preprocess};
+use smalti_models::Picture;
+use smalti_models::picture::View;
+use smalti_models::preprocess::Scratch;
 
 use crate::backend::State;
 use crate::error::{Error, Result};
@@ -50,6 +52,8 @@ impl Prediction {
 pub struct Session {
     model: Model,
     state: State,
+    /// Where pictures are prepared.
+    scratch: Scratch,
     /// Normalised pixels of the last picture.
     floats: Vec<f32>,
 }
@@ -62,8 +66,10 @@ impl std::fmt::Debug for Session {
 
 impl Session {
     pub(crate) fn new(model: &Model, threads: usize) -> Result<Session> {
-        let state = model.backend().state(model.input(), threads)?;
-        Ok(Session { model: model.clone(), state, floats: Vec::new() })
+        let (state, input) = (model.backend().state(model.input(), threads)?, model.input());
+        let normalises = input.form == Form::F32Nchw && model.preprocess().is_some();
+        let floats = vec![0.0; if normalises { input.values() } else { 0 }];
+        Ok(Session { model: model.clone(), state, scratch: Scratch::default(), floats })
     }
 
     /// The model that this session runs.
@@ -73,19 +79,25 @@ impl Session {
 
     /// Prepares a picture as the model's record says, runs the model and ranks the labels.
     pub fn classify(&mut self, picture: &Picture) -> Result<Prediction> {
-        let Some(preprocess) = self.model.preprocess().cloned() else {
+        let mut output = Output::default();
+        self.run_picture_into(picture.view(), &mut output)?;
+        Ok(Prediction { ranked: rank(self.model.labels(), &output.logits), output })
+    }
+
+    /// Prepares a picture of any size as the model's record says and runs the model. With an output that is used again
+    /// and pictures of one size, nothing is allocated after the first run where our own kernels run the model.
+    pub fn run_picture_into(&mut self, picture: View<'_>, output: &mut Output) -> Result<()> {
+        let Some(preprocess) = self.model.preprocess() else {
             let problem =
                 "the model file does not say how to prepare pictures; give preprocessing (mean, std, fit)";
             return Err(Error::Usage(problem.into()));
         };
-        let output = self.run_prepared(&preprocess, picture)?;
-        Ok(Prediction { ranked: rank(self.model.labels(), &output.logits), output })
-    }
-
-    /// Prepares a picture and runs the model.
-    fn run_prepared(&mut self, preprocess: &Preprocess, picture: &Picture) -> Result<Output> {
-        let prepared = preprocess.apply(picture).map_err(|error| Error::data("picture", error))?;
-        self.run_pixels(prepared.data())
+        let mut scratch = std::mem::take(&mut self.scratch);
+        let prepared = preprocess.apply_with(picture, &mut scratch);
+        let prepared = prepared.map_err(|error| Error::data("picture", error));
+        let result = prepared.and_then(|pixels| self.run_pixels_into(pixels, output));
+        self.scratch = scratch;
+        result
     }
 
     /// Runs the model on pixels of the right size: rows from top to bottom, channels innermost (HWC). A model
@@ -108,7 +120,6 @@ impl Session {
             return Err(Error::Usage("the model takes normalised floats, not pixels".into()));
         };
         let mut floats = std::mem::take(&mut self.floats);
-        floats.resize(input.values(), 0.0);
         let result = preprocess.normalise(pixels, &mut floats).map_err(|error| Error::data("picture", error));
         let result = result.and_then(|()| self.run(Image::F32(&floats), output));
         self.floats = floats;
@@ -129,6 +140,9 @@ impl Session {
             return Err(Error::Usage("the model takes pixels (bytes), not floats".into()));
         }
         check_length(values.len(), input.values(), "floats")?;
+        if let Some(i) = values.iter().position(|value| !value.is_finite()) {
+            return Err(Error::data("input", format!("value {i} is {}: expected finite numbers", values[i])));
+        }
         self.run(Image::F32(values), output)
     }
 
@@ -168,23 +182,29 @@ fn check_length(found: usize, wanted: usize, unit: &str) -> Result<()> {
 
 /// All labels by falling probability.
 fn rank(labels: &[String], logits: &[f32]) -> Vec<Ranked> {
-    let probabilities = softmax(logits);
-    let mut ranked: Vec<Ranked> = labels
-        .iter()
-        .zip(probabilities)
-        .enumerate()
-        .map(|(index, (label, probability))| Ranked { label: label.clone(), index, probability })
-        .collect();
-    ranked.sort_by(|a, b| b.probability.total_cmp(&a.probability));
+    let mut ranked = Vec::new();
+    rank_into(logits, &mut ranked);
+    let label = |index: usize| labels.get(index).cloned().unwrap_or_default();
     ranked
+        .into_iter()
+        .map(|(index, probability)| Ranked { label: label(index), index, probability })
+        .collect()
+}
+
+/// All classes with their probabilities, most probable first; of equal ones the lower class first. The list is used
+/// again.
+pub fn rank_into(logits: &[f32], ranked: &mut Vec<(usize, f32)>) {
+    ranked.clear();
+    ranked.extend(softmax(logits).enumerate());
+    ranked.sort_unstable_by(|a, b| b.1.total_cmp(&a.1).then(a.0.cmp(&b.0)));
 }
 
 /// Softmax, safe for large logits.
-fn softmax(logits: &[f32]) -> Vec<f32> {
+fn softmax(logits: &[f32]) -> impl Iterator<Item = f32> {
     let most = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
-    let powers: Vec<f64> = logits.iter().map(|&logit| f64::from(logit - most).exp()).collect();
-    let sum: f64 = powers.iter().sum();
-    powers.iter().map(|power| (power / sum) as f32).collect()
+    let power = move |&logit: &f32| f64::from(logit - most).exp();
+    let sum: f64 = logits.iter().map(power).sum();
+    logits.iter().map(move |logit| (power(logit) / sum) as f32)
 }
 
 #[cfg(test)]
@@ -193,7 +213,7 @@ mod tests {
 
     #[test]
     fn softmax_survives_large_logits() {
-        let odds = softmax(&[1000.0, 999.0, -1e30]);
+        let odds: Vec<f32> = softmax(&[1000.0, 999.0, -1e30]).collect();
         assert!((odds.iter().sum::<f32>() - 1.0).abs() < 1e-6);
         assert!((odds[0] / odds[1] - std::f32::consts::E).abs() < 1e-5);
     }

@@ -20,7 +20,7 @@ use crate::step::{Lanes, micro_batch};
 use crate::train::{Course, Learner, Observer, Training};
 
 /// The last share of the epochs that sees every token, whatever [`FinetuneSettings::token_drop`] says.
-const FULL_TOKENS: f64 = 0.2;
+pub const FULL_TOKENS: f64 = 0.2;
 
 /// Everything that decides what a fine-tuning run computes.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]

@@ -1,13 +1,16 @@
 //! Speed of the inference kernels on this machine, one thread: `cargo bench -p smalti-kernels`.
 //!
 //! For each instruction set: thousand million multiply-adds a second of linear layers in floats and in bytes, and of
-//! attention, at the sizes of the presets (median of repeated runs). `-- attention` and `-- linear` run a part.
+//! attention, and values a second of layer norms, at the sizes of the presets (median of repeated runs).
+//! `-- linear`, `-- attention` and `-- norm` run a part.
 
 use std::hint::black_box;
 use std::time::{Duration, Instant};
 
 use smalti_kernels::attention::{Heads, Shape, attention};
-use smalti_kernels::{Activation, Epilogue, Isa, Linear, Out, QuantLinear, Quantize, linear, quant_linear};
+use smalti_kernels::{
+    Activation, Epilogue, Isa, Linear, Out, QuantLinear, Quantize, layer_norm, linear, quant_linear,
+};
 
 /// Rows, inputs, outputs of linear layers.
 const LINEARS: [(usize, usize, usize); 6] =
@@ -50,9 +53,10 @@ fn main() {
         }
         let quantize = Quantize::new(0.02, 120).unwrap();
         let (x, mut y) = (vec![99u8; rows * k], vec![0u8; rows * n]);
-        for most in [63i8, 127] {
+        for most in [32i8, 63, 127] {
             let at = |j: usize, i: usize| {
-                ((i * 31 + j * 17) % 120) as i8 % most.min(63) + if j == 0 { most - 62 } else { 0 }
+                ((i * 31 + j * 17) % 120) as i8 % most.min(63)
+                    + if j == 0 && most > 32 { most - 62 } else { 0 }
             };
             let layer = QuantLinear::new([n, k], at, &vec![0.01; n], &bias, quantize).unwrap();
             for activation in [Activation::None, Activation::Gelu] {
@@ -67,6 +71,17 @@ fn main() {
                 });
             }
         }
+    }
+    for (rows, n) in [(65, 128), (65, 192), (197, 192)].into_iter().filter(|_| "norm".contains(&only)) {
+        let quantize = Quantize::new(0.02, 120).unwrap();
+        let (x, scale, shift) = (vec![0.5f32; rows * n], vec![1.1f32; n], vec![0.1f32; n]);
+        let y = std::cell::RefCell::new(vec![0u8; rows * n]);
+        row(format!("layer norm to int8 {rows}x{n} (G values/s)"), rows * n, &|isa| {
+            let mut y = y.borrow_mut();
+            time(|| {
+                layer_norm::rows(isa, black_box(&x), &scale, &shift, 1e-6, &mut Out::U8(&mut y, quantize))
+            })
+        });
     }
     for (tokens, heads, width) in ATTENTIONS.into_iter().filter(|_| "attention".contains(&only)) {
         let shape = Shape { heads, tokens, key: width, value: width, scale: 0.125 };

@@ -10,6 +10,8 @@ use crate::math::madd;
 pub(crate) const COLS: usize = 16;
 /// Rows of the weight (inputs of the layer) that one step takes.
 pub(crate) const DEPTH: usize = 4;
+/// Weights of one sign whose products with bytes are added in 16 bits may come to so much: 255 · 128 < 2^15.
+pub(crate) const MOST_SUM: i32 = 128;
 
 /// `sums[j] += Σ_i x[i] · w[j][i]` over four bytes `x`, for 16 columns `j`.
 ///
@@ -26,6 +28,14 @@ pub(crate) unsafe trait Dot {
     unsafe fn sums(start: &[i32; COLS]) -> Self::Sums;
     unsafe fn weights(w: &[i8; COLS * DEPTH]) -> Self::Weights;
     unsafe fn add(sums: Self::Sums, x: [u8; DEPTH], w: Self::Weights) -> Self::Sums;
+
+    /// Two steps that follow each other.
+    #[inline(always)]
+    unsafe fn add_two(sums: Self::Sums, x: [[u8; DEPTH]; 2], w: [Self::Weights; 2]) -> Self::Sums {
+        // SAFETY: the caller's promise.
+        unsafe { Self::add(Self::add(sums, x[0], w[0]), x[1], w[1]) }
+    }
+
     /// Takes from the front as many steps of all rows as go well together, and gives their number; the rest is left
     /// to `add`. Every row has as many steps as the panel.
     #[inline(always)]
@@ -36,6 +46,7 @@ pub(crate) unsafe trait Dot {
     ) -> usize {
         0
     }
+
     /// `sums · scale + bias`, fused; `FMA` as elsewhere.
     unsafe fn finish<const FMA: bool>(
         sums: Self::Sums,
@@ -90,7 +101,7 @@ unsafe impl Dot for Plain {
 #[cfg(target_arch = "aarch64")]
 pub(crate) use neon::{Dotprod, I8mm, Neon};
 #[cfg(target_arch = "x86_64")]
-pub(crate) use x86::{Avx2, Avx2Wide, Avx512Vnni, AvxVnni, Halves};
+pub(crate) use x86::{Avx2, Avx2Two, Avx2Wide, Avx512Vnni, AvxVnni, Halves};
 
 #[cfg(target_arch = "aarch64")]
 mod neon;
@@ -111,9 +122,16 @@ mod x86 {
         const SHIFT: i32;
 
         unsafe fn step(sums: __m256i, x: i32, w: __m256i) -> __m256i;
+
+        /// Two steps that follow each other.
+        #[inline(always)]
+        unsafe fn two(sums: __m256i, x: [i32; 2], w: [__m256i; 2]) -> __m256i {
+            // SAFETY: the caller's promise.
+            unsafe { Self::step(Self::step(sums, x[0], w[0]), x[1], w[1]) }
+        }
     }
 
-    /// `vpmaddubsw` adds pairs of products in 16 bits: exact for weights within ±63 (255 · 63 · 2 < 2^15).
+    /// `vpmaddubsw` adds pairs of products in 16 bits: exact where the weights of a pair fit ([`super::MOST_SUM`]).
     pub(crate) struct Avx2;
 
     // SAFETY: AVX2 alone.
@@ -126,6 +144,32 @@ mod x86 {
             unsafe {
                 let pairs = _mm256_maddubs_epi16(_mm256_set1_epi32(x), w);
                 _mm256_add_epi32(sums, _mm256_madd_epi16(pairs, _mm256_set1_epi16(1)))
+            }
+        }
+    }
+
+    /// As [`Avx2`], but the pairs of two steps are added in 16 bits too, for weights of which four fit. Products are
+    /// the bottleneck; this saves a quarter of them.
+    pub(crate) struct Avx2Two;
+
+    // SAFETY: AVX2 alone.
+    unsafe impl Step for Avx2Two {
+        const SHIFT: i32 = 0;
+
+        #[inline(always)]
+        unsafe fn step(sums: __m256i, x: i32, w: __m256i) -> __m256i {
+            // SAFETY: the caller's promise.
+            unsafe { Avx2::step(sums, x, w) }
+        }
+
+        #[inline(always)]
+        unsafe fn two(sums: __m256i, x: [i32; 2], w: [__m256i; 2]) -> __m256i {
+            // SAFETY: the caller's promise.
+            unsafe {
+                let first = _mm256_maddubs_epi16(_mm256_set1_epi32(x[0]), w[0]);
+                let second = _mm256_maddubs_epi16(_mm256_set1_epi32(x[1]), w[1]);
+                let quads = _mm256_add_epi16(first, second);
+                _mm256_add_epi32(sums, _mm256_madd_epi16(quads, _mm256_set1_epi16(1)))
             }
         }
     }
@@ -191,6 +235,13 @@ mod x86 {
             let x = i32::from_le_bytes(x);
             // SAFETY: the caller's promise.
             unsafe { [S::step(sums[0], x, w[0]), S::step(sums[1], x, w[1])] }
+        }
+
+        #[inline(always)]
+        unsafe fn add_two(sums: [__m256i; 2], x: [[u8; DEPTH]; 2], w: [[__m256i; 2]; 2]) -> [__m256i; 2] {
+            let x = x.map(i32::from_le_bytes);
+            // SAFETY: the caller's promise.
+            unsafe { [S::two(sums[0], x, [w[0][0], w[1][0]]), S::two(sums[1], x, [w[0][1], w[1][1]])] }
         }
 
         #[inline(always)]

@@ -2,11 +2,8 @@
 
 use crate::isa::dispatch;
 use crate::math::madd;
-use crate::quantize::Out;
+use crate::quantize::{LANES, Out};
 use crate::softmax::sum;
-
-/// Values of a row that are computed before they are stored.
-const PIECE: usize = 256;
 
 /// Mean and reciprocal deviation of a row.
 #[inline(always)]
@@ -53,17 +50,24 @@ fn rows_body<const FMA: bool, const WIDE: bool>(
 ) {
     let n = scale.len();
     let stride = out.row(n);
+    let ((scales, last_scale), (shifts, last_shift)) =
+        (scale.as_chunks::<LANES>(), shift.as_chunks::<LANES>());
     for (row, x) in x.chunks_exact(n).enumerate() {
         let [mean, rstd] = moments(x, eps);
-        for i in (0..n).step_by(PIECE) {
-            let count = PIECE.min(n - i);
-            let mut values = [0f32; PIECE];
-            let from = x[i..][..count].iter().zip(&scale[i..][..count]).zip(&shift[i..][..count]);
-            for (value, ((x, scale), shift)) in values.iter_mut().zip(from) {
-                *value = madd::<FMA>((x - mean) * rstd, *scale, *shift);
+        let (xs, last_x) = x.as_chunks::<LANES>();
+        let mut values = [0f32; LANES];
+        for (i, ((x, scale), shift)) in xs.iter().zip(scales).zip(shifts).enumerate() {
+            for l in 0..LANES {
+                values[l] = madd::<FMA>((x[l] - mean) * rstd, scale[l], shift[l]);
             }
-            out.row_at(row * stride + i, &values[..count]);
+            out.tile(row * stride + i * LANES, stride, &[values]);
         }
+        for (value, ((x, scale), shift)) in
+            values.iter_mut().zip(last_x.iter().zip(last_scale).zip(last_shift))
+        {
+            *value = madd::<FMA>((x - mean) * rstd, *scale, *shift);
+        }
+        out.row_at(row * stride + n - last_x.len(), &values[..last_x.len()]);
     }
 }
 

@@ -18,7 +18,7 @@ const TIME: Duration = Duration::from_millis(60);
 pub struct Peak {
     /// Of floats.
     pub floats: f64,
-    /// Of bytes with weights within ±63.
+    /// Of bytes with weights of which four fit, see [`QuantLinear::MOST_SUM`].
     pub bytes: f64,
 }
 
@@ -32,7 +32,7 @@ pub fn measure(isa: Isa) -> Peak {
         floats = rate(|| linear(isa, &layer, black_box(&x), &Epilogue::default(), &mut Out::F32(&mut y)));
     }
     let quantize = Quantize::new(1.0, 0);
-    let layer = quantize.and_then(|x| QuantLinear::new([n, k], |j, _| j as i8, &vec![1.0; n], &bias, x));
+    let layer = quantize.and_then(|x| QuantLinear::new([n, k], |j, _| 2 * j as i8, &vec![1.0; n], &bias, x));
     let mut bytes = 0.0;
     if let Some(layer) = layer {
         let x = vec![7; rows * k];

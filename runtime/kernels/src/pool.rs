@@ -16,8 +16,6 @@ type Task<'a> = dyn Fn(usize) + Sync + 'a;
 
 /// How often a thread looks for work before it sleeps: some tens of microseconds.
 const LOOKS: u32 = 20_000;
-/// The most threads.
-const MOST: usize = 256;
 
 /// What the threads share.
 struct Shared {
@@ -44,6 +42,9 @@ impl std::fmt::Debug for Pool {
 }
 
 impl Pool {
+    /// The most threads.
+    pub const MOST: usize = 256;
+
     /// A pool of that many threads, the caller's among them; as many as the system gives.
     pub fn new(threads: usize) -> Pool {
         let shared = Arc::new(Shared {
@@ -60,7 +61,7 @@ impl Pool {
                 .spawn(move || help(&shared, number))
                 .ok()
         };
-        let helpers = (1..threads.clamp(1, MOST)).map_while(helper).collect();
+        let helpers = (1..threads.clamp(1, Pool::MOST)).map_while(helper).collect();
         Pool { shared, helpers }
     }
 

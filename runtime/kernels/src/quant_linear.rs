@@ -4,7 +4,7 @@
 //! The sums are exact on every instruction set, and what follows them is as in [`mod@crate::linear`], so the result has
 //! the same bits everywhere.
 
-use crate::dot::{COLS, DEPTH, Dot, Plain};
+use crate::dot::{COLS, DEPTH, Dot, MOST_SUM, Plain};
 use crate::isa::{Integers, Isa};
 use crate::linear::{Epilogue, padded, prefetch, tiles};
 use crate::math::FUSED;
@@ -22,17 +22,37 @@ pub struct QuantLinear {
     weight_sums: Vec<[i32; COLS]>,
     scale: Vec<[f32; COLS]>,
     bias: Vec<[f32; COLS]>,
-    /// Whether every weight is within ±63.
     #[cfg_attr(not(target_arch = "x86_64"), allow(dead_code))]
-    narrow: bool,
-    /// Whether the products of four steps in one place fit into 16 bits, with 128 taken off the bytes.
+    fit: Fit,
+    /// Whether the products of four steps in one place fit into 16 bits, with 128 taken off the bytes: for NEON.
     #[cfg_attr(not(target_arch = "aarch64"), allow(dead_code))]
     four_steps_fit: bool,
+}
+
+/// How many products with bytes may be added in 16 bits, whatever the bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Fit {
+    /// Not even two neighbours.
+    One,
+    /// The two of a pair: inputs `2i` and `2i + 1`.
+    Two,
+    /// The four of a group, [`QuantLinear::group`].
+    Four,
 }
 
 impl QuantLinear {
     /// The most inputs: their products stay within 32 bits.
     pub const MOST_INPUTS: usize = 65_536;
+
+    /// The most that the positive weights of a [`QuantLinear::group`] may come to, and the negative ones, for the
+    /// fastest kernel on AVX2. Weights within ±[`QuantLinear::MOST_SUM`] / 2 still take the second fastest.
+    pub const MOST_SUM: i32 = MOST_SUM;
+
+    /// The group of an input: its four products are added in 16 bits where they fit. Of eight inputs in a row,
+    /// 0, 1, 4, 5 are one group, 2, 3, 6, 7 the next.
+    pub const fn group(input: usize) -> usize {
+        input / (2 * DEPTH) * 2 + input % DEPTH / 2
+    }
 
     /// Packs a weight, read by `at(output, input)`, with its scales and a bias, for activations of `x`.
     ///
@@ -52,7 +72,7 @@ impl QuantLinear {
         let (quads, panels) = (inputs.div_ceil(DEPTH), outputs.div_ceil(COLS));
         let mut weight = vec![[0; COLS * DEPTH]; panels * quads];
         let mut weight_sums = vec![[0; COLS]; panels];
-        let (mut least, mut most) = (0, 0);
+        let mut least = 0;
         // In the order of the inputs: weights of ONNX's MatMul lie that way.
         for (p, (panel, sums)) in weight.chunks_exact_mut(quads).zip(&mut weight_sums).enumerate() {
             for i in 0..inputs {
@@ -61,7 +81,7 @@ impl QuantLinear {
                     let value = at(p * COLS + c, i);
                     step[c * DEPTH + i % DEPTH] = value;
                     *sum += i32::from(value);
-                    (least, most) = (value.min(least), value.max(most));
+                    least = value.min(least);
                 }
             }
         }
@@ -70,6 +90,7 @@ impl QuantLinear {
         }
         let four_steps_fit = weight.chunks_exact(quads).all(four_steps_fit);
         let scales: Vec<f32> = scales.iter().map(|scale| scale * x.scale()).collect();
+        let fit = weight.chunks_exact(quads).map(fit).min().unwrap_or(Fit::One);
         Some(QuantLinear {
             inputs,
             outputs,
@@ -78,7 +99,7 @@ impl QuantLinear {
             weight_sums,
             scale: padded(&scales),
             bias: padded(bias),
-            narrow: least >= -63 && most <= 63,
+            fit,
             four_steps_fit,
         })
     }
@@ -109,6 +130,26 @@ fn four_steps_fit(panel: &[[i8; COLS * DEPTH]]) -> bool {
     })
 }
 
+/// How many products of a panel fit into 16 bits.
+fn fit(panel: &[[i8; COLS * DEPTH]]) -> Fit {
+    let fits = |weights: &[i8]| {
+        let weights = || weights.iter().map(|&w| i32::from(w));
+        weights().map(|w| w.max(0)).sum::<i32>() <= MOST_SUM
+            && weights().map(|w| w.min(0)).sum::<i32>() >= -MOST_SUM
+    };
+    let (twos, last) = panel.as_chunks::<2>();
+    let four = |[a, b]: &[[i8; COLS * DEPTH]; 2]| {
+        let mut pairs = a.as_chunks::<2>().0.iter().zip(b.as_chunks::<2>().0);
+        pairs.all(|(a, b)| fits(&[a[0], a[1], b[0], b[1]]))
+    };
+    let two = |step: &[i8; COLS * DEPTH]| step.as_chunks::<2>().0.iter().all(|pair| fits(pair));
+    match (twos.iter().all(four), last.iter().all(two)) {
+        (true, true) => Fit::Four,
+        _ if panel.iter().all(two) => Fit::Two,
+        _ => Fit::One,
+    }
+}
+
 /// The distance of rows of bytes with so many values.
 pub fn row(values: usize) -> usize {
     values.next_multiple_of(DEPTH)
@@ -136,13 +177,22 @@ unsafe fn tile<D: Dot, const FMA: bool, const HEIGHT: usize>(
     unsafe {
         let mut sums = [D::sums(start); HEIGHT];
         let done = D::many(&mut sums, &rows, panel);
-        for (i, w) in panel.iter().enumerate().skip(done) {
-            if let Some(line) = next.get(i) {
-                prefetch(line);
+        let (twos, last) = panel[done..].as_chunks::<2>();
+        for (i, [first, second]) in twos.iter().enumerate() {
+            let i = done + 2 * i;
+            if let Some(lines) = next.get(i..i + 2) {
+                lines.iter().for_each(prefetch);
             }
+            let w = [D::weights(first), D::weights(second)];
+            for r in 0..HEIGHT {
+                let x = [*rows[r].get_unchecked(i), *rows[r].get_unchecked(i + 1)];
+                sums[r] = D::add_two(sums[r], x, w);
+            }
+        }
+        for w in last {
             let w = D::weights(w);
             for r in 0..HEIGHT {
-                sums[r] = D::add(sums[r], *rows[r].get_unchecked(i), w);
+                sums[r] = D::add(sums[r], *rows[r].get_unchecked(steps - 1), w);
             }
         }
         let mut out = [[0.0; COLS]; HEIGHT];
@@ -199,7 +249,7 @@ unsafe fn body<D: Dot, const FMA: bool, const MOST: usize>(
 /// The layer on rows of `x`, [`row`] bytes apart; as many rows go to `out`, see [`Out`].
 pub fn quant_linear(isa: Isa, layer: &QuantLinear, x: &[u8], epilogue: &Epilogue<'_>, out: &mut Out<'_>) {
     #[cfg(target_arch = "x86_64")]
-    use crate::dot::{Avx2, Avx2Wide, Avx512Vnni, AvxVnni, Halves};
+    use crate::dot::{Avx2, Avx2Two, Avx2Wide, Avx512Vnni, AvxVnni, Halves};
     #[cfg(target_arch = "aarch64")]
     use crate::dot::{Dotprod, I8mm, Neon};
     macro_rules! compiled {
@@ -213,6 +263,7 @@ pub fn quant_linear(isa: Isa, layer: &QuantLinear, x: &[u8], epilogue: &Epilogue
         };
     }
     compiled!("x86_64", avx2, "avx2,fma", Halves<Avx2>, 5);
+    compiled!("x86_64", avx2_two, "avx2,fma", Halves<Avx2Two>, 4);
     compiled!("x86_64", avx2_wide, "avx2,fma", Halves<Avx2Wide>, 4);
     compiled!("x86_64", avx_vnni, "avx2,fma,avxvnni", Halves<AvxVnni>, 5);
     compiled!("x86_64", avx512_vnni, "avx2,fma,avx512f,avx512bw,avx512dq,avx512vl,avx512vnni", Avx512Vnni, 8);
@@ -235,12 +286,16 @@ pub fn quant_linear(isa: Isa, layer: &QuantLinear, x: &[u8], epilogue: &Epilogue
         // SAFETY: as above.
         #[cfg(target_arch = "aarch64")]
         Integers::I8mm => unsafe { i8mm(layer, x, epilogue, out) },
-        // SAFETY: as above.
+        // An `Isa` of this kind is only made where the features were detected.
         #[cfg(target_arch = "x86_64")]
-        Integers::Avx2 if layer.narrow => unsafe { avx2(layer, x, epilogue, out) },
-        // SAFETY: as above.
-        #[cfg(target_arch = "x86_64")]
-        Integers::Avx2 => unsafe { avx2_wide(layer, x, epilogue, out) },
+        Integers::Avx2 => match layer.fit {
+            // SAFETY: so AVX2 is there.
+            Fit::Four => unsafe { avx2_two(layer, x, epilogue, out) },
+            // SAFETY: as above.
+            Fit::Two => unsafe { avx2(layer, x, epilogue, out) },
+            // SAFETY: as above.
+            Fit::One => unsafe { avx2_wide(layer, x, epilogue, out) },
+        },
         // SAFETY: as above.
         #[cfg(target_arch = "x86_64")]
         Integers::AvxVnni => unsafe { avx_vnni(layer, x, epilogue, out) },
@@ -304,12 +359,27 @@ mod tests {
         }
     }
 
+    #[test]
+    fn weights_fit_up_to_the_last_unit() {
+        let x = Quantize::new(1.0, 0).unwrap();
+        let fit =
+            |row: &[i8]| QuantLinear::new([1, row.len()], |_, i| row[i], &[1.0], &[0.0], x).unwrap().fit;
+        assert_eq!(fit(&[64, 63, 0, 0, 1, -127, 0, 0]), Fit::Four);
+        assert_eq!(fit(&[64, 64, 0, 0, 1]), Fit::Two, "an odd last step has a group too");
+        assert_eq!(fit(&[64, 64, 0, 0, 0, 0, 127, 127]), Fit::One);
+        assert_eq!(fit(&[64, 64, 64, 64, 0, 0, 0, 0]), Fit::Four, "two groups");
+        assert_eq!(fit(&[-64, -64, 0, 0, -1, 0, 0, 0]), Fit::Two);
+        assert_eq!(fit(&[64, 64]), Fit::Four);
+        assert_eq!([0, 1, 2, 3, 4, 5, 6, 7, 8].map(QuantLinear::group), [0, 0, 1, 1, 0, 0, 1, 1, 2]);
+    }
+
     proptest! {
         #[test]
         fn sums_are_exact_on_every_isa(
-            rows in 0usize..14, n in 1usize..40, k in 1usize..70, seed: u64, zero: u8, narrow: bool
+            rows in 0usize..14, n in 1usize..40, k in 1usize..70, seed: u64, zero: u8, most in 0usize..3
         ) {
-            let (layer, w) = layer(n, k, if narrow { 63 } else { 127 }, seed, zero);
+            let (layer, w) = layer(n, k, [32, 63, 127][most], seed, zero);
+            prop_assert!(layer.fit >= [Fit::Four, Fit::Two, Fit::One][most]);
             let stride = row(k);
             let x = bytes(rows * stride, seed ^ 7);
             let sum = |(r, j): (usize, usize)| -> i32 {

@@ -139,6 +139,17 @@ impl Program {
         }
     }
 
+    /// Bytes of the steps and their weights.
+    pub(crate) fn bytes(&self) -> usize {
+        self.stages.iter().map(Stage::bytes).sum()
+    }
+
+    /// Bytes of an [`Arena`].
+    pub(crate) fn arena_bytes(&self, threads: usize) -> usize {
+        let floats = self.floats.iter().sum::<usize>() + threads * self.scratch;
+        floats * size_of::<f32>() + self.bytes.iter().sum::<usize>()
+    }
+
     /// Runs all steps on a picture.
     pub(crate) fn run(&self, arena: &mut Arena, image: Image<'_>) {
         for stage in &self.stages {
@@ -260,6 +271,20 @@ impl Arena {
 }
 
 impl Stage {
+    fn bytes(&self) -> usize {
+        let values = match &self.op {
+            Op::Linear { layer, .. } => match &**layer {
+                Layer::Floats(layer) => layer.bytes(),
+                Layer::Bytes(layer) => layer.bytes(),
+            },
+            Op::Norm { scale, shift, .. } => size_of_val(&scale[..]) + size_of_val(&shift[..]),
+            Op::Constant { values, .. } | Op::Put { values, .. } => size_of_val(&values[..]),
+            Op::Copy { values: Values::Places(places), .. } => size_of_val(&places[..]),
+            _ => 0,
+        };
+        values + size_of::<Stage>() + self.name.len()
+    }
+
     /// Runs the step. Sizes were checked when the program was made.
     fn run(&self, arena: &mut Arena, image: Image<'_>) {
         match (self.out, self.quantize) {
@@ -285,8 +310,8 @@ impl Stage {
         let isa = arena.isa;
         match &self.op {
             Op::Patches { image: view, patch, cols } => match image {
-                Image::U8(pixels) => patches(view, *patch, *cols, out, |i| f32::from(pixels[i])),
-                Image::F32(values) => patches(view, *patch, *cols, out, |i| values[i]),
+                Image::U8(pixels) => patches(view, *patch, *cols, pixels, out, |&pixel| f32::from(pixel)),
+                Image::F32(values) => patches(view, *patch, *cols, values, out, |&value| value),
             },
             Op::Pointwise { x, function } => {
                 let x = &arena.read(x)[..out.len()];
@@ -391,20 +416,27 @@ impl Stage {
 }
 
 /// The patches of a picture `[C, H, W]`, one a row.
-fn patches(
+fn patches<T>(
     image: &View,
     [height, width]: [usize; 2],
     cols: usize,
+    pixels: &[T],
     out: &mut [f32],
-    at: impl Fn(usize) -> f32,
+    float: impl Fn(&T) -> f32 + Copy,
 ) {
     let (&[_, _, picture], &[channel, down, right]) = (&image.dims[..], &image.strides[..]) else { return };
     let across = picture / width;
     for (i, row) in out.chunks_exact_mut(cols).enumerate() {
         let corner = image.offset + i / across * height * down + i % across * width * right;
         for (j, line) in row.chunks_exact_mut(width).enumerate() {
-            let start = corner + j / height * channel + j % height * down;
-            line.iter_mut().enumerate().for_each(|(k, value)| *value = at(start + k * right));
+            let from = &pixels[corner + j / height * channel + j % height * down..];
+            // Two ways, so that neighbours are read as such.
+            if right == 1 {
+                line.iter_mut().zip(from).for_each(|(value, pixel)| *value = float(pixel));
+            } else {
+                let from = from.iter().step_by(right);
+                line.iter_mut().zip(from).for_each(|(value, pixel)| *value = float(pixel));
+            }
         }
     }
 }

@@ -53,7 +53,8 @@ pub fn open(bytes: &[u8], limits: &Limits) -> Result<(ModelProto, Summary)> {
     }
     let model = ModelProto::decode(bytes)
         .map_err(|problem| Error::refused("file", problem.to_string(), "an ONNX model"))?;
-    let summary = check(&model, limits)?;
+    let mut summary = check(&model, limits)?;
+    summary.file_bytes = size;
     Ok((model, summary))
 }
 

@@ -85,6 +85,8 @@ pub(crate) type Facts = HashMap<String, Fact>;
 #[derive(Clone, Debug, PartialEq)]
 #[non_exhaustive]
 pub struct Summary {
+    /// Bytes of the file.
+    pub file_bytes: u64,
     /// The opset of ONNX's main domain.
     pub opset: i64,
     /// The picture that goes in.

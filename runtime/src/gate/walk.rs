@@ -60,7 +60,19 @@ pub(super) fn check(graph: &GraphProto, opset: i64, limits: &Limits) -> Result<S
     let live = walk.most_live(graph)?;
     let Walk { multiply_adds, nodes, values, .. } = walk;
     let facts = values.into_iter().map(|(name, value)| (name.to_owned(), fact(&value))).collect();
-    Ok(Summary { opset, input, outputs, parameters, weight_bytes, multiply_adds, live, nodes, facts })
+    let file_bytes = 0; // only `open` has seen the file
+    Ok(Summary {
+        file_bytes,
+        opset,
+        input,
+        outputs,
+        parameters,
+        weight_bytes,
+        multiply_adds,
+        live,
+        nodes,
+        facts,
+    })
 }
 
 /// What others may know of a tensor.

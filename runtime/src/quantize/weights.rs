@@ -1,13 +1,21 @@
-//! Weights as int8: symmetric, one step for each output channel, 7 bits of the 8.
+//! Weights as int8: symmetric, one step for each output channel, with room for sums in 16 bits.
 //!
-//! Values stay within ±63. On AVX2 the one instruction for 8-bit products, `vpmaddubsw`, adds two products of an
-//! unsigned and a signed byte in 16 bits: 2 · 255 · 63 = 32,130 fits, 2 · 255 · 127 does not and would saturate.
-//! With 7 bits every engine on every machine computes the same sums.
+//! On AVX2 the one instruction for 8-bit products, `vpmaddubsw`, adds two products of an unsigned and a signed byte in
+//! 16 bits and saturates: 2 · 255 · 127 does not fit. Here the weights of one sign in a group of four inputs
+//! ([`QuantLinear::group`]) come to 128 at most, so that even four products fit, whatever the inputs: our kernel adds
+//! four before it widens them, and every engine on every machine computes the same sums. Weights that are spread as in
+//! a bell lose nothing by it, evenly spread ones about half a bit.
+
+use smalti_kernels::QuantLinear;
 
 /// The largest magnitude of a quantized weight.
-pub(super) const LARGEST: f32 = 63.0;
-/// Candidates for a channel's step, in shares of the one that fits its largest weight: 1, 0.99, 0.98, ...
-const CANDIDATES: usize = 45;
+const LARGEST: f32 = 127.0;
+/// The largest magnitude that never needs room made for it: four of them fit.
+const ALWAYS_FITS: f32 = (QuantLinear::MOST_SUM / 4) as f32;
+/// Candidates for a channel's step: from the one that puts its largest weight at [`ALWAYS_FITS`], each finer than the
+/// one before by this factor, to one that would put it at 200.
+const CANDIDATES: i32 = 61;
+const FINER: f32 = 0.97;
 
 /// A matrix's place in memory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -44,47 +52,85 @@ pub(super) struct Weight {
 /// the inputs are independent: the error of weight `k` counts by `importance[k]`, the mean square of input `k`.
 pub(super) fn quantize(weight: &[f32], shape: Shape, importance: &[f64]) -> Weight {
     let mut found = Weight { values: vec![0; shape.len()], scales: vec![1.0; shape.outputs] };
-    let mut channel = vec![0.0; shape.inputs];
+    let (mut channel, mut levels) = (vec![0.0; shape.inputs], vec![0; shape.inputs]);
     for n in 0..shape.outputs {
         for (k, value) in channel.iter_mut().enumerate() {
             *value = weight.get(shape.at(k, n)).copied().unwrap_or_default();
         }
-        let scale = best_scale(&channel, importance);
+        let scale = best_scale(&channel, importance, &mut levels);
         found.scales[n] = scale;
-        for (k, &value) in channel.iter().enumerate() {
-            found.values[shape.at(k, n)] = level(value, scale) as i8;
+        round(&channel, scale, &mut levels);
+        for (k, &level) in levels.iter().enumerate() {
+            found.values[shape.at(k, n)] = level as i8;
         }
     }
     found
 }
 
-/// The level of a weight, as a whole number.
-fn level(value: f32, scale: f32) -> f32 {
-    (value / scale).round_ties_even().clamp(-LARGEST, LARGEST)
-}
-
 /// The step of one channel.
-fn best_scale(channel: &[f32], importance: &[f64]) -> f32 {
-    let most = channel.iter().fold(0.0f32, |most, value| most.max(value.abs()));
-    let fits = most / LARGEST;
-    if !fits.is_normal() {
-        return 1.0; // All zeros, or too small to matter.
-    }
-    let error = |scale: f32| {
-        let square = |(&value, importance): (&f32, &f64)| {
-            importance * f64::from(level(value, scale) * scale - value).powi(2)
-        };
-        channel.iter().zip(importance).map(square).sum::<f64>()
-    };
-    let mut best = (error(fits), fits);
-    for i in 1..CANDIDATES {
-        let scale = fits * (1.0 - i as f32 / 100.0);
-        let found = error(scale);
-        if scale.is_normal() && found < best.0 {
-            best = (found, scale);
+fn best_scale(channel: &[f32], importance: &[f64], levels: &mut [i32]) -> f32 {
+    let counts = channel.iter().zip(importance).filter(|(_, importance)| **importance > 0.0);
+    let most = counts.fold(0.0f32, |most, (value, _)| most.max(value.abs()));
+    let (mut best, mut least) = (1.0, f64::INFINITY); // All zeros, or too small to matter.
+    for i in 0..CANDIDATES {
+        let scale = most / ALWAYS_FITS * FINER.powi(i);
+        if !scale.is_normal() {
+            break;
+        }
+        round(channel, scale, levels);
+        let found = error(channel, importance, scale, levels);
+        if found < least {
+            (best, least) = (scale, found);
         }
     }
-    best.1
+    best
+}
+
+/// The squared error of a channel.
+fn error(channel: &[f32], importance: &[f64], scale: f32, levels: &[i32]) -> f64 {
+    let square = |((&value, &level), importance): ((&f32, &i32), &f64)| {
+        importance * f64::from(level as f32 * scale - value).powi(2)
+    };
+    channel.iter().zip(levels).zip(importance).map(square).sum()
+}
+
+/// The nearest levels to a channel's weights that fit.
+fn round(channel: &[f32], scale: f32, levels: &mut [i32]) {
+    for (level, value) in levels.iter_mut().zip(channel) {
+        *level = (value / scale).round_ties_even().clamp(-LARGEST, LARGEST) as i32;
+    }
+    let inputs = levels.len();
+    for first in (0..inputs).filter(|&k| k % 8 == 0 || k % 8 == 2) {
+        let group = [first, first + 1, first + 4, first + 5];
+        for sign in [1, -1] {
+            make_room(levels, group, sign);
+        }
+    }
+}
+
+/// Takes the same off all weights of a group that have this sign, which is the least squared change, until they fit.
+fn make_room(levels: &mut [i32], group: [usize; 4], sign: i32) {
+    loop {
+        let mut some = [0; 4];
+        let mut count = 0;
+        for k in group.into_iter().filter(|&k| levels.get(k).is_some_and(|level| level * sign > 0)) {
+            some[count] = k;
+            count += 1;
+        }
+        let some = &mut some[..count];
+        let sum: i32 = some.iter().map(|&k| levels[k] * sign).sum();
+        let excess = sum - QuantLinear::MOST_SUM;
+        if excess <= 0 {
+            return;
+        }
+        some.sort_by_key(|&k| -levels[k] * sign);
+        let least = some.last().map_or(0, |&k| levels[k] * sign);
+        // The largest give one more each where the excess does not divide.
+        let (each, more) = (excess / count as i32, excess as usize % count);
+        for (i, &k) in some.iter().enumerate() {
+            levels[k] -= sign * (each + i32::from(i < more)).min(least);
+        }
+    }
 }
 
 #[cfg(test)]
@@ -121,23 +167,44 @@ mod tests {
             Shape { inputs: 4, outputs: 1, axis: 1 },
             &[0.0, 1.0, 1.0, 1.0],
         );
-        assert!(weight.scales[0] < 100.0 / LARGEST);
+        assert!(weight.scales[0] < 2.0 / ALWAYS_FITS);
     }
 
     proptest! {
         #[test]
-        fn weights_are_within_seven_bits_and_no_worse_than_by_the_largest(
+        fn sums_fit_and_nothing_is_worse_than_what_always_fits(
             channel in proptest::collection::vec(-4.0f32..4.0, 1..80)
         ) {
             let shape = Shape { inputs: channel.len(), outputs: 1, axis: 0 };
             let importance = vec![1.0; channel.len()];
             let found = quantize(&channel, shape, &importance);
-            prop_assert!(found.values.iter().all(|value| (-63..=63).contains(value)));
-            let error = |scale: f32| -> f64 {
-                channel.iter().map(|&v| f64::from(level(v, scale) * scale - v).powi(2)).sum()
-            };
+            let mut sums = vec![[0; 2]; channel.len() + 2];
+            for (k, &value) in found.values.iter().enumerate() {
+                sums[QuantLinear::group(k)][usize::from(value < 0)] += i32::from(value).abs();
+            }
+            prop_assert!(sums.as_flattened().iter().all(|&sum| sum <= QuantLinear::MOST_SUM));
+            let levels: Vec<i32> = found.values.iter().map(|&value| i32::from(value)).collect();
             let most = channel.iter().fold(0.0f32, |most, value| most.max(value.abs()));
-            prop_assert!(error(found.scales[0]) <= error((most / LARGEST).max(f32::MIN_POSITIVE)) + 1e-12);
+            let safe = (most / ALWAYS_FITS).max(f32::MIN_POSITIVE);
+            let rounded: Vec<i32> = channel.iter().map(|value| (value / safe).round_ties_even() as i32).collect();
+            let error = |scale, levels: &[i32]| error(&channel, &importance, scale, levels);
+            prop_assert!(error(found.scales[0], &levels) <= error(safe, &rounded) + 1e-12);
+        }
+
+        #[test]
+        fn room_is_made_by_the_least_squared_change(levels in proptest::array::uniform4(1i32..128)) {
+            let mut found = levels;
+            make_room(&mut found, [0, 1, 2, 3], 1);
+            let change = |found: &[i32; 4]| -> i32 {
+                found.iter().zip(&levels).map(|(found, level)| (found - level).pow(2)).sum()
+            };
+            prop_assert!(found.iter().sum::<i32>() <= QuantLinear::MOST_SUM && found.iter().all(|&level| level >= 0));
+            // No unit is better moved from one weight to another.
+            for (i, j) in (0..16).map(|i| (i / 4, i % 4)) {
+                let mut other = found;
+                (other[i], other[j]) = (other[i] + 1, other[j] - 1);
+                prop_assert!(i == j || other[j] < 0 || change(&other) >= change(&found));
+            }
         }
     }
 }

@@ -293,6 +293,7 @@ impl Quickstart<'_> {
             },
             regular: crate::args::training::RegularArgs {
                 layer_decay: Some(self.recipe.layer_decay),
+                token_drop: Some(self.recipe.token_drop),
                 ..Default::default()
             },
             ..FinetuneArgs::default()

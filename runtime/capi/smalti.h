@@ -1,0 +1,242 @@
+/* Smalti: runs vision transformers from ONNX files. How to use it: docs/embedding-in-c.md.
+ *
+ * Written from the library's source by `cargo test -p smalti-capi --test header -- --ignored`.
+ *
+ * - Entries return SMALTI_OK or another code; smalti_last_error says in words what was wrong. An entry that fails
+ *   changes nothing but its outputs.
+ * - Handles are checked: a closed or wrong one is SMALTI_HANDLE. Pointers must be null or point to what is said here.
+ * - Every entry may be called on any thread. A model is for all threads at once, a session for one at a time: while a
+ *   run is under way, the session's entries return SMALTI_BUSY on other threads.
+ * - No thread is started unless smalti_session_new is asked for more than one. Nothing is read or written but the file
+ *   that smalti_open names; a caught bug leaves a line on standard error.
+ * - Structs begin with their size, so that programs run with later versions of the library.
+ */
+
+
+#ifndef SMALTI_H
+#define SMALTI_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+#define SMALTI_VERSION "0.1.0"
+
+// All went well.
+#define SMALTI_OK 0
+
+// A call that does not fit: a wrong size, a result before the first run, a model without preprocessing.
+#define SMALTI_USAGE 2
+
+// The model file was refused.
+#define SMALTI_REFUSED 3
+
+// The self-test failed.
+#define SMALTI_FAILED 4
+
+// A picture or a tensor that cannot be used.
+#define SMALTI_DATA 5
+
+// The file system said no.
+#define SMALTI_IO 6
+
+// A null pointer where there must be none.
+#define SMALTI_NULL 16
+
+// A handle that is closed, or of another kind, or never was one.
+#define SMALTI_HANDLE 17
+
+// Another thread runs this session.
+#define SMALTI_BUSY 18
+
+// A bug in the library, caught. The process is well; please report the message with the model.
+#define SMALTI_INTERNAL 70
+
+// As the file says.
+#define SMALTI_FIT_OF_FILE 0
+
+// The short side becomes the input's, then the centre is cut out.
+#define SMALTI_FIT_CROP 1
+
+// Both sides become the input's, whatever the shape was.
+#define SMALTI_FIT_SQUASH 2
+
+// Cubic filter, as Pillow's BICUBIC.
+#define SMALTI_BICUBIC 0
+
+// Triangle filter, as Pillow's BILINEAR.
+#define SMALTI_BILINEAR 1
+
+// uint8 [1, height, width, channels]: pixels as they are.
+#define SMALTI_U8_NHWC 1
+
+// float32 [1, channels, height, width]: pixels less mean, by standard deviation, on the scale 0 to 1.
+#define SMALTI_F32_NCHW 2
+
+// A model. Any number of threads may use one at the same time.
+typedef struct smalti_model smalti_model;
+
+// A session: the memory of one run at a time. Each thread has its own; one that is in use elsewhere is SMALTI_BUSY.
+typedef struct smalti_session smalti_session;
+
+// How to open a model. Fill it with zeros and set the size: what is zero is the default.
+typedef struct smalti_options {
+  // sizeof(smalti_options).
+  size_t size;
+  // Most bytes of the file; default 2 GiB.
+  uint64_t max_file_bytes;
+  // Most weights; default 512 Mi.
+  uint64_t max_weights;
+  // Most values between layers at one time; default 256 Mi.
+  uint64_t max_activations;
+  // Most multiply-adds of a run; default 250 G, some ten seconds.
+  uint64_t max_work;
+  // SMALTI_FIT_...: other than zero where the file does not say how to prepare pictures, or says it wrong. Then the
+  // three below are read.
+  int32_t fit;
+  // SMALTI_BICUBIC or SMALTI_BILINEAR.
+  int32_t interpolation;
+  // Mean of each channel on the scale 0 to 1; of grey pictures the first alone.
+  float mean[3];
+  // Standard deviation of each channel on the scale 0 to 1.
+  float std[3];
+} smalti_options;
+
+// The picture that a model takes.
+typedef struct smalti_input {
+  // sizeof(smalti_input); set it before the call.
+  size_t size;
+  // Pixels.
+  size_t width;
+  // Pixels.
+  size_t height;
+  // 1 (grey) or 3 (RGB).
+  size_t channels;
+  // SMALTI_U8_NHWC or SMALTI_F32_NCHW.
+  int32_t form;
+  // 1 where it is known how to prepare pictures of any size (smalti_run_pixels), else 0.
+  int32_t prepares;
+} smalti_input;
+
+// A class and its probability.
+typedef struct smalti_ranked {
+  // The class's number.
+  size_t index;
+  // Its probability (softmax of the logits).
+  float probability;
+  // Its label, as from smalti_label.
+  const char *label;
+} smalti_ranked;
+
+#ifdef __cplusplus
+extern "C" {
+#endif // __cplusplus
+
+// Reads, checks and prepares a model file. The file is not used afterwards.
+//
+// `options` may be null. On success `*model` is the model, to be closed with smalti_close; else it is null.
+int smalti_open(const char *path, const struct smalti_options *options, struct smalti_model **model);
+
+// As smalti_open, of `length` bytes in memory. They are not used afterwards.
+int smalti_open_bytes(const uint8_t *bytes,
+                      size_t length,
+                      const struct smalti_options *options,
+                      struct smalti_model **model);
+
+// Closes a model; null is fine. Its sessions live on, and so do its labels as long as one of them does.
+int smalti_close(struct smalti_model *model);
+
+// The picture that a model takes.
+int smalti_input_info(const struct smalti_model *model, struct smalti_input *input);
+
+// Number of classes.
+int smalti_class_count(const struct smalti_model *model, size_t *count);
+
+// A class's label in UTF-8: the file's, or the class's number in digits. It stays where it is until the model and all
+// its sessions are closed.
+int smalti_label(const struct smalti_model *model,
+                 size_t index,
+                 const char **label);
+
+// Values of the embedding, the vector in front of the classifier; 0 where the model does not give it.
+int smalti_embedding_length(const struct smalti_model *model, size_t *length);
+
+// Bytes of heap that opening the model and running one session on that many threads (0 counts as 1) take at most, all
+// together. Each further session takes less. The program's own code, stacks and what the system keeps for threads come
+// on top.
+//
+// `width`, `height`, `channels` are those of the largest picture for smalti_run_pixels, or all 0 where there are only
+// tensors. For a model that our own kernels do not run (`smalti-run inspect` says so) it is a rough estimate.
+int smalti_memory_bound(const struct smalti_model *model,
+                        size_t threads,
+                        size_t width,
+                        size_t height,
+                        size_t channels,
+                        size_t *bytes);
+
+// Runs the test vectors in the model file: does the model compute here what it computed where it was made? Takes a
+// session's memory while it runs. SMALTI_FAILED if not, or if there are none.
+int smalti_selftest(const struct smalti_model *model);
+
+// Makes a session. The calling thread alone computes where `threads` is 0 or 1; otherwise `threads` - 1 helpers, at
+// most 255, live as long as the session. The results are the same, to the last bit.
+//
+// On success `*session` is the session, to be freed with smalti_session_free; else it is null.
+int smalti_session_new(const struct smalti_model *model,
+                       size_t threads,
+                       struct smalti_session **session);
+
+// Frees a session; null is fine. A run of it on another thread goes on to its end.
+int smalti_session_free(struct smalti_session *session);
+
+// Runs the model on a picture of any size: `height` rows of `width` pixels of `channels` bytes, 1 (grey) or 3 (RGB).
+// Each row begins `stride` bytes after the one before; 0 stands for rows without gaps. `length` is the number of bytes
+// at `pixels`. The picture is resized and cropped as in training, and is not used after the call.
+//
+// Allocates where a picture has another size than the one before, else nothing.
+int smalti_run_pixels(struct smalti_session *session,
+                      const uint8_t *pixels,
+                      size_t length,
+                      size_t width,
+                      size_t height,
+                      size_t channels,
+                      size_t stride);
+
+// Runs the model on `length` bytes: a picture of the input's very size, height x width x channels. A model that takes
+// floats gets them normalised. Allocates nothing.
+int smalti_run_u8(struct smalti_session *session,
+                  const uint8_t *values,
+                  size_t length);
+
+// Runs a model of form SMALTI_F32_NCHW on `length` finite floats, channels x height x width, normalised. Allocates
+// nothing.
+int smalti_run_f32(struct smalti_session *session,
+                   const float *values,
+                   size_t length);
+
+// The last run's scores, one a class, not normalised. `length` is the number of classes.
+int smalti_logits(struct smalti_session *session, float *logits, size_t length);
+
+// The last run's embedding. `length` is that of smalti_embedding_length.
+int smalti_embedding(struct smalti_session *session, float *embedding, size_t length);
+
+// The last run's `k` most probable classes, most probable first; of equal ones the lower class first. `k` is at most the
+// number of classes.
+int smalti_top_k(struct smalti_session *session,
+                 struct smalti_ranked *ranked,
+                 size_t k);
+
+// The library's version, as "0.1.0".
+const char *smalti_version(void);
+
+// What went wrong in the last call on this thread that did not return SMALTI_OK, in one line: what was found, what was
+// expected. Empty before the first. Valid until the next such call on this thread.
+const char *smalti_last_error(void);
+
+// A code's name, as "SMALTI_BUSY"; "unknown code" for others. Valid for ever.
+const char *smalti_code_name(int code);
+
+#ifdef __cplusplus
+}  // extern "C"
+#endif  // __cplusplus
+
+#endif  /* SMALTI_H */
