@@ -10,8 +10,8 @@ use smalti_models::contract::golden_picture;
 use crate::cpu;
 use crate::error::Result;
 use crate::fuse::Image;
-use crate::gate::Form;
-use crate::load::Model;
+use crate::gate::{Form, Limits};
+use crate::load::{self, Model};
 use crate::session::Session;
 
 /// How long to measure.
@@ -127,6 +127,17 @@ pub fn run(path: &Path, settings: &Settings) -> Result<Report> {
         peak_gmac_per_s: [peak.floats, peak.bytes],
         steps,
     })
+}
+
+/// Loads a model, runs it so many times on one thread, and measures nothing; on the engine alone if asked to.
+pub fn only_runs(path: &Path, runs: u32, engine: bool) -> Result<()> {
+    let model = if engine {
+        Model::from_bytes_on_engine(&load::read(path, &Limits::default())?)?
+    } else {
+        Model::open(path)?
+    };
+    let (picture, mut session) = (Input::new(&model)?, model.session()?);
+    (0..runs).try_for_each(|_| picture.run(&mut session))
 }
 
 /// Times the steps of some runs, after all others: looking at the clock costs time too.

@@ -255,7 +255,7 @@ fn results_do_not_depend_on_the_instruction_set() {
         let plain = said("scalar");
         assert!(plain.contains("probability"), "{plain}");
         // An instruction set that this machine lacks is the best that it has.
-        for isa in ["avx2", "avx512", "vnni", "neon", ""] {
+        for isa in ["avx2", "avx512", "vnni", "neon", "dotprod", "i8mm", ""] {
             assert_eq!(said(isa), plain, "{model} on {isa}");
         }
     }

@@ -36,6 +36,17 @@ pub(crate) unsafe trait Dot {
         unsafe { Self::add(Self::add(sums, x[0], w[0]), x[1], w[1]) }
     }
 
+    /// Takes from the front as many steps of all rows as go well together, and gives their number; the rest is left
+    /// to `add`. Every row has as many steps as the panel.
+    #[inline(always)]
+    unsafe fn many<const HEIGHT: usize>(
+        _sums: &mut [Self::Sums; HEIGHT],
+        _rows: &[&[[u8; DEPTH]]; HEIGHT],
+        _panel: &[[i8; COLS * DEPTH]],
+    ) -> usize {
+        0
+    }
+
     /// `sums · scale + bias`, fused; `FMA` as elsewhere.
     unsafe fn finish<const FMA: bool>(
         sums: Self::Sums,
@@ -87,8 +98,13 @@ unsafe impl Dot for Plain {
     }
 }
 
+#[cfg(target_arch = "aarch64")]
+pub(crate) use neon::{Dotprod, I8mm, Neon};
 #[cfg(target_arch = "x86_64")]
 pub(crate) use x86::{Avx2, Avx2Two, Avx2Wide, Avx512Vnni, AvxVnni, Halves};
+
+#[cfg(target_arch = "aarch64")]
+mod neon;
 
 #[cfg(target_arch = "x86_64")]
 mod x86 {

@@ -20,6 +20,15 @@ pub(crate) enum Kind {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Integers {
     Scalar,
+    /// `smull`, `smlal` and `sadalp`.
+    #[cfg(target_arch = "aarch64")]
+    Neon,
+    /// `sdot`.
+    #[cfg(target_arch = "aarch64")]
+    Dotprod,
+    /// `usmmla`.
+    #[cfg(target_arch = "aarch64")]
+    I8mm,
     /// `vpmaddubsw` and `vpmaddwd`.
     #[cfg(target_arch = "x86_64")]
     Avx2,
@@ -46,7 +55,16 @@ impl Isa {
     pub fn available() -> Vec<Isa> {
         let mut found = vec![Isa::SCALAR];
         #[cfg(target_arch = "aarch64")]
-        found.push(Isa { kind: Kind::Neon, integers: Integers::Scalar });
+        {
+            let neon = Isa { kind: Kind::Neon, integers: Integers::Neon };
+            found.push(neon);
+            if std::arch::is_aarch64_feature_detected!("dotprod") {
+                found.push(Isa { integers: Integers::Dotprod, ..neon });
+            }
+            if std::arch::is_aarch64_feature_detected!("i8mm") {
+                found.push(Isa { integers: Integers::I8mm, ..neon });
+            }
+        }
         #[cfg(target_arch = "x86_64")]
         if is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma") {
             let avx2 = Isa { kind: Kind::Avx2, integers: Integers::Avx2 };
@@ -81,6 +99,8 @@ impl Isa {
     pub fn is_proven(self) -> bool {
         match self.integers {
             Integers::Scalar => true,
+            #[cfg(target_arch = "aarch64")]
+            Integers::Neon | Integers::Dotprod | Integers::I8mm => true,
             #[cfg(target_arch = "x86_64")]
             Integers::Avx2 => true,
             #[cfg(target_arch = "x86_64")]
@@ -88,14 +108,9 @@ impl Isa {
         }
     }
 
-    /// The instruction set of this name, if the machine has it. Where there are no kernels of that name for this
-    /// machine, those of its base: `amx` is `vnni`, `dotprod` and `i8mm` are `neon`.
+    /// The instruction set of this name, if the machine has it. There are no kernels for `amx` yet: it is `vnni`.
     pub fn named(name: &str) -> Option<Isa> {
-        let base = match name {
-            "amx" => "vnni",
-            "dotprod" | "i8mm" => "neon",
-            other => other,
-        };
+        let base = if name == "amx" { "vnni" } else { name };
         Isa::available().into_iter().find(|isa| isa.name() == base)
     }
 
@@ -104,6 +119,12 @@ impl Isa {
         #[cfg(target_arch = "x86_64")]
         if matches!(self.integers, Integers::AvxVnni | Integers::Avx512Vnni) {
             return "vnni";
+        }
+        #[cfg(target_arch = "aarch64")]
+        match self.integers {
+            Integers::Dotprod => return "dotprod",
+            Integers::I8mm => return "i8mm",
+            _ => {}
         }
         match self.kind {
             Kind::Scalar => "scalar",
@@ -134,6 +155,7 @@ macro_rules! dispatch {
         $(#[$doc])*
         pub fn $name(isa: $crate::isa::Isa, $($arg: $type),*) $(-> $ret)? {
             use $crate::isa::Kind;
+            use $crate::math::FUSED;
             #[cfg(target_arch = "x86_64")]
             #[target_feature(enable = "avx2,fma")]
             fn avx2($($arg: $type),*) $(-> $ret)? {
@@ -145,7 +167,7 @@ macro_rules! dispatch {
                 $body::<true, true>($($arg),*)
             }
             match isa.kind() {
-                Kind::Scalar => $body::<false, false>($($arg),*),
+                Kind::Scalar => $body::<FUSED, false>($($arg),*),
                 // Every aarch64 has NEON with fused multiply-add.
                 #[cfg(target_arch = "aarch64")]
                 Kind::Neon => $body::<true, false>($($arg),*),

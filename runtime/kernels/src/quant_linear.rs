@@ -7,6 +7,7 @@
 use crate::dot::{COLS, DEPTH, Dot, MOST_SUM, Plain};
 use crate::isa::{Integers, Isa};
 use crate::linear::{Epilogue, padded, prefetch, tiles};
+use crate::math::FUSED;
 use crate::quantize::{Out, Quantize};
 
 /// A layer with a weight of signed bytes.
@@ -21,7 +22,11 @@ pub struct QuantLinear {
     weight_sums: Vec<[i32; COLS]>,
     scale: Vec<[f32; COLS]>,
     bias: Vec<[f32; COLS]>,
+    #[cfg_attr(not(target_arch = "x86_64"), allow(dead_code))]
     fit: Fit,
+    /// Whether the products of four steps in one place fit into 16 bits, with 128 taken off the bytes: for NEON.
+    #[cfg_attr(not(target_arch = "aarch64"), allow(dead_code))]
+    four_steps_fit: bool,
 }
 
 /// How many products with bytes may be added in 16 bits, whatever the bytes.
@@ -83,6 +88,7 @@ impl QuantLinear {
         if least == i8::MIN {
             return None;
         }
+        let four_steps_fit = weight.chunks_exact(quads).all(four_steps_fit);
         let scales: Vec<f32> = scales.iter().map(|scale| scale * x.scale()).collect();
         let fit = weight.chunks_exact(quads).map(fit).min().unwrap_or(Fit::One);
         Some(QuantLinear {
@@ -94,6 +100,7 @@ impl QuantLinear {
             scale: padded(&scales),
             bias: padded(bias),
             fit,
+            four_steps_fit,
         })
     }
 
@@ -113,6 +120,14 @@ impl QuantLinear {
             size_of_val(&self.weight_sums[..]) + size_of_val(&self.scale[..]) + size_of_val(&self.bias[..]);
         size_of_val(&self.weight[..]) + others
     }
+}
+
+/// Whether 128 times the weights of four steps in one place stays within 16 bits: 128 · 255 < 2^15.
+fn four_steps_fit(panel: &[[i8; COLS * DEPTH]]) -> bool {
+    panel.as_chunks::<4>().0.iter().all(|steps| {
+        let sum = |at: usize| -> u32 { steps.iter().map(|w| u32::from(w[at].unsigned_abs())).sum() };
+        (0..COLS * DEPTH).all(|at| sum(at) <= 255)
+    })
 }
 
 /// How many products of a panel fit into 16 bits.
@@ -161,14 +176,16 @@ unsafe fn tile<D: Dot, const FMA: bool, const HEIGHT: usize>(
     // SAFETY: the caller's promise; every row has as many values as the panel has steps.
     unsafe {
         let mut sums = [D::sums(start); HEIGHT];
-        let (twos, last) = panel.as_chunks::<2>();
+        let done = D::many(&mut sums, &rows, panel);
+        let (twos, last) = panel[done..].as_chunks::<2>();
         for (i, [first, second]) in twos.iter().enumerate() {
-            if let Some(lines) = next.get(2 * i..2 * i + 2) {
+            let i = done + 2 * i;
+            if let Some(lines) = next.get(i..i + 2) {
                 lines.iter().for_each(prefetch);
             }
             let w = [D::weights(first), D::weights(second)];
             for r in 0..HEIGHT {
-                let x = [*rows[r].get_unchecked(2 * i), *rows[r].get_unchecked(2 * i + 1)];
+                let x = [*rows[r].get_unchecked(i), *rows[r].get_unchecked(i + 1)];
                 sums[r] = D::add_two(sums[r], x, w);
             }
         }
@@ -217,9 +234,9 @@ unsafe fn body<D: Dot, const FMA: bool, const MOST: usize>(
             match height {
                 1 => tile!(1),
                 2 => tile!(2),
-                3 => tile!(3),
-                4 => tile!(4),
-                5 => tile!(5),
+                3 if MOST > 2 => tile!(3),
+                4 if MOST > 2 => tile!(4),
+                5 if MOST > 4 => tile!(5),
                 6 if MOST > 5 => tile!(6),
                 7 if MOST > 5 => tile!(7),
                 _ if MOST > 5 => tile!(8),
@@ -233,9 +250,11 @@ unsafe fn body<D: Dot, const FMA: bool, const MOST: usize>(
 pub fn quant_linear(isa: Isa, layer: &QuantLinear, x: &[u8], epilogue: &Epilogue<'_>, out: &mut Out<'_>) {
     #[cfg(target_arch = "x86_64")]
     use crate::dot::{Avx2, Avx2Two, Avx2Wide, Avx512Vnni, AvxVnni, Halves};
+    #[cfg(target_arch = "aarch64")]
+    use crate::dot::{Dotprod, I8mm, Neon};
     macro_rules! compiled {
-        ($name:ident, $features:literal, $dot:ty, $most:literal) => {
-            #[cfg(target_arch = "x86_64")]
+        ($arch:literal, $name:ident, $features:literal, $dot:ty, $most:literal) => {
+            #[cfg(target_arch = $arch)]
             #[target_feature(enable = $features)]
             fn $name(layer: &QuantLinear, x: &[u8], epilogue: &Epilogue<'_>, out: &mut Out<'_>) {
                 // SAFETY: this function is only compiled and called with the features that the primitive needs.
@@ -243,18 +262,30 @@ pub fn quant_linear(isa: Isa, layer: &QuantLinear, x: &[u8], epilogue: &Epilogue
             }
         };
     }
-    compiled!(avx2, "avx2,fma", Halves<Avx2>, 5);
-    compiled!(avx2_two, "avx2,fma", Halves<Avx2Two>, 4);
-    compiled!(avx2_wide, "avx2,fma", Halves<Avx2Wide>, 4);
-    compiled!(avx_vnni, "avx2,fma,avxvnni", Halves<AvxVnni>, 5);
-    compiled!(avx512_vnni, "avx2,fma,avx512f,avx512bw,avx512dq,avx512vl,avx512vnni", Avx512Vnni, 8);
+    compiled!("x86_64", avx2, "avx2,fma", Halves<Avx2>, 5);
+    compiled!("x86_64", avx2_two, "avx2,fma", Halves<Avx2Two>, 4);
+    compiled!("x86_64", avx2_wide, "avx2,fma", Halves<Avx2Wide>, 4);
+    compiled!("x86_64", avx_vnni, "avx2,fma,avxvnni", Halves<AvxVnni>, 5);
+    compiled!("x86_64", avx512_vnni, "avx2,fma,avx512f,avx512bw,avx512dq,avx512vl,avx512vnni", Avx512Vnni, 8);
+    compiled!("aarch64", neon_four, "neon", Neon<4>, 2);
+    compiled!("aarch64", neon_two, "neon", Neon<2>, 2);
+    compiled!("aarch64", dotprod, "neon,dotprod", Dotprod, 5);
+    compiled!("aarch64", i8mm, "neon,i8mm", I8mm, 4);
     match isa.integers() {
         // SAFETY: the plain primitive needs no special instructions.
-        Integers::Scalar if cfg!(target_arch = "aarch64") => unsafe {
-            body::<Plain, true, 4>(layer, x, epilogue, out);
-        },
+        Integers::Scalar => unsafe { body::<Plain, FUSED, 4>(layer, x, epilogue, out) },
+        // SAFETY: every aarch64 has NEON.
+        #[cfg(target_arch = "aarch64")]
+        Integers::Neon if layer.four_steps_fit => unsafe { neon_four(layer, x, epilogue, out) },
         // SAFETY: as above.
-        Integers::Scalar => unsafe { body::<Plain, false, 4>(layer, x, epilogue, out) },
+        #[cfg(target_arch = "aarch64")]
+        Integers::Neon => unsafe { neon_two(layer, x, epilogue, out) },
+        // SAFETY: an `Isa` of this kind is only made where the features were detected.
+        #[cfg(target_arch = "aarch64")]
+        Integers::Dotprod => unsafe { dotprod(layer, x, epilogue, out) },
+        // SAFETY: as above.
+        #[cfg(target_arch = "aarch64")]
+        Integers::I8mm => unsafe { i8mm(layer, x, epilogue, out) },
         // An `Isa` of this kind is only made where the features were detected.
         #[cfg(target_arch = "x86_64")]
         Integers::Avx2 => match layer.fit {
@@ -306,6 +337,26 @@ mod tests {
         assert!(new([1, 1], -127, &[1.0]));
         assert!(!new([1, 1], -128, &[1.0]) && !new([1, 0], 1, &[1.0]) && !new([1, 1], 1, &[]));
         assert!(!new([1, QuantLinear::MOST_INPUTS + 1], 1, &[1.0]));
+    }
+
+    #[test]
+    fn sums_of_four_steps_fit_up_to_the_last_unit() {
+        for (last, fits) in [(1, true), (2, false)] {
+            // Places 1, 5, 9, 13 are added first.
+            let mut w = [0i8; 16];
+            (w[1], w[5], w[9], w[13]) = (-127, -127, 0, -last);
+            let x = Quantize::new(1.0, 0).unwrap();
+            let layer = QuantLinear::new([1, 16], |_, i| w[i], &[1.0], &[0.0], x).unwrap();
+            assert_eq!(layer.four_steps_fit, fits);
+            for byte in [0u8, 255] {
+                let want = -f32::from(byte) * (254.0 + f32::from(last));
+                each_isa(|isa| {
+                    let mut y = [9.0];
+                    quant_linear(isa, &layer, &[byte; 16], &Epilogue::default(), &mut Out::F32(&mut y));
+                    assert_eq!(y, [want], "{}", isa.name());
+                });
+            }
+        }
     }
 
     #[test]

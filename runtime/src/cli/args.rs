@@ -194,6 +194,12 @@ pub(crate) struct BenchArgs {
     /// Seconds to measure.
     #[arg(long, default_value_t = 2.0, value_parser = seconds)]
     pub(crate) seconds: f64,
+    /// Load the model and run it so many times, and nothing else: for tools that count instructions.
+    #[arg(long, hide = true)]
+    pub(crate) only_runs: Option<u32>,
+    /// With --only-runs: the engine runs the model, even where our own kernels could.
+    #[arg(long, hide = true, requires = "only_runs")]
+    pub(crate) engine: bool,
 }
 
 /// For models whose file does not say how pictures are prepared.

@@ -8,6 +8,10 @@ use super::args::{Args, BenchArgs};
 use super::out;
 
 pub(super) fn run(command: &BenchArgs, args: &Args) -> anyhow::Result<u8> {
+    if let Some(runs) = command.only_runs {
+        bench::only_runs(&command.model, runs, command.engine)?;
+        return Ok(0);
+    }
     for &threads in &command.threads {
         let measure = Duration::from_secs_f64(command.seconds);
         let settings = Settings { measure, threads: threads.into(), ..Settings::default() };
