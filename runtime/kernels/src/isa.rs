@@ -53,6 +53,7 @@ impl Isa {
 
     /// Every instruction set of this machine that kernels exist for, slowest first.
     pub fn available() -> Vec<Isa> {
+        #[cfg_attr(not(any(target_arch = "aarch64", target_arch = "x86_64")), allow(unused_mut))]
         let mut found = vec![Isa::SCALAR];
         #[cfg(target_arch = "aarch64")]
         {
