@@ -4,7 +4,7 @@
 //! 16 bits and saturates: 2 · 255 · 127 does not fit. Here the weights of one sign in a group of four inputs
 //! ([`QuantLinear::group`]) come to 128 at most, so that even four products fit, whatever the inputs: our kernel adds
 //! four before it widens them, and every engine on every machine computes the same sums. Weights that are spread as in
-//! a bell lose nothing by it, evenly spread ones about half a bit.
+//! a bell lose nothing by it, evenly spread ones about a third of a bit.
 
 use smalti_kernels::QuantLinear;
 
