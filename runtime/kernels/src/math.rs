@@ -28,7 +28,7 @@ fn fused(a: f32, b: f32, c: f32) -> f32 {
 
 /// `c[0] + c[1] x + ...` by Horner's rule.
 #[inline(always)]
-fn polynomial<const FMA: bool, const N: usize>(x: f32, c: [f32; N]) -> f32 {
+pub(crate) fn polynomial<const FMA: bool, const N: usize>(x: f32, c: [f32; N]) -> f32 {
     let mut sum = c[N - 1];
     for i in (0..N - 1).rev() {
         sum = madd::<FMA>(sum, x, c[i]);
@@ -58,6 +58,22 @@ pub(crate) fn exp<const FMA: bool>(x: f32) -> f32 {
     let p = madd::<FMA>(p * r, r, r) + 1.0;
     let exponent = shifted.to_bits().wrapping_sub(ROUND.to_bits()).wrapping_add(127) << 23;
     p * f32::from_bits(exponent)
+}
+
+/// `2^x` within 2e-7 of its value, for `x` that is not positive; 2^-125 for all that is less.
+#[inline(always)]
+pub(crate) fn exp2_of_negative<const FMA: bool>(x: f32) -> f32 {
+    const ROUND: f32 = 12_582_912.0; // as in `exp`
+    // Written so that a NaN falls through unchanged.
+    let x = if x < -125.0 { -125.0 } else { x };
+    let shifted = x + ROUND;
+    let r = x - (shifted - ROUND);
+    let p = polynomial::<FMA, 6>(
+        r,
+        [1.0, 0.693_147_06, 0.240_222_35, 0.055_506_79, 0.009_671_963, 0.001_327_456_4],
+    );
+    // The low bits of `shifted` are the exponent; those of `ROUND` are shifted out.
+    f32::from_bits(p.to_bits().wrapping_add(shifted.to_bits() << 23))
 }
 
 /// `erf(x)` within 5e-7: an odd rational function on `[-4, 4]` (the one of the Eigen library), constant beyond.
@@ -112,6 +128,19 @@ mod tests {
         assert!(worst < 2.4e-7, "{worst:e}");
         assert!(exp::<true>(f32::NAN).is_nan());
         assert!(exp::<false>(-1e30) < 2e-38 && exp::<false>(1e30).is_finite());
+    }
+
+    #[test]
+    fn exp2_of_negative_is_close() {
+        for i in 0..=1_250_000 {
+            let x = i as f32 * -1e-4;
+            let (want, got) = (f64::from(x).exp2(), f64::from(exp2_of_negative::<true>(x)));
+            assert!((got / want - 1.0).abs() < 2e-7, "{got:e} for {x}");
+        }
+        for far in [-126.0, -1e30, f32::NEG_INFINITY] {
+            assert_eq!(exp2_of_negative::<false>(far), 2f32.powi(-125));
+        }
+        assert!(exp2_of_negative::<true>(f32::NAN).is_nan());
     }
 
     #[test]
