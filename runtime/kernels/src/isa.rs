@@ -38,6 +38,22 @@ pub(crate) enum Integers {
     /// `vpdpbusd` on 512 bits.
     #[cfg(target_arch = "x86_64")]
     Avx512Vnni,
+    /// `tdpbusd`, on whole tiles; single rows as [`Integers::Avx512Vnni`].
+    #[cfg(target_arch = "x86_64")]
+    Amx,
+}
+
+/// How the products of pairs of bf16 are added to an f32.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Pairs {
+    /// As products of f32.
+    Widened,
+    /// `vdpbf16ps` on 512 bits.
+    #[cfg(target_arch = "x86_64")]
+    Avx512,
+    /// `tdpbf16ps`, on whole tiles.
+    #[cfg(target_arch = "x86_64")]
+    Amx,
 }
 
 /// An instruction set that this machine has: one for floats, and one for products of bytes.
@@ -78,6 +94,9 @@ impl Isa {
             found.extend(wide.then_some(avx512));
             if wide && is_x86_feature_detected!("avx512vnni") {
                 found.push(Isa { integers: Integers::Avx512Vnni, ..avx512 });
+                if crate::tiles::permitted().bytes {
+                    found.push(Isa { integers: Integers::Amx, ..avx512 });
+                }
             } else if is_x86_feature_detected!("avxvnni") {
                 found.push(Isa { integers: Integers::AvxVnni, ..avx2 });
             }
@@ -105,14 +124,13 @@ impl Isa {
             #[cfg(target_arch = "x86_64")]
             Integers::Avx2 => true,
             #[cfg(target_arch = "x86_64")]
-            Integers::AvxVnni | Integers::Avx512Vnni => false,
+            Integers::AvxVnni | Integers::Avx512Vnni | Integers::Amx => false,
         }
     }
 
-    /// The instruction set of this name, if the machine has it. There are no kernels for `amx` yet: it is `vnni`.
+    /// The instruction set of this name, if the machine has it.
     pub fn named(name: &str) -> Option<Isa> {
-        let base = if name == "amx" { "vnni" } else { name };
-        Isa::available().into_iter().find(|isa| isa.name() == base)
+        Isa::available().into_iter().find(|isa| isa.name() == name)
     }
 
     /// The name in `SMALTI_FORCE_ISA` and in reports.
@@ -120,6 +138,10 @@ impl Isa {
         #[cfg(target_arch = "x86_64")]
         if matches!(self.integers, Integers::AvxVnni | Integers::Avx512Vnni) {
             return "vnni";
+        }
+        #[cfg(target_arch = "x86_64")]
+        if self.integers == Integers::Amx {
+            return "amx";
         }
         #[cfg(target_arch = "aarch64")]
         match self.integers {
@@ -138,6 +160,25 @@ impl Isa {
         }
     }
 
+    /// Whether products of bf16 are instructions, `vdpbf16ps` or `tdpbf16ps`: they are then faster than those of f32.
+    pub fn has_bf16(self) -> bool {
+        self.pairs() != Pairs::Widened
+    }
+
+    /// How pairs of bf16 are multiplied.
+    pub(crate) fn pairs(self) -> Pairs {
+        #[cfg(target_arch = "x86_64")]
+        {
+            if self.integers == Integers::Amx && crate::tiles::permitted().pairs {
+                return Pairs::Amx;
+            }
+            if self.kind == Kind::Avx512 && is_x86_feature_detected!("avx512bf16") {
+                return Pairs::Avx512;
+            }
+        }
+        Pairs::Widened
+    }
+
     pub(crate) fn kind(self) -> Kind {
         self.kind
     }
@@ -152,9 +193,9 @@ impl Isa {
 /// `FMA` says that a fused multiply-add is one instruction, `WIDE` that there are 32 vector registers of 16 f32.
 /// The body must be `#[inline(always)]` and safe.
 macro_rules! dispatch {
-    ($(#[$doc:meta])* pub fn $name:ident($($arg:ident: $type:ty),* $(,)?) $(-> $ret:ty)? = $body:ident) => {
+    ($(#[$doc:meta])* $vis:vis fn $name:ident($($arg:ident: $type:ty),* $(,)?) $(-> $ret:ty)? = $body:ident) => {
         $(#[$doc])*
-        pub fn $name(isa: $crate::isa::Isa, $($arg: $type),*) $(-> $ret)? {
+        $vis fn $name(isa: $crate::isa::Isa, $($arg: $type),*) $(-> $ret)? {
             use $crate::isa::Kind;
             use $crate::math::FUSED;
             #[cfg(target_arch = "x86_64")]

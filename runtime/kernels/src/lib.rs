@@ -11,6 +11,7 @@
 
 pub mod adamw;
 pub mod attention;
+pub mod bf16;
 mod dot;
 pub mod elementwise;
 pub mod gelu;
@@ -26,6 +27,7 @@ pub mod quant_linear;
 pub mod quantize;
 pub mod real;
 pub mod softmax;
+mod tiles;
 
 pub use isa::Isa;
 pub use linear::{Activation, Epilogue, Linear, linear};

@@ -4,11 +4,14 @@
 //! The sums are exact on every instruction set, and what follows them is as in [`mod@crate::linear`], so the result has
 //! the same bits everywhere.
 
+use std::marker::PhantomData;
+
 use crate::dot::{COLS, DEPTH, Dot, MOST_SUM, Plain};
 use crate::isa::{Integers, Isa};
 use crate::linear::{Epilogue, padded, prefetch, tiles};
 use crate::math::FUSED;
 use crate::quantize::{Out, Quantize};
+use crate::tiles::{Bytes, Sink, Sums, Tiles, multiply};
 
 /// A layer with a weight of signed bytes.
 #[derive(Clone, Debug)]
@@ -246,19 +249,90 @@ unsafe fn body<D: Dot, const FMA: bool, const MOST: usize>(
     }
 }
 
+/// As [`body`], with the sums computed tile by tile; `D` finishes them, and computes single rows.
+///
+/// # Safety
+/// As [`Dot`] and [`Tiles`].
+#[inline(always)]
+unsafe fn tiled<T: Tiles<Bytes>, D: Dot, const FMA: bool, const MOST: usize>(
+    layer: &QuantLinear,
+    x: &[u8],
+    epilogue: &Epilogue<'_>,
+    out: &mut Out<'_>,
+) {
+    let steps = layer.inputs.div_ceil(DEPTH);
+    // SAFETY: the caller's promise; `D` may be used by the one who ends the sums too.
+    unsafe {
+        if x.len() / (steps * DEPTH) < 2 {
+            return body::<D, FMA, MOST>(layer, x, epilogue, out);
+        }
+        let weights = std::slice::from_raw_parts(layer.weight.as_ptr().cast(), layer.weight.len());
+        let mut ending = Ending::<D, FMA> { layer, epilogue, out, dot: PhantomData };
+        multiply::<Bytes, T>(x, weights, steps, &mut ending);
+    }
+}
+
+/// Ends the sums of blocks.
+struct Ending<'a, 'b, D, const FMA: bool> {
+    layer: &'a QuantLinear,
+    epilogue: &'a Epilogue<'a>,
+    out: &'a mut Out<'b>,
+    /// Whose instructions may be used here: said where the value is made.
+    dot: PhantomData<D>,
+}
+
+impl<D: Dot, const FMA: bool> Sink<i32> for Ending<'_, '_, D, FMA> {
+    #[inline(always)]
+    fn take(&mut self, sums: &Sums<i32>, panel: usize, row: usize, height: usize) {
+        /// Rows that stay in registers.
+        const AT_ONCE: usize = 8;
+        let layer = self.layer;
+        for (p, sums) in (panel..layer.weight_sums.len()).zip(sums) {
+            let (column, count) = (p * COLS, COLS.min(layer.outputs - p * COLS));
+            let mut start = layer.weight_sums[p];
+            for start in &mut start {
+                *start *= -layer.zero;
+            }
+            for first in (0..height).step_by(AT_ONCE) {
+                let mut tile = [[0.0; COLS]; AT_ONCE];
+                let rows = AT_ONCE.min(height - first);
+                for (to, from) in tile.iter_mut().zip(&sums[first..first + rows]) {
+                    let mut sums = start;
+                    for c in 0..COLS {
+                        sums[c] += from[c];
+                    }
+                    // SAFETY: the one who made this value has the instructions.
+                    *to = unsafe { D::finish::<FMA>(D::sums(&sums), &layer.scale[p], &layer.bias[p]) };
+                }
+                self.epilogue.finish::<FMA>(
+                    &mut tile[..rows],
+                    [row + first, column],
+                    [layer.outputs, count],
+                    self.out,
+                );
+            }
+        }
+    }
+}
+
 /// The layer on rows of `x`, [`row`] bytes apart; as many rows go to `out`, see [`Out`].
 pub fn quant_linear(isa: Isa, layer: &QuantLinear, x: &[u8], epilogue: &Epilogue<'_>, out: &mut Out<'_>) {
     #[cfg(target_arch = "x86_64")]
     use crate::dot::{Avx2, Avx2Two, Avx2Wide, Avx512Vnni, AvxVnni, Halves};
     #[cfg(target_arch = "aarch64")]
     use crate::dot::{Dotprod, I8mm, Neon};
+    #[cfg(target_arch = "x86_64")]
+    use crate::tiles::Amx;
     macro_rules! compiled {
         ($arch:literal, $name:ident, $features:literal, $dot:ty, $most:literal) => {
+            compiled!($arch, $name, $features, body::<$dot, true, $most>);
+        };
+        ($arch:literal, $name:ident, $features:literal, $body:expr) => {
             #[cfg(target_arch = $arch)]
             #[target_feature(enable = $features)]
             fn $name(layer: &QuantLinear, x: &[u8], epilogue: &Epilogue<'_>, out: &mut Out<'_>) {
                 // SAFETY: this function is only compiled and called with the features that the primitive needs.
-                unsafe { body::<$dot, true, $most>(layer, x, epilogue, out) }
+                unsafe { $body(layer, x, epilogue, out) }
             }
         };
     }
@@ -267,6 +341,12 @@ pub fn quant_linear(isa: Isa, layer: &QuantLinear, x: &[u8], epilogue: &Epilogue
     compiled!("x86_64", avx2_wide, "avx2,fma", Halves<Avx2Wide>, 4);
     compiled!("x86_64", avx_vnni, "avx2,fma,avxvnni", Halves<AvxVnni>, 5);
     compiled!("x86_64", avx512_vnni, "avx2,fma,avx512f,avx512bw,avx512dq,avx512vl,avx512vnni", Avx512Vnni, 8);
+    compiled!(
+        "x86_64",
+        amx,
+        "avx2,fma,avx512f,avx512bw,avx512dq,avx512vl,avx512vnni",
+        tiled::<Amx<Bytes>, Avx512Vnni, true, 8>
+    );
     compiled!("aarch64", neon_four, "neon", Neon<4>, 2);
     compiled!("aarch64", neon_two, "neon", Neon<2>, 2);
     compiled!("aarch64", dotprod, "neon,dotprod", Dotprod, 5);
@@ -302,6 +382,9 @@ pub fn quant_linear(isa: Isa, layer: &QuantLinear, x: &[u8], epilogue: &Epilogue
         // SAFETY: as above.
         #[cfg(target_arch = "x86_64")]
         Integers::Avx512Vnni => unsafe { avx512_vnni(layer, x, epilogue, out) },
+        // SAFETY: as above, and the system has permitted the tile registers, of which each call is the only user.
+        #[cfg(target_arch = "x86_64")]
+        Integers::Amx => unsafe { amx(layer, x, epilogue, out) },
     }
 }
 
@@ -376,7 +459,7 @@ mod tests {
     proptest! {
         #[test]
         fn sums_are_exact_on_every_isa(
-            rows in 0usize..14, n in 1usize..40, k in 1usize..70, seed: u64, zero: u8, most in 0usize..3
+            rows in 0usize..40, n in 1usize..50, k in 1usize..150, seed: u64, zero: u8, most in 0usize..3
         ) {
             let (layer, w) = layer(n, k, [32, 63, 127][most], seed, zero);
             prop_assert!(layer.fit >= [Fit::Four, Fit::Two, Fit::One][most]);
@@ -394,6 +477,12 @@ mod tests {
                 let got: Vec<i32> = y.iter().map(|&y| y as i32).collect();
                 assert_eq!(got, want, "{}", isa.name());
             });
+            // Tile by tile, with the instruction's twin.
+            let mut y = vec![0.0; rows * n];
+            let (epilogue, out) = (Epilogue::default(), &mut Out::F32(&mut y));
+            // SAFETY: no special instructions.
+            unsafe { tiled::<crate::tiles::Plain<Bytes>, Plain, FUSED, 4>(&layer, &x, &epilogue, out) };
+            prop_assert_eq!(y.iter().map(|&y| y as i32).collect::<Vec<_>>(), want);
         }
     }
 }
