@@ -9,6 +9,7 @@ use crate::error::Result;
 use crate::mask::Mask;
 use crate::nn::{Classifier, Mae, classifier, mae};
 use crate::optim::{AdamW, adamw};
+use crate::precision::Precision;
 use crate::rng::Rng;
 use crate::step::{Lanes, micro_batch};
 
@@ -32,6 +33,8 @@ pub struct Settings {
     pub threads: usize,
     /// How long to measure, after a warm-up.
     pub time: Duration,
+    /// What layers multiply in.
+    pub precision: Precision,
 }
 
 /// What was measured. The keys are those that measuring scripts read.
@@ -50,7 +53,7 @@ pub struct Report {
     /// Instruction set of the kernels.
     pub isa: &'static str,
     /// Arithmetic of the products.
-    pub precision: &'static str,
+    pub precision: Precision,
     /// Threads that compute.
     pub threads: usize,
 }
@@ -69,7 +72,7 @@ pub fn run(settings: &Settings) -> Result<Report> {
         gflops: images_per_s * 6.0 * multiply_adds as f64 / 1e9,
         peak_rss_mb: peak_rss_mb(),
         isa: smalti_kernels::Isa::best().name(),
-        precision: "f32",
+        precision: settings.precision,
         threads: settings.threads,
     })
 }
@@ -81,7 +84,7 @@ fn pictures(vit: &VitConfig, count: usize) -> Vec<f32> {
 }
 
 fn pretrain(config: &MaeConfig, settings: &Settings) -> Result<f64> {
-    let (model, batch) = (Mae::new(config)?, settings.batch_size);
+    let (model, batch) = (Mae::with_precision(config, settings.precision)?, settings.batch_size);
     let (vit, visible) = (&config.encoder, config.visible(0.75));
     let pixels = pictures(vit, batch);
     let ids: Vec<u32> = (0..batch as u32).collect();
@@ -102,7 +105,8 @@ fn pretrain(config: &MaeConfig, settings: &Settings) -> Result<f64> {
 }
 
 fn finetune(vit: &VitConfig, settings: &Settings) -> Result<f64> {
-    let (model, batch, classes) = (Classifier::new(vit, 10, Pool::Mean)?, settings.batch_size, 10);
+    let (model, batch, classes) =
+        (Classifier::with_precision(vit, 10, Pool::Mean, settings.precision)?, settings.batch_size, 10);
     let pixels = pictures(vit, batch);
     let mut targets = vec![0.0; batch * classes];
     targets.chunks_exact_mut(classes).enumerate().for_each(|(i, row)| row[i % classes] = 1.0);
@@ -158,7 +162,13 @@ mod tests {
         let decoder = DecoderConfig { dim: 8, depth: 1, heads: 2 };
         let config = MaeConfig { encoder: vit.clone(), decoder };
         for task in [Task::Pretrain(config), Task::Finetune(vit)] {
-            let settings = Settings { task, batch_size: 4, threads: 2, time: Duration::ZERO };
+            let settings = Settings {
+                task,
+                batch_size: 4,
+                threads: 2,
+                time: Duration::ZERO,
+                precision: Precision::Bf16,
+            };
             let report = run(&settings).unwrap();
             assert!(report.images_per_s > 0.0 && report.gflops > 0.0 && report.threads == 2);
         }

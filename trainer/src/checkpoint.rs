@@ -205,12 +205,13 @@ fn digest(tensors: [&[f32]; 3]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::precision::Precision;
     use smalti_models::names;
     use smalti_models::{Pool, VitConfig};
 
     fn layout() -> Layout {
         let vit = VitConfig { img_size: 4, patch_size: 2, channels: 1, dim: 8, depth: 1, heads: 2 };
-        Layout::new(names::classifier(&vit, 3, Pool::Mean))
+        Layout::new(names::classifier(&vit, 3, Pool::Mean), Precision::F32)
     }
 
     #[test]

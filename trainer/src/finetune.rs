@@ -114,8 +114,8 @@ pub fn finetune(
     settings.check()?;
     pictures.train.labels()?;
     let labels = pictures.train.classes().to_vec();
-    let model = Classifier::new(&settings.encoder, labels.len(), settings.pool)?;
     let course = &settings.course;
+    let model = Classifier::with_precision(&settings.encoder, labels.len(), settings.pool, course.precision)?;
     let mut params = model.layout().init::<f32>(course.seed);
     if let Some(path) = init {
         take_encoder(path, &model, &mut params)?;

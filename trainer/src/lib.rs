@@ -20,6 +20,7 @@ pub mod optim;
 pub mod params;
 pub mod patch;
 pub mod posembed;
+pub mod precision;
 pub mod pretrain;
 pub mod probe;
 pub mod reconstruct;

@@ -8,6 +8,7 @@ use smalti_models::names::{Role, TensorSpec};
 
 use crate::error::{Error, Result};
 use crate::posembed;
+use crate::precision::Precision;
 use crate::rng::{Rng, stream};
 
 /// Where one tensor lies in the flat vector.
@@ -50,11 +51,12 @@ pub struct Layout {
     specs: Vec<TensorSpec>,
     slots: Vec<Slot>,
     total: usize,
+    precision: Precision,
 }
 
 impl Layout {
-    /// Lays the tensors out one after the other.
-    pub fn new(specs: Vec<TensorSpec>) -> Layout {
+    /// Lays the tensors out one after the other; layers multiply in `precision`.
+    pub fn new(specs: Vec<TensorSpec>, precision: Precision) -> Layout {
         let mut total = 0;
         let slot = |spec: &TensorSpec| {
             let slot = Slot { start: total, len: spec.len() };
@@ -62,7 +64,7 @@ impl Layout {
             slot
         };
         let slots = specs.iter().map(slot).collect();
-        Layout { specs, slots, total }
+        Layout { specs, slots, total, precision }
     }
 
     /// Number of values of all tensors.
@@ -73,6 +75,11 @@ impl Layout {
     /// Whether there is no tensor.
     pub fn is_empty(&self) -> bool {
         self.total == 0
+    }
+
+    /// What layers multiply in.
+    pub fn precision(&self) -> Precision {
+        self.precision
     }
 
     /// The slot of a tensor.
@@ -127,7 +134,7 @@ mod tests {
 
     #[test]
     fn slots_tile_the_vector() {
-        let layout = Layout::new(names::mae(&Preset::Nano.mae(32, 4, 3)));
+        let layout = Layout::new(names::mae(&Preset::Nano.mae(32, 4, 3)), Precision::F32);
         let mut next = 0;
         for (spec, slot) in layout.iter() {
             assert_eq!(slot.range().start, next, "{}", spec.name);
@@ -139,9 +146,11 @@ mod tests {
 
     #[test]
     fn the_start_follows_seed_and_name() {
-        let mae = Layout::new(names::mae(&Preset::Nano.mae(32, 4, 3)));
-        let vit =
-            Layout::new(names::classifier(&Preset::Nano.encoder(32, 4, 3), 10, smalti_models::Pool::Mean));
+        let mae = Layout::new(names::mae(&Preset::Nano.mae(32, 4, 3)), Precision::F32);
+        let vit = Layout::new(
+            names::classifier(&Preset::Nano.encoder(32, 4, 3), 10, smalti_models::Pool::Mean),
+            Precision::F32,
+        );
         let (a, b) = (mae.init::<f32>(1), vit.init::<f32>(1));
         let name = "blocks.3.attn.qkv.weight";
         assert_eq!(mae.slot(name).unwrap().of(&a), vit.slot(name).unwrap().of(&b));

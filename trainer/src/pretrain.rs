@@ -109,7 +109,7 @@ pub fn pretrain(
     observer: &mut dyn Observer,
 ) -> Result<Pretrained> {
     settings.check()?;
-    let model = Mae::new(&settings.model)?;
+    let model = Mae::with_precision(&settings.model, settings.course.precision)?;
     let course = &settings.course;
     let loader = Loader::new(
         data.clone(),

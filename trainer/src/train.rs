@@ -8,6 +8,7 @@ use crate::checkpoint::{About, State};
 use crate::data::{Batch, Loader};
 use crate::error::{Error, Result};
 use crate::optim::{AdamW, Decay, Schedule, adamw};
+use crate::precision::Precision;
 use crate::run::RunDir;
 use crate::step::Lanes;
 
@@ -37,6 +38,9 @@ pub struct Course {
     pub seed: u64,
     /// Minutes between checkpoints.
     pub checkpoint_minutes: f64,
+    /// What linear layers multiply in.
+    #[serde(default)]
+    pub precision: Precision,
 }
 
 impl Course {

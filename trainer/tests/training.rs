@@ -5,6 +5,7 @@ use smalti_trainer::data::{Augment, CropKind, Dataset, Mix, synthetic};
 use smalti_trainer::error::Error;
 use smalti_trainer::finetune::{self, FinetuneSettings, Pictures, finetune};
 use smalti_trainer::optim::Decay;
+use smalti_trainer::precision::Precision;
 use smalti_trainer::pretrain::{self, PretrainSettings, Resources, pretrain};
 use smalti_trainer::run::RunDir;
 use smalti_trainer::train::{Course, Observer, Progress};
@@ -43,7 +44,14 @@ fn course(epochs: u64) -> Course {
         clip_grad: Some(1.0),
         seed: 7,
         checkpoint_minutes: 0.0,
+        precision: Precision::F32,
     }
+}
+
+/// The same with products of bf16.
+fn in_bf16(settings: PretrainSettings) -> PretrainSettings {
+    let course = Course { precision: Precision::Bf16, ..settings.course.clone() };
+    PretrainSettings { course, ..settings }
 }
 
 fn augment() -> Augment {
@@ -99,15 +107,21 @@ fn resources(threads: usize) -> Resources {
 
 #[test]
 fn pretraining_gives_the_same_bits_from_the_same_seed_over_any_threads() {
-    let run = |threads| {
+    let run = |settings: &PretrainSettings, threads| {
         let mut watch = Watch::default();
-        let found = pretrain(&pretraining(3), &resources(threads), &data(), None, &mut watch).unwrap();
+        let found = pretrain(settings, &resources(threads), &data(), None, &mut watch).unwrap();
         (found.params, watch.losses)
     };
-    let one = run(1);
-    assert_eq!(one, run(1));
-    assert_eq!(one, run(3));
-    assert_eq!(one.1.len(), 3 * 2);
+    let [one, rounded] = [pretraining(3), in_bf16(pretraining(3))].map(|settings| {
+        let one = run(&settings, 1);
+        assert_eq!(one, run(&settings, 1));
+        assert_eq!(one, run(&settings, 3));
+        assert_eq!(one.1.len(), 3 * 2);
+        one
+    });
+    for (loss, rounded) in one.1.iter().zip(&rounded.1) {
+        assert!(loss != rounded && (loss - rounded).abs() < 0.01 * loss, "{loss}, in bf16 {rounded}");
+    }
     let other = PretrainSettings { course: Course { seed: 8, ..course(3) }, ..pretraining(3) };
     assert_ne!(pretrain(&other, &resources(1), &data(), None, &mut ()).unwrap().params, one.0);
 }
@@ -158,6 +172,11 @@ fn an_interrupted_pretraining_ends_with_the_same_bits() {
         Ok(pretrain(&pretraining(5), resources, &data(), Some(run), observer)?.params)
     });
     assert_eq!(whole, pieces);
+    let [rounded, pieces] = in_pieces(|run, resources, observer| {
+        Ok(pretrain(&in_bf16(pretraining(5)), resources, &data(), Some(run), observer)?.params)
+    });
+    assert_eq!(rounded, pieces);
+    assert_ne!(rounded, whole);
 }
 
 #[test]
@@ -205,10 +224,12 @@ fn a_resumed_run_must_have_the_same_settings() {
     let run = RunDir::create(&folder.path().join("run"), false).unwrap();
     let mut watch = Watch { stop_after: Some(1), ..Watch::default() };
     pretrain(&pretraining(2), &resources(1), &data(), Some(&run), &mut watch).unwrap_err();
-    let other = PretrainSettings { mask_ratio: 0.5, ..pretraining(2) };
     let resume = Resources { resume: true, ..resources(1) };
-    let error = pretrain(&other, &resume, &data(), Some(&run), &mut ()).unwrap_err();
-    assert!(error.to_string().contains("mask-ratio"), "{error}");
+    let other = PretrainSettings { mask_ratio: 0.5, ..pretraining(2) };
+    for (other, name) in [(other, "mask-ratio"), (in_bf16(pretraining(2)), "precision")] {
+        let error = pretrain(&other, &resume, &data(), Some(&run), &mut ()).unwrap_err();
+        assert!(error.to_string().contains(name), "{error}");
+    }
 }
 
 #[test]

@@ -19,9 +19,9 @@ type Panel = [u8; COLS * DEPTH];
 /// A matrix inside a slice, `rows` by `cols`: the value of row `r` and column `c` lies at `r · row + c · col`. One of
 /// the distances is 1.
 #[derive(Clone, Copy, Debug)]
-pub struct Matrix<'a> {
+pub struct Matrix<'a, R = f32> {
     /// From the first value on.
-    pub data: &'a [f32],
+    pub data: &'a [R],
     /// Number of rows and columns.
     pub size: [usize; 2],
     /// Distance of two rows.
@@ -30,16 +30,27 @@ pub struct Matrix<'a> {
     pub col: usize,
 }
 
-impl<'a> Matrix<'a> {
+impl<'a, R> Matrix<'a, R> {
     /// Rows one after another.
-    pub fn new(data: &'a [f32], cols: usize) -> Matrix<'a> {
+    pub fn new(data: &'a [R], cols: usize) -> Matrix<'a, R> {
         Matrix { data, size: [data.len() / cols.max(1), cols], row: cols, col: 1 }
     }
 
+    /// The same places in other values.
+    #[cfg(test)]
+    fn with<'b, T>(&self, data: &'b [T]) -> Matrix<'b, T> {
+        Matrix { data, size: self.size, row: self.row, col: self.col }
+    }
+
     /// Rows become columns.
-    pub fn t(self) -> Matrix<'a> {
+    pub fn t(self) -> Matrix<'a, R> {
         Matrix { size: [self.size[1], self.size[0]], row: self.col, col: self.row, ..self }
     }
+}
+
+/// The nearest value of bf16.
+pub fn round(x: f32) -> f32 {
+    f32::from_bits(rounded(x) << 16)
 }
 
 /// Packed operands, kept from product to product.
@@ -412,6 +423,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::plain;
     use crate::test_support::{close, each_isa, values};
 
     #[test]
@@ -421,7 +433,7 @@ mod tests {
         assert_eq!([bits(0x3f80_7fff), bits(0x3f80_8001)], [0x3f80, 0x3f81]);
         assert_eq!(bits(0x7f7f_ffff), 0x7f80, "beyond the largest is infinite");
         for nan in [0x7f80_0001, 0xffff_ffff] {
-            assert!(f32::from_bits(bits(nan) << 16).is_nan());
+            assert!(round(f32::from_bits(nan)).is_nan());
         }
     }
 
@@ -433,14 +445,11 @@ mod tests {
             let (a, b, before) = (values(m * k, seed), values(k * n, seed ^ 1), values(m * n, seed ^ 2));
             let a = if turned[0] { Matrix::new(&a, m).t() } else { Matrix::new(&a, k) };
             let b = if turned[1] { Matrix::new(&b, k).t() } else { Matrix::new(&b, n) };
-            let at = |x: &Matrix<'_>, r: usize, c: usize| {
-                f64::from(f32::from_bits(rounded(x.data[r * x.row + c * x.col]) << 16))
-            };
-            let value = |(r, j): (usize, usize)| -> f64 {
-                let sum: f64 = (0..k).map(|p| at(&a, r, p) * at(&b, p, j)).sum();
-                sum + if accumulate { f64::from(before[r * n + j]) } else { 0.0 }
-            };
-            let want: Vec<f64> = (0..m).flat_map(|r| (0..n).map(move |j| (r, j))).map(value).collect();
+            let mut want: Vec<f64> = before.iter().map(|&x| f64::from(x)).collect();
+            let wide = |x: &Matrix<'_>| x.data.iter().map(|&x| f64::from(x)).collect::<Vec<_>>();
+            let (a64, b64) = (wide(&a), wide(&b));
+            let (a64, b64) = (a.with(&a64), b.with(&b64));
+            plain::rounded_product(a64, b64, accumulate, &mut want);
             // Left over from a larger product.
             let mut buffers = Buffers { rows: vec![[9; 4]; 5000], panels: vec![[9; 64]; 500] };
             each_isa(|isa| {

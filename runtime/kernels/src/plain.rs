@@ -1,6 +1,7 @@
 //! The reference of every kernel: the formula, in plain loops, for f32 and f64.
 
 use crate::adamw::Step;
+use crate::bf16::{self, Matrix};
 use crate::matmul::Shape;
 use crate::real::Real;
 
@@ -129,6 +130,18 @@ pub fn product<R: Real>(s: Shape, alpha: R, a: &[R], b: &[R], c: &mut [R]) {
             let out = &mut c[i * s.c_row + j];
             *out = alpha * sum + if s.accumulate { *out } else { R::ZERO };
         }
+    }
+}
+
+/// `c (+)= a b` with the values of `a` and `b` rounded to bf16.
+pub fn rounded_product<R: Real>(a: Matrix<'_, R>, b: Matrix<'_, R>, accumulate: bool, c: &mut [R]) {
+    let ([m, k], n) = (a.size, b.size[1]);
+    let at = |x: &Matrix<'_, R>, r: usize, c: usize| {
+        R::of(f64::from(bf16::round(x.data[r * x.row + c * x.col].wide() as f32)))
+    };
+    for (i, out) in c[..m * n].iter_mut().enumerate() {
+        let sum = (0..k).fold(R::ZERO, |sum, p| sum + at(&a, i / n, p) * at(&b, p, i % n));
+        *out = sum + if accumulate { *out } else { R::ZERO };
     }
 }
 

@@ -4,9 +4,10 @@ use std::fmt::{Debug, Display};
 use std::ops::{Add, Div, Mul, Neg, Sub};
 
 use crate::adamw::Step;
+use crate::bf16::{Buffers, Matrix};
 use crate::isa::Isa;
 use crate::matmul::Shape;
-use crate::{adamw, elementwise, gelu, layer_norm, matmul, plain, softmax};
+use crate::{adamw, bf16, elementwise, gelu, layer_norm, matmul, plain, softmax};
 
 /// A floating-point type that training can run in. The operations are those of the modules of the same names.
 #[allow(missing_docs)]
@@ -99,6 +100,15 @@ pub trait Real:
     fn product(s: Shape, alpha: Self, a: &[Self], b: &[Self], c: &mut [Self]) {
         plain::product(s, alpha, a, b, c);
     }
+    fn rounded_product(
+        a: Matrix<'_, Self>,
+        b: Matrix<'_, Self>,
+        accumulate: bool,
+        c: &mut [Self],
+        _buffers: &mut Buffers,
+    ) {
+        plain::rounded_product(a, b, accumulate, c);
+    }
     fn transpose(x: &[Self], x_row: usize, rows: usize, cols: usize, y: &mut [Self], y_row: usize) {
         plain::transpose(x, x_row, rows, cols, y, y_row);
     }
@@ -167,6 +177,9 @@ impl Real for f32 {
     }
     fn product(s: Shape, alpha: f32, a: &[f32], b: &[f32], c: &mut [f32]) {
         matmul::product(Isa::best(), s, alpha, a, b, c);
+    }
+    fn rounded_product(a: Matrix<'_>, b: Matrix<'_>, accumulate: bool, c: &mut [f32], buffers: &mut Buffers) {
+        bf16::product(Isa::best(), a, b, accumulate, c, buffers);
     }
     fn transpose(x: &[f32], x_row: usize, rows: usize, cols: usize, y: &mut [f32], y_row: usize) {
         matmul::transpose(Isa::best(), x, x_row, rows, cols, y, y_row);

@@ -255,6 +255,9 @@ pub(crate) struct BenchArgs {
     #[command(flatten)]
     #[serde(flatten)]
     pub(crate) decoder: training::DecoderArgs,
+    /// What layers multiply in [default: auto].
+    #[arg(long, value_parser = ["auto", "f32", "bf16"])]
+    pub(crate) precision: Option<String>,
     /// Pictures a step [default: 64].
     #[arg(long, value_name = "N")]
     pub(crate) batch_size: Option<usize>,

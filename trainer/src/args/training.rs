@@ -141,7 +141,7 @@ pub(crate) struct CourseArgs {
     /// Minutes between checkpoints [default: 5].
     #[arg(long, value_name = "MINUTES")]
     pub(crate) checkpoint_minutes: Option<f64>,
-    /// Arithmetic of the products. `auto` takes the fastest that this build has, today f32 everywhere.
+    /// What layers multiply in. `auto` takes bf16 where the processor has products of it, else f32.
     #[arg(long, value_parser = ["auto", "f32", "bf16"])]
     pub(crate) precision: Option<String>,
 }

@@ -8,6 +8,7 @@ use smalti_trainer::bench::{self, Settings, Task};
 
 use crate::args::{BenchArgs, Global};
 use crate::console::out;
+use crate::plan::course::precision;
 use crate::plan::pictures::Facts;
 use crate::plan::{size, threads};
 
@@ -38,6 +39,7 @@ pub(super) fn run(args: &BenchArgs, global: &Global) -> anyhow::Result<()> {
         batch_size,
         threads: threads(args.threads)?,
         time: Duration::from_secs_f64(seconds),
+        precision: precision(args.precision.as_deref()),
     };
     let report = bench::run(&settings)?;
     if global.json {

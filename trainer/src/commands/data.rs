@@ -6,6 +6,7 @@ use std::time::Duration;
 use smalti_models::presets::Preset;
 use smalti_trainer::bench::{self, Settings, Task};
 use smalti_trainer::data::{Dataset, Split, doctor};
+use smalti_trainer::precision::Precision;
 
 use crate::args::{DataArgs, Global};
 use crate::console::log::tell;
@@ -51,7 +52,13 @@ fn epoch_seconds(data: &Dataset, threads: usize) -> anyhow::Result<Vec<(Preset, 
     let Ok(patch_size) = size::patch_size(facts.img_size) else { return Ok(Vec::new()) };
     let time = |preset: Preset| {
         let task = Task::Pretrain(preset.mae(facts.img_size, patch_size, facts.channels));
-        let report = bench::run(&Settings { task, batch_size: BATCH, threads, time: WATCHED })?;
+        let report = bench::run(&Settings {
+            task,
+            batch_size: BATCH,
+            threads,
+            time: WATCHED,
+            precision: Precision::fastest(),
+        })?;
         Ok((preset, data.len() as f64 / report.images_per_s))
     };
     Preset::ALL.into_iter().map(time).collect()

@@ -11,6 +11,7 @@ use crate::ops::layer_norm::LayerNorm;
 use crate::ops::linear::Linear;
 use crate::ops::{Float, fit, loss};
 use crate::params::Layout;
+use crate::precision::Precision;
 
 /// The slots of a classifier.
 #[derive(Clone, Debug)]
@@ -67,11 +68,21 @@ impl<'a, R> Input<'a, R> {
 impl Classifier {
     /// Lays out a classifier.
     pub fn new(vit: &VitConfig, classes: usize, pool: Pool) -> Result<Classifier> {
+        Classifier::with_precision(vit, classes, pool, Precision::F32)
+    }
+
+    /// As [`Classifier::new`], with layers that multiply in `precision`.
+    pub fn with_precision(
+        vit: &VitConfig,
+        classes: usize,
+        pool: Pool,
+        precision: Precision,
+    ) -> Result<Classifier> {
         vit.check()?;
         if !(1..=100_000).contains(&classes) {
             return Err(Error::Usage(format!("{classes} classes: expected 1 to 100000")));
         }
-        let layout = Layout::new(names::classifier(vit, classes, pool));
+        let layout = Layout::new(names::classifier(vit, classes, pool), precision);
         Ok(Classifier {
             encoder: Encoder::find(&layout, vit, true)?,
             pool,

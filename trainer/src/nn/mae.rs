@@ -11,6 +11,7 @@ use crate::ops::linear::Linear;
 use crate::ops::{Float, fit, loss};
 use crate::params::{Layout, Slot};
 use crate::patch;
+use crate::precision::Precision;
 
 /// The slots of a masked autoencoder.
 #[derive(Clone, Debug)]
@@ -78,8 +79,13 @@ impl<'a, R> Input<'a, R> {
 impl Mae {
     /// Lays out a masked autoencoder.
     pub fn new(config: &MaeConfig) -> Result<Mae> {
+        Mae::with_precision(config, Precision::F32)
+    }
+
+    /// As [`Mae::new`], with layers that multiply in `precision`.
+    pub fn with_precision(config: &MaeConfig, precision: Precision) -> Result<Mae> {
         config.check()?;
-        let layout = Layout::new(names::mae(config));
+        let layout = Layout::new(names::mae(config), precision);
         let decoder = &config.decoder;
         Ok(Mae {
             encoder: Encoder::find(&layout, &config.encoder, false)?,

@@ -3,6 +3,7 @@
 use smalti_models::names::{Role, TensorSpec};
 
 use crate::params::Layout;
+use crate::precision::Precision;
 use crate::rng::Rng;
 
 /// Reproducible values, standard normal.
@@ -19,7 +20,7 @@ pub fn layout(tensors: &[(&str, &[usize])]) -> Layout {
         role: Role::Weight,
         layer: 0,
     };
-    Layout::new(tensors.iter().map(spec).collect())
+    Layout::new(tensors.iter().map(spec).collect(), Precision::F32)
 }
 
 /// Compares gradients with central differences along random directions within each tensor.

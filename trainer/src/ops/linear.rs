@@ -1,16 +1,32 @@
 //! Linear layer: `y = x Wᵀ + b` with `x` `[n, in]`, `W` `[out, in]`, `b` `[out]`, `y` `[n, out]`.
 
+use std::cell::RefCell;
+
+use ndarray::ArrayView2;
 use ndarray::linalg::general_mat_mul;
+use smalti_kernels::bf16::{Buffers, Matrix};
 
 use super::{Float, matrix, matrix_mut};
 use crate::error::Result;
 use crate::params::{Layout, Slot};
+use crate::precision::Precision;
+
+thread_local! {
+    /// What a thread packs its products into.
+    static PACKED: RefCell<Buffers> = RefCell::default();
+}
+
+/// A matrix as ndarray's.
+fn view<R>(x: Matrix<'_, R>) -> ArrayView2<'_, R> {
+    if x.col == 1 { matrix(x.data, x.size[0]) } else { matrix(x.data, x.size[1]).reversed_axes() }
+}
 
 /// The slots of one linear layer.
 #[derive(Clone, Copy, Debug)]
 pub struct Linear {
     weight: Slot,
     bias: Slot,
+    precision: Precision,
 }
 
 impl Linear {
@@ -19,6 +35,7 @@ impl Linear {
         Ok(Linear {
             weight: layout.slot(&format!("{name}.weight"))?,
             bias: layout.slot(&format!("{name}.bias"))?,
+            precision: layout.precision(),
         })
     }
 
@@ -46,25 +63,34 @@ impl Linear {
     }
 
     fn add_product<R: Float>(&self, params: &[R], x: &[R], y: &mut [R]) {
-        let rows = y.len() / self.outputs();
-        let weight = matrix(self.weight.of(params), self.outputs());
-        general_mat_mul(R::ONE, &matrix(x, rows), &weight.t(), R::ONE, &mut matrix_mut(y, rows));
+        let weight = Matrix::new(self.weight.of(params), self.inputs());
+        self.product(Matrix::new(x, self.inputs()), weight.t(), true, y);
     }
 
     /// `dW += dyᵀ x`, `db += Σ dy`.
     pub fn backward_params<R: Float>(&self, x: &[R], dy: &[R], grads: &mut [R]) {
-        let rows = dy.len() / self.outputs();
         R::column_sums(dy, self.bias.of_mut(grads));
         let dweight = self.weight.of_mut(grads);
-        let mut dweight = matrix_mut(dweight, self.outputs());
-        general_mat_mul(R::ONE, &matrix(dy, rows).t(), &matrix(x, rows), R::ONE, &mut dweight);
+        self.product(Matrix::new(dy, self.outputs()).t(), Matrix::new(x, self.inputs()), true, dweight);
     }
 
     /// `dx = dy W`.
     pub fn backward_input<R: Float>(&self, params: &[R], dy: &[R], dx: &mut [R]) {
-        let rows = dy.len() / self.outputs();
-        let weight = matrix(self.weight.of(params), self.outputs());
-        general_mat_mul(R::ONE, &matrix(dy, rows), &weight, R::ZERO, &mut matrix_mut(dx, rows));
+        let weight = Matrix::new(self.weight.of(params), self.inputs());
+        self.product(Matrix::new(dy, self.outputs()), weight, false, dx);
+    }
+
+    /// `c = a b`, or `c += a b`.
+    fn product<R: Float>(&self, a: Matrix<'_, R>, b: Matrix<'_, R>, accumulate: bool, c: &mut [R]) {
+        match self.precision {
+            Precision::F32 => {
+                let beta = if accumulate { R::ONE } else { R::ZERO };
+                general_mat_mul(R::ONE, &view(a), &view(b), beta, &mut matrix_mut(c, a.size[0]));
+            }
+            Precision::Bf16 => {
+                PACKED.with_borrow_mut(|packed| R::rounded_product(a, b, accumulate, c, packed))
+            }
+        }
     }
 }
 

@@ -116,12 +116,14 @@ pub fn clip_factor(norm: f64, clip: Option<f64>) -> f64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::precision::Precision;
     use smalti_models::presets::Preset;
     use smalti_models::{Pool, names};
 
     #[test]
     fn groups_follow_depth_and_decay() {
-        let layout = Layout::new(names::classifier(&Preset::Nano.encoder(32, 4, 3), 10, Pool::Mean));
+        let layout =
+            Layout::new(names::classifier(&Preset::Nano.encoder(32, 4, 3), 10, Pool::Mean), Precision::F32);
         let mut adamw = AdamW::new(&layout, [0.9, 0.999], 0.1, 0.5);
         let start = vec![1.0f32; layout.len()];
         let (mut params, grads) = (start.clone(), vec![0.0f32; layout.len()]);
@@ -135,7 +137,8 @@ mod tests {
 
     #[test]
     fn the_first_step_is_the_rate() {
-        let layout = Layout::new(names::classifier(&Preset::Nano.encoder(32, 4, 3), 10, Pool::Mean));
+        let layout =
+            Layout::new(names::classifier(&Preset::Nano.encoder(32, 4, 3), 10, Pool::Mean), Precision::F32);
         let mut adamw = AdamW::new(&layout, [0.9, 0.999], 0.0, 1.0);
         let grads: Vec<f32> = (0..layout.len()).map(|i| if i % 2 == 0 { 3.0 } else { -0.1 }).collect();
         let mut params = vec![0.0f32; layout.len()];

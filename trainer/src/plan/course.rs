@@ -2,6 +2,7 @@
 
 use smalti_trainer::data::{Augment, CropKind};
 use smalti_trainer::optim::{Decay, schedule::scaled_rate};
+use smalti_trainer::precision::Precision;
 use smalti_trainer::train::Course;
 use smalti_trainer::{Error, Result};
 
@@ -13,12 +14,8 @@ const SCHEDULES: [(&str, Decay); 2] = [("cosine", Decay::Cosine), ("linear", Dec
 
 /// The course; the layer decay is the caller's.
 pub(crate) fn course(args: &mut CourseArgs, layer_decay: f64, defaults: &Defaults) -> Result<Course> {
-    let precision = fill(&mut args.precision, "auto".into());
-    if precision == "bf16" {
-        return Err(Error::Usage(
-            "precision bf16 is not available yet in this build: use auto or f32".into(),
-        ));
-    }
+    let precision = precision(args.precision.as_deref());
+    args.precision = Some(precision.name().into());
     let epochs = fill(&mut args.epochs, defaults.epochs);
     let batch_size = fill(&mut args.batch_size, defaults.batch_size);
     let accum_iter = fill(&mut args.accum_iter, 1);
@@ -44,9 +41,28 @@ pub(crate) fn course(args: &mut CourseArgs, layer_decay: f64, defaults: &Default
         clip_grad: (clip_grad != 0.0).then_some(clip_grad),
         seed: fill(&mut args.seed, 0),
         checkpoint_minutes: fill(&mut args.checkpoint_minutes, CHECKPOINT_MINUTES),
+        precision,
     };
     course.check()?;
     Ok(course)
+}
+
+/// What `--precision` says; the fastest where it says `auto` or nothing.
+pub(crate) fn precision(named: Option<&str>) -> Precision {
+    let fastest = Precision::fastest();
+    match named {
+        Some("f32") => Precision::F32,
+        Some("bf16") => {
+            if fastest != Precision::Bf16 {
+                log::warn!("this machine has no products of bf16: --precision bf16 is slower here than f32");
+            }
+            Precision::Bf16
+        }
+        _ => {
+            log::info!("--precision auto is {fastest} on this machine");
+            fastest
+        }
+    }
 }
 
 /// The changes to each picture.
@@ -103,6 +119,11 @@ mod tests {
         assert_eq!((found.batch_size, found.lr, found.warmup_epochs), (256, 2e-3, 1.0));
         assert_eq!(args.lr, Some(2e-3));
         assert_eq!(
+            args.precision.as_deref(),
+            Some(Precision::fastest().name()),
+            "what auto is goes into the run"
+        );
+        assert_eq!(
             course(&mut args, 1.0, &FINETUNE).unwrap(),
             found,
             "arguments are complete after the first plan"
@@ -112,10 +133,16 @@ mod tests {
     }
 
     #[test]
+    fn a_precision_that_is_named_is_taken() {
+        assert_eq!(precision(Some("bf16")), Precision::Bf16);
+        assert_eq!(precision(Some("f32")), Precision::F32);
+        assert_eq!(precision(None), precision(Some("auto")));
+    }
+
+    #[test]
     fn what_cannot_be_is_refused() {
         let refused =
             |args: CourseArgs| course(&mut args.clone(), 1.0, &PRETRAIN).unwrap_err().exit_code() == 2;
-        assert!(refused(CourseArgs { precision: Some("bf16".into()), ..CourseArgs::default() }));
         assert!(refused(CourseArgs { betas: Some(vec![0.9]), ..CourseArgs::default() }));
         assert!(refused(CourseArgs { lr: Some(f64::NAN), ..CourseArgs::default() }));
         assert!(refused(CourseArgs { epochs: Some(0), ..CourseArgs::default() }));

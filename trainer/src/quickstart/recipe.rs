@@ -6,6 +6,7 @@ use smalti_models::MaeConfig;
 use smalti_trainer::Result;
 use smalti_trainer::bench::{self, Settings, Task};
 use smalti_trainer::finetune::FULL_TOKENS;
+use smalti_trainer::precision::Precision;
 
 /// How much of everything.
 #[derive(Clone, Copy, Debug)]
@@ -98,7 +99,13 @@ impl Speed {
     /// Trains for a second each.
     pub(super) fn measure(model: &MaeConfig, recipe: &Recipe, threads: usize) -> Result<Speed> {
         let run = |task, batch_size| {
-            bench::run(&Settings { task, batch_size, threads, time: Duration::from_secs(1) })
+            bench::run(&Settings {
+                task,
+                batch_size,
+                threads,
+                time: Duration::from_secs(1),
+                precision: Precision::fastest(),
+            })
         };
         let vit = &model.encoder;
         Ok(Speed {
