@@ -259,13 +259,16 @@ mod x86 {
         #[inline(always)]
         unsafe fn weights(w: &Panel) -> __m512bh {
             // SAFETY: the reference covers the register, which holds any bits.
-            unsafe { transmute(_mm512_loadu_si512(w.as_ptr().cast())) }
+            unsafe { transmute::<__m512i, __m512bh>(_mm512_loadu_si512(w.as_ptr().cast())) }
         }
 
         #[inline(always)]
         unsafe fn add(sums: __m512, x: Step, w: __m512bh) -> __m512 {
             // SAFETY: the caller's promise; a register holds any bits.
-            unsafe { _mm512_dpbf16_ps(sums, transmute(_mm512_set1_epi32(i32::from_le_bytes(x))), w) }
+            unsafe {
+                let x = _mm512_set1_epi32(i32::from_le_bytes(x));
+                _mm512_dpbf16_ps(sums, transmute::<__m512i, __m512bh>(x), w)
+            }
         }
 
         #[inline(always)]

@@ -104,28 +104,14 @@ impl Isa {
         found
     }
 
-    /// The fastest one that is proven, or the one that `SMALTI_FORCE_ISA` names. Looked up once.
+    /// The fastest one, or the one that `SMALTI_FORCE_ISA` names. Looked up once.
     pub fn best() -> Isa {
         static BEST: OnceLock<Isa> = OnceLock::new();
         *BEST.get_or_init(|| {
             let forced = std::env::var("SMALTI_FORCE_ISA").ok();
             let named = forced.and_then(|name| Isa::named(&name));
-            let proven = || Isa::available().into_iter().rfind(|isa| isa.is_proven());
-            named.or_else(proven).unwrap_or(Isa::SCALAR)
+            named.or_else(|| Isa::available().pop()).unwrap_or(Isa::SCALAR)
         })
-    }
-
-    /// Whether the kernels' tests have run on these instructions. Others are for those who name them.
-    pub fn is_proven(self) -> bool {
-        match self.integers {
-            Integers::Scalar => true,
-            #[cfg(target_arch = "aarch64")]
-            Integers::Neon | Integers::Dotprod | Integers::I8mm => true,
-            #[cfg(target_arch = "x86_64")]
-            Integers::Avx2 => true,
-            #[cfg(target_arch = "x86_64")]
-            Integers::AvxVnni | Integers::Avx512Vnni | Integers::Amx => false,
-        }
     }
 
     /// The instruction set of this name, if the machine has it.
