@@ -6,9 +6,12 @@
 //! without these instructions widen the pairs again: slower than f32, with the same rounding.
 
 use crate::dot::{COLS, DEPTH};
-use crate::isa::{Isa, Pairs, dispatch};
+#[cfg(target_arch = "x86_64")]
+use crate::isa::Pairs;
+use crate::isa::{Isa, dispatch};
 use crate::linear::tiles;
 use crate::math::madd;
+#[cfg(any(test, target_arch = "x86_64"))]
 use crate::tiles::{Sink, Sums, multiply};
 
 /// Steps of one row or column: values along the sum, two at a time.
@@ -173,6 +176,7 @@ impl Store<'_> {
     }
 }
 
+#[cfg(any(test, target_arch = "x86_64"))]
 impl Sink<f32> for Store<'_> {
     #[inline(always)]
     fn take(&mut self, sums: &Sums<f32>, panel: usize, row: usize, height: usize) {
@@ -409,8 +413,8 @@ pub fn product(
 ///
 /// # Safety
 /// As [`crate::tiles::Tiles`].
+#[cfg(any(test, target_arch = "x86_64"))]
 #[inline(always)]
-#[cfg_attr(not(target_arch = "x86_64"), allow(dead_code))]
 unsafe fn tiled<T: crate::tiles::Tiles<crate::tiles::Pairs>>(
     rows: &[Step],
     panels: &[Panel],

@@ -27,6 +27,7 @@ pub mod quant_linear;
 pub mod quantize;
 pub mod real;
 pub mod softmax;
+#[cfg(any(test, target_arch = "x86_64"))]
 mod tiles;
 
 pub use isa::Isa;

@@ -4,6 +4,7 @@
 //! The sums are exact on every instruction set, and what follows them is as in [`mod@crate::linear`], so the result has
 //! the same bits everywhere.
 
+#[cfg(any(test, target_arch = "x86_64"))]
 use std::marker::PhantomData;
 
 use crate::dot::{COLS, DEPTH, Dot, MOST_SUM, Plain};
@@ -11,6 +12,7 @@ use crate::isa::{Integers, Isa};
 use crate::linear::{Epilogue, padded, prefetch, tiles};
 use crate::math::FUSED;
 use crate::quantize::{Out, Quantize};
+#[cfg(any(test, target_arch = "x86_64"))]
 use crate::tiles::{Bytes, Sink, Sums, Tiles, multiply};
 
 /// A layer with a weight of signed bytes.
@@ -258,6 +260,7 @@ unsafe fn body<D: Dot, const FMA: bool, const MOST: usize>(
 ///
 /// # Safety
 /// As [`Dot`] and [`Tiles`].
+#[cfg(any(test, target_arch = "x86_64"))]
 #[inline(always)]
 unsafe fn tiled<T: Tiles<Bytes>, D: Dot, const FMA: bool, const MOST: usize>(
     layer: &QuantLinear,
@@ -278,6 +281,7 @@ unsafe fn tiled<T: Tiles<Bytes>, D: Dot, const FMA: bool, const MOST: usize>(
 }
 
 /// Ends the sums of blocks.
+#[cfg(any(test, target_arch = "x86_64"))]
 struct Ending<'a, 'b, D, const FMA: bool> {
     layer: &'a QuantLinear,
     epilogue: &'a Epilogue<'a>,
@@ -286,6 +290,7 @@ struct Ending<'a, 'b, D, const FMA: bool> {
     dot: PhantomData<D>,
 }
 
+#[cfg(any(test, target_arch = "x86_64"))]
 impl<D: Dot, const FMA: bool> Sink<i32> for Ending<'_, '_, D, FMA> {
     #[inline(always)]
     fn take(&mut self, sums: &Sums<i32>, panel: usize, row: usize, height: usize) {
