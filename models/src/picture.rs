@@ -13,6 +13,8 @@ mod complete;
 #[cfg(feature = "decode")]
 mod decode;
 #[cfg(feature = "decode")]
+pub mod jpeg;
+#[cfg(feature = "decode")]
 mod webp;
 
 #[cfg(feature = "decode")]

@@ -10,8 +10,8 @@ use smalti_models::contract::golden_picture;
 use crate::cpu;
 use crate::error::Result;
 use crate::fuse::Image;
-use crate::gate::{Form, Limits};
-use crate::load::{self, Model};
+use crate::gate::Form;
+use crate::load::Model;
 use crate::session::Session;
 
 /// How long to measure.
@@ -88,8 +88,13 @@ pub struct Step {
 
 /// Loads a model and runs it until the time is over.
 pub fn run(path: &Path, settings: &Settings) -> Result<Report> {
+    run_opened(|| Model::open(path), settings)
+}
+
+/// As [`run`], of a model that is opened in a way of its own.
+pub fn run_opened(open: impl FnOnce() -> Result<Model>, settings: &Settings) -> Result<Report> {
     let start = Instant::now();
-    let model = Model::open(path)?;
+    let model = open()?;
     let mut session = model.session_on(settings.threads)?;
     let load_ms = millis(start.elapsed());
 
@@ -129,14 +134,9 @@ pub fn run(path: &Path, settings: &Settings) -> Result<Report> {
     })
 }
 
-/// Loads a model, runs it so many times on one thread, and measures nothing; on the engine alone if asked to.
-pub fn only_runs(path: &Path, runs: u32, engine: bool) -> Result<()> {
-    let model = if engine {
-        Model::from_bytes_on_engine(&load::read(path, &Limits::default())?)?
-    } else {
-        Model::open(path)?
-    };
-    let (picture, mut session) = (Input::new(&model)?, model.session()?);
+/// Runs a model so many times on one thread, and measures nothing.
+pub fn only_runs(model: &Model, runs: u32) -> Result<()> {
+    let (picture, mut session) = (Input::new(model)?, model.session()?);
     (0..runs).try_for_each(|_| picture.run(&mut session))
 }
 

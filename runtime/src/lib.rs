@@ -33,6 +33,9 @@ pub mod quantize;
 pub mod samples;
 pub mod selftest;
 pub mod session;
+pub mod stream;
+pub mod trust;
+pub mod watch;
 
 pub use error::{Error, Result};
 pub use load::Model;

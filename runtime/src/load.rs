@@ -41,7 +41,11 @@ impl std::fmt::Debug for Model {
 
 /// Reads a model file, not more of it than the limits allow.
 pub fn read(path: &Path, limits: &Limits) -> Result<Vec<u8>> {
-    let file = File::open(path).map_err(Error::io("open", path))?;
+    read_open(&File::open(path).map_err(Error::io("open", path))?, path, limits)
+}
+
+/// As [`read`], of a file that is open.
+pub(crate) fn read_open(file: &File, path: &Path, limits: &Limits) -> Result<Vec<u8>> {
     let most = limits.file_bytes.saturating_add(1);
     // One allocation of the right size; growing would take thrice as much for a moment.
     let size = file.metadata().map_or(0, |metadata| metadata.len().saturating_add(1).min(most));
@@ -61,9 +65,13 @@ impl Model {
 
     /// Reads, checks and prepares a model file within budgets of the caller's.
     pub fn open_with(path: impl AsRef<Path>, limits: &Limits) -> Result<Model> {
-        let bytes = read(path.as_ref(), limits)?;
+        Model::from_file(read(path.as_ref(), limits)?, limits)
+    }
+
+    /// Checks and prepares a file's bytes, which are gone before the weights are packed.
+    pub(crate) fn from_file(bytes: Vec<u8>, limits: &Limits) -> Result<Model> {
         let (proto, summary) = gate::open(&bytes, limits)?;
-        drop(bytes); // before the weights are packed
+        drop(bytes);
         Model::new(proto, summary, false)
     }
 

@@ -79,8 +79,13 @@ impl Session {
 
     /// Prepares a picture as the model's record says, runs the model and ranks the labels.
     pub fn classify(&mut self, picture: &Picture) -> Result<Prediction> {
+        self.classify_view(picture.view())
+    }
+
+    /// As [`Session::classify`], of a picture in memory that belongs to someone else.
+    pub fn classify_view(&mut self, picture: View<'_>) -> Result<Prediction> {
         let mut output = Output::default();
-        self.run_picture_into(picture.view(), &mut output)?;
+        self.run_picture_into(picture, &mut output)?;
         Ok(Prediction { ranked: rank(self.model.labels(), &output.logits), output })
     }
 

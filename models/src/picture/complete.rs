@@ -5,6 +5,7 @@
 
 use image::ImageFormat;
 
+use super::jpeg::{Mark, Markers};
 use super::webp;
 use crate::error::{Error, Result};
 
@@ -24,17 +25,12 @@ pub fn trim(format: ImageFormat, bytes: &[u8]) -> Result<&[u8]> {
 
 /// JPEG: from marker to marker, up to end-of-image.
 fn jpeg(bytes: &[u8]) -> Option<usize> {
-    let mut at = 2;
+    let (mut markers, mut at) = (Markers::default(), 0);
     loop {
-        // Entropy-coded data stands between markers; in it FF is followed by 00, or repeated as filling.
-        at += bytes.get(at..)?.windows(2).position(|pair| pair[0] == 0xff && !matches!(pair[1], 0 | 0xff))?;
-        let marker = *bytes.get(at + 1)?;
-        at += 2;
-        match marker {
-            0xd9 => return Some(at),
-            // Restarts and the like have no content.
-            0x01 | 0xd0..=0xd8 => {}
-            _ => at += usize::from(u16::from_be_bytes(*bytes.get(at..)?.first_chunk()?)),
+        let (mark, length) = markers.find(bytes.get(at..)?)?;
+        at += length;
+        if mark == Mark::End {
+            return Some(at);
         }
     }
 }

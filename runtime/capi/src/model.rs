@@ -8,6 +8,7 @@ use smalti_runtime::gate::{Form, Limits};
 use smalti_runtime::models::Preprocess;
 use smalti_runtime::models::preprocess::Fit;
 use smalti_runtime::models::resize::Interpolation;
+use smalti_runtime::trust::{PublicKey, Trust, Version};
 use smalti_runtime::{Model, memory, selftest};
 
 use crate::border::{self, Failure, Prefixed, Result, entry, usage};
@@ -58,9 +59,19 @@ pub struct smalti_options {
     pub mean: [f32; 3],
     /// Standard deviation of each channel on the scale 0 to 1.
     pub std: [f32; 3],
+    /// Open only what this key signed with minisign: the key as `minisign -G` prints it, or the name of its file; null
+    /// for no check. smalti_open reads the signature from the file of the model's name with .minisig behind it. A model
+    /// without a signature, or with another, is SMALTI_REFUSED.
+    pub pubkey: *const c_char,
+    /// For smalti_open_bytes with a key: the text of the signature file.
+    pub signature: *const c_char,
+    /// Open no model of a lower version ("1", "2.10"); null for any.
+    pub min_version: *const c_char,
+    /// Zero.
+    pub reserved: usize,
 }
 
-// SAFETY: as asked: the size first, and integers and floats behind it.
+// SAFETY: as asked: the size first, and integers, floats and raw pointers behind it, without gaps at the end.
 unsafe impl Prefixed for smalti_options {}
 
 /// The picture that a model takes.
@@ -130,6 +141,38 @@ impl smalti_options {
         let img_size = model.input().width;
         Ok(Some(Preprocess { img_size, channels, fit, interpolation, mean, std }))
     }
+
+    /// What a model must show.
+    ///
+    /// # Safety
+    /// Unless null, `pubkey` and `min_version` point to text with a zero at its end.
+    unsafe fn trust(&self) -> Result<Trust> {
+        if self.reserved != 0 {
+            return Err(usage("`options.reserved` is not zero"));
+        }
+        // SAFETY: the caller's promise.
+        let (key, version) = unsafe {
+            (optional(self.pubkey, "options.pubkey")?, optional(self.min_version, "options.min_version")?)
+        };
+        let version = version.map(|text| {
+            Version::parse(text)
+                .ok_or_else(|| usage(format!("`options.min_version` is `{text}`: expected numbers and dots")))
+        });
+        Ok(Trust { key: key.map(PublicKey::named).transpose()?, min_version: version.transpose()? })
+    }
+}
+
+/// C's text, which may be null.
+///
+/// # Safety
+/// As for [`border::text`].
+unsafe fn optional<'a>(pointer: *const c_char, name: &str) -> Result<Option<&'a str>> {
+    if pointer.is_null() {
+        return Ok(None);
+    }
+    // SAFETY: the caller's promise.
+    let text = unsafe { border::text(pointer, name) }?;
+    text.to_str().map(Some).map_err(|_| usage(format!("`{name}` is not UTF-8")))
 }
 
 /// Options as C gives them, or the defaults for null.
@@ -168,7 +211,9 @@ pub unsafe extern "C" fn smalti_open(
             (room, border::text(path, "path")?, self::options(options)?)
         };
         let limits = options.map_or(Limits::default(), |options| options.limits());
-        *room = keep(options.as_ref(), Model::open_with(file(path)?, &limits)?)?;
+        // SAFETY: what the header asks of callers.
+        let trust = options.map(|options| unsafe { options.trust() }).transpose()?.unwrap_or_default();
+        *room = keep(options.as_ref(), Model::open_trusted(file(path)?, &limits, &trust)?)?;
         Ok(())
     })
 }
@@ -202,7 +247,21 @@ pub unsafe extern "C" fn smalti_open_bytes(
             (room, border::slice(bytes, length, "bytes")?, self::options(options)?)
         };
         let limits = options.map_or(Limits::default(), |options| options.limits());
-        *room = keep(options.as_ref(), Model::from_bytes_with(bytes, &limits)?)?;
+        // SAFETY: what the header asks of callers.
+        let (trust, signature) = unsafe {
+            let trust = options.map(|options| options.trust()).transpose()?.unwrap_or_default();
+            (
+                trust,
+                options
+                    .map(|options| optional(options.signature, "options.signature"))
+                    .transpose()?
+                    .flatten(),
+            )
+        };
+        trust.check(bytes, signature)?;
+        let model = Model::from_bytes_with(bytes, &limits)?;
+        trust.check_version(model.record())?;
+        *room = keep(options.as_ref(), model)?;
         Ok(())
     })
 }

@@ -227,6 +227,36 @@ fn options_are_read_by_their_size() {
     assert_eq!(run_pixels(foreign, &[0; 300], [10, 10, 3]), SMALTI_USAGE);
 }
 
+#[test]
+fn signatures_and_versions_are_asked_for() {
+    let signed = |name: &str| {
+        let path = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../tests/signed").join(name);
+        CString::new(std::fs::read(path).unwrap()).unwrap()
+    };
+    let bytes = std::fs::read(path("colours_u8.onnx")).unwrap();
+    let (key, other, signature) =
+        (signed("test.pub"), signed("other.pub"), signed("colours_u8.onnx.minisig"));
+    let open = |options: smalti_options, bytes: &[u8]| {
+        let mut model = null_mut();
+        // SAFETY: a slice's pointer and length, options of their size with texts in them, room for a pointer.
+        unsafe { smalti_open_bytes(bytes.as_ptr(), bytes.len(), &options, &mut model) }
+    };
+    let zeros = zeros_of(size_of::<smalti_options>());
+    let good = smalti_options { pubkey: key.as_ptr(), signature: signature.as_ptr(), ..zeros };
+    assert_eq!(open(good, &bytes), SMALTI_OK, "{}", message());
+    assert_eq!(open(smalti_options { min_version: c"0.1".as_ptr(), ..good }, &bytes), SMALTI_OK);
+    assert_eq!(open(smalti_options { min_version: c"99".as_ptr(), ..good }, &bytes), SMALTI_REFUSED);
+    assert_eq!(open(smalti_options { signature: null(), ..good }, &bytes), SMALTI_REFUSED);
+    assert_eq!(open(smalti_options { pubkey: other.as_ptr(), ..good }, &bytes), SMALTI_REFUSED);
+    assert_eq!(open(good, &[&bytes[..], &[0]].concat()), SMALTI_REFUSED);
+    assert_eq!(open(smalti_options { pubkey: c"no such file".as_ptr(), ..good }, &bytes), SMALTI_IO);
+    // Beside the model there is no signature.
+    let (place, mut model) = (CString::new(path("colours_u8.onnx").to_str().unwrap()).unwrap(), null_mut());
+    // SAFETY: text, options of their size with texts in them, room for a pointer.
+    assert_eq!(unsafe { smalti_open(place.as_ptr(), &good, &mut model) }, SMALTI_REFUSED);
+    assert!(message().contains("minisig"), "{}", message());
+}
+
 fn zeros_of(size: usize) -> smalti_options {
     // SAFETY: all zeros are a value of the struct.
     smalti_options { size, ..unsafe { std::mem::zeroed() } }

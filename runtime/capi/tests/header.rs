@@ -14,8 +14,9 @@ const TOP: &str = "\
  * - Handles are checked: a closed or wrong one is SMALTI_HANDLE. Pointers must be null or point to what is said here.
  * - Every entry may be called on any thread. A model is for all threads at once, a session for one at a time: while a
  *   run is under way, the session's entries return SMALTI_BUSY on other threads.
- * - No thread is started unless smalti_session_new is asked for more than one. Nothing is read or written but the file
- *   that smalti_open names; a caught bug leaves a line on standard error.
+ * - No thread is started unless smalti_session_new is asked for more than one. Nothing is written, and nothing read but
+ *   the file that smalti_open names, and with a key its signature's and the key's; a caught bug leaves a line on
+ *   standard error.
  * - Structs begin with their size, so that programs run with later versions of the library.
  */
 ";

@@ -112,6 +112,28 @@ static void bad_files(void) {
     options.size = SIZE_MAX;
     EXPECT(SMALTI_USAGE, smalti_open(u8_path, &options, &model));
     options.size = sizeof options;
+    /* A well-formed key (of Smalti's tests) that signed nothing here. */
+    options.pubkey = "RWQ/zhgjkJwwh+fkM+03X2EfLKGFpd9/CYykQIWJ8oKnGOSZLrGjLN4n";
+    EXPECT(SMALTI_REFUSED, smalti_open(u8_path, &options, &model));
+    EXPECT(SMALTI_REFUSED, smalti_open_bytes(bytes, sizeof bytes, &options, &model));
+    SAME(1, strstr(smalti_last_error(), "signature") != NULL);
+    options.signature = "no signature";
+    EXPECT(SMALTI_REFUSED, smalti_open_bytes(bytes, sizeof bytes, &options, &model));
+    options.signature = "\xff";
+    EXPECT(SMALTI_USAGE, smalti_open_bytes(bytes, sizeof bytes, &options, &model));
+    options.pubkey = "no such key";
+    EXPECT(SMALTI_IO, smalti_open(u8_path, &options, &model));
+    options.pubkey = u8_path;
+    EXPECT(SMALTI_IO, smalti_open(u8_path, &options, &model));
+    options.pubkey = options.signature = NULL;
+    options.min_version = "99";
+    EXPECT(SMALTI_REFUSED, smalti_open(u8_path, &options, &model));
+    options.min_version = "new";
+    EXPECT(SMALTI_USAGE, smalti_open(u8_path, &options, &model));
+    options.min_version = NULL;
+    options.reserved = 1;
+    EXPECT(SMALTI_USAGE, smalti_open(u8_path, &options, &model));
+    options.reserved = 0;
     options.fit = -1;
     EXPECT(SMALTI_USAGE, smalti_open(u8_path, &options, &model));
     options.fit = SMALTI_FIT_CROP;

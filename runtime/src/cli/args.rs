@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use clap::{Args as Flags, Parser, Subcommand, ValueEnum};
 use smalti_runtime::quantize::Method;
+use smalti_runtime::trust::Version;
 
 /// Runs, checks and measures the picture classifiers that Smalti trains, and vision transformers that PyTorch
 /// exports to ONNX. Results go to the standard output, everything else to the standard error.
@@ -28,7 +29,8 @@ const EXIT_CODES: &str = "Exit codes: 0 ok, 1 error, 2 usage, 3 model refused, 4
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
-    /// Classify pictures: files, folders (all pictures below, sorted), `-` for one picture on standard input.
+    /// Classify pictures: files, folders (all pictures below, sorted), `-` for one picture on standard input, or a
+    /// stream: `mjpeg:FILE`, `raw:WIDTHxHEIGHT:rgb8:FILE` (or `grey8`), where FILE may be `-`.
     Run(RunArgs),
     /// Accuracy over a folder of class folders, per class and as a confusion matrix.
     Eval(EvalArgs),
@@ -40,6 +42,8 @@ pub(crate) enum Command {
     Inspect(ModelArgs),
     /// Run the test vectors stored in the model: does it compute here what it computed where it was made?
     Selftest(ModelArgs),
+    /// Is the model signed by this key? The signature is minisign's, in MODEL.minisig.
+    Verify(VerifyArgs),
     /// Latency, load time and peak memory on this machine.
     Bench(BenchArgs),
     /// What this machine offers.
@@ -60,20 +64,73 @@ pub(crate) enum Command {
 pub(crate) struct ModelArgs {
     /// The model file (.onnx).
     pub(crate) model: PathBuf,
+    #[command(flatten)]
+    pub(crate) trust: TrustArgs,
+}
+
+#[derive(Debug, Flags)]
+pub(crate) struct VerifyArgs {
+    /// The model file (.onnx).
+    pub(crate) model: PathBuf,
+    /// The key: a file, or the line of letters that `minisign -G` prints.
+    #[arg(long)]
+    pub(crate) pubkey: String,
+    /// The lowest version of the model.
+    #[arg(long)]
+    pub(crate) min_version: Option<Version>,
 }
 
 #[derive(Debug, Flags)]
 pub(crate) struct RunArgs {
     /// The model file (.onnx).
     pub(crate) model: PathBuf,
-    /// Pictures: files, folders, `-`.
+    /// Pictures: files, folders, `-`; or one stream.
     #[arg(required = true)]
     pub(crate) inputs: Vec<PathBuf>,
     /// How many labels to name a picture.
     #[arg(long, short = 'k', default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..))]
     pub(crate) top_k: u32,
+    /// The share of unusable pictures that is put up with; beyond it the exit code is 5. None of files, 5% of a stream
+    /// if not given. All pictures are answered either way.
+    #[arg(long, value_parser = share)]
+    pub(crate) max_bad: Option<f64>,
+    #[command(flatten)]
+    pub(crate) stream: StreamArgs,
+    #[command(flatten)]
+    pub(crate) trust: TrustArgs,
     #[command(flatten)]
     pub(crate) foreign: ForeignArgs,
+}
+
+/// For streams.
+#[derive(Debug, Flags)]
+#[command(next_help_heading = "Streams")]
+pub(crate) struct StreamArgs {
+    /// Answer every frame, however late. Else, but for regular files, frames are dropped while the model is busy.
+    #[arg(long)]
+    pub(crate) every_frame: bool,
+    /// The most bytes of a frame; larger ones count as bad.
+    #[arg(long, default_value_t = 32 << 20, value_parser = clap::value_parser!(u32).range(1..))]
+    pub(crate) max_frame_bytes: u32,
+    /// When the model file is replaced, go on with the new one, if it is as good: signed (--pubkey), no older, of the
+    /// same shapes, passing its self-test.
+    #[arg(long)]
+    pub(crate) watch: bool,
+    /// Seconds between looks at the model file.
+    #[arg(long, default_value_t = 1.0, value_parser = interval, requires = "watch")]
+    pub(crate) watch_interval: f64,
+}
+
+/// What model files must show.
+#[derive(Debug, Default, Flags)]
+#[command(next_help_heading = "Trust")]
+pub(crate) struct TrustArgs {
+    /// Open only what this key signed (MODEL.minisig): a file, or the line of letters that `minisign -G` prints.
+    #[arg(long)]
+    pub(crate) pubkey: Option<String>,
+    /// Open no model of a lower version.
+    #[arg(long)]
+    pub(crate) min_version: Option<Version>,
 }
 
 #[derive(Debug, Flags)]
@@ -88,6 +145,8 @@ pub(crate) struct EvalArgs {
     /// The share of unusable pictures that is put up with, e.g. 5%.
     #[arg(long, default_value = "5%", value_parser = share)]
     pub(crate) max_bad: f64,
+    #[command(flatten)]
+    pub(crate) trust: TrustArgs,
     #[command(flatten)]
     pub(crate) foreign: ForeignArgs,
 }
@@ -130,6 +189,8 @@ pub(crate) struct QuantizeArgs {
     /// Seconds to measure the latency of each model.
     #[arg(long, default_value_t = 1.0, value_parser = seconds)]
     pub(crate) seconds: f64,
+    #[command(flatten)]
+    pub(crate) trust: TrustArgs,
     #[command(flatten)]
     pub(crate) foreign: ForeignArgs,
 }
@@ -181,6 +242,8 @@ pub(crate) struct CompareArgs {
     #[arg(long, default_value = "5%", value_parser = share)]
     pub(crate) max_bad: f64,
     #[command(flatten)]
+    pub(crate) trust: TrustArgs,
+    #[command(flatten)]
     pub(crate) foreign: ForeignArgs,
 }
 
@@ -194,6 +257,8 @@ pub(crate) struct BenchArgs {
     /// Seconds to measure.
     #[arg(long, default_value_t = 2.0, value_parser = seconds)]
     pub(crate) seconds: f64,
+    #[command(flatten)]
+    pub(crate) trust: TrustArgs,
     /// Load the model and run it so many times, and nothing else: for tools that count instructions.
     #[arg(long, hide = true)]
     pub(crate) only_runs: Option<u32>,
@@ -246,4 +311,10 @@ fn share(text: &str) -> Result<f64, String> {
 fn seconds(text: &str) -> Result<f64, String> {
     let seconds = text.parse::<f64>().map_err(|error| error.to_string())?;
     if (0.01..=3600.0).contains(&seconds) { Ok(seconds) } else { Err("expected 0.01 to 3600".into()) }
+}
+
+/// A time between looks.
+fn interval(text: &str) -> Result<f64, String> {
+    let seconds = text.parse::<f64>().map_err(|error| error.to_string())?;
+    if (0.001..=86400.0).contains(&seconds) { Ok(seconds) } else { Err("expected 0.001 to 86400".into()) }
 }

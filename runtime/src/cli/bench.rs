@@ -2,20 +2,26 @@
 
 use std::time::Duration;
 
+use smalti_runtime::Model;
 use smalti_runtime::bench::{self, Report, Settings};
+use smalti_runtime::gate::Limits;
 
 use super::args::{Args, BenchArgs};
-use super::out;
+use super::{open, out};
 
 pub(super) fn run(command: &BenchArgs, args: &Args) -> anyhow::Result<u8> {
+    let (trust, limits) = (open::trust(&command.trust)?, Limits::default());
     if let Some(runs) = command.only_runs {
-        bench::only_runs(&command.model, runs, command.engine)?;
+        let bytes = trust.read(&command.model, &limits)?;
+        let model =
+            if command.engine { Model::from_bytes_on_engine(&bytes)? } else { Model::from_bytes(&bytes)? };
+        bench::only_runs(&model, runs)?;
         return Ok(0);
     }
     for &threads in &command.threads {
         let measure = Duration::from_secs_f64(command.seconds);
         let settings = Settings { measure, threads: threads.into(), ..Settings::default() };
-        let report = bench::run(&command.model, &settings)?;
+        let report = bench::run_opened(|| Model::open_trusted(&command.model, &limits, &trust), &settings)?;
         match args.json {
             true => out::json(serde_json::to_value(&report)?)?,
             false => print(&report)?,

@@ -14,7 +14,7 @@ use super::progress::Progress;
 const MATRIX: usize = 20;
 
 pub(super) fn run(command: &EvalArgs, args: &Args) -> anyhow::Result<u8> {
-    let model = super::run::open(&command.model, &command.foreign)?;
+    let model = super::open::open(&command.model, &command.trust, &command.foreign)?;
     if model.preprocess().is_none() {
         let problem = "the model file does not say how to prepare pictures: give --mean and --std";
         return Err(Error::Usage(problem.into()).into());

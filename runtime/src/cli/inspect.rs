@@ -3,13 +3,14 @@
 use serde_json::{Value, json};
 use smalti_runtime::gate::Limits;
 use smalti_runtime::inspect::{Inspection, inspect};
-use smalti_runtime::load;
 
 use super::args::{Args, ModelArgs};
-use super::out;
+use super::{open, out};
 
 pub(super) fn run(command: &ModelArgs, args: &Args) -> anyhow::Result<u8> {
-    let inspection = inspect(&load::read(&command.model, &Limits::default())?)?;
+    let trust = open::trust(&command.trust)?;
+    let inspection = inspect(&trust.read(&command.model, &Limits::default())?)?;
+    trust.check_version(inspection.record.as_ref())?;
     match args.json {
         true => out::json(as_json(&inspection))?,
         false => out::line(as_text(&inspection).trim_end())?,

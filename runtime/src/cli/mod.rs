@@ -6,12 +6,17 @@ mod compare;
 mod doctor;
 mod eval;
 mod inspect;
+mod open;
 mod out;
 mod progress;
 mod quantize;
 mod run;
 mod selftest;
+mod service;
 mod shell;
+mod signals;
+mod stream;
+mod verify;
 
 use std::ffi::OsString;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -68,6 +73,7 @@ fn dispatch(args: &Args) -> anyhow::Result<u8> {
         Command::Compare(command) => compare::run(command, args),
         Command::Inspect(command) => inspect::run(command, args),
         Command::Selftest(command) => selftest::run(command, args),
+        Command::Verify(command) => verify::run(command, args),
         Command::Bench(command) => bench::run(command, args),
         Command::Doctor => doctor::run(args),
         Command::Completions { shell } => shell::completions(*shell),

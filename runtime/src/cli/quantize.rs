@@ -9,7 +9,7 @@ use smalti_runtime::quantize::files::{Staged, same};
 use smalti_runtime::quantize::report::{self, Page, Speed};
 use smalti_runtime::quantize::{Budget, Quantized, Settings, Stage, quantize};
 use smalti_runtime::samples::{self, Sample};
-use smalti_runtime::{Error, Model, bench, load};
+use smalti_runtime::{Error, Model, bench};
 
 use super::args::{Args, QuantizeArgs};
 use super::compare::check_bad;
@@ -19,12 +19,12 @@ use super::progress::Stages;
 pub(super) fn run(command: &QuantizeArgs, args: &Args) -> anyhow::Result<u8> {
     let QuantizeArgs { model: input, output, .. } = command;
     check_places(command)?;
-    let float = super::run::open(input, &command.foreign)?;
+    let float = super::open::open(input, &command.trust, &command.foreign)?;
     if float.preprocess().is_none() {
         let problem = "the model file does not say how to prepare pictures: give --mean and --std";
         return Err(Error::Usage(problem.into()).into());
     }
-    let bytes = load::read(input, &Limits::default())?;
+    let bytes = super::open::trust(&command.trust)?.read(input, &Limits::default())?;
     let (calibration, measuring) = pictures(command, &float)?;
     let stages = Stages::new(args.quiet);
     let settings = Settings {

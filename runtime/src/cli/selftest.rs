@@ -3,15 +3,17 @@
 use serde_json::json;
 use smalti_runtime::gate::Limits;
 use smalti_runtime::inspect::inspect;
-use smalti_runtime::{Model, load, selftest};
+use smalti_runtime::{Model, selftest};
 
 use super::args::{Args, ModelArgs};
-use super::out;
+use super::{open, out};
 
 pub(super) fn run(command: &ModelArgs, args: &Args) -> anyhow::Result<u8> {
-    let bytes = load::read(&command.model, &Limits::default())?;
+    let trust = open::trust(&command.trust)?;
+    let bytes = trust.read(&command.model, &Limits::default())?;
     let inspection = inspect(&bytes)?;
     let model = Model::from_bytes(&bytes)?;
+    trust.check_version(model.record())?;
     drop(bytes);
     let vectors = selftest::run(&model)?;
     let verdict = selftest::judge(&vectors).and_then(|()| inspection.judge_weights());

@@ -1,0 +1,96 @@
+//! Opening models as the command line says.
+
+use std::path::{Path, PathBuf};
+
+use smalti_runtime::gate::Limits;
+use smalti_runtime::models::preprocess::Fit;
+use smalti_runtime::models::resize::Interpolation;
+use smalti_runtime::trust::{PublicKey, Trust};
+use smalti_runtime::{Error, Model, Preprocess};
+
+use super::args::{FitArg, ForeignArgs, InterpolationArg, TrustArgs};
+
+/// What model files must show.
+pub(super) fn trust(args: &TrustArgs) -> Result<Trust, Error> {
+    let key = args.pubkey.as_deref().map(PublicKey::named).transpose()?;
+    Ok(Trust { key, min_version: args.min_version.clone() })
+}
+
+/// Opens a model, with preprocessing and labels from the command line where they are given.
+pub(super) fn open(path: &Path, args: &TrustArgs, foreign: &ForeignArgs) -> Result<Model, Error> {
+    Overrides::new(foreign)?.apply(Model::open_trusted(path, &Limits::default(), &trust(args)?)?)
+}
+
+/// What the command line says in a model file's place.
+pub(super) struct Overrides {
+    mean: Option<Vec<f32>>,
+    std: Option<Vec<f32>>,
+    fit: Option<Fit>,
+    interpolation: Option<Interpolation>,
+    labels: Option<Vec<String>>,
+}
+
+impl Overrides {
+    pub(super) fn new(args: &ForeignArgs) -> Result<Overrides, Error> {
+        Ok(Overrides {
+            mean: args.mean.clone(),
+            std: args.std.clone(),
+            fit: args.resize.map(|fit| match fit {
+                FitArg::Crop => Fit::Crop,
+                FitArg::Squash => Fit::Squash,
+            }),
+            interpolation: args.interpolation.map(|interpolation| match interpolation {
+                InterpolationArg::Bilinear => Interpolation::Bilinear,
+                InterpolationArg::Bicubic => Interpolation::Bicubic,
+            }),
+            labels: args.labels.as_ref().map(read_labels).transpose()?,
+        })
+    }
+
+    pub(super) fn apply(&self, model: Model) -> Result<Model, Error> {
+        let model = match self.preprocess(&model)? {
+            Some(preprocess) => model.with_preprocess(preprocess)?,
+            None => model,
+        };
+        match &self.labels {
+            Some(labels) => model.with_labels(labels.clone()),
+            None => Ok(model),
+        }
+    }
+
+    /// The model's own preprocessing with what the command line says instead; none if neither says anything.
+    fn preprocess(&self, model: &Model) -> Result<Option<Preprocess>, Error> {
+        let Overrides { mean, std, fit, interpolation, .. } = self;
+        let input = model.input();
+        let mut preprocess = match (model.preprocess(), mean, std) {
+            (Some(own), _, _) => own.clone(),
+            (None, Some(mean), Some(std)) => Preprocess {
+                img_size: input.width,
+                channels: input.channels,
+                fit: Fit::Crop,
+                interpolation: Interpolation::Bicubic,
+                mean: mean.clone(),
+                std: std.clone(),
+            },
+            (None, None, None) if fit.is_none() && interpolation.is_none() => return Ok(None),
+            _ => {
+                let problem =
+                    "the model file does not say how to prepare pictures: give both --mean and --std";
+                return Err(Error::Usage(problem.into()));
+            }
+        };
+        let Preprocess { mean: to_mean, std: to_std, .. } = &mut preprocess;
+        mean.iter().for_each(|mean| to_mean.clone_from(mean));
+        std.iter().for_each(|std| to_std.clone_from(std));
+        preprocess.fit = fit.unwrap_or(preprocess.fit);
+        preprocess.interpolation = interpolation.unwrap_or(preprocess.interpolation);
+        Ok(Some(preprocess))
+    }
+}
+
+/// One label a line; an empty last line is none.
+fn read_labels(path: &PathBuf) -> Result<Vec<String>, Error> {
+    let text = std::fs::read_to_string(path);
+    let text = text.map_err(|source| Error::Io { action: "read", path: path.clone(), source })?;
+    Ok(text.lines().map(|line| line.trim().to_owned()).collect())
+}

@@ -1,0 +1,57 @@
+//! One frame of a stream.
+
+use smalti_models::Picture;
+use smalti_models::picture::{self, Limits, View};
+
+use super::Format;
+use crate::error::{Error, Result};
+
+/// One frame of a stream.
+#[derive(Clone, Debug, Default)]
+pub struct Frame {
+    pub(super) number: u64,
+    pub(super) format: Format,
+    pub(super) bytes: Vec<u8>,
+}
+
+/// A frame's pixels.
+#[derive(Clone, Debug)]
+pub enum Pixels<'a> {
+    /// Decoded from a file.
+    Decoded(Picture),
+    /// As they are in the frame.
+    Raw(View<'a>),
+}
+
+impl Pixels<'_> {
+    /// The pixels without their memory.
+    pub fn view(&self) -> View<'_> {
+        match self {
+            Pixels::Decoded(picture) => picture.view(),
+            Pixels::Raw(view) => *view,
+        }
+    }
+}
+
+impl Frame {
+    /// Which of the stream's frames it is, counted from 1, dropped and bad ones among them.
+    pub fn number(&self) -> u64 {
+        self.number
+    }
+
+    /// The bytes as they came.
+    pub fn bytes(&self) -> &[u8] {
+        &self.bytes
+    }
+
+    /// The pixels; [`Error::Data`] if the frame is damaged.
+    pub fn pixels(&self, limits: &Limits) -> Result<Pixels<'_>> {
+        let pixels = match self.format {
+            Format::Mjpeg => picture::decode(&self.bytes, limits).map(Pixels::Decoded),
+            Format::Raw { width, height, channels } => {
+                View::new(width, height, channels, width * channels, &self.bytes).map(Pixels::Raw)
+            }
+        };
+        pixels.map_err(|error| Error::data(format!("frame {}", self.number), error))
+    }
+}

@@ -1,0 +1,108 @@
+//! Streams of JPEG files and of raw pixels, good and bad.
+
+use std::fs;
+use std::io::{BufRead, BufReader, Write};
+
+use super::*;
+
+#[test]
+fn a_camera_pipe_is_answered_frame_by_frame() {
+    let bytes = [jpeg(RED), jpeg(GREEN), jpeg(BLUE), jpeg(RED)].concat();
+    let (out, err) = expect(0, &bytes, &[&"run", &model(), &"mjpeg:-", &"--every-frame", &"--json"]);
+    let objects = objects(&out);
+    assert_eq!(labels(&objects), ["red", "green", "blue", "red"]);
+    let numbers: Vec<_> = objects.iter().map(|object| object["frame"].as_u64().unwrap()).collect();
+    assert_eq!(numbers, [1, 2, 3, 4]);
+    assert!(objects.iter().all(|o| o["dropped"] == 0 && o["bad"] == 0 && o["input"] == "mjpeg:-"), "{out}");
+    assert_eq!(err, "smalti-run: 4 frames answered, 0 dropped, 0 bad\n");
+    let (out, err) = expect(0, &bytes, &[&"run", &model(), &"mjpeg:-", &"--every-frame", &"--quiet"]);
+    assert!(out.starts_with("frame 1: red ") && out.lines().count() == 4 && err.is_empty(), "{out}{err}");
+}
+
+#[test]
+fn every_frame_of_a_recording_is_answered() {
+    let folder = tempfile::tempdir().unwrap();
+    let (recording, raw) = (folder.path().join("a.mjpeg"), folder.path().join("b.rgb"));
+    fs::write(&recording, [jpeg(BLUE), jpeg(RED)].concat().repeat(10)).unwrap();
+    let (out, _) = expect(0, &[], &[&"run", &model(), &format!("mjpeg:{}", recording.display()), &"--json"]);
+    assert_eq!(labels(&objects(&out)), ["blue", "red"].repeat(10));
+    fs::write(&raw, [RED.repeat(20), GREEN.repeat(20), BLUE.repeat(7)].concat()).unwrap();
+    let stream = format!("raw:5x4:rgb8:{}", raw.display());
+    let (out, err) = expect(0, &[], &[&"run", &model(), &stream, &"--json", &"-k", &"3"]);
+    assert_eq!(labels(&objects(&out)), ["red", "green"]);
+    assert_eq!(objects(&out)[0]["predictions"].as_array().unwrap().len(), 3);
+    assert!(err.contains("the last frame incomplete"), "{err}");
+    // The same pixels as a file give the same answer.
+    let (grey, _) = expect(0, &[90; 20], &[&"run", &model(), &"raw:5x4:grey8:-", &"--json"]);
+    let (colour, _) = expect(0, &[90; 60], &[&"run", &model(), &"raw:5x4:rgb8:-", &"--json"]);
+    assert_eq!(objects(&grey)[0]["predictions"], objects(&colour)[0]["predictions"]);
+}
+
+#[test]
+fn the_newest_frame_wins() {
+    // More frames than a pipe holds, all but the last in one colour.
+    let bytes = [RED.repeat(64 * 64 * 500), GREEN.repeat(64 * 64)].concat();
+    let (out, err) = expect(0, &bytes, &[&"run", &model(), &"raw:64x64:rgb8:-", &"--json"]);
+    let objects = objects(&out);
+    let last = objects.last().unwrap();
+    assert_eq!((labels(&objects).last(), &last["frame"]), (Some(&"green"), &501.into()));
+    assert_eq!(objects.len() as u64 + last["dropped"].as_u64().unwrap(), 501, "{err}");
+    assert!(objects.windows(2).all(|pair| pair[0]["frame"].as_u64() < pair[1]["frame"].as_u64()));
+}
+
+#[test]
+fn bad_frames_are_left_out_and_counted() {
+    let (good, mut damaged) = (jpeg(RED), jpeg(BLUE));
+    // Its quantization table is gone; where it ends can still be told.
+    let table = damaged.windows(2).position(|pair| pair == [0xff, 0xdb]).unwrap();
+    damaged[table + 1] = 0xee;
+    let large = [&jpeg(BLUE)[..20], &[0; 50_000], &[0xff, 0xd9]].concat();
+    let cut = &jpeg(GREEN)[..300];
+    let bytes = [&b"HTTP/1.1 200 OK\r\n"[..], &good, &damaged, &large, cut, &good, &good[..200]].concat();
+    let arguments: [&dyn AsRef<OsStr>; 7] =
+        [&"run", &model(), &"mjpeg:-", &"--every-frame", &"--max-frame-bytes", &"20000", &"--json"];
+    let (out, err) = expect(5, &bytes, &arguments);
+    let objects = objects(&out);
+    assert_eq!(labels(&objects), ["red", "red"]);
+    assert_eq!(objects.len(), 3);
+    assert!(objects[1]["error"].as_str().unwrap().starts_with("frame 2: "), "{out}");
+    assert_eq!((&objects[2]["frame"], &objects[2]["bad"]), (&5.into(), &3.into()), "{out}");
+    for words in ["2 frames answered, 0 dropped, 3 bad", "17 bytes outside", "60.0 % of the frames are bad"] {
+        assert!(err.contains(words), "{err}");
+    }
+    let allowed = [&arguments[..], &[&"--max-bad", &"60%"]].concat();
+    assert_eq!(expect(0, &bytes, &allowed).0.lines().count(), 3);
+}
+
+#[test]
+fn streams_without_frames_are_5_and_wrong_streams_2() {
+    for bytes in [&b""[..], b"no picture", &[0xff; 100_000]] {
+        let (out, err) = expect(5, bytes, &[&"run", &model(), &"mjpeg:-"]);
+        assert!(out.is_empty() && err.contains("ended without a frame"), "{out}{err}");
+    }
+    expect(2, &[], &[&"run", &model(), &"raw:0x4:rgb8:-"]);
+    expect(2, &[], &[&"run", &model(), &"raw:40000x40000:rgb8:-"]);
+    expect(2, &[], &[&"run", &model(), &"mjpeg:-", &fixture("models/red.png")]);
+    expect(2, &[], &[&"run", &model(), &fixture("models/red.png"), &"--watch"]);
+    let (_, err) = expect(6, &[], &[&"run", &model(), &"mjpeg:/no/such/camera"]);
+    assert!(err.contains("/no/such/camera"), "{err}");
+}
+
+#[cfg(unix)]
+#[test]
+fn a_signal_ends_a_stream_with_its_last_line() {
+    for (signal, code) in [("INT", 130), ("TERM", 143)] {
+        let mut child = command(&[&"run", &model(), &"mjpeg:-"]).spawn().unwrap();
+        let mut pipe = child.stdin.take().unwrap();
+        pipe.write_all(&jpeg(RED)).unwrap();
+        let mut line = String::new();
+        BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
+        assert!(line.starts_with("frame 1: red"), "{line}");
+        let kill = Command::new("kill").args(["-s", signal, &child.id().to_string()]).status().unwrap();
+        assert!(kill.success());
+        let output = child.wait_with_output().unwrap();
+        assert_eq!(output.status.code(), Some(code));
+        assert!(String::from_utf8_lossy(&output.stderr).contains("1 frames answered"), "{output:?}");
+        drop(pipe);
+    }
+}

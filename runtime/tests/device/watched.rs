@@ -1,0 +1,146 @@
+//! A model file that is replaced while it runs.
+
+use std::collections::HashSet;
+use std::fs;
+use std::io::{BufRead, BufReader, Write};
+use std::process::Child;
+use std::time::{Duration, Instant};
+
+use prost::Message;
+use tract_onnx::pb::ModelProto;
+
+use super::*;
+
+/// A stream that is answered frame by frame, on a model that may be replaced.
+struct Running {
+    folder: tempfile::TempDir,
+    child: Child,
+    answers: BufReader<std::process::ChildStdout>,
+}
+
+impl Running {
+    fn start(model: &[u8], more: &[&dyn AsRef<OsStr>]) -> Running {
+        let folder = tempfile::tempdir().unwrap();
+        let place = folder.path().join("model.onnx");
+        fs::write(&place, model).unwrap();
+        fs::copy(fixture("signed/colours_u8.onnx.minisig"), folder.path().join("model.onnx.minisig"))
+            .unwrap();
+        let arguments: [&dyn AsRef<OsStr>; 8] = [
+            &"run",
+            &place,
+            &"raw:4x4:rgb8:-",
+            &"--every-frame",
+            &"--json",
+            &"--watch",
+            &"--watch-interval",
+            &"0.001",
+        ];
+        let mut child = command(&[&arguments[..], more].concat()).spawn().unwrap();
+        let answers = BufReader::new(child.stdout.take().unwrap());
+        Running { folder, child, answers }
+    }
+
+    /// Replaces the model in one step.
+    fn put(&self, model: &[u8]) {
+        let new = self.folder.path().join("new");
+        fs::write(&new, model).unwrap();
+        fs::rename(new, self.folder.path().join("model.onnx")).unwrap();
+    }
+
+    /// The answer to one more frame.
+    fn answer(&mut self) -> Value {
+        self.child.stdin.as_mut().unwrap().write_all(&RED.repeat(16)).unwrap();
+        let mut line = String::new();
+        self.answers.read_line(&mut line).unwrap();
+        serde_json::from_str(&line).unwrap_or_else(|error| panic!("{error}: {line}"))
+    }
+
+    /// Ends the stream; what was said.
+    fn end(mut self) -> String {
+        drop(self.child.stdin.take());
+        let output = self.child.wait_with_output().unwrap();
+        assert!(output.status.success(), "{output:?}");
+        String::from_utf8(output.stderr).unwrap()
+    }
+}
+
+/// The test model with other labels: `aaa` for `red`.
+fn relabelled(letter: &str) -> Vec<u8> {
+    let mut proto = ModelProto::decode(&fs::read(model()).unwrap()[..]).unwrap();
+    let names = proto.metadata_props.iter_mut().find(|entry| entry.key == "names").unwrap();
+    for label in ["red", "green", "blue"] {
+        names.value = names.value.replace(label, &letter.repeat(label.len()));
+    }
+    proto.encode_to_vec()
+}
+
+fn label(answer: &Value) -> String {
+    answer["predictions"][0]["label"].as_str().unwrap().to_owned()
+}
+
+/// Swaps while frames are answered without a pause: each answer is one model's, whole.
+fn swap(times: u64) {
+    let models = ["a", "b", "c"].map(relabelled);
+    let mut running = Running::start(&models[0], &[]);
+    let known: HashSet<String> = ["a", "b", "c"].map(|letter| letter.repeat(3)).into();
+    let probability = running.answer()["predictions"][0]["probability"].clone();
+    let mut seen = HashSet::new();
+    for i in 1..=times as usize {
+        running.put(&models[i % 3]);
+        let answer = running.answer();
+        assert_eq!(answer["predictions"][0]["probability"], probability);
+        assert!(known.contains(&label(&answer)), "{answer}");
+        seen.insert(label(&answer));
+    }
+    // The last one wins in the end.
+    let last = ["a", "b", "c"][times as usize % 3].repeat(3);
+    let start = Instant::now();
+    let mut answer = running.answer();
+    while label(&answer) != last {
+        assert!(start.elapsed() < Duration::from_secs(60), "{answer}");
+        answer = running.answer();
+    }
+    assert_eq!(seen, known);
+    let swaps = answer["swaps"].as_u64().unwrap();
+    let said = running.end();
+    assert_eq!((said.contains("warning"), said.contains("error")), (false, false), "{said}");
+    println!("{times} replacements, {swaps} seen");
+    assert!(swaps >= times / 20, "{swaps} of {times} replacements seen");
+}
+
+#[test]
+fn two_hundred_swaps_under_a_running_stream() {
+    swap(200);
+}
+
+#[test]
+#[ignore = "takes minutes"]
+fn ten_thousand_swaps_under_a_running_stream() {
+    swap(10_000);
+}
+
+#[test]
+fn a_bad_model_is_told_of_once_and_the_old_one_runs_on() {
+    let good = fs::read(model()).unwrap();
+    let mut running = Running::start(&good, &[]);
+    running.put(&good[..good.len() / 2]);
+    let start = Instant::now();
+    while start.elapsed() < Duration::from_millis(300) {
+        assert_eq!(label(&running.answer()), "red");
+    }
+    let said = running.end();
+    assert_eq!(said.matches("the old model runs on").count(), 1, "{said}");
+}
+
+#[test]
+fn an_unsigned_model_is_told_of_once_and_the_old_one_runs_on() {
+    let mut running =
+        Running::start(&fs::read(model()).unwrap(), &[&"--pubkey", &fixture("signed/test.pub")]);
+    running.put(&relabelled("x"));
+    let start = Instant::now();
+    while start.elapsed() < Duration::from_millis(300) {
+        assert_eq!(label(&running.answer()), "red");
+    }
+    let said = running.end();
+    assert!(said.matches("the old model runs on").count() == 1 && said.contains("signature"), "{said}");
+}
