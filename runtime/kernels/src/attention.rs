@@ -214,7 +214,9 @@ fn body<const FMA: bool, const WIDE: bool>(
     for head in 0..shape.heads {
         transpose(&Heads { data: &k.data[head * k.head..], ..k }, shape, padded, keys);
         let (queries, values) = (&q.data[head * q.head..], (&v.data[head * v.head..], v.row));
-        for (first, height) in tiles(rows, GROUP) {
+        // As in `linear`.
+        let most = if FMA { GROUP } else { 2 };
+        for (first, height) in tiles(rows, most) {
             macro_rules! group {
                 ($height:literal) => {{
                     let (queries, scores) = (&queries[first * q.row..], &mut scores[..$height * padded]);
@@ -224,10 +226,11 @@ fn body<const FMA: bool, const WIDE: bool>(
             match height {
                 1 => group!(1),
                 2 => group!(2),
-                3 => group!(3),
-                4 => group!(4),
-                5 => group!(5),
-                _ => group!(6),
+                3 if most > 2 => group!(3),
+                4 if most > 2 => group!(4),
+                5 if most > 2 => group!(5),
+                _ if most > 2 => group!(6),
+                _ => {}
             }
         }
     }

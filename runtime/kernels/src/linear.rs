@@ -214,9 +214,15 @@ fn body<const FMA: bool, const WIDE: bool>(
 ) {
     let (k, n) = (layer.inputs, layer.outputs);
     let rows = x.len() / k;
+    // Without fused multiply-adds in the machine their long form is inlined for each row: few rows, small programs.
+    let most = match (WIDE, FMA) {
+        (true, _) => 8,
+        (_, true) => 6,
+        _ => 2,
+    };
     for (p, (panel, bias)) in layer.weight.chunks_exact(k).zip(&layer.bias).enumerate() {
         let (column, count) = (p * COLS, COLS.min(n - p * COLS));
-        for (row, height) in tiles(rows, if WIDE { 8 } else { 6 }) {
+        for (row, height) in tiles(rows, most) {
             // The weights of a model do not fit into the near caches: the last tile fetches the next panel.
             let next = if row + height == rows { &layer.weight[(p + 1) * k..] } else { &[] };
             macro_rules! tile {
@@ -233,12 +239,13 @@ fn body<const FMA: bool, const WIDE: bool>(
             match height {
                 1 => tile!(1),
                 2 => tile!(2),
-                3 => tile!(3),
-                4 => tile!(4),
-                5 => tile!(5),
-                6 => tile!(6),
-                7 => tile!(7),
-                _ => tile!(8),
+                3 if most > 2 => tile!(3),
+                4 if most > 2 => tile!(4),
+                5 if most > 2 => tile!(5),
+                6 if most > 2 => tile!(6),
+                7 if most > 6 => tile!(7),
+                _ if most > 6 => tile!(8),
+                _ => {}
             }
         }
     }

@@ -363,7 +363,7 @@ pub fn quant_linear(isa: Isa, layer: &QuantLinear, x: &[u8], epilogue: &Epilogue
     compiled!("aarch64", i8mm, "neon,i8mm", I8mm, 4);
     match isa.integers() {
         // SAFETY: the plain primitive needs no special instructions.
-        Integers::Scalar => unsafe { body::<Plain, FUSED, 4>(layer, x, epilogue, out) },
+        Integers::Scalar => unsafe { body::<Plain, FUSED, 2>(layer, x, epilogue, out) },
         // SAFETY: every aarch64 has NEON.
         #[cfg(target_arch = "aarch64")]
         Integers::Neon if layer.four_steps_fit => unsafe { neon_four(layer, x, epilogue, out) },
