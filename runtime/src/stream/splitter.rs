@@ -135,13 +135,19 @@ impl Splitter {
             let (piece, rest) = bytes.split_at(found.map_or(bytes.len(), |(_, length)| length));
             *bytes = rest;
             if mark == Some(Mark::Start) {
+                // Too large without the new mark: so it is said even if the mark comes in the same piece.
+                let too_large = self.frame.len() + piece.len() - 1 > self.limit;
                 self.frame.clear();
                 self.frame.extend_from_slice(&BEGIN[..2]);
                 self.state = State::Within(std::mem::take(markers));
                 if passing {
                     continue;
                 }
-                return Some(Event::Fault(Fault::CutOff));
+                return Some(Event::Fault(if too_large {
+                    Fault::TooLarge(self.limit)
+                } else {
+                    Fault::CutOff
+                }));
             }
             let kept = !passing && append(&mut self.frame, piece, self.limit);
             match mark {

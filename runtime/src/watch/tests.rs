@@ -194,9 +194,11 @@ fn an_unsigned_model_is_refused_and_a_signed_one_runs_on() {
 
 #[test]
 fn a_signature_in_front_of_its_model_is_no_news() {
-    let place = Place::new(&variant(1.0, "1"));
-    let mut watcher = place.watcher(Trust::default());
+    let place = Place::new(&colours());
     fs::copy(fixture("signed/colours_u8.onnx.minisig"), beside(&place.model())).unwrap();
+    let key = PublicKey::named(fixture("signed/test.pub").to_str().unwrap()).unwrap();
+    let mut watcher = place.watcher(Trust { key: Some(key), min_version: None });
+    fs::copy(fixture("signed/message.txt.minisig"), beside(&place.model())).unwrap();
     assert!(look_well(&mut watcher).is_none());
 }
 

@@ -37,7 +37,9 @@ impl Running {
         ];
         let mut child = command(&[&arguments[..], more].concat()).spawn().unwrap();
         let answers = BufReader::new(child.stdout.take().unwrap());
-        Running { folder, child, answers }
+        let mut running = Running { folder, child, answers };
+        running.answer(); // The model has been opened.
+        running
     }
 
     /// Replaces the model in one step.
@@ -79,33 +81,31 @@ fn label(answer: &Value) -> String {
 }
 
 /// Swaps while frames are answered without a pause: each answer is one model's, whole.
-fn swap(times: u64) {
+fn swap(times: usize) {
     let models = ["a", "b", "c"].map(relabelled);
     let mut running = Running::start(&models[0], &[]);
     let known: HashSet<String> = ["a", "b", "c"].map(|letter| letter.repeat(3)).into();
     let probability = running.answer()["predictions"][0]["probability"].clone();
-    let mut seen = HashSet::new();
-    for i in 1..=times as usize {
+    let (mut seen, mut swaps) = (HashSet::new(), 0);
+    for i in 1..=times {
         running.put(&models[i % 3]);
-        let answer = running.answer();
+        let mut answer = running.answer();
+        let start = Instant::now();
+        // Mostly at once, now and then once the new model has taken over, and so in the end.
+        while (i % 10 == 0 || i == times) && label(&answer) != ["aaa", "bbb", "ccc"][i % 3] {
+            assert!(start.elapsed() < Duration::from_secs(60), "{answer}");
+            answer = running.answer();
+        }
         assert_eq!(answer["predictions"][0]["probability"], probability);
         assert!(known.contains(&label(&answer)), "{answer}");
         seen.insert(label(&answer));
-    }
-    // The last one wins in the end.
-    let last = ["a", "b", "c"][times as usize % 3].repeat(3);
-    let start = Instant::now();
-    let mut answer = running.answer();
-    while label(&answer) != last {
-        assert!(start.elapsed() < Duration::from_secs(60), "{answer}");
-        answer = running.answer();
+        swaps = answer["swaps"].as_u64().unwrap();
     }
     assert_eq!(seen, known);
-    let swaps = answer["swaps"].as_u64().unwrap();
     let said = running.end();
     assert_eq!((said.contains("warning"), said.contains("error")), (false, false), "{said}");
     println!("{times} replacements, {swaps} seen");
-    assert!(swaps >= times / 20, "{swaps} of {times} replacements seen");
+    assert!(swaps >= times as u64 / 10, "{swaps} of {times} replacements seen");
 }
 
 #[test]
