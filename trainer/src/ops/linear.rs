@@ -3,6 +3,7 @@
 use ndarray::linalg::general_mat_mul;
 
 use super::{Float, matrix, matrix_mut};
+use crate::clock::{self, Op};
 use crate::error::Result;
 use crate::params::{Layout, Slot};
 
@@ -34,6 +35,7 @@ impl Linear {
 
     /// `y = x Wᵀ + b`.
     pub fn forward<R: Float>(&self, params: &[R], x: &[R], y: &mut [R]) {
+        let _timer = clock::time(Op::Products);
         let bias = self.bias.of(params);
         y.chunks_exact_mut(bias.len()).for_each(|row| row.copy_from_slice(bias));
         self.add_product(params, x, y);
@@ -41,6 +43,7 @@ impl Linear {
 
     /// `y = residual + x Wᵀ + b`.
     pub fn forward_residual<R: Float>(&self, params: &[R], x: &[R], residual: &[R], y: &mut [R]) {
+        let _timer = clock::time(Op::Products);
         R::add_rows(residual, self.bias.of(params), y);
         self.add_product(params, x, y);
     }
@@ -53,6 +56,7 @@ impl Linear {
 
     /// `dW += dyᵀ x`, `db += Σ dy`.
     pub fn backward_params<R: Float>(&self, x: &[R], dy: &[R], grads: &mut [R]) {
+        let _timer = clock::time(Op::Products);
         let rows = dy.len() / self.outputs();
         R::column_sums(dy, self.bias.of_mut(grads));
         let dweight = self.weight.of_mut(grads);
@@ -62,6 +66,7 @@ impl Linear {
 
     /// `dx = dy W`.
     pub fn backward_input<R: Float>(&self, params: &[R], dy: &[R], dx: &mut [R]) {
+        let _timer = clock::time(Op::Products);
         let rows = dy.len() / self.outputs();
         let weight = matrix(self.weight.of(params), self.outputs());
         general_mat_mul(R::ONE, &matrix(dy, rows), &weight, R::ZERO, &mut matrix_mut(dx, rows));
