@@ -18,4 +18,4 @@ pub use contract::ModelRecord;
 pub use error::{Error, Result};
 pub use picture::Picture;
 pub use preprocess::Preprocess;
-pub use vit::{DecoderConfig, MaeConfig, Pool, VitConfig};
+pub use vit::{DecoderConfig, DecoderKind, MaeConfig, Pool, VitConfig};

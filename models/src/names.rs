@@ -1,9 +1,11 @@
 //! The ordered list of tensors of a model: name, shape, initialisation, weight decay.
 //!
 //! Parameters in memory, checkpoints and ONNX initialisers all follow from this list. Encoder and classifier
-//! carry timm's names, the decoder those of the masked autoencoder's reference code (arXiv 2111.06377).
+//! carry timm's names, the decoder those of the masked autoencoder's reference code (arXiv 2111.06377), blocks of the cross
+//! decoder those of CrossMAE's (arXiv 2401.14391): `decoder_blocks.I.cross_attn.{q,kv,proj}`, where the full decoder has
+//! `decoder_blocks.I.attn.{qkv,proj}` behind `decoder_embed`.
 
-use crate::vit::{MLP_RATIO, MaeConfig, Pool, VitConfig};
+use crate::vit::{DecoderKind, MLP_RATIO, MaeConfig, Pool, VitConfig};
 
 /// How a tensor starts, which also fixes whether weight decay applies to it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -79,6 +81,17 @@ impl List {
         self.linear(&format!("{name}.mlp.fc2"), MLP_RATIO * dim, dim, layer);
     }
 
+    /// A block of width `dim` that asks tokens of width `keys`. CrossMAE's names.
+    fn cross_block(&mut self, name: &str, keys: usize, dim: usize, layer: usize) {
+        self.norm(&format!("{name}.norm1"), dim, layer);
+        self.linear(&format!("{name}.cross_attn.q"), dim, dim, layer);
+        self.linear(&format!("{name}.cross_attn.kv"), keys, 2 * dim, layer);
+        self.linear(&format!("{name}.cross_attn.proj"), dim, dim, layer);
+        self.norm(&format!("{name}.norm2"), dim, layer);
+        self.linear(&format!("{name}.mlp.fc1"), dim, MLP_RATIO * dim, layer);
+        self.linear(&format!("{name}.mlp.fc2"), MLP_RATIO * dim, dim, layer);
+    }
+
     /// Everything up to the last block.
     fn encoder(&mut self, vit: &VitConfig) {
         let side = vit.patch_size;
@@ -118,11 +131,17 @@ pub fn mae(config: &MaeConfig) -> Vec<TensorSpec> {
     let last = vit.depth + 1;
     list.encoder(vit);
     list.norm("norm", vit.dim, last);
-    list.linear("decoder_embed", vit.dim, dec.dim, last);
+    if dec.kind == DecoderKind::Full {
+        list.linear("decoder_embed", vit.dim, dec.dim, last);
+    }
     list.add("mask_token", &[1, 1, dec.dim], Role::Token, last);
     list.add("decoder_pos_embed", &[1, vit.tokens(), dec.dim], Role::Positions, last);
     for i in 0..dec.depth {
-        list.block(&format!("decoder_blocks.{i}"), dec.dim, last);
+        let name = format!("decoder_blocks.{i}");
+        match dec.kind {
+            DecoderKind::Full => list.block(&name, dec.dim, last),
+            DecoderKind::Cross => list.cross_block(&name, vit.dim, dec.dim, last),
+        }
     }
     list.norm("decoder_norm", dec.dim, last);
     list.linear("decoder_pred", dec.dim, vit.patch_len(), last);

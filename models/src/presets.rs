@@ -42,7 +42,7 @@ impl Preset {
 
     /// The masked autoencoder around [`Preset::encoder`], with the light decoder.
     pub fn mae(self, img_size: usize, patch_size: usize, channels: usize) -> MaeConfig {
-        let decoder = DecoderConfig { dim: 64, depth: 1, heads: 2 };
+        let decoder = DecoderConfig { kind: Default::default(), dim: 64, depth: 1, heads: 2 };
         MaeConfig { encoder: self.encoder(img_size, patch_size, channels), decoder }
     }
 }

@@ -41,10 +41,30 @@ pub struct VitConfig {
     pub heads: usize,
 }
 
+/// What a decoder's tokens are, and what they see.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum DecoderKind {
+    /// All patches, each sees all (arXiv 2111.06377).
+    #[default]
+    Full,
+    /// Hidden patches, which see what was encoded and not each other (CrossMAE, arXiv 2401.14391).
+    Cross,
+}
+
+impl DecoderKind {
+    fn is_full(&self) -> bool {
+        *self == DecoderKind::Full
+    }
+}
+
 /// The light decoder of a masked autoencoder.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
 pub struct DecoderConfig {
+    /// What its tokens are.
+    #[serde(default, skip_serializing_if = "DecoderKind::is_full")]
+    pub kind: DecoderKind,
     /// Width of a decoder token.
     pub dim: usize,
     /// Number of decoder blocks.
@@ -149,7 +169,7 @@ impl MaeConfig {
     /// Refuses what no model can have; see [`VitConfig::check`].
     pub fn check(&self) -> Result<()> {
         self.encoder.check()?;
-        let DecoderConfig { dim, depth, heads } = self.decoder;
+        let DecoderConfig { dim, depth, heads, .. } = self.decoder;
         check_blocks(["dec-dim", "dec-depth", "dec-heads"], dim, depth, heads)
     }
 
@@ -160,14 +180,21 @@ impl MaeConfig {
         keep.clamp(1, patches.saturating_sub(1).max(1))
     }
 
-    /// Multiply-adds of one forward pass on one picture of which `visible` patches are seen.
+    /// Multiply-adds of one forward pass on one picture of which `visible` patches are seen and all others predicted.
     pub fn multiply_adds(&self, visible: usize) -> u64 {
         let (enc, dec) = (&self.encoder, &self.decoder);
-        let hidden = enc.patches() - visible;
-        enc.multiply_adds(visible)
-            + ((visible + 1) * enc.dim * dec.dim) as u64
-            + block_multiply_adds(enc.tokens(), dec.dim) * dec.depth as u64
-            + (hidden * dec.dim * enc.patch_len()) as u64
+        let (seen, hidden) = (visible + 1, enc.patches() - visible);
+        let decoder = match dec.kind {
+            DecoderKind::Full => {
+                (seen * enc.dim * dec.dim) as u64
+                    + block_multiply_adds(enc.tokens(), dec.dim) * dec.depth as u64
+            }
+            DecoderKind::Cross => {
+                let asking = hidden * dec.dim * (dec.dim * (2 + 2 * MLP_RATIO) + 2 * seen);
+                ((asking + seen * enc.dim * 2 * dec.dim) * dec.depth) as u64
+            }
+        };
+        enc.multiply_adds(visible) + decoder + (hidden * dec.dim * enc.patch_len()) as u64
     }
 }
 
@@ -208,7 +235,10 @@ mod tests {
 
     #[test]
     fn a_mask_leaves_something_to_see_and_something_to_guess() {
-        let mae = MaeConfig { encoder: tiny(), decoder: DecoderConfig { dim: 64, depth: 1, heads: 2 } };
+        let mae = MaeConfig {
+            encoder: tiny(),
+            decoder: DecoderConfig { kind: Default::default(), dim: 64, depth: 1, heads: 2 },
+        };
         mae.check().unwrap();
         assert_eq!(mae.visible(0.75), 16);
         assert_eq!(mae.visible(0.0), 63);

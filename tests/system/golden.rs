@@ -9,7 +9,7 @@ use smalti_trainer::nn::{Classifier, Mae, classifier, mae};
 use smalti_trainer::ops::Float;
 use smalti_trainer::optim::{AdamW, adamw};
 use smalti_trainer::params::Layout;
-use smalti_trainer::step::Lanes;
+use smalti_trainer::step::{Deal, Lanes};
 
 /// How far values may be from the golden ones.
 struct Tolerance {
@@ -46,7 +46,12 @@ fn check(what: &str, off: f64, tolerance: f64) {
 fn autoencoder(case: &Case) -> Mae {
     let decoder = case.get("decoder");
     let count = |key: &str| decoder[key].as_u64().expect("a count") as usize;
-    let decoder = DecoderConfig { dim: count("dim"), depth: count("depth"), heads: count("heads") };
+    let decoder = DecoderConfig {
+        kind: Default::default(),
+        dim: count("dim"),
+        depth: count("depth"),
+        heads: count("heads"),
+    };
     Mae::new(&MaeConfig { encoder: case.vit(), decoder }).unwrap()
 }
 
@@ -69,7 +74,7 @@ fn check_mae<R: Float>(tolerance: &Tolerance) {
     let (weight, mut saved) = (1.0 / mask.hidden.len() as f64, mae::Saved::default());
     for (normalise, key, prefix) in [(true, "loss", "grads"), (false, "loss-raw", "grads_raw")] {
         let mut grads = vec![R::ZERO; params.len()];
-        let loss = model.gradient(&params, input, normalise, weight, &mut saved, &mut grads);
+        let loss = model.gradient(&params, input, normalise, weight, &mut saved, &mut grads, &mut |_, _| {});
         check(key, (loss - case.number(key)).abs(), tolerance.loss);
         check_gradients(&case, prefix, model.layout(), &grads, tolerance.gradient);
     }
@@ -101,10 +106,11 @@ fn masked_autoencoder_trains_as_pytorch_does() {
     {
         let mask = mask(&case, step);
         let (input, weight) = (mae::Input::new(&pixels, &mask, batch), 1.0 / mask.hidden.len() as f64);
-        lanes.begin();
-        lanes.add(batch, 3, |pictures, saved, grads| {
-            model.gradient(&params, input.slice(pictures.start, pictures.end), true, weight, saved, grads)
+        let sum = lanes.sum(Deal::new(batch, 3), |pictures, saved, grads, settled| {
+            let input = input.slice(pictures.start, pictures.end);
+            model.gradient(&params, input, true, weight, saved, grads, settled)
         });
+        sum.unwrap();
         let (loss, length) = lanes.finish(|loss, grads| {
             adamw.update(case.number("lr"), 1.0, grads, &mut params);
             (loss, adamw::norm(grads))
@@ -166,7 +172,8 @@ impl<R: Float> Finetune<R> {
         let (seen, weight) = (self.seen(step), 1.0 / self.case.count("batch") as f64);
         let mut grads = vec![R::ZERO; params.len()];
         let input = self.input(step, &seen);
-        let loss = self.model.gradient(params, input, weight, &mut Default::default(), &mut grads);
+        let loss =
+            self.model.gradient(params, input, weight, &mut Default::default(), &mut grads, &mut |_, _| {});
         (loss, grads)
     }
 }

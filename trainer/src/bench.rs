@@ -5,13 +5,15 @@ use std::time::{Duration, Instant};
 use serde::Serialize;
 use smalti_models::{MaeConfig, Pool, VitConfig};
 
+use crate::clock::{self, Op};
 use crate::error::Result;
 use crate::mask::Mask;
+use crate::memory::Memory;
 use crate::nn::{Classifier, Mae, classifier, mae};
 use crate::optim::{AdamW, adamw};
 use crate::precision::Precision;
 use crate::rng::Rng;
-use crate::step::{Lanes, micro_batch};
+use crate::step::{Deal, Lanes, micro_batch};
 
 /// What is trained.
 #[derive(Clone, Debug, PartialEq)]
@@ -50,30 +52,61 @@ pub struct Report {
     pub gflops: f64,
     /// Peak memory of the process in MB; absent where the system does not tell.
     pub peak_rss_mb: Option<f64>,
+    /// What the buffers of training take, computed from the settings, in MB.
+    pub buffers_mb: f64,
     /// Instruction set of the kernels.
     pub isa: &'static str,
     /// Arithmetic of the products.
     pub precision: Precision,
     /// Threads that compute.
     pub threads: usize,
+    /// Arithmetic a second in 10⁹ that this machine's float kernels reach on these threads at most, on data in the nearest
+    /// cache.
+    pub peak_gflops: f64,
+    /// [`Report::gflops`] over that.
+    pub of_peak: f64,
+    /// The share of the threads' time that each operation takes; `rest` is copies between them and waiting.
+    pub shares: Vec<Share>,
+}
+
+/// An operation's part of a step.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Share {
+    /// The operation.
+    pub operation: &'static str,
+    /// Its share of the time, 0 to 1.
+    pub share: f64,
 }
 
 /// Trains on random pictures for the time asked.
 pub fn run(settings: &Settings) -> Result<Report> {
-    let (median, multiply_adds) = match &settings.task {
+    let ((median, shares), multiply_adds) = match &settings.task {
         Task::Pretrain(config) => (pretrain(config, settings)?, config.multiply_adds(config.visible(0.75))),
         Task::Finetune(vit) => (finetune(vit, settings)?, vit.multiply_adds(vit.patches())),
     };
+    let (batch, threads) = (settings.batch_size, settings.threads);
+    let memory = match &settings.task {
+        Task::Pretrain(config) => Memory::of_pretraining(config, config.visible(0.75), batch, threads),
+        Task::Finetune(vit) => Memory::of_finetuning(vit, 10, batch, threads),
+    };
     let images_per_s = settings.batch_size as f64 / median;
+    let gflops = images_per_s * 6.0 * multiply_adds as f64 / 1e9;
+    let isa = smalti_kernels::Isa::best();
+    // A multiply-add is two.
+    let peak_gflops = 2.0 * smalti_kernels::peak::measure(isa).floats * settings.threads as f64;
     Ok(Report {
         schema_version: 1,
         images_per_s,
         step_ms: median * 1e3,
-        gflops: images_per_s * 6.0 * multiply_adds as f64 / 1e9,
+        gflops,
         peak_rss_mb: peak_rss_mb(),
-        isa: smalti_kernels::Isa::best().name(),
+        buffers_mb: memory.bytes() as f64 / (1 << 20) as f64,
+        isa: isa.name(),
         precision: settings.precision,
         threads: settings.threads,
+        peak_gflops,
+        of_peak: gflops / peak_gflops.max(1e-9),
+        shares,
     })
 }
 
@@ -83,7 +116,7 @@ fn pictures(vit: &VitConfig, count: usize) -> Vec<f32> {
     (0..count * vit.channels * vit.img_size * vit.img_size).map(|_| rng.normal() as f32).collect()
 }
 
-fn pretrain(config: &MaeConfig, settings: &Settings) -> Result<f64> {
+fn pretrain(config: &MaeConfig, settings: &Settings) -> Result<(f64, Vec<Share>)> {
     let (model, batch) = (Mae::with_precision(config, settings.precision)?, settings.batch_size);
     let (vit, visible) = (&config.encoder, config.visible(0.75));
     let pixels = pictures(vit, batch);
@@ -93,18 +126,20 @@ fn pretrain(config: &MaeConfig, settings: &Settings) -> Result<f64> {
     let mut lanes = Lanes::<mae::Saved<f32>>::new(settings.threads, params.len())?;
     let weight = 1.0 / (batch * (vit.patches() - visible)) as f64;
     let micro = micro_batch(vit.tokens());
-    Ok(median(settings.time, |step| {
+    measure(settings, |step| {
+        let timer = clock::time(Op::Patches);
         let mask = Mask::draw(0, step, &ids, vit.patches(), visible);
+        drop(timer);
         let input = mae::Input::new(&pixels, &mask, batch);
-        lanes.begin();
-        lanes.add(batch, micro, |part, saved, grads| {
-            model.gradient(&params, input.slice(part.start, part.end), true, weight, saved, grads)
-        });
+        lanes.sum(Deal::new(batch, micro), |part, saved, grads, settled| {
+            model.gradient(&params, input.slice(part.start, part.end), true, weight, saved, grads, settled)
+        })?;
         update(&mut lanes, &mut adamw, &mut params);
-    }))
+        Ok(())
+    })
 }
 
-fn finetune(vit: &VitConfig, settings: &Settings) -> Result<f64> {
+fn finetune(vit: &VitConfig, settings: &Settings) -> Result<(f64, Vec<Share>)> {
     let (model, batch, classes) =
         (Classifier::with_precision(vit, 10, Pool::Mean, settings.precision)?, settings.batch_size, 10);
     let pixels = pictures(vit, batch);
@@ -116,32 +151,50 @@ fn finetune(vit: &VitConfig, settings: &Settings) -> Result<f64> {
     let mut lanes = Lanes::<classifier::Saved<f32>>::new(settings.threads, params.len())?;
     let micro = micro_batch(vit.tokens());
     let input = classifier::Input { pixels: &pixels, seen: &seen, drop: None, targets: &targets, batch };
-    Ok(median(settings.time, |_| {
-        lanes.begin();
-        lanes.add(batch, micro, |part, saved, grads| {
-            model.gradient(&params, input.slice(part.start, part.end), 1.0 / batch as f64, saved, grads)
-        });
+    measure(settings, |_| {
+        lanes.sum(Deal::new(batch, micro), |part, saved, grads, settled| {
+            let input = input.slice(part.start, part.end);
+            model.gradient(&params, input, 1.0 / batch as f64, saved, grads, settled)
+        })?;
         update(&mut lanes, &mut adamw, &mut params);
-    }))
+        Ok(())
+    })
 }
 
 fn update<W: Default + Send>(lanes: &mut Lanes<W>, optimizer: &mut AdamW, params: &mut [f32]) {
+    let start = Instant::now();
     lanes.finish(|_, grads| {
         optimizer.update(1e-4, adamw::clip_factor(adamw::norm(grads), None), grads, params)
     });
+    // On all threads at once.
+    clock::spend(Op::Optimizer, start.elapsed().as_secs_f64() * lanes.pool().current_num_threads() as f64);
 }
 
-/// Median seconds of a step, after a warm-up of four.
-fn median(time: Duration, mut step: impl FnMut(u64)) -> f64 {
-    (0..4).for_each(&mut step);
+/// Median seconds of a step, after a warm-up of four, and where the time goes, over as many steps again: looking costs
+/// time itself.
+fn measure(settings: &Settings, mut step: impl FnMut(u64) -> Result<()>) -> Result<(f64, Vec<Share>)> {
+    (0..4).try_for_each(&mut step)?;
     let (mut times, start) = (Vec::new(), Instant::now());
-    while times.len() < 5 || start.elapsed() < time {
+    while times.len() < 5 || start.elapsed() < settings.time {
         let before = Instant::now();
-        step(4 + times.len() as u64);
+        step(4 + times.len() as u64)?;
         times.push(before.elapsed().as_secs_f64());
     }
+    clock::switch(true);
+    let (steps, start) = (times.len() as u64, Instant::now());
+    let looked = (0..steps.min(20)).try_for_each(|i| step(4 + steps + i));
+    let (all, spent) = (start.elapsed().as_secs_f64() * settings.threads as f64, clock::spent());
+    clock::switch(false);
+    looked?;
+    let mut shares: Vec<Share> = Op::ALL
+        .iter()
+        .zip(spent)
+        .map(|(op, spent)| Share { operation: op.name(), share: spent / all })
+        .collect();
+    let rest = 1.0 - shares.iter().map(|share| share.share).sum::<f64>();
+    shares.push(Share { operation: "rest", share: rest.max(0.0) });
     times.sort_unstable_by(f64::total_cmp);
-    times[times.len() / 2]
+    Ok((times[times.len() / 2], shares))
 }
 
 /// The process's peak resident memory in MB, where `/proc` has it.
@@ -159,7 +212,7 @@ mod tests {
     #[test]
     fn both_tasks_are_measured() {
         let vit = VitConfig { img_size: 8, patch_size: 2, channels: 1, dim: 16, depth: 1, heads: 2 };
-        let decoder = DecoderConfig { dim: 8, depth: 1, heads: 2 };
+        let decoder = DecoderConfig { kind: Default::default(), dim: 8, depth: 1, heads: 2 };
         let config = MaeConfig { encoder: vit.clone(), decoder };
         for task in [Task::Pretrain(config), Task::Finetune(vit)] {
             let settings = Settings {
@@ -171,6 +224,12 @@ mod tests {
             };
             let report = run(&settings).unwrap();
             assert!(report.images_per_s > 0.0 && report.gflops > 0.0 && report.threads == 2);
+            assert!(report.peak_gflops > report.gflops);
+            assert_eq!(report.shares.len(), Op::ALL.len() + 1);
+            assert!(
+                report.shares.iter().all(|share| share.share > 0.0 || share.operation == "rest"),
+                "{report:?}"
+            );
         }
     }
 }

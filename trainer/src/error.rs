@@ -49,6 +49,17 @@ pub enum Error {
         /// 128 + the signal's number.
         code: u8,
     },
+    /// One of several ranks was told to end at once (exit code 130 or 143).
+    #[error(
+        "the job was ended by a signal at step {step}: by you, or because a rank was lost, of which mpirun's own message \
+         tells; continue with --resume"
+    )]
+    JobEnded {
+        /// The step that was saved.
+        step: u64,
+        /// 128 + the signal's number.
+        code: u8,
+    },
 }
 
 impl Error {
@@ -59,7 +70,7 @@ impl Error {
             Error::Data { .. } | Error::Checkpoint { .. } => 5,
             Error::File { .. } => 6,
             Error::Diverged(_) => 1,
-            Error::Interrupted { code, .. } => *code,
+            Error::Interrupted { code, .. } | Error::JobEnded { code, .. } => *code,
         }
     }
 

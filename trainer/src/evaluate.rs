@@ -3,7 +3,7 @@
 use serde::Serialize;
 use smalti_models::Preprocess;
 
-use crate::data::{Dataset, Loader, LoaderSettings};
+use crate::data::{Dataset, Loader, LoaderSettings, Share};
 use crate::error::{Error, Result};
 use crate::mask::Mask;
 use crate::nn::{Classifier, classifier};
@@ -63,9 +63,11 @@ pub fn top(values: &[f32]) -> usize {
     values.iter().enumerate().fold(0, |best, (i, &x)| if x > values[best] { i } else { best })
 }
 
-/// Batches of every picture once, in order, unchanged.
+/// Batches of every picture once, in order, unchanged; of several ranks each has its share of every batch.
 pub fn loader(data: &Dataset, preprocess: &Preprocess, resources: &Resources) -> Result<Loader> {
+    let share = resources.ranks.clone();
     let settings = LoaderSettings {
+        share: share.map(|ranks| Share::new(false, move |_, pictures| ranks.share(pictures))),
         threads: resources.loader_threads,
         max_bad: resources.max_bad,
         ..LoaderSettings::new(BATCH, preprocess.clone())
@@ -119,15 +121,17 @@ impl Predictions {
         self.logits.chunks_exact(self.classes).map(top)
     }
 
+    /// How many labelled pictures are right, and how many there are.
+    pub fn right(&self) -> (usize, usize) {
+        let judged =
+            self.said().zip(&self.labels).filter_map(|(said, label)| Some(label.as_ref()? == &(said as u32)));
+        judged.fold((0, 0), |(right, all), hit| (right + usize::from(hit), all + 1))
+    }
+
     /// Share of the labelled pictures that are right.
     pub fn accuracy(&self) -> Result<f64> {
-        let pairs = self.said().zip(&self.labels);
-        let judged: Vec<bool> =
-            pairs.filter_map(|(said, label)| label.map(|label| label as usize == said)).collect();
-        if judged.is_empty() {
-            return Err(Error::Usage("accuracy needs labelled pictures, and there are none".into()));
-        }
-        Ok(judged.iter().filter(|right| **right).count() as f64 / judged.len() as f64)
+        let (right, all) = self.right();
+        share(right, all)
     }
 
     /// The whole [`Evaluation`] under these class names.
@@ -135,6 +139,14 @@ impl Predictions {
         let said: Vec<usize> = self.said().collect();
         evaluate(&said, &self.labels, names)
     }
+}
+
+/// The share of `all` labelled pictures that `right` of them are.
+pub fn share(right: usize, all: usize) -> Result<f64> {
+    if all == 0 {
+        return Err(Error::Usage("accuracy needs labelled pictures, and there are none".into()));
+    }
+    Ok(right as f64 / all as f64)
 }
 
 /// An [`Evaluation`] of answers against labels.
@@ -156,14 +168,14 @@ pub fn evaluate(said: &[usize], labels: &[Option<u32>], names: &[String]) -> Res
     if n == 0 {
         return Err(Error::Usage("accuracy needs labelled pictures, and there are none".into()));
     }
-    let share = |right: usize, n: usize| if n == 0 { 0.0 } else { right as f64 / n as f64 };
+    let share_of = |right: usize, n: usize| if n == 0 { 0.0 } else { right as f64 / n as f64 };
     let per_class: Vec<ClassScore> = names
         .iter()
         .zip(&confusion)
         .enumerate()
         .map(|(i, (name, row))| {
             let n = row.iter().sum();
-            ClassScore { name: name.clone(), n, accuracy: share(row[i], n) }
+            ClassScore { name: name.clone(), n, accuracy: share_of(row[i], n) }
         })
         .collect();
     let right = (0..classes).map(|i| confusion[i][i]).sum();
@@ -171,7 +183,7 @@ pub fn evaluate(said: &[usize], labels: &[Option<u32>], names: &[String]) -> Res
     let balanced_accuracy = present.iter().map(|class| class.accuracy).sum::<f64>() / present.len() as f64;
     Ok(Evaluation {
         schema_version: 1,
-        accuracy: share(right, n),
+        accuracy: share_of(right, n),
         balanced_accuracy,
         n,
         per_class,

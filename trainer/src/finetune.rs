@@ -7,16 +7,17 @@ use smalti_models::{Pool, Preprocess, VitConfig};
 
 use crate::checkpoint;
 use crate::data::mix::soft_targets;
-use crate::data::{Augment, Batch, Dataset, Loader, LoaderSettings, Mix};
+use crate::data::{Augment, Batch, Dataset, Loader, LoaderSettings, Mix, Share};
 use crate::error::{Error, Result};
 use crate::evaluate;
 use crate::mask::Mask;
 use crate::nn::{Classifier, classifier};
-use crate::optim::AdamW;
+use crate::optim::Optimizer;
 use crate::pretrain::Resources;
+use crate::ranks::Ranks;
 use crate::rng::{Rng, stream};
 use crate::run::{ModelConfig, RunDir};
-use crate::step::{Lanes, micro_batch};
+use crate::step::{Deal, Lanes, micro_batch};
 use crate::train::{Course, Learner, Observer, Training};
 
 /// The last share of the epochs that sees every token, whatever [`FinetuneSettings::token_drop`] says.
@@ -82,6 +83,21 @@ impl FinetuneSettings {
         self.mix.check()
     }
 
+    /// Patches of each picture that the encoder sees in this epoch.
+    fn seen(&self, epoch: u64) -> usize {
+        let patches = self.encoder.patches();
+        let full = epoch as f64 >= self.course.epochs as f64 * (1.0 - FULL_TOKENS);
+        if full {
+            return patches;
+        }
+        ((patches as f64 * (1.0 - self.token_drop)).round() as usize).clamp(1, patches)
+    }
+
+    /// How a batch of this epoch is dealt out.
+    fn deal(&self, epoch: u64, pictures: usize) -> Deal {
+        Deal::new(pictures, micro_batch(1 + self.seen(epoch)))
+    }
+
     /// What `config.json` says.
     fn config(&self) -> ModelConfig {
         ModelConfig {
@@ -117,13 +133,19 @@ pub fn finetune(
     let course = &settings.course;
     let model = Classifier::with_precision(&settings.encoder, labels.len(), settings.pool, course.precision)?;
     let mut params = model.layout().init::<f32>(course.seed);
-    if let Some(path) = init {
+    // Of several ranks the first reads it and tells the others.
+    if let Some(path) = init.filter(|_| resources.ranks.as_ref().is_none_or(|ranks| ranks.rank() == 0)) {
         take_encoder(path, &model, &mut params)?;
     }
     let count = pictures.train.len();
+    let share = resources.ranks.clone().map(|ranks| {
+        let (settings, mixes) = (settings.clone(), settings.mix != Mix::default());
+        Share::new(mixes, move |epoch, pictures| settings.deal(epoch, pictures).share(Some(&ranks)))
+    });
     let loader = Loader::new(
         pictures.train.clone(),
         LoaderSettings {
+            share,
             threads: resources.loader_threads,
             max_bad: resources.max_bad,
             // A short last batch is noise in a long epoch and a good part of a short one.
@@ -140,15 +162,14 @@ pub fn finetune(
         run.save_settings(settings)?;
         run.save_config(&settings.config(), &settings.preprocess, &labels)?;
     }
-    let optimizer = AdamW::new(model.layout(), course.betas, course.weight_decay, course.layer_decay);
-    let mut lanes = Lanes::<classifier::Saved<f32>>::new(resources.threads, params.len())?;
+    let optimizer = Optimizer::new(model.layout(), course);
+    let mut lanes =
+        Lanes::<classifier::Saved<f32>>::new(resources.threads, params.len())?.among(resources.ranks.clone());
     let details = serde_json::to_value(settings).map_err(|e| Error::Usage(e.to_string()))?;
     let mut training = Training::new(course, &loader, run, details.clone(), params, optimizer);
-    if resources.resume {
-        training.resume()?;
-    }
+    training.start(resources)?;
     let val = pictures.val.map(|val| evaluate::loader(val, &settings.preprocess, resources)).transpose()?;
-    let mut learner = Finetuning { model, settings, details, val };
+    let mut learner = Finetuning { model, settings, details, val, ranks: resources.ranks.as_deref() };
     training.run(&mut lanes, &mut learner, observer)?;
     let params = training.params;
     Ok(Finetuned { model: learner.model, params, preprocess: settings.preprocess.clone(), labels })
@@ -183,19 +204,10 @@ struct Finetuning<'a> {
     settings: &'a FinetuneSettings,
     details: serde_json::Value,
     val: Option<Loader>,
+    ranks: Option<&'a Ranks>,
 }
 
 impl Finetuning<'_> {
-    /// Patches of each picture that the encoder sees in this epoch.
-    fn seen(&self, epoch: u64) -> usize {
-        let patches = self.settings.encoder.patches();
-        let full = epoch as f64 >= self.settings.course.epochs as f64 * (1.0 - FULL_TOKENS);
-        if full {
-            return patches;
-        }
-        ((patches as f64 * (1.0 - self.settings.token_drop)).round() as usize).clamp(1, patches)
-    }
-
     /// Stochastic depth's factors `[depth, 2, batch]` for these pictures, from seed, epoch and picture alone.
     fn drop_factors(&self, epoch: u64, pictures: &[u32]) -> Option<Vec<f32>> {
         let (rate, depth) = (self.settings.drop_path, self.settings.encoder.depth);
@@ -226,7 +238,7 @@ impl Learner<classifier::Saved<f32>> for Finetuning<'_> {
         let mut targets = soft_targets(&batch, self.model.classes(), self.settings.smoothing as f32)?;
         let mut rng = Rng::new(seed, stream::MIX, [batch.epoch, batch.index]);
         self.settings.mix.apply(&mut batch.pixels, &mut targets, count, vit.img_size, &mut rng);
-        let seen = self.seen(batch.epoch);
+        let seen = self.settings.seen(batch.epoch);
         let seen = if seen == vit.patches() {
             Mask::none(count, seen).visible
         } else {
@@ -239,13 +251,13 @@ impl Learner<classifier::Saved<f32>> for Finetuning<'_> {
             targets: &targets,
             batch: count,
         };
-        let micro = micro_batch(1 + seen.len() / count);
-        lanes.add(count, micro, |part, saved, grads| {
+        let deal = self.settings.deal(batch.epoch, batch.total);
+        lanes.sum(deal, |part, saved, grads, settled| {
+            let part = batch.places(part);
             let drop = self.drop_factors(batch.epoch, &batch.ids[part.clone()]);
             let input = classifier::Input { drop: drop.as_deref(), ..input.slice(part.start, part.end) };
-            self.model.gradient(params, input, 1.0 / count as f64, saved, grads)
-        });
-        Ok(())
+            self.model.gradient(params, input, 1.0 / batch.total as f64, saved, grads, settled)
+        })
     }
 
     fn save(&self, run: &RunDir, name: &str, params: &[f32]) -> Result<()> {
@@ -254,7 +266,12 @@ impl Learner<classifier::Saved<f32>> for Finetuning<'_> {
 
     fn score(&mut self, lanes: &Lanes<classifier::Saved<f32>>, params: &[f32]) -> Result<Option<f64>> {
         let Some(loader) = &self.val else { return Ok(None) };
-        Ok(Some(evaluate::predict(&self.model, params, loader, lanes)?.accuracy()?))
+        let found = evaluate::predict(&self.model, params, loader, lanes)?;
+        let Some(ranks) = self.ranks else { return Ok(Some(found.accuracy()?)) };
+        // Each rank has looked at its share of the pictures.
+        let (right, all) = found.right();
+        let sums = ranks.count(&[right as u64, all as u64])?;
+        evaluate::share(sums[0] as usize, sums[1] as usize).map(Some)
     }
 }
 

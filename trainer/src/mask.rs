@@ -26,6 +26,18 @@ impl Mask {
         mask
     }
 
+    /// The same mask of `batch` pictures with `count` of each picture's hidden patches to be predicted: the first, which
+    /// is a random choice.
+    pub fn predicting(mut self, batch: usize, count: usize) -> Mask {
+        let each = self.hidden.len() / batch.max(1);
+        let mut place = 0;
+        self.hidden.retain(|_| {
+            place += 1;
+            (place - 1) % each < count
+        });
+        self
+    }
+
     /// Every patch of `count` pictures visible, in order.
     pub fn none(count: usize, patches: usize) -> Mask {
         Mask { visible: (0..count).flat_map(|_| 0..patches as u32).collect(), hidden: Vec::new() }
@@ -48,6 +60,15 @@ mod tests {
         assert_ne!(mask.visible[..16], mask.visible[16..]);
         assert_eq!(mask, Mask::draw(1, 2, &[5, 9], 64, 16));
         assert_ne!(mask, Mask::draw(1, 3, &[5, 9], 64, 16));
+    }
+
+    #[test]
+    fn fewer_are_predicted() {
+        let mask = Mask::draw(1, 2, &[5, 9], 64, 16);
+        let few = mask.clone().predicting(2, 12);
+        assert_eq!((few.hidden.len(), &few.visible), (24, &mask.visible));
+        assert_eq!((&few.hidden[..12], &few.hidden[12..]), (&mask.hidden[..12], &mask.hidden[48..60]));
+        assert_eq!(mask.clone().predicting(2, 48), mask);
     }
 
     #[test]

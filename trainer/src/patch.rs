@@ -6,12 +6,15 @@
 use smalti_kernels::Real;
 use smalti_models::VitConfig;
 
+use crate::clock::{self, Op};
+
 /// Variance floor of normalised targets (the reference code's).
 const TARGET_EPS: f64 = 1e-6;
 
 /// Copies the patches `ids` of pictures `[count, C, H, W]` into rows of `patch_len` values, `ids.len() / count` a
 /// picture.
 pub fn gather<R: Real>(vit: &VitConfig, pixels: &[R], ids: &[u32], count: usize, rows: &mut [R]) {
+    let _timer = clock::time(Op::Patches);
     let (side, grid, size) = (vit.patch_size, vit.grid(), vit.img_size);
     let each = ids.len() / count.max(1);
     let lines = rows.chunks_exact_mut(side);
@@ -36,6 +39,7 @@ pub fn targets<R: Real>(
     normalise: bool,
     rows: &mut [R],
 ) {
+    let _timer = clock::time(Op::Patches);
     let (side, grid, size, channels) = (vit.patch_size, vit.grid(), vit.img_size, vit.channels);
     let each = (ids.len() / count.max(1)).max(1);
     for (i, (row, &id)) in rows.chunks_exact_mut(vit.patch_len()).zip(ids).enumerate() {

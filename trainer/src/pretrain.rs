@@ -1,19 +1,21 @@
 //! Masked-autoencoder pretraining of a data set's pictures, labels unused (arXiv 2111.06377).
 
 use std::path::Path;
+use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
-use smalti_models::{MaeConfig, Preprocess};
+use smalti_models::{DecoderKind, MaeConfig, Preprocess};
 
 use crate::checkpoint;
-use crate::data::{Augment, Batch, Dataset, Loader, LoaderSettings};
+use crate::data::{Augment, Batch, Dataset, Loader, LoaderSettings, Share};
 use crate::error::{Error, Result};
 use crate::mask::Mask;
 use crate::nn::{Mae, mae};
-use crate::optim::AdamW;
+use crate::optim::Optimizer;
+use crate::ranks::Ranks;
 use crate::reconstruct;
 use crate::run::{ModelConfig, RunDir};
-use crate::step::{Lanes, micro_batch};
+use crate::step::{Deal, Lanes, micro_batch};
 use crate::train::{Course, Learner, Observer, Training};
 
 /// Everything that decides what a pretraining run computes.
@@ -28,10 +30,21 @@ pub struct PretrainSettings {
     pub course: Course,
     /// Share of the patches that is hidden.
     pub mask_ratio: f64,
+    /// Share of the hidden patches that is predicted; below 1 only with the cross decoder.
+    #[serde(default = "all", skip_serializing_if = "is_all")]
+    pub predict_ratio: f64,
     /// Whether targets are normalised patch by patch.
     pub norm_pix_loss: bool,
     /// Changes to each picture.
     pub augment: Augment,
+}
+
+fn all() -> f64 {
+    1.0
+}
+
+fn is_all(share: &f64) -> bool {
+    *share == all()
 }
 
 /// What does not change results.
@@ -45,12 +58,14 @@ pub struct Resources {
     pub max_bad: f64,
     /// Whether the run's last checkpoint is continued.
     pub resume: bool,
+    /// The job of several ranks that this process is part of, if any. Rank 0 alone has a run folder.
+    pub ranks: Option<Arc<Ranks>>,
 }
 
 impl Resources {
     /// Defaults on this machine: all its threads, one more to prepare batches.
     pub fn new(threads: usize) -> Resources {
-        Resources { threads, loader_threads: 1, max_bad: 0.05, resume: false }
+        Resources { threads, loader_threads: 1, max_bad: 0.05, resume: false, ranks: None }
     }
 }
 
@@ -85,7 +100,24 @@ impl PretrainSettings {
         if !(self.mask_ratio > 0.0 && self.mask_ratio < 1.0) {
             return Err(Error::Usage(format!("mask-ratio is {}: expected between 0 and 1", self.mask_ratio)));
         }
+        if !(self.predict_ratio > 0.0 && self.predict_ratio <= 1.0) {
+            let found = self.predict_ratio;
+            return Err(Error::Usage(format!("predict-ratio is {found}: expected above 0, at most 1")));
+        }
+        if self.predict_ratio < 1.0 && self.model.decoder.kind == DecoderKind::Full {
+            return Err(Error::Usage(
+                "predict-ratio below 1 needs --decoder cross: the full decoder computes all patches anyway"
+                    .into(),
+            ));
+        }
         Ok(())
+    }
+
+    /// How many patches of a picture are seen, and how many predicted.
+    fn counts(&self) -> (usize, usize) {
+        let visible = self.model.visible(self.mask_ratio);
+        let hidden = self.model.encoder.patches() - visible;
+        (visible, ((hidden as f64 * self.predict_ratio).round() as usize).clamp(1, hidden))
     }
 
     /// What `config.json` says.
@@ -111,9 +143,15 @@ pub fn pretrain(
     settings.check()?;
     let model = Mae::with_precision(&settings.model, settings.course.precision)?;
     let course = &settings.course;
+    let micro = micro_batch(settings.model.encoder.tokens());
+    let share = resources
+        .ranks
+        .clone()
+        .map(|ranks| Share::new(false, move |_, pictures| Deal::new(pictures, micro).share(Some(&ranks))));
     let loader = Loader::new(
         data.clone(),
         LoaderSettings {
+            share,
             threads: resources.loader_threads,
             max_bad: resources.max_bad,
             drop_last: data.len() >= course.batch_size,
@@ -130,13 +168,12 @@ pub fn pretrain(
         run.save_config(&settings.config(), &settings.preprocess, &[])?;
     }
     let params = model.layout().init::<f32>(course.seed);
-    let optimizer = AdamW::new(model.layout(), course.betas, course.weight_decay, course.layer_decay);
-    let mut lanes = Lanes::<mae::Saved<f32>>::new(resources.threads, params.len())?;
+    let optimizer = Optimizer::new(model.layout(), course);
+    let mut lanes =
+        Lanes::<mae::Saved<f32>>::new(resources.threads, params.len())?.among(resources.ranks.clone());
     let details = serde_json::to_value(settings).map_err(|e| Error::Usage(e.to_string()))?;
     let mut training = Training::new(course, &loader, run, details.clone(), params, optimizer);
-    if resources.resume {
-        training.resume()?;
-    }
+    training.start(resources)?;
     let mut learner = Pretraining { model, settings, details, data };
     training.run(&mut lanes, &mut learner, observer)?;
     Ok(Pretrained {
@@ -158,15 +195,16 @@ struct Pretraining<'a> {
 impl Learner<mae::Saved<f32>> for Pretraining<'_> {
     fn gradient(&mut self, lanes: &mut Lanes<mae::Saved<f32>>, params: &[f32], batch: Batch) -> Result<()> {
         let (vit, settings) = (&self.settings.model.encoder, self.settings);
-        let visible = settings.model.visible(settings.mask_ratio);
+        let (visible, predicted) = settings.counts();
         let mask = Mask::draw(settings.course.seed, batch.epoch, &batch.ids, vit.patches(), visible);
+        let mask = mask.predicting(batch.len(), predicted);
         let input = mae::Input::new(&batch.pixels, &mask, batch.len());
-        let weight = 1.0 / (batch.len() * (vit.patches() - visible)) as f64;
-        lanes.add(batch.len(), micro_batch(vit.tokens()), |part, saved, grads| {
+        let weight = 1.0 / (batch.total * predicted) as f64;
+        lanes.sum(Deal::new(batch.total, micro_batch(vit.tokens())), |part, saved, grads, settled| {
+            let part = batch.places(part);
             let input = input.slice(part.start, part.end);
-            self.model.gradient(params, input, settings.norm_pix_loss, weight, saved, grads)
-        });
-        Ok(())
+            self.model.gradient(params, input, settings.norm_pix_loss, weight, saved, grads, settled)
+        })
     }
 
     fn save(&self, run: &RunDir, name: &str, params: &[f32]) -> Result<()> {

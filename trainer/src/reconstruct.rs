@@ -142,8 +142,11 @@ mod tests {
     #[test]
     fn visible_patches_come_through_untouched() {
         let encoder = VitConfig { img_size: 8, patch_size: 4, channels: 3, dim: 8, depth: 1, heads: 2 };
-        let model =
-            Mae::new(&MaeConfig { encoder, decoder: DecoderConfig { dim: 8, depth: 1, heads: 2 } }).unwrap();
+        let model = Mae::new(&MaeConfig {
+            encoder,
+            decoder: DecoderConfig { kind: Default::default(), dim: 8, depth: 1, heads: 2 },
+        })
+        .unwrap();
         let params = model.layout().init::<f32>(1);
         let preprocess = Preprocess {
             img_size: 8,

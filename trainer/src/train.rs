@@ -7,8 +7,10 @@ use serde::{Deserialize, Serialize};
 use crate::checkpoint::{About, State};
 use crate::data::{Batch, Loader};
 use crate::error::{Error, Result};
-use crate::optim::{AdamW, Decay, Schedule, adamw};
+use crate::optim::{Decay, Matrices, Optimizer, Schedule, adamw};
 use crate::precision::Precision;
+use crate::pretrain::Resources;
+use crate::ranks::{Ranks, from_bytes, to_bytes};
 use crate::run::RunDir;
 use crate::step::Lanes;
 
@@ -24,7 +26,7 @@ pub struct Course {
     pub lr: f64,
     /// AdamW's decays of the two moments.
     pub betas: [f64; 2],
-    /// AdamW's weight decay.
+    /// The weight decay.
     pub weight_decay: f64,
     /// A layer's rate over that of the layer above.
     pub layer_decay: f64,
@@ -34,6 +36,9 @@ pub struct Course {
     pub schedule: Decay,
     /// The largest length of all gradients together.
     pub clip_grad: Option<f64>,
+    /// What moves the matrices of the blocks.
+    #[serde(default, skip_serializing_if = "Matrices::are_plain")]
+    pub matrices: Matrices,
     /// The seed of everything random.
     pub seed: u64,
     /// Minutes between checkpoints.
@@ -56,6 +61,11 @@ impl Course {
         }
         if !positive(self.lr) || self.lr > 100.0 {
             return refuse("lr: expected 0 to 100");
+        }
+        if let Matrices::Muon(lr) = self.matrices
+            && !(positive(lr) && lr <= 100.0)
+        {
+            return refuse("muon-lr: expected 0 to 100");
         }
         if !self.betas.iter().all(|beta| (0.0..1.0).contains(beta)) {
             return refuse("betas: expected 0 to below 1");
@@ -104,6 +114,10 @@ pub struct Progress {
     pub images_per_s: f64,
     /// Seconds of training so far, over all sessions of the run.
     pub seconds: f64,
+    /// Of several ranks: the seconds of this step that the first one waited for the sum of all gradients, once its own
+    /// were computed.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub waited: Option<f64>,
 }
 
 /// What an epoch's end brought: a score on held-out pictures.
@@ -145,7 +159,7 @@ pub struct Training<'a> {
     /// The parameters.
     pub params: Vec<f32>,
     /// The optimizer.
-    pub optimizer: AdamW,
+    pub optimizer: Optimizer,
     /// Seconds of earlier sessions.
     seconds: f64,
     /// The best score so far.
@@ -154,7 +168,7 @@ pub struct Training<'a> {
 
 /// What the loop asks of a model.
 pub trait Learner<W> {
-    /// Adds the gradients of a batch to the lanes, averaged over its pictures.
+    /// Sums up the gradients of a batch in the lanes, averaged over its pictures.
     fn gradient(&mut self, lanes: &mut Lanes<W>, params: &[f32], batch: Batch) -> Result<()>;
     /// Writes the model's checkpoint under this name.
     fn save(&self, run: &RunDir, name: &str, params: &[f32]) -> Result<()>;
@@ -176,13 +190,21 @@ impl<'a> Training<'a> {
         run: Option<&'a RunDir>,
         settings: serde_json::Value,
         params: Vec<f32>,
-        optimizer: AdamW,
+        optimizer: Optimizer,
     ) -> Training<'a> {
         Training { course, loader, run, settings, params, optimizer, seconds: 0.0, best: None }
     }
 
-    /// Goes on where the run's last checkpoint is. Settings that change results must be the same.
-    pub fn resume(&mut self) -> Result<()> {
+    /// Begins, or goes on where the run's last checkpoint is if `resources` say so. Settings that change results must
+    /// be the same. Several ranks all begin where rank 0 does.
+    pub fn start(&mut self, resources: &Resources) -> Result<()> {
+        if resources.resume {
+            self.resume()?;
+        }
+        resources.ranks.as_ref().map_or(Ok(()), |ranks| self.join(ranks))
+    }
+
+    fn resume(&mut self) -> Result<()> {
         let Some(run) = self.run else { return Ok(()) };
         let path = run.state();
         let state = State::load(&path, self.params.len())?;
@@ -193,8 +215,41 @@ impl<'a> Training<'a> {
             );
             return Err(Error::Checkpoint { path, problem });
         }
-        (self.params, self.optimizer.m, self.optimizer.v) = (state.params, state.m, state.v);
-        (self.optimizer.step, self.seconds, self.best) = (state.step, state.seconds, state.best);
+        let adamw = &mut self.optimizer.adamw;
+        (self.params, adamw.m, adamw.v) = (state.params, state.m, state.v);
+        (adamw.step, self.seconds, self.best) = (state.step, state.seconds, state.best);
+        Ok(())
+    }
+
+    /// Sees that all ranks compute the same, and takes over rank 0's state.
+    fn join(&mut self, ranks: &Ranks) -> Result<()> {
+        let same = [
+            ("version", env!("CARGO_PKG_VERSION").into(), "install the same smalti everywhere"),
+            ("settings", self.settings.to_string(), "install the same smalti everywhere"),
+            (
+                "instruction set",
+                smalti_kernels::Isa::best().name().into(),
+                "their sums differ in the last bits; set SMALTI_FORCE_ISA to one that all have",
+            ),
+            (
+                "pictures",
+                self.loader.data().len().to_string(),
+                "every rank needs the same data set under the path of --data",
+            ),
+        ];
+        same.iter().try_for_each(|(what, mine, advice)| ranks.agree(what, mine, advice))?;
+        let adamw = &mut self.optimizer.adamw;
+        let best = self.best.unwrap_or(f64::NAN);
+        let mut about = adamw.step.to_le_bytes().to_vec();
+        about.extend([self.seconds, best].iter().flat_map(|x| x.to_le_bytes()));
+        let about = ranks.tell(about)?;
+        let numbers = about.as_chunks::<8>().0;
+        adamw.step = u64::from_le_bytes(numbers[0]);
+        self.seconds = f64::from_le_bytes(numbers[1]);
+        self.best = Some(f64::from_le_bytes(numbers[2])).filter(|best| !best.is_nan());
+        for values in [&mut self.params, &mut adamw.m, &mut adamw.v] {
+            from_bytes(&ranks.tell(to_bytes(values))?, values);
+        }
         Ok(())
     }
 
@@ -213,30 +268,38 @@ impl<'a> Training<'a> {
             ));
         }
         let schedule = self.course.schedule(per_epoch);
-        let mut metrics = self.run.map(|run| run.metrics(self.optimizer.step)).transpose()?;
+        let mut metrics = self.run.map(|run| run.metrics(self.optimizer.adamw.step)).transpose()?;
         let (start, before) = (Instant::now(), self.seconds);
         let mut saved = Instant::now();
         let every = Duration::from_secs_f64((self.course.checkpoint_minutes * 60.0).min(1e9));
-        while self.optimizer.step < schedule.total {
-            let (epoch, first) = (self.optimizer.step / per_epoch, self.optimizer.step % per_epoch);
+        while self.optimizer.adamw.step < schedule.total {
+            let (epoch, first) =
+                (self.optimizer.adamw.step / per_epoch, self.optimizer.adamw.step % per_epoch);
             let mut lap = Instant::now();
             for batch in self.loader.epoch(epoch, first as usize) {
                 let batch = batch?;
-                let pictures = batch.len();
-                lanes.begin();
-                learner.gradient(lanes, &self.params, batch)?;
-                let rate = schedule.rate(self.optimizer.step);
+                let pictures = batch.total;
+                match learner.gradient(lanes, &self.params, batch) {
+                    // Of several ranks, within a step that will never be whole.
+                    Err(Error::Interrupted { code, .. }) => {
+                        self.save(learner)?;
+                        return Err(Error::JobEnded { step: self.optimizer.adamw.step, code });
+                    }
+                    found => found?,
+                }
+                let rate = schedule.rate(self.optimizer.adamw.step);
                 let (loss, grad_norm) = self.update(lanes, rate)?;
                 self.seconds = before + start.elapsed().as_secs_f64();
                 let progress = Progress {
-                    step: self.optimizer.step,
+                    step: self.optimizer.adamw.step,
                     steps: schedule.total,
-                    epoch: self.optimizer.step as f64 / per_epoch as f64,
+                    epoch: self.optimizer.adamw.step as f64 / per_epoch as f64,
                     loss,
                     lr: rate,
                     grad_norm,
                     images_per_s: pictures as f64 / lap.elapsed().as_secs_f64().max(1e-9),
                     seconds: self.seconds,
+                    waited: lanes.waited().map(|waited| waited.as_secs_f64()),
                 };
                 lap = Instant::now();
                 if let Some(metrics) = &mut metrics {
@@ -244,14 +307,14 @@ impl<'a> Training<'a> {
                 }
                 observer.step(&progress);
                 // Before any checkpoint: a run that goes on from here has its score behind it.
-                if self.optimizer.step.is_multiple_of(per_epoch) {
+                if self.optimizer.adamw.step.is_multiple_of(per_epoch) {
                     self.end_epoch(lanes, learner, observer, metrics.as_mut(), epoch + 1)?;
                 }
                 if let Some(code) = observer.stop() {
                     self.save(learner)?;
-                    return Err(Error::Interrupted { step: self.optimizer.step, code });
+                    return Err(Error::Interrupted { step: self.optimizer.adamw.step, code });
                 }
-                if saved.elapsed() >= every && self.optimizer.step < schedule.total {
+                if saved.elapsed() >= every && self.optimizer.adamw.step < schedule.total {
                     self.save(learner)?;
                     saved = Instant::now();
                 }
@@ -259,7 +322,7 @@ impl<'a> Training<'a> {
         }
         self.save(learner)?;
         match self.run {
-            Some(run) => learner.show(lanes, run, &self.params, self.optimizer.step),
+            Some(run) => learner.show(lanes, run, &self.params, self.optimizer.adamw.step),
             None => Ok(()),
         }
     }
@@ -281,7 +344,7 @@ impl<'a> Training<'a> {
         Err(Error::Diverged(format!(
             "step {}: the loss is {loss}, its gradient's length {norm}: the learning rate {rate:.2e} is too high for \
              these pictures; start again with a lower --lr or --blr, or with --clip-grad 1",
-            self.optimizer.step + 1
+            self.optimizer.adamw.step + 1
         )))
     }
 
@@ -294,7 +357,7 @@ impl<'a> Training<'a> {
         epoch: u64,
     ) -> Result<()> {
         let Some(val_accuracy) = learner.score(lanes, &self.params)? else { return Ok(()) };
-        let score = Score { step: self.optimizer.step, epoch, val_accuracy };
+        let score = Score { step: self.optimizer.adamw.step, epoch, val_accuracy };
         if let Some(metrics) = metrics {
             metrics.write(&score)?;
         }
@@ -312,7 +375,7 @@ impl<'a> Training<'a> {
     fn save<W>(&self, learner: &impl Learner<W>) -> Result<()> {
         let Some(run) = self.run else { return Ok(()) };
         let about = About { seconds: self.seconds, best: self.best, settings: self.settings.clone() };
-        State::save(&run.state(), &self.params, &self.optimizer, &about)?;
+        State::save(&run.state(), &self.params, &self.optimizer.adamw, &about)?;
         learner.save(run, "last", &self.params)
     }
 }

@@ -1,12 +1,15 @@
 //! Whole runs of the library on small models: the same bits from the same seed, over threads, and after a stop.
 
-use smalti_models::{DecoderConfig, MaeConfig, Pool, Preprocess, VitConfig};
+use std::sync::Arc;
+
+use smalti_models::{DecoderConfig, DecoderKind, MaeConfig, Pool, Preprocess, VitConfig};
 use smalti_trainer::data::{Augment, CropKind, Dataset, Mix, synthetic};
 use smalti_trainer::error::Error;
 use smalti_trainer::finetune::{self, FinetuneSettings, Pictures, finetune};
-use smalti_trainer::optim::Decay;
+use smalti_trainer::optim::{Decay, Matrices};
 use smalti_trainer::precision::Precision;
 use smalti_trainer::pretrain::{self, PretrainSettings, Resources, pretrain};
+use smalti_trainer::ranks::Ranks;
 use smalti_trainer::run::RunDir;
 use smalti_trainer::train::{Course, Observer, Progress};
 
@@ -42,6 +45,7 @@ fn course(epochs: u64) -> Course {
         warmup_epochs: 1.0,
         schedule: Decay::Cosine,
         clip_grad: Some(1.0),
+        matrices: Matrices::AdamW,
         seed: 7,
         checkpoint_minutes: 0.0,
         precision: Precision::F32,
@@ -59,12 +63,13 @@ fn augment() -> Augment {
 }
 
 fn pretraining(epochs: u64) -> PretrainSettings {
-    let decoder = DecoderConfig { dim: 16, depth: 1, heads: 2 };
+    let decoder = DecoderConfig { kind: Default::default(), dim: 16, depth: 1, heads: 2 };
     PretrainSettings {
         model: MaeConfig { encoder: encoder(), decoder },
         preprocess: preprocess(),
         course: course(epochs),
         mask_ratio: 0.75,
+        predict_ratio: 1.0,
         norm_pix_loss: true,
         augment: augment(),
     }
@@ -187,6 +192,100 @@ fn an_interrupted_finetuning_ends_with_the_same_bits() {
         Ok(finetune(&finetuning(4), resources, &pictures, None, Some(run), observer)?.params)
     });
     assert_eq!(whole, pieces);
+}
+
+/// The cross decoder on half of the hidden patches, moved by Muon.
+fn other_pretraining(epochs: u64) -> PretrainSettings {
+    let decoder = DecoderConfig { kind: DecoderKind::Cross, dim: 16, depth: 2, heads: 2 };
+    PretrainSettings {
+        model: MaeConfig { encoder: encoder(), decoder },
+        course: Course { matrices: Matrices::Muon(0.02), ..course(epochs) },
+        predict_ratio: 0.5,
+        ..pretraining(epochs)
+    }
+}
+
+#[test]
+fn an_interrupted_pretraining_by_muon_ends_with_the_same_bits() {
+    let [whole, pieces] = in_pieces(|run, resources, observer| {
+        Ok(pretrain(&other_pretraining(5), resources, &data(), Some(run), observer)?.params)
+    });
+    assert_eq!(whole, pieces);
+}
+
+#[test]
+fn the_cross_decoder_and_muon_learn_and_come_back_from_disk() {
+    let folder = tempfile::tempdir().unwrap();
+    let run = RunDir::create(&folder.path().join("run"), false).unwrap();
+    let settings = PretrainSettings { augment: Augment::default(), ..other_pretraining(40) };
+    let mut watch = Watch::default();
+    let found = pretrain(&settings, &resources(2), &data(), Some(&run), &mut watch).unwrap();
+    let mean = |losses: &[f64]| losses.iter().sum::<f64>() / losses.len() as f64;
+    let (first, last) = (mean(&watch.losses[..4]), mean(&watch.losses[watch.losses.len() - 4..]));
+    assert!(last < 0.8 * first, "{first} to {last}");
+    let loaded = pretrain::load(run.path()).unwrap();
+    assert_eq!((loaded.params, loaded.model.config()), (found.params, found.model.config()));
+    assert!(run.recon().join("step-80.png").is_file());
+
+    let (data, init) = (data(), run.model("last"));
+    let pictures = Pictures { train: &data, val: None };
+    finetune(&finetuning(1), &resources(1), &pictures, Some(&init), None, &mut ()).unwrap();
+    let all = PretrainSettings { predict_ratio: 0.5, ..pretraining(1) };
+    let error = pretrain(&all, &resources(1), &data, None, &mut ()).unwrap_err();
+    assert!(error.to_string().contains("--decoder cross"), "{error}");
+}
+
+/// What `size` ranks within this process give, the first of which has the run's folder.
+fn ranks<T: Send>(size: usize, work: impl Fn(&Resources, bool) -> T + Sync) -> Vec<T> {
+    std::thread::scope(|scope| {
+        let threads = Ranks::threads(size).into_iter().map(|ranks| {
+            let (first, work) = (ranks.rank() == 0, &work);
+            let resources = Resources { ranks: Some(Arc::new(ranks)), ..resources(2) };
+            scope.spawn(move || work(&resources, first))
+        });
+        threads.collect::<Vec<_>>().into_iter().map(|thread| thread.join().unwrap()).collect()
+    })
+}
+
+#[test]
+fn ranks_pretrain_to_the_bits_of_one_process() {
+    for settings in [pretraining(3), other_pretraining(2)] {
+        let mut watch = Watch::default();
+        let alone = pretrain(&settings, &resources(1), &data(), None, &mut watch).unwrap();
+        for size in [2, 3] {
+            let found = ranks(size, |resources, _| {
+                let mut watch = Watch::default();
+                let found = pretrain(&settings, resources, &data(), None, &mut watch).unwrap();
+                (found.params, watch.losses)
+            });
+            assert!(found.iter().all(|found| *found == (alone.params.clone(), watch.losses.clone())));
+        }
+    }
+}
+
+#[test]
+fn ranks_finetune_to_the_bits_of_one_process_and_go_on_with_its_run() {
+    let folder = tempfile::tempdir().unwrap();
+    let data = data();
+    let pictures = || Pictures { train: &data, val: Some(&data) };
+    let mut watch = Watch::default();
+    let alone = finetune(&finetuning(4), &resources(1), &pictures(), None, None, &mut watch).unwrap();
+    let found = ranks(3, |resources, _| {
+        finetune(&finetuning(4), resources, &pictures(), None, None, &mut ()).unwrap().params
+    });
+    assert!(found.iter().all(|params| *params == alone.params));
+
+    // Begun by one process, gone on with by two.
+    let run = RunDir::create(&folder.path().join("run"), false).unwrap();
+    let mut stopped = Watch { stop_after: Some(4), ..Watch::default() };
+    finetune(&finetuning(4), &resources(1), &pictures(), None, Some(&run), &mut stopped).unwrap_err();
+    let found = ranks(2, |resources, first| {
+        let (resources, run) = (Resources { resume: first, ..resources.clone() }, first.then_some(&run));
+        finetune(&finetuning(4), &resources, &pictures(), None, run, &mut ()).unwrap().params
+    });
+    assert!(found.iter().all(|params| *params == alone.params));
+    let losses: Vec<f64> = losses(&run).iter().filter_map(|(_, loss)| loss.as_f64()).collect();
+    assert_eq!(losses, watch.losses);
 }
 
 #[test]

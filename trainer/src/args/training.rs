@@ -55,6 +55,10 @@ pub(crate) struct SizeArgs {
 #[serde(rename_all = "kebab-case")]
 #[command(next_help_heading = "Model")]
 pub(crate) struct DecoderArgs {
+    /// full: every patch is a token and sees all others; cross: only hidden patches are, and they see only what was
+    /// encoded (CrossMAE) [default: full].
+    #[arg(long, value_parser = ["full", "cross"])]
+    pub(crate) decoder: Option<String>,
     /// Width of a decoder token [default: 64].
     #[arg(long, value_name = "N")]
     pub(crate) dec_dim: Option<usize>,
@@ -120,10 +124,16 @@ pub(crate) struct CourseArgs {
     /// The highest learning rate, instead of --blr.
     #[arg(long, value_name = "RATE")]
     pub(crate) lr: Option<f64>,
+    /// What moves the matrices of the blocks; AdamW moves the rest [default: adamw].
+    #[arg(long, value_parser = ["adamw", "muon"])]
+    pub(crate) optimizer: Option<String>,
+    /// Muon's highest learning rate [default: 0.02].
+    #[arg(long, value_name = "RATE")]
+    pub(crate) muon_lr: Option<f64>,
     /// AdamW's decays of the two moments.
     #[arg(long, value_delimiter = ',', num_args = 1.., value_name = "B1,B2")]
     pub(crate) betas: Option<Vec<f64>>,
-    /// AdamW's weight decay; none on biases, norms, tokens and positions.
+    /// The weight decay; none on biases, norms, tokens and positions.
     #[arg(long, value_name = "DECAY")]
     pub(crate) weight_decay: Option<f64>,
     /// Epochs over which the learning rate rises; a fraction is fine.
@@ -167,6 +177,9 @@ pub(crate) struct PretrainArgs {
     /// Share of the patches that is hidden [default: 0.75].
     #[arg(long, value_name = "SHARE")]
     pub(crate) mask_ratio: Option<f64>,
+    /// Share of the hidden patches that is predicted; below 1 only with --decoder cross [default: 1].
+    #[arg(long, value_name = "SHARE")]
+    pub(crate) predict_ratio: Option<f64>,
     /// Predict each patch normalised by its own mean and deviation [default: on; --no-norm-pix-loss].
     #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = ON, value_name = "BOOL")]
     pub(crate) norm_pix_loss: Option<bool>,

@@ -22,7 +22,7 @@ pub(super) fn run(args: &BenchArgs, global: &Global) -> anyhow::Result<()> {
         // A classifier has no decoder: whatever is said of one plays no part.
         Some("finetune") => Task::Finetune(encoder),
         _ => {
-            let decoder = size::decoder(&mut args.decoder, &encoder);
+            let decoder = size::decoder(&mut args.decoder, &encoder)?;
             Task::Pretrain(MaeConfig { encoder, decoder })
         }
     };
@@ -46,13 +46,22 @@ pub(super) fn run(args: &BenchArgs, global: &Global) -> anyhow::Result<()> {
         return out::json(serde_json::to_value(&report)?);
     }
     out::text(&format!(
-        "{:.1} pictures/s, {:.1} ms a step of {batch_size}, {:.1} Gflop/s, {} on {} threads, {}{}",
+        "{:.1} pictures/s, {:.1} ms a step of {batch_size}, {:.1} Gflop/s ({} of this machine's peak), {} on {} threads, {}{}",
         report.images_per_s,
         report.step_ms,
         report.gflops,
+        out::percent(report.of_peak),
         report.precision,
         report.threads,
         report.isa,
-        report.peak_rss_mb.map_or(String::new(), |mb| format!(", peak {mb:.0} MB")),
-    ))
+        report.peak_rss_mb.map_or(String::new(), |mb| format!(
+            ", peak {mb:.0} MB of which buffers {:.0}",
+            report.buffers_mb
+        )),
+    ))?;
+    let rows = report
+        .shares
+        .iter()
+        .map(|share| format!("  {:10} {:>7}\n", share.operation, out::percent(share.share)));
+    out::text(&rows.collect::<String>())
 }

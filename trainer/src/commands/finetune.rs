@@ -7,41 +7,57 @@ use smalti_trainer::finetune::{self, Finetuned, Pictures};
 use smalti_trainer::pretrain::Resources;
 use smalti_trainer::step::Lanes;
 
+use super::job::Job;
 use super::runs;
 use crate::args::{FinetuneArgs, Global};
 use crate::console::log::tell;
 use crate::console::out;
 use crate::console::progress::Watch;
-use crate::console::signals::Stop;
 use crate::plan;
 use crate::plan::finetune::{Init, sets};
 
 pub(super) fn run(args: FinetuneArgs, global: &Global) -> anyhow::Result<()> {
+    let job = Job::join(global)?;
+    let global = &job.global;
     let run = args.run.clone();
-    let mut args: FinetuneArgs = runs::merge(args, &run, global)?;
+    let mut args: FinetuneArgs = match job.told()? {
+        Some(args) => args,
+        None => runs::merge(args, &run, global)?,
+    };
     let resources = super::machine(&args.machine)?;
-    let init = Init::read(&args.init)?;
+    // The first rank knows what a run is like that is started from, and has said so.
+    let init = if job.is_first() { Init::read(&args.init)? } else { Init::told(&args.init) };
     let sets = sets(&mut args)?;
     let settings = plan::finetune::plan(&mut args, &init, &sets.train)?;
-    init.file().map_or(Ok(()), |file| finetune::check_init(&settings, file))?;
-    let dir = runs::open(&args.run, &args)?;
-    let resources = Resources { resume: runs::resumes(&args.run, &dir, global), ..resources };
+    if let Some(file) = init.file().filter(|_| job.is_first()) {
+        finetune::check_init(&settings, file)?;
+    }
+    let dir = job.is_first().then(|| runs::open(&args.run, &args)).transpose()?;
+    job.tell(&args)?;
+    let resume = dir.as_ref().is_some_and(|dir| runs::resumes(&args.run, dir, global));
+    let resources = Resources { resume, ranks: job.ranks(), ..resources };
     tell(
         global,
         &format!(
-            "fine-tuning on {} labelled pictures in {} classes, {} epochs, {} threads",
+            "fine-tuning on {} labelled pictures in {} classes, {} epochs, {}",
             sets.train.len(),
             sets.train.classes().len(),
             settings.course.epochs,
-            resources.threads,
+            runs::workers(&resources),
         ),
     );
-    let mut watch = Watch::new(global, "finetune", Stop::listen());
+    let mut watch = Watch::new(global, "finetune", job.stop());
     let pictures = Pictures { train: &sets.train, val: sets.val.as_ref() };
-    let last = finetune::finetune(&settings, &resources, &pictures, init.file(), Some(&dir), &mut watch)?;
-    let (rate, best) = (watch.images_per_s(), watch.best().map(|best| best.epoch));
+    let last = finetune::finetune(&settings, &resources, &pictures, init.file(), dir.as_ref(), &mut watch)?;
+    job.leave();
+    let Some(dir) = dir else { return Ok(()) };
+    let (rate, waiting) = (watch.images_per_s(), watch.waiting());
+    let best = watch.best().map(|best| best.epoch);
     let (steps, seconds) = watch.last().map_or((0, 0.0), |last| (last.step, last.seconds));
     drop(watch);
+    runs::tell_waiting(waiting);
+    let ranks = runs::size(&resources);
+    let resources = Resources { ranks: None, ..resources };
 
     // What was chosen on held-out pictures is what is used from here on.
     let model = if best.is_some() { finetune::load(dir.path())? } else { last };
@@ -55,6 +71,7 @@ pub(super) fn run(args: FinetuneArgs, global: &Global) -> anyhow::Result<()> {
             "n": found.as_ref().map_or(0, |found| found.n), "split": split.map_or(Value::Null, Value::from),
             "labels": sets.train.len(), "classes": sets.train.classes().len(), "best_epoch": best,
             "steps": steps, "epochs": settings.course.epochs, "images_per_s": rate, "seconds": seconds,
+            "ranks": ranks, "waiting": waiting,
         }));
     }
     let place = dir.path().display();

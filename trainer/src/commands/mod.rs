@@ -6,6 +6,7 @@ mod embed;
 mod eval;
 mod export;
 mod finetune;
+mod job;
 mod pretrain;
 mod reconstruct;
 pub(crate) mod runs;
@@ -18,6 +19,7 @@ use std::sync::{Mutex, PoisonError};
 
 use clap::Parser;
 
+use smalti_trainer::Error as TrainerError;
 use smalti_trainer::pretrain::Resources;
 
 use crate::args::{Cli, Command, Global, MachineArgs, config, words};
@@ -79,6 +81,9 @@ fn refuse(error: &clap::Error) -> u8 {
 
 fn dispatch(command: Command, global: &Global) -> anyhow::Result<()> {
     let file = global.config.as_deref();
+    if !matches!(command, Command::Pretrain(_) | Command::Finetune(_)) {
+        job::Job::alone("this command")?;
+    }
     match command {
         Command::Quickstart(args) => quickstart::run(&config::merge(args, file)?, global),
         Command::Data(args) => data::run(&config::merge(args, file)?, global),
@@ -107,15 +112,31 @@ fn report(error: &anyhow::Error, causes: bool) -> u8 {
     if io.is_some_and(|io| io.kind() == std::io::ErrorKind::BrokenPipe) {
         return 0; // Whoever read the results has seen enough.
     }
-    eprintln!("smalti: error: {error}");
+    let code = exit_code(error);
+    let rank = log::rank();
+    // Every rank meets these, and the first tells of them.
+    let common = matches!(
+        error.downcast_ref::<TrainerError>(),
+        Some(TrainerError::Interrupted { .. } | TrainerError::JobEnded { .. } | TrainerError::Diverged(_))
+    );
+    if rank > 0 && common {
+        return code;
+    }
+    let rank = if rank > 0 { format!("rank {rank}: ") } else { String::new() };
+    eprintln!("smalti: error: {rank}{error}");
     if causes {
         error.chain().skip(1).for_each(|cause| eprintln!("  caused by: {cause}"));
     }
-    if let Some(error) = error.downcast_ref::<smalti_trainer::Error>() {
+    code
+}
+
+/// The exit code that goes with an error.
+fn exit_code(error: &anyhow::Error) -> u8 {
+    if let Some(error) = error.downcast_ref::<TrainerError>() {
         return error.exit_code();
     }
     if let Some(error) = error.downcast_ref::<smalti_runtime::Error>() {
         return error.exit_code();
     }
-    if io.is_some() { FILE_SYSTEM } else { FAILED }
+    if error.is::<std::io::Error>() { FILE_SYSTEM } else { FAILED }
 }

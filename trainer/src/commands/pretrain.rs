@@ -4,28 +4,35 @@ use serde_json::json;
 use smalti_trainer::data::Dataset;
 use smalti_trainer::pretrain::{self, Resources};
 
+use super::job::Job;
 use super::runs;
 use crate::args::{Global, PretrainArgs};
 use crate::console::log::tell;
 use crate::console::out;
 use crate::console::progress::Watch;
-use crate::console::signals::Stop;
 use crate::plan;
 
 pub(super) fn run(args: PretrainArgs, global: &Global) -> anyhow::Result<()> {
+    let job = Job::join(global)?;
+    let global = &job.global;
     let run = args.run.clone();
-    let mut args: PretrainArgs = runs::merge(args, &run, global)?;
+    let mut args = match job.told()? {
+        Some(args) => args,
+        None => runs::merge(args, &run, global)?,
+    };
     let resources = super::machine(&args.machine)?;
     let path = plan::required(&args.data, "--data", "a folder of pictures or another data set")?;
     let data = Dataset::open(&path, plan::split(&plan::fill(&mut args.split, "train".into()))?)?;
     let settings = plan::pretrain::plan(&mut args, &data)?;
-    let dir = runs::open(&args.run, &args)?;
-    let resources = Resources { resume: runs::resumes(&args.run, &dir, global), ..resources };
+    let dir = job.is_first().then(|| runs::open(&args.run, &args)).transpose()?;
+    job.tell(&args)?;
+    let resume = dir.as_ref().is_some_and(|dir| runs::resumes(&args.run, dir, global));
+    let resources = Resources { resume, ranks: job.ranks(), ..resources };
     let vit = &settings.model.encoder;
     tell(
         global,
         &format!(
-            "pretraining on {} pictures of {path}: {}x{}x{}, patch {}, width {}, depth {}, {} epochs, {} threads",
+            "pretraining on {} pictures of {path}: {}x{}x{}, patch {}, width {}, depth {}, {} epochs, {}",
             data.len(),
             vit.img_size,
             vit.img_size,
@@ -34,19 +41,23 @@ pub(super) fn run(args: PretrainArgs, global: &Global) -> anyhow::Result<()> {
             vit.dim,
             vit.depth,
             settings.course.epochs,
-            resources.threads,
+            runs::workers(&resources),
             path = path.display(),
         ),
     );
-    let mut watch = Watch::new(global, "pretrain", Stop::listen());
-    pretrain::pretrain(&settings, &resources, &data, Some(&dir), &mut watch)?;
-    let (loss, rate) = (watch.loss(), watch.images_per_s());
+    let mut watch = Watch::new(global, "pretrain", job.stop());
+    pretrain::pretrain(&settings, &resources, &data, dir.as_ref(), &mut watch)?;
+    job.leave();
+    let Some(dir) = dir else { return Ok(()) };
+    let (loss, rate, waiting) = (watch.loss(), watch.images_per_s(), watch.waiting());
     let (steps, seconds) = watch.last().map_or((0, 0.0), |last| (last.step, last.seconds));
     drop(watch);
+    runs::tell_waiting(waiting);
     if global.json {
         return out::json(json!({
             "run": dir.path(), "steps": steps, "epochs": settings.course.epochs, "pictures": data.len(),
-            "loss": loss, "images_per_s": rate, "seconds": seconds,
+            "loss": loss, "images_per_s": rate, "seconds": seconds, "ranks": runs::size(&resources),
+            "waiting": waiting,
         }));
     }
     out::text(&format!(

@@ -5,13 +5,14 @@ use std::path::{Path, PathBuf};
 use clap::Args;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
+use smalti_trainer::pretrain::Resources;
 use smalti_trainer::run::RunDir;
 use smalti_trainer::{Error, Result, files};
 
 use crate::args::Global;
 use crate::args::config::{self, to_toml};
 use crate::args::training::RunArgs;
-use crate::console::log;
+use crate::console::{log, out};
 use crate::plan::required;
 
 /// What may differ when a run is gone on with.
@@ -40,6 +41,26 @@ pub(super) fn resumes(run: &RunArgs, dir: &RunDir, global: &Global) -> bool {
         log::tell(global, "the run has no checkpoint yet: it begins anew");
     }
     asked && dir.state().is_file()
+}
+
+/// Number of processes that share the work.
+pub(super) fn size(resources: &Resources) -> usize {
+    resources.ranks.as_ref().map_or(1, |ranks| ranks.size())
+}
+
+/// Who works, for messages.
+pub(super) fn workers(resources: &Resources) -> String {
+    match size(resources) {
+        1 => format!("{} threads", resources.threads),
+        size => format!("{size} ranks, {} threads on the first", resources.threads),
+    }
+}
+
+/// Tells, if notes are wanted, which share of the time the first rank waited for the sum of all gradients.
+pub(super) fn tell_waiting(waiting: Option<f64>) {
+    if let Some(share) = waiting {
+        ::log::info!("the first rank waited {} of the time for the sums over all ranks", out::percent(share));
+    }
 }
 
 /// The run's folder with the settings in it, new or to be gone on with; messages are kept there from now on.

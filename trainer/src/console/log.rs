@@ -14,6 +14,9 @@ use crate::args::Global;
 /// Messages that wait for a run, at most.
 const WAITING: usize = 1 << 20;
 
+/// This process's number among several that work together.
+static RANK: OnceLock<usize> = OnceLock::new();
+
 /// Where messages go besides the standard error.
 static KEPT: Mutex<Kept> = Mutex::new(Kept::Waiting(Vec::new()));
 
@@ -31,6 +34,17 @@ pub(crate) fn bars() -> &'static MultiProgress {
     BARS.get_or_init(|| MultiProgress::with_draw_target(ProgressDrawTarget::stderr()))
 }
 
+/// From now on messages say that they come from this rank, unless it is the first.
+pub(crate) fn of_rank(rank: usize) {
+    // A process is one rank for all its life.
+    let _ = RANK.set(rank);
+}
+
+/// This process's number among several that work together; 0 alone.
+pub(crate) fn rank() -> usize {
+    RANK.get().copied().unwrap_or_default()
+}
+
 /// Starts messages, as many as asked for.
 pub(crate) fn start(global: &Global) {
     let level = match (global.quiet, global.verbose) {
@@ -43,7 +57,10 @@ pub(crate) fn start(global: &Global) {
     builder.target(Target::Pipe(Box::new(Messages)));
     builder.format(|out, record| {
         let word = record.level().as_str().to_lowercase().replace("warn", "warning");
-        writeln!(out, "smalti: {word}: {}", record.args())
+        match rank() {
+            0 => writeln!(out, "smalti: {word}: {}", record.args()),
+            rank => writeln!(out, "smalti: {word}: rank {rank}: {}", record.args()),
+        }
     });
     builder.init();
 }

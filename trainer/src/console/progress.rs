@@ -27,6 +27,8 @@ pub(crate) struct Watch<'a> {
     /// Running means: seconds a step, pictures a second, loss.
     means: Option<[f64; 3]>,
     last: Option<Progress>,
+    /// Seconds of all steps, and those of them that this rank waited for others.
+    spent: [f64; 2],
     best: Option<Score>,
 }
 
@@ -44,6 +46,7 @@ impl<'a> Watch<'a> {
             last_step: now,
             means: None,
             last: None,
+            spent: [0.0; 2],
             best: None,
         }
     }
@@ -68,9 +71,16 @@ impl<'a> Watch<'a> {
         self.means.map_or(f64::NAN, |means| means[2])
     }
 
+    /// Of several ranks: the share of the time that this one waited for the sums over all.
+    pub(crate) fn waiting(&self) -> Option<f64> {
+        self.last?.waited.map(|_| self.spent[1] / self.spent[0].max(1e-9))
+    }
+
     fn note(&mut self, progress: &Progress) {
         let now = [self.last_step.elapsed().as_secs_f64(), progress.images_per_s, progress.loss];
         self.last_step = Instant::now();
+        self.spent[0] += now[0];
+        self.spent[1] += progress.waited.unwrap_or_default();
         self.last = Some(*progress);
         let means = self.means.get_or_insert(now);
         means.iter_mut().zip(now).for_each(|(mean, now)| *mean += NEWEST * (now - *mean));
@@ -171,6 +181,7 @@ mod tests {
             grad_norm: 1.0,
             images_per_s: 640.0,
             seconds: 5.0,
+            waited: None,
         };
         watch.step(&progress);
         progress.loss = 0.3;

@@ -6,6 +6,7 @@
 //! usable one in the data set's order; more of them than [`LoaderSettings::max_bad`] allows end the epoch.
 
 use std::collections::BTreeMap;
+use std::ops::Range;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Mutex};
 
@@ -18,7 +19,7 @@ use super::{Augment, Dataset};
 use crate::error::{Error, Result};
 use crate::rng::{Rng, stream};
 
-/// Pictures that the model sees together.
+/// Pictures that the model sees together; of several ranks each has its own part of them.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Batch {
     /// The epoch.
@@ -31,6 +32,12 @@ pub struct Batch {
     pub pixels: Vec<f32>,
     /// The pictures' labels.
     pub labels: Vec<Option<u32>>,
+    /// Pictures of the whole batch.
+    pub total: usize,
+    /// Where in the whole batch this rank's own pictures are.
+    pub own: Range<usize>,
+    /// Where in this part they begin; around them are pictures that they are mixed with.
+    pub at: usize,
 }
 
 impl Batch {
@@ -39,9 +46,15 @@ impl Batch {
         self.ids.len()
     }
 
-    /// Whether it holds none; a loader hands out no such batch.
+    /// Whether it holds none: only where a rank has no share of a small batch.
     pub fn is_empty(&self) -> bool {
         self.ids.is_empty()
+    }
+
+    /// Where in this part the pictures are that have these places in the whole batch.
+    pub fn places(&self, whole: Range<usize>) -> Range<usize> {
+        let place = |i: usize| (i + self.at).saturating_sub(self.own.start);
+        place(whole.start)..place(whole.end)
     }
 }
 
@@ -53,6 +66,34 @@ pub enum OnBad {
     Replace,
     /// It stays empty and the batch is smaller: for measuring, where no picture may count twice.
     Skip,
+}
+
+/// Which pictures of a batch a rank reads: `share(epoch, pictures)`, without one all of them.
+#[derive(Clone)]
+pub struct Share {
+    of: Arc<dyn Fn(u64, usize) -> Range<usize> + Send + Sync>,
+    mirrored: bool,
+}
+
+impl Share {
+    /// A share; `mirrored` where picture `i` of `n` is needed beside picture `n - 1 - i`, see [`super::Mix`].
+    pub fn new(mirrored: bool, of: impl Fn(u64, usize) -> Range<usize> + Send + Sync + 'static) -> Share {
+        Share { of: Arc::new(of), mirrored }
+    }
+
+    /// The rank's own places among `n`, and all that it reads, rising.
+    fn places(&self, epoch: u64, n: usize) -> (Range<usize>, Vec<usize>) {
+        let own = (self.of)(epoch, n);
+        let wanted = |i: &usize| own.contains(i) || (self.mirrored && own.contains(&(n - 1 - i)));
+        let read = (0..n).filter(wanted).collect();
+        (own, read)
+    }
+}
+
+impl std::fmt::Debug for Share {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Share").field("mirrored", &self.mirrored).finish_non_exhaustive()
+    }
 }
 
 /// How a [`Loader`] works.
@@ -80,6 +121,8 @@ pub struct LoaderSettings {
     pub repeat: usize,
     /// Memory for prepared pictures, in bytes.
     pub cache_bytes: usize,
+    /// The part of each batch that is read, where ranks share batches.
+    pub share: Option<Share>,
 }
 
 impl LoaderSettings {
@@ -97,6 +140,7 @@ impl LoaderSettings {
             on_bad: OnBad::Skip,
             repeat: 1,
             cache_bytes: 2 << 30,
+            share: None,
         }
     }
 
@@ -315,14 +359,22 @@ impl Plan {
         let start = index * settings.batch_size;
         let wanted =
             self.order.get(start..(start + settings.batch_size).min(self.order.len())).unwrap_or_default();
+        let total = wanted.len();
+        let (own, places) = match &settings.share {
+            Some(share) => share.places(self.epoch, total),
+            None => (0..total, (0..total).collect()),
+        };
         let mut batch = Batch {
             epoch: self.epoch,
             index: index as u64,
-            ids: Vec::with_capacity(wanted.len()),
-            pixels: vec![0.0; wanted.len() * record],
-            labels: Vec::with_capacity(wanted.len()),
+            ids: Vec::with_capacity(places.len()),
+            pixels: vec![0.0; places.len() * record],
+            labels: Vec::with_capacity(places.len()),
+            total,
+            at: places.iter().filter(|&&place| place < own.start).count(),
+            own,
         };
-        for (offset, &wanted) in wanted.iter().enumerate() {
+        for (offset, wanted) in places.into_iter().map(|place| (place, wanted[place])) {
             let Some((i, picture)) = self.shared.usable(wanted as usize)? else { continue };
             let pass = (start + offset) / data.len().max(1);
             let pass = self.epoch.wrapping_mul(settings.repeat as u64).wrapping_add(pass as u64);
@@ -364,7 +416,8 @@ impl Iterator for Epoch {
             // A batch that no thread has begun is made here: nothing waits for a thread that could not be started.
             let batch = self.queue.wait(index).unwrap_or_else(|| self.plan.batch(index));
             match batch {
-                Ok(batch) if batch.is_empty() => continue,
+                // Every picture of it was unusable; a rank without a share waits for the others all the same.
+                Ok(batch) if batch.is_empty() && !batch.own.is_empty() => continue,
                 Ok(batch) => return Some(Ok(batch)),
                 Err(error) => {
                     self.next = self.batches;

@@ -124,7 +124,8 @@ mod tests {
 
     fn batch(labels: Vec<Option<u32>>) -> Batch {
         let n = labels.len();
-        Batch { epoch: 0, index: 0, ids: (0..n as u32).collect(), pixels: vec![], labels }
+        let (ids, own) = ((0..n as u32).collect(), 0..n);
+        Batch { epoch: 0, index: 0, ids, pixels: vec![], labels, total: n, own, at: 0 }
     }
 
     #[test]

@@ -36,7 +36,7 @@ use source::Source;
 
 pub use augment::{Augment, CropKind};
 pub use labels::{LabelSpec, pick_labels};
-pub use loader::{Batch, Epoch, Loader, LoaderSettings, OnBad};
+pub use loader::{Batch, Epoch, Loader, LoaderSettings, OnBad, Share};
 pub use mix::Mix;
 pub use statistics::{Statistics, statistics};
 

@@ -10,12 +10,15 @@ use crate::error::Result;
 use crate::ops::attention::{Attention, Scratch};
 use crate::ops::layer_norm::LayerNorm;
 use crate::ops::linear::Linear;
-use crate::ops::{Float, fit};
+use crate::ops::{Float, fit, gelu, gelu_backward};
 use crate::params::Layout;
+use crate::step::Settled;
 
 /// The slots of one block.
 #[derive(Clone, Copy, Debug)]
 struct Block {
+    /// Where its tensors begin in the flat vector.
+    start: usize,
     norm1: LayerNorm,
     qkv: Linear,
     proj: Linear,
@@ -100,6 +103,7 @@ impl Block {
         let linear = |part: &str| Linear::find(layout, &format!("{name}.{part}"));
         let norm = |part: &str| LayerNorm::find(layout, &format!("{name}.{part}"));
         Ok(Block {
+            start: layout.slot(&format!("{name}.norm1.weight"))?.range().start,
             norm1: norm("norm1")?,
             qkv: linear("attn.qkv")?,
             proj: linear("attn.proj")?,
@@ -156,7 +160,7 @@ impl Block {
 
         self.norm2.forward(params, &s.mid, &mut s.norm2, &mut s.stats2);
         self.fc1.forward(params, &s.norm2, &mut s.hidden);
-        R::gelu(&s.hidden, &mut s.active);
+        gelu(&s.hidden, &mut s.active);
         Self::close_branch(&self.fc2, params, &s.active, &s.mid, drop[1], &mut s.out);
     }
 
@@ -181,7 +185,7 @@ impl Block {
         let dbranch: &[R] = Self::open_branch(dx, drop[1], &mut pass.branch);
         self.fc2.backward_params(&s.active, dbranch, grads);
         self.fc2.backward_input(params, dbranch, &mut pass.wide);
-        R::gelu_backward(&s.hidden, &mut pass.wide);
+        gelu_backward(&s.hidden, &mut pass.wide);
         self.fc1.backward_params(&s.norm2, &pass.wide, grads);
         self.fc1.backward_input(params, &pass.wide, &mut pass.narrow);
         self.norm2.backward(params, &s.mid, &s.stats2, &pass.narrow, dx, grads);
@@ -247,7 +251,8 @@ impl Stack {
         }
     }
 
-    /// `dx` is the gradient of the output and becomes that of the input.
+    /// `dx` is the gradient of the output and becomes that of the input. After each block `settled` is told that the
+    /// gradients are complete from there on.
     pub fn backward<R: Float>(
         &self,
         params: &[R],
@@ -256,6 +261,7 @@ impl Stack {
         acts: &mut Activations<R>,
         dx: &mut [R],
         grads: &mut [R],
+        settled: Settled<'_, R>,
     ) {
         let batch = dx.len() / self.dim() / tokens;
         for (i, block) in self.blocks.iter().enumerate().rev() {
@@ -272,6 +278,7 @@ impl Stack {
                 &mut acts.passing,
                 &mut acts.scratch,
             );
+            settled(block.start, grads);
         }
     }
 }

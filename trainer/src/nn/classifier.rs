@@ -12,6 +12,7 @@ use crate::ops::linear::Linear;
 use crate::ops::{Float, fit, loss};
 use crate::params::Layout;
 use crate::precision::Precision;
+use crate::step::Settled;
 
 /// The slots of a classifier.
 #[derive(Clone, Debug)]
@@ -154,7 +155,7 @@ impl Classifier {
         loss::cross_entropy(&mut s.logits, input.targets, self.classes(), weight)
     }
 
-    /// [`Classifier::loss`], and its gradients added to `grads`.
+    /// [`Classifier::loss`], and its gradients added to `grads`; `settled` is told how far back they are complete.
     pub fn gradient<R: Float>(
         &self,
         params: &[R],
@@ -162,6 +163,7 @@ impl Classifier {
         weight: f64,
         s: &mut Saved<R>,
         grads: &mut [R],
+        settled: Settled<'_, R>,
     ) -> f64 {
         let loss = self.loss(params, input, weight, s);
         let (dim, batch) = (self.vit().dim, input.batch);
@@ -186,7 +188,7 @@ impl Classifier {
                 }
             }
         }
-        self.encoder.backward(params, batch, input.drop, &mut s.encoder, &mut s.dx, grads);
+        self.encoder.backward(params, batch, input.drop, &mut s.encoder, &mut s.dx, grads, settled);
         loss
     }
 }
@@ -219,7 +221,7 @@ mod tests {
                 Check::at(model.layout(), start(&model)).run(
                     |p| model.loss(p, input, 1.0 / 3.0, &mut Saved::default()),
                     |p, grads| {
-                        model.gradient(p, input, 1.0 / 3.0, &mut Saved::default(), grads);
+                        model.gradient(p, input, 1.0 / 3.0, &mut Saved::default(), grads, &mut |_, _| {});
                     },
                 );
             }

@@ -8,6 +8,7 @@ use crate::ops::linear::Linear;
 use crate::ops::{Float, fit};
 use crate::params::{Layout, Slot};
 use crate::patch;
+use crate::step::Settled;
 
 /// The slots of an encoder.
 #[derive(Clone, Debug)]
@@ -82,7 +83,7 @@ impl Encoder {
         self.stack.forward(params, 1 + seen, drop, &mut saved.acts);
     }
 
-    /// Gradients from `dx`, the gradient of the output (overwritten on the way).
+    /// Gradients from `dx`, the gradient of the output (overwritten on the way); see [`Stack::backward`].
     pub fn backward<R: Float>(
         &self,
         params: &[R],
@@ -91,9 +92,10 @@ impl Encoder {
         saved: &mut Saved<R>,
         dx: &mut [R],
         grads: &mut [R],
+        settled: Settled<'_, R>,
     ) {
         let (dim, seen) = (self.vit.dim, saved.ids.len() / batch);
-        self.stack.backward(params, 1 + seen, drop, &mut saved.acts, dx, grads);
+        self.stack.backward(params, 1 + seen, drop, &mut saved.acts, dx, grads, settled);
         for (i, picture) in dx.chunks_exact(dim * (1 + seen)).enumerate() {
             let (first, rest) = picture.split_at(dim);
             R::axpy(R::ONE, first, self.class_token.of_mut(grads));

@@ -1,17 +1,26 @@
-//! The masked autoencoder (arXiv 2111.06377): encode what is seen, decode everything, compare what is hidden.
+//! The masked autoencoder (arXiv 2111.06377): encode what is seen, decode, compare what is hidden.
 
-use smalti_models::{MaeConfig, names};
+use smalti_models::{DecoderKind as Kind, MaeConfig, names};
 
-use super::block::{Activations, Stack};
+use super::cross::{self, Cross};
 use super::encoder::{self, Encoder};
+use super::full::{self, Full};
 use crate::error::Result;
 use crate::mask::Mask;
 use crate::ops::layer_norm::LayerNorm;
 use crate::ops::linear::Linear;
 use crate::ops::{Float, fit, loss};
-use crate::params::{Layout, Slot};
+use crate::params::Layout;
 use crate::patch;
 use crate::precision::Precision;
+use crate::step::Settled;
+
+/// The decoder's slots.
+#[derive(Clone, Debug)]
+enum Decoder {
+    Full(Full),
+    Cross(Cross),
+}
 
 /// The slots of a masked autoencoder.
 #[derive(Clone, Debug)]
@@ -20,10 +29,7 @@ pub struct Mae {
     layout: Layout,
     encoder: Encoder,
     norm: LayerNorm,
-    embed: Linear,
-    mask_token: Slot,
-    positions: Slot,
-    stack: Stack,
+    decoder: Decoder,
     last_norm: LayerNorm,
     predict: Linear,
 }
@@ -34,15 +40,16 @@ pub struct Saved<R> {
     encoder: encoder::Saved<R>,
     latent: Vec<R>,
     stats: Vec<[R; 2]>,
-    embedded: Vec<R>,
-    acts: Activations<R>,
+    full: full::Saved<R>,
+    cross: cross::Saved<R>,
     queried: Vec<R>,
     last: Vec<R>,
     last_stats: Vec<[R; 2]>,
     pred: Vec<R>,
     target: Vec<R>,
-    dx: Vec<R>,
+    dqueried: Vec<R>,
     dlatent: Vec<R>,
+    dx: Vec<R>,
 }
 
 /// Pictures with their masks: what one pass works on.
@@ -52,7 +59,7 @@ pub struct Input<'a, R> {
     pub pixels: &'a [R],
     /// `[batch, visible]` places.
     pub visible: &'a [u32],
-    /// `[batch, hidden]` places.
+    /// `[batch, hidden]` places of the patches that are predicted; the full decoder predicts all that are not visible.
     pub hidden: &'a [u32],
     /// Number of pictures.
     pub batch: usize,
@@ -86,14 +93,13 @@ impl Mae {
     pub fn with_precision(config: &MaeConfig, precision: Precision) -> Result<Mae> {
         config.check()?;
         let layout = Layout::new(names::mae(config), precision);
-        let decoder = &config.decoder;
         Ok(Mae {
             encoder: Encoder::find(&layout, &config.encoder, false)?,
             norm: LayerNorm::find(&layout, "norm")?,
-            embed: Linear::find(&layout, "decoder_embed")?,
-            mask_token: layout.slot("mask_token")?,
-            positions: layout.slot("decoder_pos_embed")?,
-            stack: Stack::find(&layout, "decoder_blocks", decoder.dim, decoder.depth, decoder.heads)?,
+            decoder: match config.decoder.kind {
+                Kind::Full => Decoder::Full(Full::find(&layout, config)?),
+                Kind::Cross => Decoder::Cross(Cross::find(&layout, config)?),
+            },
             last_norm: LayerNorm::find(&layout, "decoder_norm")?,
             predict: Linear::find(&layout, "decoder_pred")?,
             config: config.clone(),
@@ -114,48 +120,21 @@ impl Mae {
     /// Everything up to the predictions for the patches `input.hidden`, left in `s.pred`.
     fn predict_hidden<R: Float>(&self, params: &[R], input: Input<'_, R>, s: &mut Saved<R>) {
         let (dim, width, batch) = (self.config.encoder.dim, self.config.decoder.dim, input.batch);
-        let (seen, tokens) = (input.visible.len() / batch, self.config.encoder.tokens());
         self.encoder.forward(params, input.pixels, input.visible, batch, None, &mut s.encoder);
-
-        let rows = batch * (1 + seen);
+        let rows = batch + input.visible.len();
         fit(&mut s.latent, rows * dim);
         fit(&mut s.stats, rows);
-        fit(&mut s.embedded, rows * width);
         self.norm.forward(params, s.encoder.acts.output(), &mut s.latent, &mut s.stats);
-        self.embed.forward(params, &s.latent, &mut s.embedded);
-
-        // Mask tokens everywhere, then what was encoded over them; positions on all.
-        let (mask_token, positions) = (self.mask_token.of(params), self.positions.of(params));
-        fit(&mut s.acts.input, batch * tokens * width);
-        for (i, picture) in s.acts.input.chunks_exact_mut(tokens * width).enumerate() {
-            for (row, place) in picture.chunks_exact_mut(width).zip(positions.chunks_exact(width)) {
-                R::add_rows(place, mask_token, row);
-            }
-            let embedded = &s.embedded[i * (1 + seen) * width..][..(1 + seen) * width];
-            for (j, row) in embedded.chunks_exact(width).enumerate() {
-                let place = if j == 0 { 0 } else { 1 + input.visible[i * seen + j - 1] as usize };
-                let place = place * width..(place + 1) * width;
-                R::add_rows(row, &positions[place.clone()], &mut picture[place]);
-            }
+        match &self.decoder {
+            Decoder::Full(full) => full.forward(params, input, &s.latent, &mut s.queried, &mut s.full),
+            Decoder::Cross(cross) => cross.forward(params, input, &s.latent, &mut s.queried, &mut s.cross),
         }
-        self.stack.forward(params, tokens, None, &mut s.acts);
-
         // Only hidden patches are compared, so only they are predicted.
-        fit(&mut s.queried, input.hidden.len() * width);
         fit(&mut s.last, input.hidden.len() * width);
         fit(&mut s.last_stats, input.hidden.len());
         fit(&mut s.pred, input.hidden.len() * self.config.encoder.patch_len());
-        for (row, token) in s.queried.chunks_exact_mut(width).zip(self.hidden_tokens(input)) {
-            row.copy_from_slice(&s.acts.output()[token * width..][..width]);
-        }
         self.last_norm.forward(params, &s.queried, &mut s.last, &mut s.last_stats);
         self.predict.forward(params, &s.last, &mut s.pred);
-    }
-
-    /// Rows of the decoder's output that belong to the hidden patches, in their order.
-    fn hidden_tokens<'a, R>(&self, input: Input<'a, R>) -> impl Iterator<Item = usize> + use<'a, R> {
-        let (each, tokens) = (input.hidden.len() / input.batch, self.config.encoder.tokens());
-        input.hidden.iter().enumerate().map(move |(i, &id)| i / each.max(1) * tokens + 1 + id as usize)
     }
 
     /// Loss of these pictures, `weight · Σ_patches mean((pred - target)²)`, without gradients.
@@ -174,7 +153,7 @@ impl Mae {
         loss::squared_error(&mut s.pred, &s.target, vit.patch_len(), weight)
     }
 
-    /// [`Mae::loss`], and its gradients added to `grads`.
+    /// [`Mae::loss`], and its gradients added to `grads`; `settled` is told how far back they are complete.
     pub fn gradient<R: Float>(
         &self,
         params: &[R],
@@ -183,43 +162,31 @@ impl Mae {
         weight: f64,
         s: &mut Saved<R>,
         grads: &mut [R],
+        settled: Settled<'_, R>,
     ) -> f64 {
         let loss = self.loss(params, input, normalise, weight, s);
-        let (dim, width, batch) = (self.config.encoder.dim, self.config.decoder.dim, input.batch);
-        let (seen, tokens) = (input.visible.len() / batch, self.config.encoder.tokens());
 
         // `pred` now holds its own gradient, and `last` is free once the weight's gradient is taken.
         self.predict.backward_params(&s.last, &s.pred, grads);
         self.predict.backward_input(params, &s.pred, &mut s.last);
-        fit(&mut s.dlatent, s.queried.len());
-        s.dlatent.fill(R::ZERO);
-        self.last_norm.backward(params, &s.queried, &s.last_stats, &s.last, &mut s.dlatent, grads);
-        fit(&mut s.dx, batch * tokens * width);
-        s.dx.fill(R::ZERO);
-        for (row, token) in s.dlatent.chunks_exact(width).zip(self.hidden_tokens(input)) {
-            s.dx[token * width..][..width].copy_from_slice(row);
-        }
-        self.stack.backward(params, tokens, None, &mut s.acts, &mut s.dx, grads);
-
-        for (i, picture) in s.dx.chunks_exact(tokens * width).enumerate() {
-            let embedded = &mut s.embedded[i * (1 + seen) * width..][..(1 + seen) * width];
-            for (j, row) in embedded.chunks_exact_mut(width).enumerate() {
-                let place = if j == 0 { 0 } else { 1 + input.visible[i * seen + j - 1] as usize };
-                row.copy_from_slice(&picture[place * width..][..width]);
+        fit(&mut s.dqueried, s.queried.len());
+        s.dqueried.fill(R::ZERO);
+        self.last_norm.backward(params, &s.queried, &s.last_stats, &s.last, &mut s.dqueried, grads);
+        fit(&mut s.dlatent, s.latent.len());
+        let (latent, dqueried, dlatent) = (&s.latent, &s.dqueried, &mut s.dlatent);
+        match &self.decoder {
+            Decoder::Full(full) => {
+                full.backward(params, input, latent, dqueried, dlatent, grads, &mut s.full, settled);
+            }
+            Decoder::Cross(cross) => {
+                cross.backward(params, input, latent, dqueried, dlatent, grads, &mut s.cross, settled);
             }
         }
-        for token in self.hidden_tokens(input) {
-            R::axpy(R::ONE, &s.dx[token * width..][..width], self.mask_token.of_mut(grads));
-        }
-
-        self.embed.backward_params(&s.latent, &s.embedded, grads);
-        fit(&mut s.dlatent, batch * (1 + seen) * dim);
-        self.embed.backward_input(params, &s.embedded, &mut s.dlatent);
-        fit(&mut s.dx, batch * (1 + seen) * dim);
+        fit(&mut s.dx, s.latent.len());
         s.dx.fill(R::ZERO);
         let output = s.encoder.acts.output();
         self.norm.backward(params, output, &s.stats, &s.dlatent, &mut s.dx, grads);
-        self.encoder.backward(params, batch, None, &mut s.encoder, &mut s.dx, grads);
+        self.encoder.backward(params, input.batch, None, &mut s.encoder, &mut s.dx, grads, settled);
         loss
     }
 
@@ -236,16 +203,17 @@ mod tests {
     use crate::ops::check::{Check, TOLERANCE, values};
     use smalti_models::{DecoderConfig, VitConfig};
 
-    pub fn small() -> MaeConfig {
+    pub fn small(kind: Kind) -> MaeConfig {
+        let depth = if kind == Kind::Full { 1 } else { 2 };
         MaeConfig {
             encoder: VitConfig { img_size: 6, patch_size: 2, channels: 3, dim: 12, depth: 2, heads: 3 },
-            decoder: DecoderConfig { dim: 8, depth: 1, heads: 2 },
+            decoder: DecoderConfig { kind, dim: 8, depth, heads: 2 },
         }
     }
 
     /// The model, a point to differentiate at, pictures and a mask.
-    fn case() -> (Mae, Vec<f64>, Vec<f64>, Mask) {
-        let mae = Mae::new(&small()).unwrap();
+    fn case(kind: Kind) -> (Mae, Vec<f64>, Vec<f64>, Mask) {
+        let mae = Mae::new(&small(kind)).unwrap();
         let params = mae
             .layout()
             .init::<f64>(3)
@@ -253,19 +221,29 @@ mod tests {
             .zip(values(mae.layout().len(), 4))
             .map(|(p, v)| p + 0.1 * v)
             .collect();
+        // Five patches are hidden; the cross decoder predicts three of them.
         let mask = Mask::draw(1, 0, &[0, 1, 2], 9, 4);
+        let mask = if kind == Kind::Full { mask } else { mask.predicting(3, 3) };
         (mae, params, values(3 * 3 * 36, 2), mask)
     }
 
     #[test]
     fn gradients_match_finite_differences() {
-        let (mae, params, pixels, mask) = case();
-        for normalise in [true, false] {
+        for (kind, normalise) in [(Kind::Full, true), (Kind::Full, false), (Kind::Cross, true)] {
+            let (mae, params, pixels, mask) = case(kind);
             let input = Input::new(&pixels, &mask, 3);
             Check::at(mae.layout(), params.clone()).skip(&["pos_embed", "decoder_pos_embed"]).run(
                 |p| mae.loss(p, input, normalise, 1.0 / 15.0, &mut Saved::default()),
                 |p, grads| {
-                    mae.gradient(p, input, normalise, 1.0 / 15.0, &mut Saved::default(), grads);
+                    mae.gradient(
+                        p,
+                        input,
+                        normalise,
+                        1.0 / 15.0,
+                        &mut Saved::default(),
+                        grads,
+                        &mut |_, _| {},
+                    );
                 },
             );
         }
@@ -273,13 +251,13 @@ mod tests {
 
     #[test]
     fn a_planted_error_is_caught_and_named() {
-        let (mae, params, pixels, mask) = case();
+        let (mae, params, pixels, mask) = case(Kind::Full);
         let input = Input::new(&pixels, &mask, 3);
         let spoiled = "blocks.1.norm2.weight";
         let (error, name) = Check::at(mae.layout(), params).skip(&["pos_embed", "decoder_pos_embed"]).worst(
             |p| mae.loss(p, input, true, 1.0 / 15.0, &mut Saved::default()),
             |p, grads| {
-                mae.gradient(p, input, true, 1.0 / 15.0, &mut Saved::default(), grads);
+                mae.gradient(p, input, true, 1.0 / 15.0, &mut Saved::default(), grads, &mut |_, _| {});
                 mae.layout().slot(spoiled).unwrap().of_mut(grads).iter_mut().for_each(|g| *g *= 1.0001);
             },
         );
@@ -289,14 +267,46 @@ mod tests {
 
     #[test]
     fn slices_add_up_to_the_batch() {
-        let (mae, params, pixels, mask) = case();
-        let input = Input::new(&pixels, &mask, 3);
-        let mut s = Saved::default();
-        let (mut whole, mut parts) = (vec![0.0; params.len()], vec![0.0; params.len()]);
-        let a = mae.gradient(&params, input, true, 0.1, &mut s, &mut whole);
-        let b = [(0, 2), (2, 3)]
-            .map(|(from, to)| mae.gradient(&params, input.slice(from, to), true, 0.1, &mut s, &mut parts));
-        assert!((a - b[0] - b[1]).abs() < 1e-12);
-        assert!(whole.iter().zip(&parts).all(|(a, b)| (a - b).abs() < 1e-12));
+        for kind in [Kind::Full, Kind::Cross] {
+            let (mae, params, pixels, mask) = case(kind);
+            let input = Input::new(&pixels, &mask, 3);
+            let mut s = Saved::default();
+            let mut run = |from, to, grads: &mut [f64]| {
+                mae.gradient(&params, input.slice(from, to), true, 0.1, &mut s, grads, &mut |_, _| {})
+            };
+            let (mut whole, mut parts) = (vec![0.0; params.len()], vec![0.0; params.len()]);
+            let a = run(0, 3, &mut whole);
+            let b = [run(0, 2, &mut parts), run(2, 3, &mut parts)];
+            assert!((a - b[0] - b[1]).abs() < 1e-12);
+            assert!(whole.iter().zip(&parts).all(|(a, b)| (a - b).abs() < 1e-12));
+        }
+    }
+
+    #[test]
+    fn gradients_are_complete_where_they_are_said_to_be() {
+        for kind in [Kind::Full, Kind::Cross] {
+            let (mae, params, pixels, mask) = case(kind);
+            let (mut grads, mut said) = (vec![0.0; params.len()], Vec::new());
+            let mut note = |from: usize, grads: &[f64]| said.push((from, grads[from..].to_vec()));
+            let input = Input::new(&pixels, &mask, 3);
+            mae.gradient(&params, input, true, 0.1, &mut Saved::default(), &mut grads, &mut note);
+            assert_eq!(said.len(), mae.config.encoder.depth + mae.config.decoder.depth);
+            assert!(said.is_sorted_by(|a, b| a.0 > b.0));
+            assert!(said.iter().all(|(from, values)| grads[*from..] == values[..]), "{kind:?}");
+        }
+    }
+
+    #[test]
+    fn hidden_patches_do_not_see_each_other_in_the_cross_decoder() {
+        let (mae, params, pixels, mask) = case(Kind::Cross);
+        let (mut few, mut s) = (mask.clone(), Saved::default());
+        let all = mae.predict(&params, Input::new(&pixels, &mask, 3), &mut s).to_vec();
+        few = few.predicting(3, 1);
+        let one = mae.predict(&params, Input::new(&pixels, &few, 3), &mut s).to_vec();
+        let len = mae.config.encoder.patch_len();
+        for i in 0..3 {
+            let (one, all) = (&one[i * len..][..len], &all[i * 3 * len..][..len]);
+            assert!(one.iter().zip(all).all(|(a, b)| (a - b).abs() < 1e-12));
+        }
     }
 }

@@ -5,7 +5,9 @@
 
 pub mod block;
 pub mod classifier;
+mod cross;
 pub mod encoder;
+mod full;
 pub mod mae;
 
 pub use classifier::Classifier;

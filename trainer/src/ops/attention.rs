@@ -6,6 +6,7 @@
 use smalti_kernels::matmul::Shape;
 
 use super::{Float, fit};
+use crate::clock::{self, Op};
 
 /// The sizes of one attention.
 #[derive(Clone, Copy, Debug)]
@@ -59,6 +60,7 @@ impl Attention {
         out: &mut [R],
         scratch: &mut Scratch<R>,
     ) {
+        let _timer = clock::time(Op::Attention);
         let (width, row, stride) = (self.head_dim(), 3 * self.dim, Self::stride(tokens));
         let scale = R::of(1.0 / (width as f64).sqrt());
         fit(&mut scratch.transposed, width * stride);
@@ -84,6 +86,7 @@ impl Attention {
         dqkv: &mut [R],
         scratch: &mut Scratch<R>,
     ) {
+        let _timer = clock::time(Op::Attention);
         let (width, row, stride) = (self.head_dim(), 3 * self.dim, Self::stride(tokens));
         let scale = R::of(1.0 / (width as f64).sqrt());
         fit(&mut scratch.transposed, width * stride);

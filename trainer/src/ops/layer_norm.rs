@@ -3,6 +3,7 @@
 use smalti_models::vit::LAYER_NORM_EPS;
 
 use super::Float;
+use crate::clock::{self, Op};
 use crate::error::Result;
 use crate::params::{Layout, Slot};
 
@@ -22,6 +23,7 @@ impl LayerNorm {
 
     /// `y = norm(x)` row by row; `stats` gets mean and 1/deviation of each row for the way back.
     pub fn forward<R: Float>(&self, params: &[R], x: &[R], y: &mut [R], stats: &mut [[R; 2]]) {
+        let _timer = clock::time(Op::Norms);
         let eps = R::of(f64::from(LAYER_NORM_EPS));
         R::layer_norm(x, self.scale.of(params), self.shift.of(params), eps, y, stats);
     }
@@ -36,6 +38,7 @@ impl LayerNorm {
         dx: &mut [R],
         grads: &mut [R],
     ) {
+        let _timer = clock::time(Op::Norms);
         // Scale and shift are neighbours in the list of names.
         let both = &mut grads[self.scale.range().start..self.shift.range().end];
         let (dscale, dshift) = both.split_at_mut(self.scale.len());

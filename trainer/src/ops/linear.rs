@@ -7,6 +7,7 @@ use ndarray::linalg::general_mat_mul;
 use smalti_kernels::bf16::{Buffers, Matrix};
 
 use super::{Float, matrix, matrix_mut};
+use crate::clock::{self, Op};
 use crate::error::Result;
 use crate::params::{Layout, Slot};
 use crate::precision::Precision;
@@ -51,6 +52,7 @@ impl Linear {
 
     /// `y = x Wᵀ + b`.
     pub fn forward<R: Float>(&self, params: &[R], x: &[R], y: &mut [R]) {
+        let _timer = clock::time(Op::Products);
         let bias = self.bias.of(params);
         y.chunks_exact_mut(bias.len()).for_each(|row| row.copy_from_slice(bias));
         self.add_product(params, x, y);
@@ -58,6 +60,7 @@ impl Linear {
 
     /// `y = residual + x Wᵀ + b`.
     pub fn forward_residual<R: Float>(&self, params: &[R], x: &[R], residual: &[R], y: &mut [R]) {
+        let _timer = clock::time(Op::Products);
         R::add_rows(residual, self.bias.of(params), y);
         self.add_product(params, x, y);
     }
@@ -69,6 +72,7 @@ impl Linear {
 
     /// `dW += dyᵀ x`, `db += Σ dy`.
     pub fn backward_params<R: Float>(&self, x: &[R], dy: &[R], grads: &mut [R]) {
+        let _timer = clock::time(Op::Products);
         R::column_sums(dy, self.bias.of_mut(grads));
         let dweight = self.weight.of_mut(grads);
         self.product(Matrix::new(dy, self.outputs()).t(), Matrix::new(x, self.inputs()), true, dweight);
@@ -76,6 +80,7 @@ impl Linear {
 
     /// `dx = dy W`.
     pub fn backward_input<R: Float>(&self, params: &[R], dy: &[R], dx: &mut [R]) {
+        let _timer = clock::time(Op::Products);
         let weight = Matrix::new(self.weight.of(params), self.inputs());
         self.product(Matrix::new(dy, self.outputs()), weight, false, dx);
     }

@@ -6,9 +6,12 @@
 use ndarray::{ArrayView2, ArrayViewMut2, LinalgScalar};
 use smalti_kernels::Real;
 
+use crate::clock::{self, Op};
+
 pub mod attention;
 #[cfg(test)]
 pub(crate) mod check;
+pub mod cross_attention;
 pub mod layer_norm;
 pub mod linear;
 pub mod loss;
@@ -16,6 +19,18 @@ pub mod loss;
 /// A type that models can be trained in: f32, or f64 for gradient checks.
 pub trait Float: Real + LinalgScalar {}
 impl<T: Real + LinalgScalar> Float for T {}
+
+/// `y = gelu(x)`.
+pub(crate) fn gelu<R: Float>(x: &[R], y: &mut [R]) {
+    let _timer = clock::time(Op::Gelu);
+    R::gelu(x, y);
+}
+
+/// Turns `dy`, the gradient of GELU's output, into that of its input `x`.
+pub(crate) fn gelu_backward<R: Float>(x: &[R], dy: &mut [R]) {
+    let _timer = clock::time(Op::Gelu);
+    R::gelu_backward(x, dy);
+}
 
 /// A slice as a matrix of `rows` rows; its length fixes the columns.
 fn matrix<R>(x: &[R], rows: usize) -> ArrayView2<'_, R> {

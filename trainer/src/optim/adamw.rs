@@ -2,7 +2,7 @@
 
 use rayon::prelude::*;
 use smalti_kernels::adamw::Step;
-use smalti_models::names::Role;
+use smalti_models::names::{Role, TensorSpec};
 
 use crate::params::Layout;
 
@@ -16,6 +16,8 @@ struct Group {
     end: usize,
     rate: f32,
     decays: bool,
+    /// Whether another optimizer moves them.
+    spared: bool,
 }
 
 /// The optimizer's settings and state.
@@ -37,15 +39,26 @@ impl AdamW {
     /// An optimizer at step 0. A tensor's rate is multiplied by `layer_decay ^ (last layer - its layer)`; position
     /// tables that are not trained get no gradient and no decay, and so stay where they are.
     pub fn new(layout: &Layout, betas: [f64; 2], decay: f64, layer_decay: f64) -> AdamW {
+        AdamW::sparing(layout, betas, decay, layer_decay, &|_| false)
+    }
+
+    /// [`AdamW::new`] that neither moves the tensors that are `spared` nor touches their moments.
+    pub fn sparing(
+        layout: &Layout,
+        betas: [f64; 2],
+        decay: f64,
+        layer_decay: f64,
+        spared: &dyn Fn(&TensorSpec) -> bool,
+    ) -> AdamW {
         let last = layout.iter().map(|(spec, _)| spec.layer).max().unwrap_or(0);
         let mut groups: Vec<Group> = Vec::new();
         for (spec, slot) in layout.iter() {
             let rate = layer_decay.powi((last - spec.layer) as i32) as f32;
             let decays = spec.decays() && spec.role != Role::Positions;
-            let end = slot.range().end;
+            let new = Group { end: slot.range().end, rate, decays, spared: spared(spec) };
             match groups.last_mut() {
-                Some(group) if (group.rate, group.decays) == (rate, decays) => group.end = end,
-                _ => groups.push(Group { end, rate, decays }),
+                Some(group) if (Group { end: new.end, ..*group }) == new => group.end = new.end,
+                _ => groups.push(new),
             }
         }
         let zeros = vec![0.0; layout.len()];
@@ -81,6 +94,13 @@ impl AdamW {
                 let first = groups.partition_point(|group| group.end <= start);
                 for group in &groups[first..] {
                     let end = (group.end - start).min(params.len());
+                    if group.spared {
+                        at = end;
+                        if at == params.len() {
+                            break;
+                        }
+                        continue;
+                    }
                     let decay = if group.decays { decay } else { 0.0 };
                     let step = Step { lr: step.lr * group.rate, decay, ..step };
                     smalti_kernels::adamw::step(

@@ -1,12 +1,12 @@
 //! How parameters move, from flags.
 
 use smalti_trainer::data::{Augment, CropKind};
-use smalti_trainer::optim::{Decay, schedule::scaled_rate};
+use smalti_trainer::optim::{Decay, Matrices, schedule::scaled_rate};
 use smalti_trainer::precision::Precision;
 use smalti_trainer::train::Course;
 use smalti_trainer::{Error, Result};
 
-use super::defaults::{CHECKPOINT_MINUTES, Defaults};
+use super::defaults::{CHECKPOINT_MINUTES, Defaults, MUON_LR};
 use super::{fill, named};
 use crate::args::training::{CourseArgs, PictureArgs};
 
@@ -38,6 +38,13 @@ pub(crate) fn course(args: &mut CourseArgs, layer_decay: f64, defaults: &Default
         layer_decay,
         warmup_epochs: fill(&mut args.warmup_epochs, defaults.warmup * epochs as f64),
         schedule: named("schedule", &fill(&mut args.schedule, name.into()), &SCHEDULES)?,
+        matrices: match fill(&mut args.optimizer, "adamw".into()).as_str() {
+            "muon" => Matrices::Muon(fill(&mut args.muon_lr, MUON_LR)),
+            _ if args.muon_lr.is_some() => {
+                return Err(Error::Usage("muon-lr is Muon's alone: add --optimizer muon".into()));
+            }
+            _ => Matrices::AdamW,
+        },
         clip_grad: (clip_grad != 0.0).then_some(clip_grad),
         seed: fill(&mut args.seed, 0),
         checkpoint_minutes: fill(&mut args.checkpoint_minutes, CHECKPOINT_MINUTES),

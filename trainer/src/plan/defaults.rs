@@ -5,6 +5,8 @@ use smalti_trainer::optim::Decay;
 
 /// The share of unusable pictures that is put up with.
 pub(crate) const MAX_BAD: f64 = 0.05;
+/// Muon's highest learning rate.
+pub(crate) const MUON_LR: f64 = 0.02;
 /// Minutes between checkpoints.
 pub(crate) const CHECKPOINT_MINUTES: f64 = 5.0;
 /// Share of the patches that pretraining hides.

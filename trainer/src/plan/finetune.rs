@@ -51,6 +51,14 @@ impl Init {
         Ok(Init::File(path, known))
     }
 
+    /// What `--init` names, where all that is to be known of it has been said in other arguments.
+    pub(crate) fn told(init: &Option<PathBuf>) -> Init {
+        match init {
+            Some(path) if path != Path::new("scratch") => Init::File(path.clone(), None),
+            _ => Init::Scratch,
+        }
+    }
+
     /// The file of tensors.
     pub(crate) fn file(&self) -> Option<&Path> {
         match self {

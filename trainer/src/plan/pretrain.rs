@@ -12,7 +12,7 @@ use crate::args::PretrainArgs;
 /// Settings for these pictures; the arguments say all of them afterwards.
 pub(crate) fn plan(args: &mut PretrainArgs, data: &Dataset) -> Result<PretrainSettings> {
     let encoder = size::encoder(&mut args.size, || pictures::facts(data))?;
-    let decoder = size::decoder(&mut args.decoder, &encoder);
+    let decoder = size::decoder(&mut args.decoder, &encoder)?;
     let course = course::course(&mut args.course, PRETRAIN.layer_decay, &PRETRAIN)?;
     let augment = course::augment(&mut args.pictures, encoder.img_size, &PRETRAIN)?;
     let settings = PretrainSettings {
@@ -20,6 +20,7 @@ pub(crate) fn plan(args: &mut PretrainArgs, data: &Dataset) -> Result<PretrainSe
         model: MaeConfig { encoder, decoder },
         course,
         mask_ratio: fill(&mut args.mask_ratio, MASK_RATIO),
+        predict_ratio: fill(&mut args.predict_ratio, 1.0),
         norm_pix_loss: fill(&mut args.norm_pix_loss, true),
         augment,
     };

@@ -1,7 +1,7 @@
 //! The model's size, from flags and from the pictures.
 
 use smalti_models::presets::Preset;
-use smalti_models::{DecoderConfig, VitConfig};
+use smalti_models::{DecoderConfig, DecoderKind, VitConfig};
 use smalti_trainer::{Error, Result};
 
 use super::pictures::Facts;
@@ -12,6 +12,8 @@ use crate::args::training::{DecoderArgs, SizeArgs};
 const PATCHES: f64 = 64.0;
 /// The largest patch that is chosen unasked: larger ones hide all detail in one vector.
 const LARGEST_PATCH: usize = 16;
+
+const DECODERS: [(&str, DecoderKind); 2] = [("full", DecoderKind::Full), ("cross", DecoderKind::Cross)];
 
 /// A preset by its name.
 pub(crate) fn preset(name: &str) -> Result<Preset> {
@@ -77,13 +79,14 @@ pub(crate) fn of_run(args: &mut SizeArgs, vit: &VitConfig) -> Result<()> {
 }
 
 /// The decoder.
-pub(crate) fn decoder(args: &mut DecoderArgs, encoder: &VitConfig) -> DecoderConfig {
+pub(crate) fn decoder(args: &mut DecoderArgs, encoder: &VitConfig) -> Result<DecoderConfig> {
     let usual = Preset::Nano.mae(encoder.img_size, encoder.patch_size, encoder.channels).decoder;
-    DecoderConfig {
+    Ok(DecoderConfig {
+        kind: named("decoder", &fill(&mut args.decoder, "full".into()), &DECODERS)?,
         dim: fill(&mut args.dec_dim, usual.dim),
         depth: fill(&mut args.dec_depth, usual.depth),
         heads: fill(&mut args.dec_heads, usual.heads),
-    }
+    })
 }
 
 /// The divisor of the picture size that comes nearest to [`PATCHES`].

@@ -201,6 +201,7 @@ impl Quickstart<'_> {
                 dec_dim: Some(recipe.dec_dim),
                 dec_depth: Some(recipe.dec_depth),
                 dec_heads: Some(recipe.dec_heads),
+                ..DecoderArgs::default()
             },
             course: CourseArgs {
                 batch_size: Some(recipe.pretrain_batch.min(pictures.train.len())),

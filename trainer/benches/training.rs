@@ -1,0 +1,180 @@
+//! Speed of training on this machine: `cargo bench -p smalti-trainer`.
+//!
+//! Operations one by one, forward and backward, at the sizes of a micro-batch, on one thread; then whole steps of the
+//! presets, on one thread and on all. `-- linear`, `-- attention`, `-- norm`, `-- gelu`, `-- optimizer` and `-- step` run
+//! a part.
+
+use std::hint::black_box;
+use std::time::{Duration, Instant};
+
+use smalti_kernels::Real;
+use smalti_models::names::{self, Role, TensorSpec};
+use smalti_models::presets::Preset;
+use smalti_trainer::bench::{self, Settings, Task};
+use smalti_trainer::ops::attention::{self, Attention};
+use smalti_trainer::ops::cross_attention::{self, CrossAttention, Tokens};
+use smalti_trainer::ops::layer_norm::LayerNorm;
+use smalti_trainer::ops::linear::Linear;
+use smalti_trainer::optim::{AdamW, Muon};
+use smalti_trainer::params::Layout;
+use smalti_trainer::step::micro_batch;
+
+/// The median time of a run.
+fn time(mut run: impl FnMut()) -> f64 {
+    let (start, mut times) = (Instant::now(), Vec::new());
+    while start.elapsed() < Duration::from_millis(200) || times.len() < 9 {
+        let start = Instant::now();
+        run();
+        times.push(start.elapsed().as_secs_f64());
+    }
+    times.sort_by(f64::total_cmp);
+    times[times.len() / 2]
+}
+
+/// One line: microseconds, and arithmetic or values a second.
+fn row(name: &str, work: f64, unit: &str, run: impl FnMut()) {
+    let seconds = time(run);
+    println!("{name:44}{:11.1} µs{:9.1} {unit}", seconds * 1e6, work / seconds / 1e9);
+}
+
+fn layout(tensors: &[(&str, &[usize])]) -> Layout {
+    let spec = |&(name, shape): &(&str, &[usize])| TensorSpec {
+        name: name.into(),
+        shape: shape.to_vec(),
+        role: Role::Weight,
+        layer: 0,
+    };
+    Layout::new(tensors.iter().map(spec).collect())
+}
+
+fn linear() {
+    for (rows, k, n) in
+        [(1040, 128, 384), (1040, 128, 512), (1040, 512, 128), (1040, 192, 768), (272, 128, 384)]
+    {
+        let layout = layout(&[("fc.weight", &[n, k]), ("fc.bias", &[n])]);
+        let Ok(linear) = Linear::find(&layout, "fc") else { continue };
+        let (params, mut grads) = (layout.init::<f32>(0), vec![0.0f32; layout.len()]);
+        let (mut x, mut y) = (vec![0.5f32; rows * k], vec![0.5f32; rows * n]);
+        let (name, work) = (format!("linear {rows}x{k}x{n}"), (2 * rows * k * n) as f64);
+        row(&format!("{name}, forward"), work, "Gflop/s", || linear.forward(&params, black_box(&x), &mut y));
+        row(&format!("{name}, to the weights"), work, "Gflop/s", || {
+            linear.backward_params(&x, &y, &mut grads)
+        });
+        row(&format!("{name}, to the input"), work, "Gflop/s", || linear.backward_input(&params, &y, &mut x));
+    }
+}
+
+fn attentions() {
+    for (tokens, dim, heads) in [(17, 128, 4), (65, 128, 4), (65, 192, 3), (197, 192, 3)] {
+        let (batch, attention) = (micro_batch(tokens), Attention { dim, heads });
+        let (qkv, mut dqkv) =
+            (vec![0.1f32; batch * tokens * 3 * dim], vec![0.0f32; batch * tokens * 3 * dim]);
+        let (mut probs, mut out) =
+            (vec![0.0f32; attention.probabilities(batch, tokens)], vec![0.0f32; batch * tokens * dim]);
+        let mut scratch = attention::Scratch::default();
+        let (name, work) = (
+            format!("attention {batch}x{tokens}x{dim}, {heads} heads"),
+            (4 * batch * tokens * tokens * dim) as f64,
+        );
+        row(&format!("{name}, forward"), work, "Gflop/s", || {
+            attention.forward(tokens, black_box(&qkv), &mut probs, &mut out, &mut scratch);
+        });
+        row(&format!("{name}, backward"), 2.0 * work, "Gflop/s", || {
+            attention.backward(tokens, &qkv, &probs, black_box(&out), &mut dqkv, &mut scratch);
+        });
+    }
+    let (tokens, dim, batch) = (Tokens { queries: 48, keys: 17 }, 64, 16);
+    let attention = CrossAttention { dim, heads: 2 };
+    let (q, kv) = (vec![0.1f32; batch * 48 * dim], vec![0.1f32; batch * 17 * 2 * dim]);
+    let (mut dq, mut dkv, mut out) = (q.clone(), kv.clone(), q.clone());
+    let (mut probs, mut scratch) =
+        (vec![0.0f32; attention.probabilities(batch, tokens)], cross_attention::Scratch::default());
+    let (name, work) =
+        (format!("cross-attention {batch}x(48 to 17)x{dim}"), (4 * batch * 48 * 17 * dim) as f64);
+    row(&format!("{name}, forward"), work, "Gflop/s", || {
+        attention.forward(tokens, &q, &kv, &mut probs, &mut out, &mut scratch);
+    });
+    row(&format!("{name}, backward"), 2.0 * work, "Gflop/s", || {
+        attention.backward(tokens, &q, &kv, &probs, &out, &mut dq, &mut dkv, &mut scratch);
+    });
+}
+
+fn norms() {
+    let (rows, dim) = (1040, 128);
+    let layout = layout(&[("norm.weight", &[dim]), ("norm.bias", &[dim])]);
+    let Ok(norm) = LayerNorm::find(&layout, "norm") else { return };
+    let (params, mut grads) = (layout.init::<f32>(0), vec![0.0f32; layout.len()]);
+    let x: Vec<f32> = (0..rows * dim).map(|i| (i % 7) as f32).collect();
+    let (mut y, mut dx, mut stats) = (x.clone(), x.clone(), vec![[0.0f32; 2]; rows]);
+    row("layer norm 1040x128, forward", x.len() as f64, "G values/s", || {
+        norm.forward(&params, black_box(&x), &mut y, &mut stats);
+    });
+    row("layer norm 1040x128, backward", x.len() as f64, "G values/s", || {
+        norm.backward(&params, &x, &stats, black_box(&y), &mut dx, &mut grads);
+    });
+}
+
+fn gelu() {
+    let x: Vec<f32> = (0..1040 * 512).map(|i| (i % 13) as f32 * 0.5 - 3.0).collect();
+    let mut y = x.clone();
+    row("GELU 1040x512, forward", x.len() as f64, "G values/s", || f32::gelu(black_box(&x), &mut y));
+    row("GELU 1040x512, backward", x.len() as f64, "G values/s", || {
+        f32::gelu_backward(&x, black_box(&mut y))
+    });
+}
+
+fn optimizers() {
+    let layout = Layout::new(names::mae(&Preset::Nano.mae(32, 4, 3)));
+    let (mut params, grads) = (layout.init::<f32>(0), vec![1e-3f32; layout.len()]);
+    let (mut adamw, muon) = (AdamW::new(&layout, [0.9, 0.95], 0.05, 1.0), Muon::new(&layout, 0.05, 1.0));
+    let Ok(pool) = rayon::ThreadPoolBuilder::new().num_threads(1).build() else { return };
+    let work = layout.len() as f64;
+    row("AdamW, nano", work, "G values/s", || pool.install(|| adamw.update(1e-4, 1.0, &grads, &mut params)));
+    let mut m = params.clone();
+    row("Muon, the blocks of nano", work, "G values/s", || {
+        pool.install(|| muon.update(1e-4, 1.0, &grads, &mut params, &mut m));
+    });
+}
+
+fn steps() {
+    let all = std::thread::available_parallelism().map_or(1, usize::from);
+    println!(
+        "\n{:44}{:>14}{:>19}{:>11}",
+        "whole steps of 64 pictures, 32 pixels", "pictures/s", "Gflop/s", "of peak"
+    );
+    for preset in Preset::ALL {
+        let config = preset.mae(32, 4, 3);
+        for (name, task) in [
+            ("pretrain", Task::Pretrain(config.clone())),
+            ("finetune", Task::Finetune(config.encoder.clone())),
+        ] {
+            for threads in if all > 1 { vec![1, all] } else { vec![1] } {
+                let time = Duration::from_secs(2);
+                let settings = Settings { task: task.clone(), batch_size: 64, threads, time };
+                match bench::run(&settings) {
+                    Ok(report) => println!(
+                        "{:44}{:14.1}{:19.1}{:10.0}%",
+                        format!("{} {name}, {threads} threads", preset.name()),
+                        report.images_per_s,
+                        report.gflops,
+                        100.0 * report.of_peak
+                    ),
+                    Err(e) => println!("{} {name}: {e}", preset.name()),
+                }
+            }
+        }
+    }
+}
+
+fn main() {
+    let only = std::env::args().skip(1).find(|arg| !arg.starts_with('-')).unwrap_or_default();
+    let parts: [(&str, fn()); 6] = [
+        ("linear", linear),
+        ("attention", attentions),
+        ("norm", norms),
+        ("gelu", gelu),
+        ("optimizer", optimizers),
+        ("step", steps),
+    ];
+    parts.iter().filter(|(name, _)| name.contains(&only)).for_each(|(_, run)| run());
+}
