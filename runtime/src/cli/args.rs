@@ -25,7 +25,7 @@ pub(crate) struct Args {
 }
 
 const EXIT_CODES: &str = "Exit codes: 0 ok, 1 error, 2 usage, 3 model refused, 4 check failed (selftest, inspect, quantize, compare), \
-    5 unusable input data, 6 file system, 70 internal bug caught.";
+    5 unusable input data, 6 file system, 70 internal bug caught, 130 and 143 a stream stopped by a signal.";
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
