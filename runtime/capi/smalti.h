@@ -7,8 +7,9 @@
  * - Handles are checked: a closed or wrong one is SMALTI_HANDLE. Pointers must be null or point to what is said here.
  * - Every entry may be called on any thread. A model is for all threads at once, a session for one at a time: while a
  *   run is under way, the session's entries return SMALTI_BUSY on other threads.
- * - No thread is started unless smalti_session_new is asked for more than one. Nothing is read or written but the file
- *   that smalti_open names; a caught bug leaves a line on standard error.
+ * - No thread is started unless smalti_session_new is asked for more than one. Nothing is written, and nothing read but
+ *   the file that smalti_open names, and with a key its signature's and the key's; a caught bug leaves a line on
+ *   standard error.
  * - Structs begin with their size, so that programs run with later versions of the library.
  */
 
@@ -99,6 +100,16 @@ typedef struct smalti_options {
   float mean[3];
   // Standard deviation of each channel on the scale 0 to 1.
   float std[3];
+  // Open only what this key signed with minisign: the key as `minisign -G` prints it, or the name of its file; null
+  // for no check. smalti_open reads the signature from the file of the model's name with .minisig behind it. A model
+  // without a signature, or with another, is SMALTI_REFUSED.
+  const char *pubkey;
+  // For smalti_open_bytes with a key: the text of the signature file.
+  const char *signature;
+  // Open no model of a lower version ("1", "2.10"); null for any.
+  const char *min_version;
+  // Zero.
+  size_t reserved;
 } smalti_options;
 
 // The picture that a model takes.
