@@ -18,7 +18,6 @@ fn what_cannot_be_is_refused_on_one_line() {
     pretrain(&["--epochs=many"]).fails(2, &["many", "--epochs"]);
     pretrain(&["--patch-size=5"]).fails(2, &["patch-size is 5", "divisor"]);
     pretrain(&["--mask-ratio=1"]).fails(2, &["mask-ratio is 1"]);
-    pretrain(&["--precision=bf16"]).fails(2, &["not available yet"]);
     pretrain(&["--max-bad=lots"]).fails(2, &["max-bad is `lots`"]);
     pretrain(&["--crop=round"]).fails(2, &["crop is `round`"]);
     pretrain(&["--lr=nan"]).fails(2, &["lr"]);
