@@ -17,6 +17,7 @@ use smalti_trainer::ops::layer_norm::LayerNorm;
 use smalti_trainer::ops::linear::Linear;
 use smalti_trainer::optim::{AdamW, Muon};
 use smalti_trainer::params::Layout;
+use smalti_trainer::precision::Precision;
 use smalti_trainer::step::micro_batch;
 
 /// The median time of a run.
@@ -44,7 +45,7 @@ fn layout(tensors: &[(&str, &[usize])]) -> Layout {
         role: Role::Weight,
         layer: 0,
     };
-    Layout::new(tensors.iter().map(spec).collect())
+    Layout::new(tensors.iter().map(spec).collect(), Precision::F32)
 }
 
 fn linear() {
@@ -124,7 +125,7 @@ fn gelu() {
 }
 
 fn optimizers() {
-    let layout = Layout::new(names::mae(&Preset::Nano.mae(32, 4, 3)));
+    let layout = Layout::new(names::mae(&Preset::Nano.mae(32, 4, 3)), Precision::F32);
     let (mut params, grads) = (layout.init::<f32>(0), vec![1e-3f32; layout.len()]);
     let (mut adamw, muon) = (AdamW::new(&layout, [0.9, 0.95], 0.05, 1.0), Muon::new(&layout, 0.05, 1.0));
     let Ok(pool) = rayon::ThreadPoolBuilder::new().num_threads(1).build() else { return };
@@ -150,7 +151,8 @@ fn steps() {
         ] {
             for threads in if all > 1 { vec![1, all] } else { vec![1] } {
                 let time = Duration::from_secs(2);
-                let settings = Settings { task: task.clone(), batch_size: 64, threads, time };
+                let precision = Precision::fastest();
+                let settings = Settings { task: task.clone(), batch_size: 64, threads, time, precision };
                 match bench::run(&settings) {
                     Ok(report) => println!(
                         "{:44}{:14.1}{:19.1}{:10.0}%",
