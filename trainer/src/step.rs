@@ -23,7 +23,7 @@ const LANES: usize = 8;
 /// Lanes of a large batch, at most.
 const MOST_LANES: usize = 64;
 /// A large batch has a lane for each so many micro-batches.
-const LONG: usize = 4;
+const LONG: usize = 2;
 /// Tokens of one micro-batch, about: its activations should stay near the processor.
 const MICRO_TOKENS: usize = 1040;
 /// Values of a part of the sum, at least: 128 KiB, which a network of 1 Gbit/s carries in a millisecond.
@@ -520,7 +520,7 @@ mod tests {
     #[test]
     fn every_picture_is_dealt_once() {
         for (batch, micro, lanes) in
-            [(128, 16, 8), (512, 16, 8), (1024, 16, 16), (5000, 1, 64), (3, 2, 2), (0, 4, 0)]
+            [(128, 16, 8), (256, 16, 8), (1024, 16, 32), (5000, 1, 64), (3, 2, 2), (0, 4, 0)]
         {
             let deal = Deal::new(batch, micro);
             assert_eq!(deal.lanes(), lanes);
