@@ -2,8 +2,9 @@
 
 use std::collections::HashSet;
 use std::fs;
-use std::io::{BufRead, BufReader, Write};
-use std::process::Child;
+use std::io::{BufRead, BufReader, Read, Write};
+use std::process::{Child, ChildStdout};
+use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use prost::Message;
@@ -15,7 +16,9 @@ use super::*;
 struct Running {
     folder: tempfile::TempDir,
     child: Child,
-    answers: BufReader<std::process::ChildStdout>,
+    answers: BufReader<ChildStdout>,
+    /// Reads what is said, so that the program never waits for a reader.
+    said: JoinHandle<String>,
 }
 
 impl Running {
@@ -37,7 +40,13 @@ impl Running {
         ];
         let mut child = command(&[&arguments[..], more].concat()).spawn().unwrap();
         let answers = BufReader::new(child.stdout.take().unwrap());
-        let mut running = Running { folder, child, answers };
+        let mut errors = child.stderr.take().unwrap();
+        let said = std::thread::spawn(move || {
+            let mut text = String::new();
+            errors.read_to_string(&mut text).unwrap();
+            text
+        });
+        let mut running = Running { folder, child, answers, said };
         running.answer(); // The model has been opened.
         running
     }
@@ -60,9 +69,9 @@ impl Running {
     /// Ends the stream; what was said.
     fn end(mut self) -> String {
         drop(self.child.stdin.take());
-        let output = self.child.wait_with_output().unwrap();
-        assert!(output.status.success(), "{output:?}");
-        String::from_utf8(output.stderr).unwrap()
+        let (status, said) = (self.child.wait().unwrap(), self.said.join().unwrap());
+        assert!(status.success(), "{said}");
+        said
     }
 }
 
