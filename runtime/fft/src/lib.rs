@@ -108,4 +108,14 @@ mod tests {
         assert_eq!(real, [2.0, 0.0, 2.0, 0.0, 1.0]);
         FftPlanner::new().plan_fft_forward(0).process(&mut values);
     }
+
+    #[test]
+    fn the_engine_takes_this_crate_and_no_other() {
+        let lock = include_str!("../../../Cargo.lock");
+        assert_eq!(
+            lock.matches("name = \"rustfft\"").count(),
+            1,
+            "a feature that tract asks for is missing here"
+        );
+    }
 }

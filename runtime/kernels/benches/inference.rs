@@ -58,15 +58,16 @@ fn main() {
                 ((i * 31 + j * 17) % 120) as i8 % most.min(63)
                     + if j == 0 && most > 32 { most - 62 } else { 0 }
             };
-            let layer = QuantLinear::new([n, k], at, &vec![0.01; n], &bias, quantize).unwrap();
+            let layer = |isa| QuantLinear::new(isa, [n, k], at, &vec![0.01; n], &bias, quantize).unwrap();
             for activation in [Activation::None, Activation::Gelu] {
                 let epilogue = Epilogue { activation, residual: None };
                 let name = format!("int8 {rows}x{k}x{n} {activation:?}, weights to {most}");
                 let cell = std::cell::RefCell::new(&mut y);
                 row(name, rows * k * n, &|isa| {
+                    let layer = layer(isa);
                     time(|| {
                         let out = &mut Out::U8(&mut cell.borrow_mut(), quantize);
-                        quant_linear(isa, &layer, black_box(&x), &epilogue, out);
+                        quant_linear(&layer, black_box(&x), &epilogue, out);
                     })
                 });
             }

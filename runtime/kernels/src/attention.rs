@@ -2,11 +2,15 @@
 //! tokens. Queries go through in groups of rows, so that scores stay in the nearest cache and are never stored
 //! for all.
 
+use std::ops::Range;
+
 use crate::dot::COLS;
+use crate::exponentials::{LANES, exponentials};
 use crate::isa::dispatch;
-use crate::linear::tiles;
-use crate::math::{exp2_of_negative, madd};
+use crate::linear::{ROWS as GROUP, tiles};
+use crate::math::madd;
 use crate::quantize::Out;
+use crate::transpose::{SIDE, transpose};
 
 /// A matrix `[tokens, width]` for each head, inside a larger one; the values of a row are neighbours.
 #[derive(Clone, Copy, Debug)]
@@ -34,41 +38,38 @@ pub struct Shape {
     pub scale: f32,
 }
 
-/// Queries that go through together.
-const GROUP: usize = 6;
-/// Columns of half a block.
-const HALF: usize = COLS / 2;
-
 impl Shape {
     /// Keys, and room for more up to whole registers.
     fn padded(&self) -> usize {
-        self.tokens.next_multiple_of(HALF)
+        self.tokens.next_multiple_of(LANES)
     }
 
-    /// Values of scratch that [`attention`] needs: the keys of one head transposed, the scores of one group.
+    /// Values of scratch that [`attention`] needs: the keys and values of one head, packed, and the scores of one
+    /// group.
     pub fn scratch(&self) -> usize {
-        (self.key + GROUP) * self.padded()
+        (self.key + GROUP) * self.padded() + self.value.next_multiple_of(COLS) * self.tokens
     }
 }
 
-/// `sums[r][c] += Σ_p a[r][p] b[p][c]` with rows of `a` and `b` at their distances.
+/// `sums[r][c] = Σ_p a[r][p] b[p][c]` with rows of `a` at their distance.
 #[inline(always)]
 fn block<const FMA: bool, const ROWS: usize, const WIDTH: usize>(
-    depth: usize,
     (a, a_row): (&[f32], usize),
-    (b, b_row): (&[f32], usize),
+    b: &[[f32; WIDTH]],
 ) -> [[f32; WIDTH]; ROWS] {
     let mut sums = [[0f32; WIDTH]; ROWS];
     let mut rows = [&a[..0]; ROWS];
     for r in 0..ROWS {
-        rows[r] = &a[r * a_row..][..depth];
+        rows[r] = &a[r * a_row..][..b.len()];
     }
-    assert!(depth == 0 || b.len() >= (depth - 1) * b_row + WIDTH, "rows of b are missing");
-    for p in 0..depth {
-        // SAFETY: the assertion above says that there are so many rows of `b`.
-        let b: &[f32; WIDTH] = unsafe { &*b.as_ptr().add(p * b_row).cast() };
+    #[cfg(target_arch = "aarch64")]
+    if FMA {
+        // SAFETY: every row of `a` has as many values as `b` has rows.
+        return unsafe { crate::neon::block(&rows, b) };
+    }
+    for (p, b) in b.iter().enumerate() {
         for r in 0..ROWS {
-            // SAFETY: every row of `a` has `depth` values.
+            // SAFETY: every row of `a` has as many values as `b` has rows.
             let a = unsafe { *rows[r].get_unchecked(p) };
             for c in 0..WIDTH {
                 sums[r][c] = madd::<FMA>(a, b[c], sums[r][c]);
@@ -78,99 +79,111 @@ fn block<const FMA: bool, const ROWS: usize, const WIDTH: usize>(
     sums
 }
 
-/// `keys[j][t] = k[t][j]`; what is left of a row of `padded` values becomes 0.
+/// Panels `[key, 16]`, the last of which may be `[key, 8]`: `keys[j][t] = k[t][j]`, and 0 beyond the last token.
+///
+/// Packed, because rows of a model's keys and values lie kilobytes apart, where few of them share a cache.
 #[inline(always)]
-fn transpose(k: &Heads<'_>, shape: &Shape, padded: usize, keys: &mut [f32]) {
-    for t in 0..shape.tokens {
-        let row = &k.data[t * k.row..][..shape.key];
-        for (column, &value) in keys.chunks_exact_mut(padded).zip(row) {
-            column[t] = value;
+fn pack_keys(k: &Heads<'_>, shape: &Shape, keys: &mut [f32]) {
+    let row = |t: usize| &k.data[t * k.row..][..shape.key];
+    for (p, panel) in keys.chunks_mut(shape.key * COLS).enumerate() {
+        let first = p * COLS;
+        if panel.len() == shape.key * COLS {
+            pack_panel::<COLS>(row, first..shape.tokens, panel.as_chunks_mut().0);
+        } else {
+            pack_panel::<LANES>(row, first..shape.tokens, panel.as_chunks_mut().0);
         }
-    }
-    for column in keys.chunks_exact_mut(padded) {
-        column[shape.tokens..].fill(0.0);
     }
 }
 
-/// Turns a row of products into exponentials; gives the reciprocal of their sum.
+/// As many of the tokens as a panel has columns, and 0 where there are not enough.
 #[inline(always)]
-fn exponentials<const FMA: bool>(row: &mut [f32], tokens: usize, scale: f32) -> f32 {
-    row[tokens..].fill(f32::NEG_INFINITY);
-    let mut top = [f32::NEG_INFINITY; HALF];
-    for chunk in row.as_chunks::<HALF>().0 {
-        for l in 0..HALF {
-            top[l] = if chunk[l] > top[l] { chunk[l] } else { top[l] };
+fn pack_panel<'a, const WIDTH: usize>(
+    row: impl Fn(usize) -> &'a [f32],
+    tokens: Range<usize>,
+    panel: &mut [[f32; WIDTH]],
+) {
+    if tokens.len() < WIDTH {
+        panel.fill([0.0; WIDTH]);
+    }
+    for lane in (0..WIDTH.min(tokens.len())).step_by(SIDE) {
+        let first = tokens.start + lane;
+        if first + SIDE > tokens.end {
+            for (lane, t) in (lane..).zip(first..tokens.end) {
+                panel.iter_mut().zip(row(t)).for_each(|(place, &value)| place[lane] = value);
+            }
+            return;
+        }
+        let rows = [0, 1, 2, 3].map(|i| row(first + i).as_chunks::<SIDE>());
+        let (squares, rest) = panel.as_chunks_mut::<SIDE>();
+        for (j, places) in squares.iter_mut().enumerate() {
+            let square = transpose([rows[0].0[j], rows[1].0[j], rows[2].0[j], rows[3].0[j]]);
+            for i in 0..SIDE {
+                places[i][lane..lane + SIDE].copy_from_slice(&square[i]);
+            }
+        }
+        for (j, place) in rest.iter_mut().enumerate() {
+            for i in 0..SIDE {
+                place[lane + i] = rows[i].1[j];
+            }
         }
     }
-    let most = fold(top, |a, b| if a > b { a } else { b });
-    let scale = scale * std::f32::consts::LOG2_E;
-    let top = -(most * scale);
-    // Two loops: the first becomes vector code as it stands, with the sums in it it would not.
-    for x in row.iter_mut() {
-        *x = exp2_of_negative::<FMA>(madd::<FMA>(*x, scale, top));
-    }
-    let mut sums = [0f32; HALF];
-    for chunk in row.as_chunks::<HALF>().0 {
-        for l in 0..HALF {
-            sums[l] += chunk[l];
-        }
-    }
-    // Padding has added less than 1e-36.
-    1.0 / fold(sums, |a, b| a + b)
 }
 
-/// Eight values to one, by halves: the fewest steps that wait for each other.
+/// Panels `[tokens, 16]`; columns beyond the last are 0.
 #[inline(always)]
-fn fold(values: [f32; HALF], f: impl Fn(f32, f32) -> f32) -> f32 {
-    let [a, b, c, d, e, g, h, i] = values;
-    let [a, b, c, d] = [f(a, e), f(b, g), f(c, h), f(d, i)];
-    f(f(a, c), f(b, d))
+fn pack_values(v: &Heads<'_>, shape: &Shape, values: &mut [f32]) {
+    for (p, panel) in values.chunks_exact_mut(shape.tokens * COLS).enumerate() {
+        let (column, count) = (p * COLS, COLS.min(shape.value - p * COLS));
+        for (t, place) in panel.as_chunks_mut::<COLS>().0.iter_mut().enumerate() {
+            let row = &v.data[t * v.row + column..][..count];
+            if let Some(whole) = row.first_chunk() {
+                *place = *whole;
+            } else {
+                *place = [0.0; COLS];
+                place[..count].copy_from_slice(row);
+            }
+        }
+    }
 }
 
 /// One group of `ROWS` queries, the first of which is `first`, of one head.
 #[inline(always)]
 fn group<const FMA: bool, const ROWS: usize>(
     shape: &Shape,
-    (q, q_row): (&[f32], usize),
-    (keys, scores): (&[f32], &mut [f32]),
-    (v, v_row): (&[f32], usize),
+    q: (&[f32], usize),
+    (keys, values): (&[f32], &[f32]),
+    scores: &mut [f32],
     [head, first]: [usize; 2],
     out: &mut Out<'_>,
 ) {
     let padded = shape.padded();
     let mut t = 0;
-    while t + COLS <= padded {
-        let sums = block::<FMA, ROWS, COLS>(shape.key, (q, q_row), (&keys[t..], padded));
-        for r in 0..ROWS {
-            scores[r * padded + t..][..COLS].copy_from_slice(&sums[r]);
+    for panel in keys.chunks(shape.key * COLS) {
+        if panel.len() == shape.key * COLS {
+            let sums = block::<FMA, ROWS, COLS>(q, panel.as_chunks().0);
+            for r in 0..ROWS {
+                scores[r * padded + t..][..COLS].copy_from_slice(&sums[r]);
+            }
+        } else {
+            let sums = block::<FMA, ROWS, LANES>(q, panel.as_chunks().0);
+            for r in 0..ROWS {
+                scores[r * padded + t..][..LANES].copy_from_slice(&sums[r]);
+            }
         }
         t += COLS;
     }
-    if t < padded {
-        let sums = block::<FMA, ROWS, HALF>(shape.key, (q, q_row), (&keys[t..], padded));
-        for r in 0..ROWS {
-            scores[r * padded + t..][..HALF].copy_from_slice(&sums[r]);
-        }
-    }
-    let mut parts = [0f32; ROWS];
-    for (row, part) in scores.chunks_exact_mut(padded).zip(&mut parts) {
-        *part = exponentials::<FMA>(row, shape.tokens, shape.scale);
-    }
+    // SAFETY: compiled with fused multiply-adds only where the processor has AVX2 too.
+    let parts = unsafe { exponentials::<FMA, ROWS>(scores, shape.tokens, shape.scale) };
     let (width, stride) = (shape.value, out.row(shape.heads * shape.value));
-    let mut c = 0;
-    while c < width {
-        let count = COLS.min(width - c);
-        let mut sums = if count == COLS {
-            block::<FMA, ROWS, COLS>(shape.tokens, (scores, padded), (&v[c..], v_row))
-        } else {
-            edge::<FMA, ROWS>(shape.tokens, (scores, padded), (&v[c..], v_row), count)
-        };
+    for (p, panel) in values.chunks_exact(shape.tokens * COLS).enumerate() {
+        let (column, count) = (p * COLS, COLS.min(width - p * COLS));
+        let mut sums = block::<FMA, ROWS, COLS>((scores, padded), panel.as_chunks().0);
         for (values, part) in sums.iter_mut().zip(&parts) {
             for value in values {
                 *value *= part;
             }
         }
-        let at = first * stride + head * width + c;
+        let at = first * stride + head * width + column;
         if count == COLS {
             out.tile(at, stride, &sums);
         } else {
@@ -178,27 +191,7 @@ fn group<const FMA: bool, const ROWS: usize>(
                 out.row_at(at + r * stride, &values[..count]);
             }
         }
-        c += COLS;
     }
-}
-
-/// As [`block`] for fewer than 16 columns.
-#[inline(always)]
-fn edge<const FMA: bool, const ROWS: usize>(
-    depth: usize,
-    (a, a_row): (&[f32], usize),
-    (b, b_row): (&[f32], usize),
-    count: usize,
-) -> [[f32; COLS]; ROWS] {
-    let mut sums = [[0f32; COLS]; ROWS];
-    for p in 0..depth {
-        for r in 0..ROWS {
-            for c in 0..count {
-                sums[r][c] = madd::<FMA>(a[r * a_row + p], b[p * b_row + c], sums[r][c]);
-            }
-        }
-    }
-    sums
 }
 
 #[inline(always)]
@@ -210,17 +203,20 @@ fn body<const FMA: bool, const WIDE: bool>(
     out: &mut Out<'_>,
 ) {
     let padded = shape.padded();
-    let (keys, scores) = scratch.split_at_mut(shape.key * padded);
+    let (keys, scratch) = scratch.split_at_mut(shape.key * padded);
+    let (values, scores) = scratch.split_at_mut(shape.value.next_multiple_of(COLS) * shape.tokens);
     for head in 0..shape.heads {
-        transpose(&Heads { data: &k.data[head * k.head..], ..k }, shape, padded, keys);
-        let (queries, values) = (&q.data[head * q.head..], (&v.data[head * v.head..], v.row));
+        pack_keys(&Heads { data: &k.data[head * k.head..], ..k }, shape, keys);
+        pack_values(&Heads { data: &v.data[head * v.head..], ..v }, shape, values);
+        let queries = &q.data[head * q.head..];
         // As in `linear`.
         let most = if FMA { GROUP } else { 2 };
         for (first, height) in tiles(rows, most) {
             macro_rules! group {
                 ($height:literal) => {{
-                    let (queries, scores) = (&queries[first * q.row..], &mut scores[..$height * padded]);
-                    group::<FMA, $height>(shape, (queries, q.row), (keys, scores), values, [head, first], out)
+                    let queries = (&queries[first * q.row..], q.row);
+                    let scores = &mut scores[..$height * padded];
+                    group::<FMA, $height>(shape, queries, (keys, values), scores, [head, first], out)
                 }};
             }
             match height {

@@ -1,9 +1,11 @@
-//! The primitive of products of bytes: four products, added to an integer, for 16 columns at once, and what
+//! The primitive of products of bytes: what is added up for rows of activations and 16 columns of weights, and what
 //! turns the integers into floats.
 //!
-//! Packing, loops, edges and epilogues are written once over [`Dot`] (`quant_linear.rs`); [`Plain`] runs all of
-//! that on every machine, so that only one instruction of the others needs its hardware.
+//! Packing, edges and epilogues are written once over [`Dot`] (`quant_linear.rs`), and most loops over [`Steps`], four
+//! products of each column at once; [`Plain`] runs all of that on every machine, so that only one instruction of the
+//! others needs its hardware.
 
+use crate::linear::prefetch;
 use crate::math::madd;
 
 /// Columns of a panel.
@@ -13,20 +15,51 @@ pub(crate) const DEPTH: usize = 4;
 /// Weights of one sign whose products with bytes are added in 16 bits may come to so much: 255 · 128 < 2^15.
 pub(crate) const MOST_SUM: i32 = 128;
 
-/// `sums[j] += Σ_i x[i] · w[j][i]` over four bytes `x`, for 16 columns `j`.
+/// Products of rows of bytes with a panel.
 ///
 /// # Safety
-/// The methods may only be called where the processor has the implementation's instructions.
+/// The methods may only be called where the processor has the implementation's instructions, with rows that have as
+/// many steps as the layer, and panels packed for it.
 pub(crate) unsafe trait Dot {
     /// 16 sums.
     type Sums: Copy;
-    /// 16 columns of four weights.
-    type Weights: Copy;
     /// What is taken off each byte `x` before it is multiplied: the caller puts it back by the starting sums.
     const SHIFT: i32;
 
     unsafe fn sums(start: &[i32; COLS]) -> Self::Sums;
+
+    /// `start[j] + Σ_i x[i] · w[j][i]` for each row. Asks for the lines of `next`, a panel or nothing, on the way.
+    unsafe fn products<const HEIGHT: usize>(
+        start: &[i32; COLS],
+        rows: &[&[[u8; DEPTH]]; HEIGHT],
+        panel: &[[i8; COLS * DEPTH]],
+        next: &[[i8; COLS * DEPTH]],
+    ) -> [Self::Sums; HEIGHT];
+
+    /// `sums · scale + bias`, fused; `FMA` as elsewhere.
+    unsafe fn finish<const FMA: bool>(
+        sums: Self::Sums,
+        scale: &[f32; COLS],
+        bias: &[f32; COLS],
+    ) -> [f32; COLS];
+}
+
+/// Products step by step, of panels with as many steps as a row.
+///
+/// # Safety
+/// As [`Dot`].
+pub(crate) unsafe trait Steps {
+    /// 16 sums.
+    type Sums: Copy;
+    /// 16 columns of four weights.
+    type Weights: Copy;
+    /// As [`Dot::SHIFT`].
+    const SHIFT: i32;
+
+    unsafe fn sums(start: &[i32; COLS]) -> Self::Sums;
     unsafe fn weights(w: &[i8; COLS * DEPTH]) -> Self::Weights;
+
+    /// `sums[j] += Σ_i x[i] · w[j][i]` over four bytes `x`.
     unsafe fn add(sums: Self::Sums, x: [u8; DEPTH], w: Self::Weights) -> Self::Sums;
 
     /// Two steps that follow each other.
@@ -37,7 +70,7 @@ pub(crate) unsafe trait Dot {
     }
 
     /// Takes from the front as many steps of all rows as go well together, and gives their number; the rest is left
-    /// to `add`. Every row has as many steps as the panel.
+    /// to `add`.
     #[inline(always)]
     unsafe fn many<const HEIGHT: usize>(
         _sums: &mut [Self::Sums; HEIGHT],
@@ -47,7 +80,7 @@ pub(crate) unsafe trait Dot {
         0
     }
 
-    /// `sums · scale + bias`, fused; `FMA` as elsewhere.
+    /// As [`Dot::finish`].
     unsafe fn finish<const FMA: bool>(
         sums: Self::Sums,
         scale: &[f32; COLS],
@@ -55,11 +88,62 @@ pub(crate) unsafe trait Dot {
     ) -> [f32; COLS];
 }
 
+// SAFETY: the implementation's instructions alone.
+unsafe impl<S: Steps> Dot for S {
+    type Sums = S::Sums;
+    const SHIFT: i32 = S::SHIFT;
+
+    #[inline(always)]
+    unsafe fn sums(start: &[i32; COLS]) -> S::Sums {
+        // SAFETY: the caller's promise.
+        unsafe { S::sums(start) }
+    }
+
+    #[inline(always)]
+    unsafe fn products<const HEIGHT: usize>(
+        start: &[i32; COLS],
+        rows: &[&[[u8; DEPTH]]; HEIGHT],
+        panel: &[[i8; COLS * DEPTH]],
+        next: &[[i8; COLS * DEPTH]],
+    ) -> [S::Sums; HEIGHT] {
+        // SAFETY: the caller's promise; every row has as many steps as the panel.
+        unsafe {
+            let mut sums = [S::sums(start); HEIGHT];
+            let done = S::many(&mut sums, rows, panel);
+            let (twos, last) = panel[done..].as_chunks::<2>();
+            for (i, [first, second]) in twos.iter().enumerate() {
+                let i = done + 2 * i;
+                if let Some(lines) = next.get(i..i + 2) {
+                    lines.iter().for_each(prefetch);
+                }
+                let w = [S::weights(first), S::weights(second)];
+                for r in 0..HEIGHT {
+                    let x = [*rows[r].get_unchecked(i), *rows[r].get_unchecked(i + 1)];
+                    sums[r] = S::add_two(sums[r], x, w);
+                }
+            }
+            for w in last {
+                let w = S::weights(w);
+                for r in 0..HEIGHT {
+                    sums[r] = S::add(sums[r], *rows[r].get_unchecked(panel.len() - 1), w);
+                }
+            }
+            sums
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn finish<const FMA: bool>(sums: S::Sums, scale: &[f32; COLS], bias: &[f32; COLS]) -> [f32; COLS] {
+        // SAFETY: the caller's promise.
+        unsafe { S::finish::<FMA>(sums, scale, bias) }
+    }
+}
+
 /// The formula.
 pub(crate) struct Plain;
 
 // SAFETY: no special instructions.
-unsafe impl Dot for Plain {
+unsafe impl Steps for Plain {
     type Sums = [i32; COLS];
     type Weights = [i8; COLS * DEPTH];
     const SHIFT: i32 = 0;
@@ -99,7 +183,7 @@ unsafe impl Dot for Plain {
 }
 
 #[cfg(target_arch = "aarch64")]
-pub(crate) use neon::{Dotprod, I8mm, Neon};
+pub(crate) use neon::{BLOCK_STEPS, Dotprod, I8mm, Neon, four_fit, pack_blocks, pack_pairs};
 #[cfg(target_arch = "x86_64")]
 pub(crate) use x86::{Avx2, Avx2Two, Avx2Wide, Avx512Vnni, AvxVnni, Halves};
 
@@ -111,14 +195,14 @@ mod x86 {
     use std::arch::x86_64::*;
     use std::marker::PhantomData;
 
-    use super::{COLS, DEPTH, Dot};
+    use super::{COLS, DEPTH, Steps};
 
     /// One step of eight columns.
     ///
     /// # Safety
     /// The method may only be called where the processor has AVX2 and the implementation's instructions.
     pub(crate) unsafe trait Step {
-        /// As [`Dot::SHIFT`].
+        /// As [`super::Dot::SHIFT`].
         const SHIFT: i32;
 
         unsafe fn step(sums: __m256i, x: i32, w: __m256i) -> __m256i;
@@ -211,7 +295,7 @@ mod x86 {
     pub(crate) struct Halves<S>(PhantomData<S>);
 
     // SAFETY: AVX2 and what the step needs.
-    unsafe impl<S: Step> Dot for Halves<S> {
+    unsafe impl<S: Step> Steps for Halves<S> {
         type Sums = [__m256i; 2];
         type Weights = [__m256i; 2];
         const SHIFT: i32 = S::SHIFT;
@@ -269,7 +353,7 @@ mod x86 {
     pub(crate) struct Avx512Vnni;
 
     // SAFETY: AVX-512F and AVX-512 VNNI.
-    unsafe impl Dot for Avx512Vnni {
+    unsafe impl Steps for Avx512Vnni {
         type Sums = __m512i;
         type Weights = __m512i;
         const SHIFT: i32 = 0;

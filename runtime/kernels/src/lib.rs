@@ -14,12 +14,15 @@ pub mod attention;
 pub mod bf16;
 mod dot;
 pub mod elementwise;
+mod exponentials;
 pub mod gelu;
 pub mod isa;
 pub mod layer_norm;
 pub mod linear;
 pub mod math;
 pub mod matmul;
+#[cfg(target_arch = "aarch64")]
+mod neon;
 pub mod peak;
 pub mod plain;
 pub mod pool;
@@ -29,6 +32,7 @@ pub mod real;
 pub mod softmax;
 #[cfg(any(test, target_arch = "x86_64"))]
 mod tiles;
+mod transpose;
 
 pub use isa::Isa;
 pub use linear::{Activation, Epilogue, Linear, linear};

@@ -6,7 +6,7 @@
 //! order of the inputs, so it has the same bits on every instruction set and however the rows are shared out.
 
 use crate::dot::COLS;
-use crate::gelu::{gelu, gelu_coarse, gelu_tanh};
+use crate::gelu::{gelu, gelu_tanh};
 use crate::isa::dispatch;
 use crate::math::madd;
 use crate::quantize::Out;
@@ -42,34 +42,24 @@ impl Epilogue<'_> {
         [n, count]: [usize; 2],
         out: &mut Out<'_>,
     ) {
-        // Loops over the whole tile: they become vector code, which one row unrolled does not.
         match self.activation {
             Activation::None => {}
             // A step between bytes is a hundred times the error.
             Activation::Gelu if matches!(out, Out::U8(..)) => {
-                for x in tile.as_flattened_mut() {
-                    *x = gelu_coarse::<FMA>(*x);
-                }
+                #[cfg(target_arch = "aarch64")]
+                crate::neon::gelu_coarse(tile);
+                #[cfg(not(target_arch = "aarch64"))]
+                each(tile, crate::gelu::gelu_coarse::<FMA>);
             }
-            Activation::Gelu => {
-                for x in tile.as_flattened_mut() {
-                    *x = gelu::<FMA>(*x);
-                }
-            }
-            Activation::GeluTanh => {
-                for x in tile.as_flattened_mut() {
-                    *x = gelu_tanh::<FMA>(*x);
-                }
-            }
+            Activation::Gelu => each(tile, gelu::<FMA>),
+            Activation::GeluTanh => each(tile, gelu_tanh::<FMA>),
         }
         // Two ways, so that whole panels know their width.
         if count == COLS {
             if let Some(residual) = self.residual {
                 for (r, values) in tile.iter_mut().enumerate() {
                     let Some(from) = residual[(row + r) * n + column..].first_chunk::<COLS>() else { return };
-                    for c in 0..COLS {
-                        values[c] += from[c];
-                    }
+                    add(values, from);
                 }
             }
             out.tile(row * out.row(n) + column, out.row(n), tile);
@@ -98,6 +88,27 @@ impl Epilogue<'_> {
     }
 }
 
+/// A function of each value of a tile: a loop over all of them becomes vector code, one row unrolled does not. A call on
+/// aarch64, where constants would be loaded for each tile, wanted or not.
+#[cfg_attr(target_arch = "aarch64", inline(never))]
+#[cfg_attr(not(target_arch = "aarch64"), inline(always))]
+fn each(tile: &mut [[f32; COLS]], function: impl Fn(f32) -> f32) {
+    for x in tile.as_flattened_mut() {
+        *x = function(*x);
+    }
+}
+
+/// `values += from`.
+#[inline(always)]
+fn add(values: &mut [f32; COLS], from: &[f32; COLS]) {
+    #[cfg(target_arch = "aarch64")]
+    crate::neon::add(values, from);
+    #[cfg(not(target_arch = "aarch64"))]
+    for c in 0..COLS {
+        values[c] += from[c];
+    }
+}
+
 /// Shares `rows` out to tiles of almost equal height, at most `most`: each tile's first row and height.
 ///
 /// An iterator, because a closure as large as a kernel would be compiled without the caller's instruction set.
@@ -107,6 +118,9 @@ pub(crate) fn tiles(rows: usize, most: usize) -> impl Iterator<Item = (usize, us
     let (height, higher) = (rows / count, rows % count);
     (0..rows.div_ceil(most)).map(move |i| (i * height + i.min(higher), height + usize::from(i < higher)))
 }
+
+/// Rows whose sums, 16 columns of each, stay in registers, beside what is multiplied.
+pub(crate) const ROWS: usize = if cfg!(target_arch = "aarch64") { 5 } else { 6 };
 
 /// A layer with a weight of floats.
 #[derive(Clone, Debug)]
@@ -189,6 +203,11 @@ fn tile<const FMA: bool, const HEIGHT: usize>(
     for r in 0..HEIGHT {
         rows[r] = &x[r * inputs..][..panel.len()];
     }
+    #[cfg(target_arch = "aarch64")]
+    if FMA {
+        // SAFETY: every row has as many values as the panel has steps.
+        return unsafe { crate::neon::block(&rows, panel) };
+    }
     let mut sums = [[0f32; COLS]; HEIGHT];
     for (i, w) in panel.iter().enumerate() {
         if let Some(line) = next.get(i) {
@@ -217,7 +236,7 @@ fn body<const FMA: bool, const WIDE: bool>(
     // Without fused multiply-adds in the machine their long form is inlined for each row: few rows, small programs.
     let most = match (WIDE, FMA) {
         (true, _) => 8,
-        (_, true) => 6,
+        (_, true) => ROWS,
         _ => 2,
     };
     for (p, (panel, bias)) in layer.weight.chunks_exact(k).zip(&layer.bias).enumerate() {

@@ -60,19 +60,23 @@ pub(crate) fn exp<const FMA: bool>(x: f32) -> f32 {
     p * f32::from_bits(exponent)
 }
 
+/// What [`exp2_of_negative`] gives its power for all that is less.
+pub(crate) const EXP2_LEAST: f32 = -125.0;
+/// Added to a number, leaves it rounded to an integer in the low bits.
+pub(crate) const EXP2_ROUND: f32 = 12_582_912.0;
+/// `2^r` for `r` within ±1/2, the constant first.
+pub(crate) const EXP2_POLYNOMIAL: [f32; 6] =
+    [1.0, 0.693_147_06, 0.240_222_35, 0.055_506_79, 0.009_671_963, 0.001_327_456_4];
+
 /// `2^x` within 2e-7 of its value, for `x` that is not positive; 2^-125 for all that is less.
 #[inline(always)]
 pub(crate) fn exp2_of_negative<const FMA: bool>(x: f32) -> f32 {
-    const ROUND: f32 = 12_582_912.0; // as in `exp`
     // Written so that a NaN falls through unchanged.
-    let x = if x < -125.0 { -125.0 } else { x };
-    let shifted = x + ROUND;
-    let r = x - (shifted - ROUND);
-    let p = polynomial::<FMA, 6>(
-        r,
-        [1.0, 0.693_147_06, 0.240_222_35, 0.055_506_79, 0.009_671_963, 0.001_327_456_4],
-    );
-    // The low bits of `shifted` are the exponent; those of `ROUND` are shifted out.
+    let x = if x < EXP2_LEAST { EXP2_LEAST } else { x };
+    let shifted = x + EXP2_ROUND;
+    let r = x - (shifted - EXP2_ROUND);
+    let p = polynomial::<FMA, 6>(r, EXP2_POLYNOMIAL);
+    // The low bits of `shifted` are the exponent; those of `EXP2_ROUND` are shifted out.
     f32::from_bits(p.to_bits().wrapping_add(shifted.to_bits() << 23))
 }
 

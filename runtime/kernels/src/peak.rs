@@ -32,12 +32,12 @@ pub fn measure(isa: Isa) -> Peak {
         floats = rate(|| linear(isa, &layer, black_box(&x), &Epilogue::default(), &mut Out::F32(&mut y)));
     }
     let quantize = Quantize::new(1.0, 0);
-    let layer = quantize.and_then(|x| QuantLinear::new([n, k], |j, _| 2 * j as i8, &vec![1.0; n], &bias, x));
+    let layer =
+        quantize.and_then(|x| QuantLinear::new(isa, [n, k], |j, _| 2 * j as i8, &vec![1.0; n], &bias, x));
     let mut bytes = 0.0;
     if let Some(layer) = layer {
         let x = vec![7; rows * k];
-        bytes =
-            rate(|| quant_linear(isa, &layer, black_box(&x), &Epilogue::default(), &mut Out::F32(&mut y)));
+        bytes = rate(|| quant_linear(&layer, black_box(&x), &Epilogue::default(), &mut Out::F32(&mut y)));
     }
     Peak { floats, bytes }
 }

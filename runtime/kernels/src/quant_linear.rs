@@ -9,7 +9,7 @@ use std::marker::PhantomData;
 
 use crate::dot::{COLS, DEPTH, Dot, MOST_SUM, Plain};
 use crate::isa::{Integers, Isa};
-use crate::linear::{Epilogue, padded, prefetch, tiles};
+use crate::linear::{Epilogue, padded, tiles};
 use crate::math::FUSED;
 use crate::quantize::{Out, Quantize};
 #[cfg(any(test, target_arch = "x86_64"))]
@@ -18,10 +18,14 @@ use crate::tiles::{Bytes, Sink, Sums, Tiles, multiply};
 /// A layer with a weight of signed bytes.
 #[derive(Clone, Debug)]
 pub struct QuantLinear {
+    /// What it is packed for.
+    isa: Isa,
     inputs: usize,
     outputs: usize,
     zero: i32,
-    /// Panels `[inputs / 4, 16, 4]`; rows and columns beyond the last are 0.
+    /// Steps of a panel, as many as a row has, or a few more.
+    steps: usize,
+    /// Panels `[steps, 16, 4]`, or the same in the order of the instruction set; rows and columns beyond the last are 0.
     weight: Vec<[i8; COLS * DEPTH]>,
     /// Σ_i w[j][i].
     weight_sums: Vec<[i32; COLS]>,
@@ -29,9 +33,9 @@ pub struct QuantLinear {
     bias: Vec<[f32; COLS]>,
     #[cfg_attr(not(target_arch = "x86_64"), allow(dead_code))]
     fit: Fit,
-    /// Whether the products of four steps in one place fit into 16 bits, with 128 taken off the bytes: for NEON.
-    #[cfg_attr(not(target_arch = "aarch64"), allow(dead_code))]
-    four_steps_fit: bool,
+    /// Whether the products of four inputs fit into 16 bits, with 128 taken off the bytes: for NEON.
+    #[cfg(target_arch = "aarch64")]
+    four_fit: bool,
 }
 
 /// How many products with bytes may be added in 16 bits, whatever the bytes.
@@ -59,11 +63,13 @@ impl QuantLinear {
         input / (2 * DEPTH) * 2 + input % DEPTH / 2
     }
 
-    /// Packs a weight, read by `at(output, input)`, with its scales and a bias, for activations of `x`.
+    /// Packs a weight, read by `at(output, input)`, with its scales and a bias, for activations of `x` and the
+    /// instruction set that will run it.
     ///
     /// None where the arithmetic would not be exact or finite: no or too many inputs, other than one scale and one
     /// bias for each output, a weight of -128.
     pub fn new(
+        isa: Isa,
         [outputs, inputs]: [usize; 2],
         at: impl Fn(usize, usize) -> i8,
         scales: &[f32],
@@ -74,12 +80,17 @@ impl QuantLinear {
         if !sizes || scales.len() != outputs || bias.len() != outputs {
             return None;
         }
-        let (quads, panels) = (inputs.div_ceil(DEPTH), outputs.div_ceil(COLS));
-        let mut weight = vec![[0; COLS * DEPTH]; panels * quads];
+        let (row, panels) = (inputs.div_ceil(DEPTH), outputs.div_ceil(COLS));
+        let steps = match isa.integers() {
+            #[cfg(target_arch = "aarch64")]
+            Integers::Neon => row.next_multiple_of(crate::dot::BLOCK_STEPS),
+            _ => row,
+        };
+        let mut weight = vec![[0; COLS * DEPTH]; panels * steps];
         let mut weight_sums = vec![[0; COLS]; panels];
-        for (p, (panel, sums)) in weight.chunks_exact_mut(quads).zip(&mut weight_sums).enumerate() {
+        for (p, (panel, sums)) in weight.chunks_exact_mut(steps).zip(&mut weight_sums).enumerate() {
             let columns = COLS.min(outputs - p * COLS);
-            for (q, step) in panel.iter_mut().enumerate() {
+            for (q, step) in panel.iter_mut().enumerate().take(row) {
                 // In the order of the inputs: weights of ONNX's MatMul lie that way.
                 let mut rows = [[0; COLS]; DEPTH];
                 for (i, row) in rows.iter_mut().enumerate().take(inputs - q * DEPTH) {
@@ -98,19 +109,27 @@ impl QuantLinear {
         if weight.as_flattened().contains(&i8::MIN) {
             return None;
         }
-        let four_steps_fit = cfg!(target_arch = "aarch64") && weight.chunks_exact(quads).all(four_steps_fit);
+        #[cfg(target_arch = "aarch64")]
+        match isa.integers() {
+            Integers::Neon => weight.chunks_exact_mut(steps).for_each(crate::dot::pack_blocks),
+            Integers::I8mm => weight.chunks_exact_mut(steps).for_each(crate::dot::pack_pairs),
+            _ => {}
+        }
         let scales: Vec<f32> = scales.iter().map(|scale| scale * x.scale()).collect();
-        let fit = if cfg!(target_arch = "x86_64") { weight.chunks_exact(quads).map(fit).min() } else { None };
+        let fit = if cfg!(target_arch = "x86_64") { weight.chunks_exact(steps).map(fit).min() } else { None };
         Some(QuantLinear {
+            isa,
             inputs,
             outputs,
             zero: i32::from(x.zero()),
+            #[cfg(target_arch = "aarch64")]
+            four_fit: weight.chunks_exact(steps).all(crate::dot::four_fit),
+            steps,
             weight,
             weight_sums,
             scale: padded(&scales),
             bias: padded(bias),
             fit: fit.unwrap_or(Fit::One),
-            four_steps_fit,
         })
     }
 
@@ -130,14 +149,6 @@ impl QuantLinear {
             size_of_val(&self.weight_sums[..]) + size_of_val(&self.scale[..]) + size_of_val(&self.bias[..]);
         size_of_val(&self.weight[..]) + others
     }
-}
-
-/// Whether 128 times the weights of four steps in one place stays within 16 bits: 128 · 255 < 2^15.
-fn four_steps_fit(panel: &[[i8; COLS * DEPTH]]) -> bool {
-    panel.as_chunks::<4>().0.iter().all(|steps| {
-        let sum = |at: usize| -> u32 { steps.iter().map(|w| u32::from(w[at].unsigned_abs())).sum() };
-        (0..COLS * DEPTH).all(|at| sum(at) <= 255)
-    })
 }
 
 /// How many products of a panel fit into 16 bits.
@@ -165,46 +176,26 @@ pub fn row(values: usize) -> usize {
     values.next_multiple_of(DEPTH)
 }
 
-/// `HEIGHT` rows of a panel's product; `x` has `panel.len()` steps a row. Asks for the lines of `next`, a panel or
-/// nothing, on the way.
+/// `HEIGHT` rows of a panel's product; `x` has `steps` steps a row. Asks for the lines of `next`, a panel or nothing,
+/// on the way.
 ///
 /// # Safety
 /// As [`Dot`].
 #[inline(always)]
 unsafe fn tile<D: Dot, const FMA: bool, const HEIGHT: usize>(
-    x: &[[u8; DEPTH]],
+    (x, steps): (&[[u8; DEPTH]], usize),
     panel: &[[i8; COLS * DEPTH]],
     start: &[i32; COLS],
     (scale, bias): (&[f32; COLS], &[f32; COLS]),
     next: &[[i8; COLS * DEPTH]],
 ) -> [[f32; COLS]; HEIGHT] {
-    let steps = panel.len();
     let mut rows = [&x[..0]; HEIGHT];
     for r in 0..HEIGHT {
         rows[r] = &x[r * steps..][..steps];
     }
-    // SAFETY: the caller's promise; every row has as many values as the panel has steps.
+    // SAFETY: the caller's promise.
     unsafe {
-        let mut sums = [D::sums(start); HEIGHT];
-        let done = D::many(&mut sums, &rows, panel);
-        let (twos, last) = panel[done..].as_chunks::<2>();
-        for (i, [first, second]) in twos.iter().enumerate() {
-            let i = done + 2 * i;
-            if let Some(lines) = next.get(i..i + 2) {
-                lines.iter().for_each(prefetch);
-            }
-            let w = [D::weights(first), D::weights(second)];
-            for r in 0..HEIGHT {
-                let x = [*rows[r].get_unchecked(i), *rows[r].get_unchecked(i + 1)];
-                sums[r] = D::add_two(sums[r], x, w);
-            }
-        }
-        for w in last {
-            let w = D::weights(w);
-            for r in 0..HEIGHT {
-                sums[r] = D::add(sums[r], *rows[r].get_unchecked(steps - 1), w);
-            }
-        }
+        let sums = D::products(start, &rows, panel, next);
         let mut out = [[0.0; COLS]; HEIGHT];
         for r in 0..HEIGHT {
             out[r] = D::finish::<FMA>(sums[r], scale, bias);
@@ -228,16 +219,17 @@ unsafe fn body<D: Dot, const FMA: bool, const MOST: usize>(
     let x = x.as_chunks::<DEPTH>().0;
     let rows = x.len() / steps;
     let columns = layer.weight_sums.iter().zip(&layer.scale).zip(&layer.bias);
-    for (p, (panel, ((sums, scale), bias))) in layer.weight.chunks_exact(steps).zip(columns).enumerate() {
+    for (p, (panel, ((sums, scale), bias))) in layer.weight.chunks_exact(layer.steps).zip(columns).enumerate()
+    {
         let (column, count) = (p * COLS, COLS.min(n - p * COLS));
         let start = sums.map(|sum| (D::SHIFT - layer.zero) * sum);
         for (row, height) in tiles(rows, MOST) {
-            let next = if row + height == rows { &layer.weight[(p + 1) * steps..] } else { &[] };
+            let next = if row + height == rows { &layer.weight[(p + 1) * layer.steps..] } else { &[] };
             macro_rules! tile {
                 ($height:literal) => {{
                     let mut tile =
                         // SAFETY: the caller's promise.
-                        unsafe { tile::<D, FMA, $height>(&x[row * steps..], panel, &start, (scale, bias), next) };
+                        unsafe { tile::<D, FMA, $height>((&x[row * steps..], steps), panel, &start, (scale, bias), next) };
                     epilogue.finish::<FMA>(&mut tile, [row, column], [n, count], out);
                 }};
             }
@@ -325,8 +317,9 @@ impl<D: Dot, const FMA: bool> Sink<i32> for Ending<'_, '_, D, FMA> {
     }
 }
 
-/// The layer on rows of `x`, [`row`] bytes apart; as many rows go to `out`, see [`Out`].
-pub fn quant_linear(isa: Isa, layer: &QuantLinear, x: &[u8], epilogue: &Epilogue<'_>, out: &mut Out<'_>) {
+/// The layer on rows of `x`, [`row`] bytes apart, by the instruction set that it was packed for; as many rows go to
+/// `out`, see [`Out`].
+pub fn quant_linear(layer: &QuantLinear, x: &[u8], epilogue: &Epilogue<'_>, out: &mut Out<'_>) {
     #[cfg(target_arch = "x86_64")]
     use crate::dot::{Avx2, Avx2Two, Avx2Wide, Avx512Vnni, AvxVnni, Halves};
     #[cfg(target_arch = "aarch64")]
@@ -357,16 +350,16 @@ pub fn quant_linear(isa: Isa, layer: &QuantLinear, x: &[u8], epilogue: &Epilogue
         "avx2,fma,avx512f,avx512bw,avx512dq,avx512vl,avx512vnni",
         tiled::<Amx<Bytes>, Avx512Vnni, true, 8>
     );
-    compiled!("aarch64", neon_four, "neon", Neon<4>, 2);
-    compiled!("aarch64", neon_two, "neon", Neon<2>, 2);
+    compiled!("aarch64", neon_four, "neon", Neon<4>, 4);
+    compiled!("aarch64", neon_two, "neon", Neon<2>, 4);
     compiled!("aarch64", dotprod, "neon,dotprod", Dotprod, 5);
     compiled!("aarch64", i8mm, "neon,i8mm", I8mm, 4);
-    match isa.integers() {
+    match layer.isa.integers() {
         // SAFETY: the plain primitive needs no special instructions.
         Integers::Scalar => unsafe { body::<Plain, FUSED, 2>(layer, x, epilogue, out) },
         // SAFETY: every aarch64 has NEON.
         #[cfg(target_arch = "aarch64")]
-        Integers::Neon if layer.four_steps_fit => unsafe { neon_four(layer, x, epilogue, out) },
+        Integers::Neon if layer.four_fit => unsafe { neon_four(layer, x, epilogue, out) },
         // SAFETY: as above.
         #[cfg(target_arch = "aarch64")]
         Integers::Neon => unsafe { neon_two(layer, x, epilogue, out) },
@@ -415,18 +408,19 @@ mod tests {
         (0..n).map(|_| [0, 255, next(), next(), next()][usize::from(next()) % 5]).collect()
     }
 
-    fn layer(n: usize, k: usize, most: i8, seed: u64, zero: u8) -> (QuantLinear, Vec<i8>) {
-        let w: Vec<i8> = bytes(n * k, seed).iter().map(|&b| (b as i8).clamp(-most, most)).collect();
+    /// With scales of 1 and no bias, of a weight whose rows follow each other.
+    fn layer(isa: Isa, [n, k]: [usize; 2], w: &[i8], zero: u8) -> QuantLinear {
         let (scales, bias) = (vec![1.0; n], vec![0.0; n]);
         let x = Quantize::new(1.0, zero).unwrap();
-        (QuantLinear::new([n, k], |j, i| w[j * k + i], &scales, &bias, x).unwrap(), w)
+        QuantLinear::new(isa, [n, k], |j, i| w[j * k + i], &scales, &bias, x).unwrap()
     }
 
     #[test]
     fn what_would_not_be_exact_is_refused() {
         let x = Quantize::new(1.0, 0).unwrap();
-        let new =
-            |sizes, w: i8, scales: &[f32]| QuantLinear::new(sizes, |_, _| w, scales, &[0.0], x).is_some();
+        let new = |sizes, w: i8, scales: &[f32]| {
+            QuantLinear::new(Isa::best(), sizes, |_, _| w, scales, &[0.0], x).is_some()
+        };
         assert!(new([1, 1], -127, &[1.0]));
         assert!(!new([1, 1], -128, &[1.0]) && !new([1, 0], 1, &[1.0]) && !new([1, 1], 1, &[]));
         assert!(!new([1, QuantLinear::MOST_INPUTS + 1], 1, &[1.0]));
@@ -434,19 +428,18 @@ mod tests {
 
     #[test]
     #[cfg(target_arch = "aarch64")]
-    fn sums_of_four_steps_fit_up_to_the_last_unit() {
+    fn sums_of_four_inputs_fit_up_to_the_last_unit() {
         for (last, fits) in [(1, true), (2, false)] {
-            // Places 1, 5, 9, 13 are added first.
-            let mut w = [0i8; 16];
-            (w[1], w[5], w[9], w[13]) = (-127, -127, 0, -last);
-            let x = Quantize::new(1.0, 0).unwrap();
-            let layer = QuantLinear::new([1, 16], |_, i| w[i], &[1.0], &[0.0], x).unwrap();
-            assert_eq!(layer.four_steps_fit, fits);
+            // Inputs 1, 9, 17, 25 are added first.
+            let mut w = [0i8; 32];
+            (w[1], w[9], w[17], w[25]) = (-127, -127, 0, -last);
             for byte in [0u8, 255] {
                 let want = -f32::from(byte) * (254.0 + f32::from(last));
                 each_isa(|isa| {
+                    let layer = layer(isa, [1, 32], &w, 0);
+                    assert!(isa.integers() != Integers::Neon || layer.four_fit == fits);
                     let mut y = [9.0];
-                    quant_linear(isa, &layer, &[byte; 16], &Epilogue::default(), &mut Out::F32(&mut y));
+                    quant_linear(&layer, &[byte; 32], &Epilogue::default(), &mut Out::F32(&mut y));
                     assert_eq!(y, [want], "{}", isa.name());
                 });
             }
@@ -456,9 +449,7 @@ mod tests {
     #[test]
     #[cfg(target_arch = "x86_64")]
     fn weights_fit_up_to_the_last_unit() {
-        let x = Quantize::new(1.0, 0).unwrap();
-        let fit =
-            |row: &[i8]| QuantLinear::new([1, row.len()], |_, i| row[i], &[1.0], &[0.0], x).unwrap().fit;
+        let fit = |row: &[i8]| layer(Isa::best(), [1, row.len()], row, 0).fit;
         assert_eq!(fit(&[64, 63, 0, 0, 1, -127, 0, 0]), Fit::Four);
         assert_eq!(fit(&[64, 64, 0, 0, 1]), Fit::Two, "an odd last step has a group too");
         assert_eq!(fit(&[64, 64, 0, 0, 0, 0, 127, 127]), Fit::One);
@@ -473,8 +464,8 @@ mod tests {
         fn sums_are_exact_on_every_isa(
             rows in 0usize..40, n in 1usize..50, k in 1usize..150, seed: u64, zero: u8, most in 0usize..3
         ) {
-            let (layer, w) = layer(n, k, [32, 63, 127][most], seed, zero);
-            prop_assert!(!cfg!(target_arch = "x86_64") || layer.fit >= [Fit::Four, Fit::Two, Fit::One][most]);
+            let limit = [32i8, 63, 127][most];
+            let w: Vec<i8> = bytes(n * k, seed).iter().map(|&b| (b as i8).clamp(-limit, limit)).collect();
             let stride = row(k);
             let x = bytes(rows * stride, seed ^ 7);
             let sum = |(r, j): (usize, usize)| -> i32 {
@@ -483,13 +474,16 @@ mod tests {
             };
             let want: Vec<i32> = (0..rows).flat_map(|r| (0..n).map(move |j| (r, j))).map(sum).collect();
             each_isa(|isa| {
+                let layer = layer(isa, [n, k], &w, zero);
+                assert!(!cfg!(target_arch = "x86_64") || layer.fit >= [Fit::Four, Fit::Two, Fit::One][most]);
                 let mut y = vec![0.0; rows * n];
-                quant_linear(isa, &layer, &x, &Epilogue::default(), &mut Out::F32(&mut y));
+                quant_linear(&layer, &x, &Epilogue::default(), &mut Out::F32(&mut y));
                 // Sums below 2^24 are exact in f32.
                 let got: Vec<i32> = y.iter().map(|&y| y as i32).collect();
                 assert_eq!(got, want, "{}", isa.name());
             });
             // Tile by tile, with the instruction's twin.
+            let layer = layer(Isa::SCALAR, [n, k], &w, zero);
             let mut y = vec![0.0; rows * n];
             let (epilogue, out) = (Epilogue::default(), &mut Out::F32(&mut y));
             // SAFETY: no special instructions.

@@ -45,17 +45,27 @@ impl Quantize {
         (rounded + i32::from(self.zero)) as u8
     }
 
+    /// The bytes of sixteen values, of which the compiler makes the best vector code.
+    #[inline(always)]
+    pub(crate) fn bytes_of(self, from: &[f32; LANES]) -> [u8; LANES] {
+        #[cfg(target_arch = "aarch64")]
+        return crate::neon::bytes(from, self.inverse, self.zero);
+        #[cfg(not(target_arch = "aarch64"))]
+        {
+            let mut bytes = [0; LANES];
+            for l in 0..LANES {
+                bytes[l] = self.byte(from[l]);
+            }
+            bytes
+        }
+    }
+
     /// The bytes of as many values as both sides have.
     #[inline(always)]
     fn bytes(self, from: &[f32], to: &mut [u8]) {
         let ((to, to_rest), (from, from_rest)) = (to.as_chunks_mut::<LANES>(), from.as_chunks::<LANES>());
         for (to, from) in to.iter_mut().zip(from) {
-            // Sixteen at a time, of which the compiler makes the best vector code.
-            let mut bytes = [0; LANES];
-            for l in 0..LANES {
-                bytes[l] = self.byte(from[l]);
-            }
-            *to = bytes;
+            *to = self.bytes_of(from);
         }
         for (to, &from) in to_rest.iter_mut().zip(from_rest) {
             *to = self.byte(from);
@@ -107,11 +117,7 @@ impl Out<'_> {
             Out::U8(out, quantize) => {
                 for (r, values) in tile.iter().enumerate() {
                     let Some(to) = out[at + r * row..].first_chunk_mut::<LANES>() else { return };
-                    let mut bytes = [0; LANES];
-                    for l in 0..LANES {
-                        bytes[l] = quantize.byte(values[l]);
-                    }
-                    *to = bytes;
+                    *to = quantize.bytes_of(values);
                 }
             }
         }

@@ -250,7 +250,7 @@ fn pack(weight: Weight<'_>, sizes: [usize; 2], bias: &[f32], gain: Option<&[f32]
         Weight::Bytes(bytes, x) => {
             let scales: Vec<f32> =
                 bytes.scales.iter().enumerate().map(|(j, scale)| scale * gain(j)).collect();
-            QuantLinear::new(sizes, bytes.matrix(), &scales, bias, x).map(Layer::Bytes)
+            QuantLinear::new(Isa::best(), sizes, bytes.matrix(), &scales, bias, x).map(Layer::Bytes)
         }
     }
 }
@@ -390,7 +390,7 @@ impl Stage {
                 let epilogue = Epilogue { activation: *activation, residual };
                 match &**layer {
                     Layer::Floats(layer) => linear(isa, layer, floats_at(x, &rows), &epilogue, out),
-                    Layer::Bytes(layer) => quant_linear(isa, layer, bytes_at(x, &rows), &epilogue, out),
+                    Layer::Bytes(layer) => quant_linear(layer, bytes_at(x, &rows), &epilogue, out),
                 }
             }
             Op::Norm { x, scale, shift, eps } => {

@@ -5,7 +5,7 @@
 use std::arch::aarch64::*;
 use std::arch::asm;
 
-use super::{COLS, DEPTH, Dot};
+use super::{COLS, DEPTH, Dot, Steps};
 
 /// Registers of a step's weights: four columns each.
 const QUARTERS: usize = 4;
@@ -54,11 +54,11 @@ fn scaled(sums: [int32x4_t; QUARTERS], scale: &[f32; COLS], bias: &[f32; COLS]) 
 /// The bytes of `STEPS` steps, less 128.
 ///
 /// # Safety
-/// `x` has at least `STEPS` steps from `at` on.
+/// There are `STEPS` steps from `x` on.
 #[inline(always)]
-unsafe fn signed(x: &[[u8; DEPTH]], at: usize) -> int8x16_t {
+unsafe fn signed(x: *const [u8; DEPTH]) -> int8x16_t {
     // SAFETY: the caller's promise; loads need no alignment.
-    unsafe { vreinterpretq_s8_u8(veorq_u8(vld1q_u8(x.as_ptr().add(at).cast()), vdupq_n_u8(0x80))) }
+    unsafe { vreinterpretq_s8_u8(veorq_u8(vld1q_u8(x.cast()), vdupq_n_u8(0x80))) }
 }
 
 /// The bytes of one step, less 128, four times.
@@ -68,129 +68,172 @@ fn signed_step(x: [u8; DEPTH]) -> int8x16_t {
     unsafe { vreinterpretq_s8_u32(vdupq_n_u32(u32::from_le_bytes(x) ^ 0x8080_8080)) }
 }
 
+/// Inputs of a block of [`Neon`].
+const BLOCK: usize = 32;
+/// Steps of a block: a panel for [`Neon`] has a multiple of them.
+pub(crate) const BLOCK_STEPS: usize = BLOCK / DEPTH;
+
+/// From steps, `[inputs / 4, 16, 4]`, to what [`Neon`] reads in order: `[4, inputs / 32, 4, 32]`, four columns at once.
+pub(crate) fn pack_blocks(panel: &mut [[i8; COLS * DEPTH]]) {
+    let steps = panel.to_vec();
+    let blocks = steps.len() / BLOCK_STEPS;
+    for (i, line) in panel.as_flattened_mut().as_chunks_mut::<BLOCK>().0.iter_mut().enumerate() {
+        let column = i / QUARTERS / blocks * QUARTERS + i % QUARTERS;
+        let from = &steps[i / QUARTERS % blocks * BLOCK_STEPS..][..BLOCK_STEPS];
+        for (to, step) in line.as_chunks_mut::<DEPTH>().0.iter_mut().zip(from) {
+            to.copy_from_slice(&step[column * DEPTH..][..DEPTH]);
+        }
+    }
+}
+
+/// Whether the products of four inputs, eight apart, fit into 16 bits for all blocks of a panel for [`Neon`], with 128
+/// taken off the bytes: 128 · 255 < 2^15.
+pub(crate) fn four_fit(panel: &[[i8; COLS * DEPTH]]) -> bool {
+    panel.as_flattened().as_chunks::<BLOCK>().0.iter().all(|line| {
+        let sum = |at: usize| -> u32 { (0..4).map(|i| u32::from(line[at + 8 * i].unsigned_abs())).sum() };
+        (0..8).all(|at| sum(at) <= 255)
+    })
+}
+
 /// `smull` and `smlal` multiply in 16 bits, where `TOGETHER` products have room: two of any weights (128 · 127 · 2 <
 /// 2^15), four where the layer's weights say so. `sadalp` adds pairs of those in 32 bits.
+///
+/// Inputs lie along registers, so that bytes are multiplied as they were loaded; a column's parts are added at the end.
 pub(crate) struct Neon<const TOGETHER: usize>;
 
 impl<const TOGETHER: usize> Neon<TOGETHER> {
-    /// One step of four columns.
-    #[inline(always)]
-    fn one([low, high]: [int32x4_t; 2], x: int8x16_t, w: int8x16_t) -> [int32x4_t; 2] {
-        // SAFETY: every aarch64 has NEON.
-        unsafe {
-            let products = [vmull_s8(vget_low_s8(x), vget_low_s8(w)), vmull_high_s8(x, w)];
-            [vpadalq_s16(low, products[0]), vpadalq_s16(high, products[1])]
-        }
-    }
-
-    /// Four steps of four columns. In one piece: the compiler would mix those of many rows and columns, and run out of
+    /// A block of column `COLUMN` of four, for all rows. In one piece: the compiler would mix columns, and run out of
     /// registers.
     #[inline(always)]
-    fn four([mut low, mut high]: [int32x4_t; 2], x: [int8x16_t; 4], w: [int8x16_t; 4]) -> [int32x4_t; 2] {
-        macro_rules! steps {
-            ($($line:literal),*) => {
-                // SAFETY: every aarch64 has NEON; registers alone.
+    fn column<const COLUMN: usize, const HEIGHT: usize>(
+        sums: &mut [[int32x4_t; QUARTERS]; HEIGHT],
+        x: &[[int8x16_t; 2]; HEIGHT],
+        w: &[[i8; BLOCK]; QUARTERS],
+    ) {
+        macro_rules! products {
+            ($between:literal, $next:literal; $($r:literal $t:ident $a:ident $b:ident $sum:ident),*) => {
+                // SAFETY: every aarch64 has NEON; two registers of weights are a block.
                 unsafe {
                     asm!(
-                        $($line,)*
-                        "sadalp {low:v}.4s, {a:v}.8h",
-                        "sadalp {high:v}.4s, {b:v}.8h",
-                        low = inout(vreg) low, high = inout(vreg) high, a = out(vreg) _, b = out(vreg) _,
-                        x0 = in(vreg) x[0], x1 = in(vreg) x[1], x2 = in(vreg) x[2], x3 = in(vreg) x[3],
-                        w0 = in(vreg) w[0], w1 = in(vreg) w[1], w2 = in(vreg) w[2], w3 = in(vreg) w[3],
-                        options(pure, nomem, nostack, preserves_flags),
+                        "ldp {w0:q}, {w1:q}, [{w}, {offset}]",
+                        $(concat!("smull {", stringify!($t), ":v}.8h, {", stringify!($a), ":v}.8b, {w0:v}.8b"),)*
+                        $(concat!("smlal2 {", stringify!($t), ":v}.8h, {", stringify!($a), ":v}.16b, {w0:v}.16b"),)*
+                        $(concat!($between, " {", stringify!($sum), ":v}.4s, {", stringify!($t), ":v}.8h"),)*
+                        $(concat!($next, " {", stringify!($t), ":v}.8h, {", stringify!($b), ":v}.8b, {w1:v}.8b"),)*
+                        $(concat!("smlal2 {", stringify!($t), ":v}.8h, {", stringify!($b), ":v}.16b, {w1:v}.16b"),)*
+                        $(concat!("sadalp {", stringify!($sum), ":v}.4s, {", stringify!($t), ":v}.8h"),)*
+                        w = in(reg) w.as_ptr(), offset = const COLUMN * BLOCK, w0 = out(vreg) _, w1 = out(vreg) _,
+                        $(
+                            $t = out(vreg) _, $a = in(vreg) x[$r][0], $b = in(vreg) x[$r][1],
+                            $sum = inout(vreg) sums[$r][COLUMN],
+                        )*
+                        options(pure, readonly, nostack, preserves_flags),
                     );
                 }
             };
         }
-        if TOGETHER == 4 {
-            steps!(
-                "smull {a:v}.8h, {x0:v}.8b, {w0:v}.8b",
-                "smull2 {b:v}.8h, {x0:v}.16b, {w0:v}.16b",
-                "smlal {a:v}.8h, {x1:v}.8b, {w1:v}.8b",
-                "smlal2 {b:v}.8h, {x1:v}.16b, {w1:v}.16b",
-                "smlal {a:v}.8h, {x2:v}.8b, {w2:v}.8b",
-                "smlal2 {b:v}.8h, {x2:v}.16b, {w2:v}.16b",
-                "smlal {a:v}.8h, {x3:v}.8b, {w3:v}.8b",
-                "smlal2 {b:v}.8h, {x3:v}.16b, {w3:v}.16b"
-            );
-        } else {
-            steps!(
-                "smull {a:v}.8h, {x0:v}.8b, {w0:v}.8b",
-                "smull2 {b:v}.8h, {x0:v}.16b, {w0:v}.16b",
-                "smlal {a:v}.8h, {x1:v}.8b, {w1:v}.8b",
-                "smlal2 {b:v}.8h, {x1:v}.16b, {w1:v}.16b",
-                "sadalp {low:v}.4s, {a:v}.8h",
-                "sadalp {high:v}.4s, {b:v}.8h",
-                "smull {a:v}.8h, {x2:v}.8b, {w2:v}.8b",
-                "smull2 {b:v}.8h, {x2:v}.16b, {w2:v}.16b",
-                "smlal {a:v}.8h, {x3:v}.8b, {w3:v}.8b",
-                "smlal2 {b:v}.8h, {x3:v}.16b, {w3:v}.16b"
-            );
+        macro_rules! rows {
+            ($($row:tt)*) => {
+                if TOGETHER == 4 {
+                    products!("//", "smlal"; $($row)*)
+                } else {
+                    products!("sadalp", "smull"; $($row)*)
+                }
+            };
         }
-        [low, high]
+        match HEIGHT {
+            1 => rows!(0 t0 a0 b0 s0),
+            2 => rows!(0 t0 a0 b0 s0, 1 t1 a1 b1 s1),
+            3 => rows!(0 t0 a0 b0 s0, 1 t1 a1 b1 s1, 2 t2 a2 b2 s2),
+            _ => rows!(0 t0 a0 b0 s0, 1 t1 a1 b1 s1, 2 t2 a2 b2 s2, 3 t3 a3 b3 s3),
+        }
+    }
+
+    /// What is left of a row, less than a block, with the last block of each quarter: every `blocks`-th of `w`.
+    #[cold]
+    #[inline(never)]
+    fn rest(
+        out: &mut [int32x4_t; QUARTERS],
+        row: &[[u8; DEPTH]],
+        w: &[[[i8; BLOCK]; QUARTERS]],
+        blocks: usize,
+    ) {
+        let mut filled = [[0u8; DEPTH]; BLOCK_STEPS];
+        filled.iter_mut().zip(row).for_each(|(to, from)| *to = *from);
+        for (out, w) in out.iter_mut().zip(w.iter().step_by(blocks)) {
+            // SAFETY: every aarch64 has NEON; a block is two registers.
+            unsafe {
+                let mut sums = [[vdupq_n_s32(0); QUARTERS]];
+                let x = [signed(filled.as_ptr()), signed(filled.as_ptr().add(STEPS))];
+                Self::block(&mut sums, &[x], w);
+                let [[a, b, c, d]] = sums;
+                *out = vaddq_s32(*out, vpaddq_s32(vpaddq_s32(a, b), vpaddq_s32(c, d)));
+            }
+        }
+    }
+
+    /// A block of four columns for all rows.
+    #[inline(always)]
+    fn block<const HEIGHT: usize>(
+        sums: &mut [[int32x4_t; QUARTERS]; HEIGHT],
+        x: &[[int8x16_t; 2]; HEIGHT],
+        w: &[[i8; BLOCK]; QUARTERS],
+    ) {
+        Self::column::<0, HEIGHT>(sums, x, w);
+        Self::column::<1, HEIGHT>(sums, x, w);
+        Self::column::<2, HEIGHT>(sums, x, w);
+        Self::column::<3, HEIGHT>(sums, x, w);
     }
 }
 
 // SAFETY: NEON alone.
 unsafe impl<const TOGETHER: usize> Dot for Neon<TOGETHER> {
-    /// Two registers for four columns: two parts of each sum are neighbours.
-    type Sums = [[int32x4_t; 2]; QUARTERS];
-    type Weights = [int8x16_t; QUARTERS];
+    type Sums = [int32x4_t; QUARTERS];
     const SHIFT: i32 = 128;
 
     #[inline(always)]
     unsafe fn sums(start: &[i32; COLS]) -> Self::Sums {
-        // SAFETY: every aarch64 has NEON.
-        unsafe {
-            let zero = vdupq_n_s32(0);
-            integers(start).map(|start| [vzip1q_s32(start, zero), vzip2q_s32(start, zero)])
-        }
+        integers(start)
     }
 
     #[inline(always)]
-    unsafe fn weights(w: &[i8; COLS * DEPTH]) -> Self::Weights {
-        quarters(w)
-    }
-
-    #[inline(always)]
-    unsafe fn add(mut sums: Self::Sums, x: [u8; DEPTH], w: Self::Weights) -> Self::Sums {
-        let x = signed_step(x);
-        for q in 0..QUARTERS {
-            sums[q] = Self::one(sums[q], x, w[q]);
-        }
-        sums
-    }
-
-    #[inline(always)]
-    unsafe fn many<const HEIGHT: usize>(
-        sums: &mut [Self::Sums; HEIGHT],
+    unsafe fn products<const HEIGHT: usize>(
+        start: &[i32; COLS],
         rows: &[&[[u8; DEPTH]]; HEIGHT],
         panel: &[[i8; COLS * DEPTH]],
-    ) -> usize {
-        let blocks = panel.as_chunks::<STEPS>().0;
-        for (block, w) in blocks.iter().enumerate() {
-            // SAFETY: every aarch64 has NEON; the rows have as many steps as the panel.
+        _next: &[[i8; COLS * DEPTH]],
+    ) -> [Self::Sums; HEIGHT] {
+        let starts = integers(start);
+        let mut out = [starts; HEIGHT];
+        let whole = rows[0].len() / BLOCK_STEPS;
+        let blocks = panel.len() / BLOCK_STEPS;
+        let (w, _) = panel.as_flattened().as_chunks::<BLOCK>().0.as_chunks::<QUARTERS>();
+        for (quarter, w) in w.chunks_exact(blocks).enumerate().take(QUARTERS) {
+            // SAFETY: every aarch64 has NEON; `whole` blocks lie within each row.
             unsafe {
-                let mut x = [[vdupq_n_s8(0); STEPS]; HEIGHT];
-                for r in 0..HEIGHT {
-                    let four = vreinterpretq_s32_s8(signed(rows[r], block * STEPS));
-                    x[r] = [
-                        vreinterpretq_s8_s32(vdupq_laneq_s32::<0>(four)),
-                        vreinterpretq_s8_s32(vdupq_laneq_s32::<1>(four)),
-                        vreinterpretq_s8_s32(vdupq_laneq_s32::<2>(four)),
-                        vreinterpretq_s8_s32(vdupq_laneq_s32::<3>(four)),
-                    ];
-                }
-                for q in 0..QUARTERS {
-                    let w = [quarter(&w[0], q), quarter(&w[1], q), quarter(&w[2], q), quarter(&w[3], q)];
+                let mut sums = [[vdupq_n_s32(0); QUARTERS]; HEIGHT];
+                let mut at = rows.map(|row| row.as_ptr());
+                for w in &w[..whole] {
+                    let mut x = [[vdupq_n_s8(0); 2]; HEIGHT];
                     for r in 0..HEIGHT {
-                        sums[r][q] = Self::four(sums[r][q], x[r], w);
+                        x[r] = [signed(at[r]), signed(at[r].add(STEPS))];
+                        at[r] = at[r].add(BLOCK_STEPS);
                     }
+                    Self::block(&mut sums, &x, w);
+                }
+                for r in 0..HEIGHT {
+                    let [a, b, c, d] = sums[r];
+                    let whole = vpaddq_s32(vpaddq_s32(a, b), vpaddq_s32(c, d));
+                    out[r][quarter] = vaddq_s32(starts[quarter], whole);
                 }
             }
         }
-        blocks.len() * STEPS
+        if whole < blocks {
+            for r in 0..HEIGHT {
+                Self::rest(&mut out[r], &rows[r][whole * BLOCK_STEPS..], &w[whole..], blocks);
+            }
+        }
+        out
     }
 
     #[inline(always)]
@@ -199,12 +242,7 @@ unsafe impl<const TOGETHER: usize> Dot for Neon<TOGETHER> {
         scale: &[f32; COLS],
         bias: &[f32; COLS],
     ) -> [f32; COLS] {
-        let mut whole = [sums[0][0]; QUARTERS];
-        for q in 0..QUARTERS {
-            // SAFETY: every aarch64 has NEON.
-            whole[q] = unsafe { vpaddq_s32(sums[q][0], sums[q][1]) };
-        }
-        scaled(whole, scale, bias)
+        scaled(sums, scale, bias)
     }
 }
 
@@ -255,7 +293,7 @@ impl Dotprod {
 }
 
 // SAFETY: NEON and `sdot`.
-unsafe impl Dot for Dotprod {
+unsafe impl Steps for Dotprod {
     type Sums = [int32x4_t; QUARTERS];
     type Weights = [int8x16_t; QUARTERS];
     const SHIFT: i32 = 128;
@@ -292,7 +330,7 @@ unsafe impl Dot for Dotprod {
             unsafe {
                 let mut x = [vdupq_n_s8(0); HEIGHT];
                 for r in 0..HEIGHT {
-                    x[r] = signed(rows[r], block * STEPS);
+                    x[r] = signed(rows[r].as_ptr().add(block * STEPS));
                 }
                 Dotprod::step::<0, HEIGHT>(sums, &x, &w[0]);
                 Dotprod::step::<1, HEIGHT>(sums, &x, &w[1]);
@@ -310,6 +348,17 @@ unsafe impl Dot for Dotprod {
         bias: &[f32; COLS],
     ) -> [f32; COLS] {
         scaled(sums, scale, bias)
+    }
+}
+
+/// Two steps that follow each other, `[2, 16, 4]`, to what [`I8mm`] reads in order: `[16, 2, 4]`. A last step without a
+/// partner stays.
+pub(crate) fn pack_pairs(panel: &mut [[i8; COLS * DEPTH]]) {
+    for pair in panel.as_chunks_mut::<2>().0 {
+        let steps = *pair;
+        for (i, to) in pair.as_flattened_mut().as_chunks_mut::<DEPTH>().0.iter_mut().enumerate() {
+            to.copy_from_slice(&steps[i % 2][i / 2 * DEPTH..][..DEPTH]);
+        }
     }
 }
 
@@ -368,7 +417,7 @@ impl I8mm {
 }
 
 // SAFETY: NEON, `usmmla` and `usdot`.
-unsafe impl Dot for I8mm {
+unsafe impl Steps for I8mm {
     type Sums = [int32x4_t; QUARTERS];
     type Weights = [int8x16_t; QUARTERS];
     const SHIFT: i32 = 0;
@@ -421,10 +470,8 @@ unsafe impl Dot for I8mm {
                     x[p] = vcombine_u8(eight(2 * p), eight(partner(p)));
                 }
                 for q in 0..QUARTERS {
-                    let (first, second) =
-                        (vreinterpretq_s32_s8(quarter(&w[0], q)), vreinterpretq_s32_s8(quarter(&w[1], q)));
-                    let low = vreinterpretq_s8_s32(vzip1q_s32(first, second));
-                    let high = vreinterpretq_s8_s32(vzip2q_s32(first, second));
+                    let w = w.as_flattened().as_ptr().add(q * 2 * COLS);
+                    let (low, high) = (vld1q_s8(w), vld1q_s8(w.add(COLS)));
                     for p in 0..pairs {
                         let [a, b] = squares[p][q];
                         squares[p][q] = [I8mm::usmmla(a, x[p], low), I8mm::usmmla(b, x[p], high)];

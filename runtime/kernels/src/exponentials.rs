@@ -1,0 +1,130 @@
+//! The exponentials of a softmax on rows of scores that lie in the nearest cache; attention divides by their sums
+//! later, when fewer values are left.
+
+use crate::math::{exp2_of_negative, madd};
+
+/// Values that are summed side by side. A row has a multiple of them.
+pub(crate) const LANES: usize = 8;
+
+/// `x = exp(scale · (x - max))` for each row of `rows`, one after the other; gives the reciprocals of their sums.
+/// Values from `count` on count for nothing: each adds less than 1e-37.
+///
+/// All rows go through each stage together, for the stages of one row wait for each other.
+///
+/// # Safety
+/// With `FMA` on x86-64, the processor has AVX2 and FMA.
+#[inline(always)]
+pub(crate) unsafe fn exponentials<const FMA: bool, const ROWS: usize>(
+    rows: &mut [f32],
+    count: usize,
+    scale: f32,
+) -> [f32; ROWS] {
+    let padded = rows.len() / ROWS;
+    for row in rows.chunks_exact_mut(padded) {
+        row[count..].fill(f32::NEG_INFINITY);
+    }
+    let scale = scale * std::f32::consts::LOG2_E;
+    let (chunks, _) = rows.as_chunks_mut();
+    #[cfg(target_arch = "x86_64")]
+    if FMA {
+        // SAFETY: the caller's promise.
+        return unsafe { x86::all(chunks, scale) };
+    }
+    #[cfg(target_arch = "aarch64")]
+    return crate::neon::exponentials(chunks, scale);
+    #[cfg(not(target_arch = "aarch64"))]
+    plain::<FMA, ROWS>(chunks, scale)
+}
+
+#[cfg_attr(target_arch = "aarch64", allow(dead_code))]
+#[inline(always)]
+fn plain<const FMA: bool, const ROWS: usize>(chunks: &mut [[f32; LANES]], scale: f32) -> [f32; ROWS] {
+    let each = chunks.len() / ROWS;
+    let mut parts = [0f32; ROWS];
+    for (row, part) in chunks.chunks_exact_mut(each).zip(&mut parts) {
+        let mut top = [f32::NEG_INFINITY; LANES];
+        for chunk in row.iter() {
+            for l in 0..LANES {
+                top[l] = if chunk[l] > top[l] { chunk[l] } else { top[l] };
+            }
+        }
+        let shift = -(fold(top, |a, b| if a > b { a } else { b }) * scale);
+        // Two loops: the first becomes vector code as it stands, with the sums in it it would not.
+        for x in row.as_flattened_mut() {
+            *x = exp2_of_negative::<FMA>(madd::<FMA>(*x, scale, shift));
+        }
+        let mut sums = [0f32; LANES];
+        for chunk in row.iter() {
+            for l in 0..LANES {
+                sums[l] += chunk[l];
+            }
+        }
+        *part = 1.0 / fold(sums, |a, b| a + b);
+    }
+    parts
+}
+
+/// Eight values to one, by halves: the fewest steps that wait for each other.
+#[inline(always)]
+fn fold(values: [f32; LANES], f: impl Fn(f32, f32) -> f32) -> f32 {
+    let [a, b, c, d, e, g, h, i] = values;
+    let [a, b, c, d] = [f(a, e), f(b, g), f(c, h), f(d, i)];
+    f(f(a, c), f(b, d))
+}
+
+/// The compiler cuts the loops of [`plain`] into pieces of two and four lanes; these are whole registers.
+#[cfg(target_arch = "x86_64")]
+mod x86 {
+    use std::arch::x86_64::*;
+
+    use super::LANES;
+    use crate::math::{EXP2_LEAST, EXP2_POLYNOMIAL, EXP2_ROUND};
+
+    /// # Safety
+    /// The processor has AVX2 and FMA.
+    #[inline(always)]
+    pub(super) unsafe fn all<const ROWS: usize>(chunks: &mut [[f32; LANES]], scale: f32) -> [f32; ROWS] {
+        let each = chunks.len() / ROWS;
+        // SAFETY: the caller's promise; a chunk is one register, and loads and stores need no alignment.
+        unsafe {
+            let mut shifts = [_mm256_setzero_ps(); ROWS];
+            for (row, shift) in chunks.chunks_exact(each).zip(&mut shifts) {
+                let mut top = _mm256_set1_ps(f32::NEG_INFINITY);
+                for chunk in row {
+                    top = _mm256_max_ps(_mm256_loadu_ps(chunk.as_ptr()), top);
+                }
+                let top = _mm_max_ps(_mm256_castps256_ps128(top), _mm256_extractf128_ps(top, 1));
+                let top = _mm_max_ps(top, _mm_movehl_ps(top, top));
+                let top = _mm_max_ss(top, _mm_movehdup_ps(top));
+                *shift = _mm256_set1_ps(-(_mm_cvtss_f32(top) * scale));
+            }
+            let scale = _mm256_set1_ps(scale);
+            let (least, round) = (_mm256_set1_ps(EXP2_LEAST), _mm256_set1_ps(EXP2_ROUND));
+            let mut sums = [_mm256_setzero_ps(); ROWS];
+            for ((row, sum), shift) in chunks.chunks_exact_mut(each).zip(&mut sums).zip(shifts) {
+                for chunk in row {
+                    let x = _mm256_fmadd_ps(_mm256_loadu_ps(chunk.as_ptr()), scale, shift);
+                    let x = _mm256_max_ps(least, x);
+                    let shifted = _mm256_add_ps(x, round);
+                    let r = _mm256_sub_ps(x, _mm256_sub_ps(shifted, round));
+                    let [low @ .., last] = EXP2_POLYNOMIAL;
+                    let mut p = _mm256_set1_ps(last);
+                    for c in low.into_iter().rev() {
+                        p = _mm256_fmadd_ps(p, r, _mm256_set1_ps(c));
+                    }
+                    let exponent = _mm256_slli_epi32(_mm256_castps_si256(shifted), 23);
+                    let y = _mm256_castsi256_ps(_mm256_add_epi32(_mm256_castps_si256(p), exponent));
+                    _mm256_storeu_ps(chunk.as_mut_ptr(), y);
+                    *sum = _mm256_add_ps(*sum, y);
+                }
+            }
+            let mut parts = [0f32; ROWS];
+            for (part, sum) in parts.iter_mut().zip(sums) {
+                let sum = _mm_add_ps(_mm256_castps256_ps128(sum), _mm256_extractf128_ps(sum, 1));
+                let sum = _mm_add_ps(sum, _mm_movehl_ps(sum, sum));
+                *part = 1.0 / _mm_cvtss_f32(_mm_add_ss(sum, _mm_movehdup_ps(sum)));
+            }
+            parts
+        }
+    }
+}
