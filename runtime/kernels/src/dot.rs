@@ -26,6 +26,7 @@ pub(crate) unsafe trait Dot {
     /// What is taken off each byte `x` before it is multiplied: the caller puts it back by the starting sums.
     const SHIFT: i32;
 
+    #[cfg_attr(not(target_arch = "x86_64"), allow(dead_code))]
     unsafe fn sums(start: &[i32; COLS]) -> Self::Sums;
 
     /// `start[j] + Σ_i x[i] · w[j][i]` for each row. Asks for the lines of `next`, a panel or nothing, on the way.
