@@ -114,6 +114,8 @@ pub struct Progress {
     pub images_per_s: f64,
     /// Seconds of training so far, over all sessions of the run.
     pub seconds: f64,
+    /// Seconds of this step that it waited for its pictures to be decoded.
+    pub loading: f64,
     /// Of several ranks: the seconds of this step that the first one waited for the sum of all gradients, once its own
     /// were computed.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -276,8 +278,11 @@ impl<'a> Training<'a> {
             let (epoch, first) =
                 (self.optimizer.adamw.step / per_epoch, self.optimizer.adamw.step % per_epoch);
             let mut lap = Instant::now();
-            for batch in self.loader.epoch(epoch, first as usize) {
-                let batch = batch?;
+            let mut batches = self.loader.epoch(epoch, first as usize);
+            loop {
+                let asked = Instant::now();
+                let Some(batch) = batches.next().transpose()? else { break };
+                let loading = asked.elapsed().as_secs_f64();
                 let pictures = batch.total;
                 match learner.gradient(lanes, &self.params, batch) {
                     // Of several ranks, within a step that will never be whole.
@@ -299,6 +304,7 @@ impl<'a> Training<'a> {
                     grad_norm,
                     images_per_s: pictures as f64 / lap.elapsed().as_secs_f64().max(1e-9),
                     seconds: self.seconds,
+                    loading,
                     waited: lanes.waited().map(|waited| waited.as_secs_f64()),
                 };
                 lap = Instant::now();

@@ -51,11 +51,11 @@ pub(super) fn run(args: FinetuneArgs, global: &Global) -> anyhow::Result<()> {
     let last = finetune::finetune(&settings, &resources, &pictures, init.file(), dir.as_ref(), &mut watch)?;
     job.leave();
     let Some(dir) = dir else { return Ok(()) };
-    let (rate, waiting) = (watch.images_per_s(), watch.waiting());
+    let (rate, loading, waiting) = (watch.images_per_s(), watch.loading(), watch.waiting());
     let best = watch.best().map(|best| best.epoch);
     let (steps, seconds) = watch.last().map_or((0, 0.0), |last| (last.step, last.seconds));
     drop(watch);
-    runs::tell_waiting(waiting);
+    runs::tell_waiting(global, loading, waiting);
     let ranks = runs::size(&resources);
     let resources = Resources { ranks: None, ..resources };
 
@@ -71,7 +71,7 @@ pub(super) fn run(args: FinetuneArgs, global: &Global) -> anyhow::Result<()> {
             "n": found.as_ref().map_or(0, |found| found.n), "split": split.map_or(Value::Null, Value::from),
             "labels": sets.train.len(), "classes": sets.train.classes().len(), "best_epoch": best,
             "steps": steps, "epochs": settings.course.epochs, "images_per_s": rate, "seconds": seconds,
-            "ranks": ranks, "waiting": waiting,
+            "ranks": ranks, "loading": loading, "waiting": waiting,
         }));
     }
     let place = dir.path().display();

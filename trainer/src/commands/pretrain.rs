@@ -49,15 +49,16 @@ pub(super) fn run(args: PretrainArgs, global: &Global) -> anyhow::Result<()> {
     pretrain::pretrain(&settings, &resources, &data, dir.as_ref(), &mut watch)?;
     job.leave();
     let Some(dir) = dir else { return Ok(()) };
-    let (loss, rate, waiting) = (watch.loss(), watch.images_per_s(), watch.waiting());
+    let (loss, rate) = (watch.loss(), watch.images_per_s());
+    let (loading, waiting) = (watch.loading(), watch.waiting());
     let (steps, seconds) = watch.last().map_or((0, 0.0), |last| (last.step, last.seconds));
     drop(watch);
-    runs::tell_waiting(waiting);
+    runs::tell_waiting(global, loading, waiting);
     if global.json {
         return out::json(json!({
             "run": dir.path(), "steps": steps, "epochs": settings.course.epochs, "pictures": data.len(),
             "loss": loss, "images_per_s": rate, "seconds": seconds, "ranks": runs::size(&resources),
-            "waiting": waiting,
+            "loading": loading, "waiting": waiting,
         }));
     }
     out::text(&format!(

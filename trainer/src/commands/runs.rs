@@ -56,8 +56,16 @@ pub(super) fn workers(resources: &Resources) -> String {
     }
 }
 
-/// Tells, if notes are wanted, which share of the time the first rank waited for the sum of all gradients.
-pub(super) fn tell_waiting(waiting: Option<f64>) {
+/// Tells which share of the time went by waiting for pictures, where that is more than a little; and, if notes are
+/// wanted, which the first rank waited for the sum of all gradients.
+pub(super) fn tell_waiting(global: &Global, loading: f64, waiting: Option<f64>) {
+    if loading > 0.05 {
+        let share = out::percent(loading);
+        log::tell(
+            global,
+            &format!("{share} of the time went by waiting for pictures: more --loader-threads may help"),
+        );
+    }
     if let Some(share) = waiting {
         ::log::info!("the first rank waited {} of the time for the sums over all ranks", out::percent(share));
     }

@@ -27,8 +27,10 @@ pub(crate) struct Watch<'a> {
     /// Running means: seconds a step, pictures a second, loss.
     means: Option<[f64; 3]>,
     last: Option<Progress>,
-    /// Seconds of all steps, and those of them that this rank waited for others.
-    spent: [f64; 2],
+    /// Seconds of all steps.
+    spent: f64,
+    /// Those of them that this rank waited for others, and for pictures.
+    waited: [f64; 2],
     best: Option<Score>,
 }
 
@@ -46,7 +48,8 @@ impl<'a> Watch<'a> {
             last_step: now,
             means: None,
             last: None,
-            spent: [0.0; 2],
+            spent: 0.0,
+            waited: [0.0; 2],
             best: None,
         }
     }
@@ -73,14 +76,20 @@ impl<'a> Watch<'a> {
 
     /// Of several ranks: the share of the time that this one waited for the sums over all.
     pub(crate) fn waiting(&self) -> Option<f64> {
-        self.last?.waited.map(|_| self.spent[1] / self.spent[0].max(1e-9))
+        self.last?.waited.map(|_| self.waited[0] / self.spent.max(1e-9))
+    }
+
+    /// The share of the time that went by waiting for pictures to be decoded.
+    pub(crate) fn loading(&self) -> f64 {
+        self.waited[1] / self.spent.max(1e-9)
     }
 
     fn note(&mut self, progress: &Progress) {
         let now = [self.last_step.elapsed().as_secs_f64(), progress.images_per_s, progress.loss];
         self.last_step = Instant::now();
-        self.spent[0] += now[0];
-        self.spent[1] += progress.waited.unwrap_or_default();
+        self.spent += now[0];
+        self.waited[0] += progress.waited.unwrap_or_default();
+        self.waited[1] += progress.loading;
         self.last = Some(*progress);
         let means = self.means.get_or_insert(now);
         means.iter_mut().zip(now).for_each(|(mean, now)| *mean += NEWEST * (now - *mean));
@@ -181,6 +190,7 @@ mod tests {
             grad_norm: 1.0,
             images_per_s: 640.0,
             seconds: 5.0,
+            loading: 0.0,
             waited: None,
         };
         watch.step(&progress);
