@@ -21,6 +21,8 @@ pub(crate) struct Defaults {
     pub(crate) batch_size: usize,
     /// Base learning rate, for 256 pictures a step.
     pub(crate) blr: f64,
+    /// What moves the matrices of the blocks.
+    pub(crate) optimizer: &'static str,
     pub(crate) betas: [f64; 2],
     pub(crate) weight_decay: f64,
     /// Share of the epochs in which the learning rate rises.
@@ -45,6 +47,7 @@ pub(crate) const PRETRAIN: Defaults = Defaults {
     epochs: 20,
     batch_size: 128,
     blr: 2e-3,
+    optimizer: "muon",
     betas: [0.9, 0.95],
     weight_decay: 0.05,
     warmup: 0.05,
@@ -67,6 +70,7 @@ pub(crate) const FINETUNE: Defaults = Defaults {
     epochs: 30,
     batch_size: 64,
     blr: 4e-3,
+    optimizer: "adamw",
     betas: [0.9, 0.999],
     weight_decay: 0.05,
     warmup: 0.1,

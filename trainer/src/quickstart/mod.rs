@@ -206,6 +206,8 @@ impl Quickstart<'_> {
             course: CourseArgs {
                 batch_size: Some(recipe.pretrain_batch.min(pictures.train.len())),
                 lr: Some(recipe.pretrain_lr),
+                // Muon's own work, the same at any batch, is dear at a small one; the plan's speeds are AdamW's.
+                optimizer: Some("adamw".into()),
                 ..CourseArgs::default()
             },
             ..PretrainArgs::default()
