@@ -193,7 +193,7 @@ pub(crate) fn prefetch<T>(line: &T) {
 
 /// `HEIGHT` rows of a panel's product; asks for the lines of `next`, a panel or nothing, on the way.
 #[inline(always)]
-fn tile<const FMA: bool, const HEIGHT: usize>(
+fn tile<const FMA: bool, const WIDE: bool, const HEIGHT: usize>(
     x: &[f32],
     inputs: usize,
     panel: &[[f32; COLS]],
@@ -207,6 +207,11 @@ fn tile<const FMA: bool, const HEIGHT: usize>(
     if FMA {
         // SAFETY: every row has as many values as the panel has steps.
         return unsafe { crate::neon::block(&rows, panel) };
+    }
+    #[cfg(target_arch = "x86_64")]
+    if WIDE {
+        // SAFETY: compiled so for AVX-512 alone; every row has as many values as the panel has steps.
+        return unsafe { crate::avx512::tile(&rows, panel, next) };
     }
     let mut sums = [[0f32; COLS]; HEIGHT];
     for (i, w) in panel.iter().enumerate() {
@@ -246,7 +251,7 @@ fn body<const FMA: bool, const WIDE: bool>(
             let next = if row + height == rows { &layer.weight[(p + 1) * k..] } else { &[] };
             macro_rules! tile {
                 ($height:literal) => {{
-                    let mut tile = tile::<FMA, $height>(&x[row * k..], k, panel, next);
+                    let mut tile = tile::<FMA, WIDE, $height>(&x[row * k..], k, panel, next);
                     for values in &mut tile {
                         for c in 0..COLS {
                             values[c] += bias[c];
