@@ -123,7 +123,8 @@ impl QuantLinear {
             outputs,
             zero: i32::from(x.zero()),
             #[cfg(target_arch = "aarch64")]
-            four_fit: weight.chunks_exact(steps).all(crate::dot::four_fit),
+            four_fit: isa.integers() == Integers::Neon
+                && weight.chunks_exact(steps).all(crate::dot::four_fit),
             steps,
             weight,
             weight_sums,

@@ -95,6 +95,13 @@ pub(crate) fn four_fit(panel: &[[i8; COLS * DEPTH]]) -> bool {
     })
 }
 
+/// The sums of four columns, from the parts of each.
+#[inline(always)]
+fn whole([a, b, c, d]: [int32x4_t; QUARTERS]) -> int32x4_t {
+    // SAFETY: every aarch64 has NEON.
+    unsafe { vpaddq_s32(vpaddq_s32(a, b), vpaddq_s32(c, d)) }
+}
+
 /// `smull` and `smlal` multiply in 16 bits, where `TOGETHER` products have room: two of any weights (128 · 127 · 2 <
 /// 2^15), four where the layer's weights say so. `sadalp` adds pairs of those in 32 bits.
 ///
@@ -166,8 +173,7 @@ impl<const TOGETHER: usize> Neon<TOGETHER> {
                 let mut sums = [[vdupq_n_s32(0); QUARTERS]];
                 let x = [signed(filled.as_ptr()), signed(filled.as_ptr().add(STEPS))];
                 Self::block(&mut sums, &[x], w);
-                let [[a, b, c, d]] = sums;
-                *out = vaddq_s32(*out, vpaddq_s32(vpaddq_s32(a, b), vpaddq_s32(c, d)));
+                *out = vaddq_s32(*out, whole(sums[0]));
             }
         }
     }
@@ -205,15 +211,15 @@ unsafe impl<const TOGETHER: usize> Dot for Neon<TOGETHER> {
     ) -> [Self::Sums; HEIGHT] {
         let starts = integers(start);
         let mut out = [starts; HEIGHT];
-        let whole = rows[0].len() / BLOCK_STEPS;
+        let full = rows[0].len() / BLOCK_STEPS;
         let blocks = panel.len() / BLOCK_STEPS;
         let (w, _) = panel.as_flattened().as_chunks::<BLOCK>().0.as_chunks::<QUARTERS>();
         for (quarter, w) in w.chunks_exact(blocks).enumerate().take(QUARTERS) {
-            // SAFETY: every aarch64 has NEON; `whole` blocks lie within each row.
+            // SAFETY: every aarch64 has NEON; `full` blocks lie within each row.
             unsafe {
                 let mut sums = [[vdupq_n_s32(0); QUARTERS]; HEIGHT];
                 let mut at = rows.map(|row| row.as_ptr());
-                for w in &w[..whole] {
+                for w in &w[..full] {
                     let mut x = [[vdupq_n_s8(0); 2]; HEIGHT];
                     for r in 0..HEIGHT {
                         x[r] = [signed(at[r]), signed(at[r].add(STEPS))];
@@ -222,15 +228,13 @@ unsafe impl<const TOGETHER: usize> Dot for Neon<TOGETHER> {
                     Self::block(&mut sums, &x, w);
                 }
                 for r in 0..HEIGHT {
-                    let [a, b, c, d] = sums[r];
-                    let whole = vpaddq_s32(vpaddq_s32(a, b), vpaddq_s32(c, d));
-                    out[r][quarter] = vaddq_s32(starts[quarter], whole);
+                    out[r][quarter] = vaddq_s32(starts[quarter], whole(sums[r]));
                 }
             }
         }
-        if whole < blocks {
+        if full < blocks {
             for r in 0..HEIGHT {
-                Self::rest(&mut out[r], &rows[r][whole * BLOCK_STEPS..], &w[whole..], blocks);
+                Self::rest(&mut out[r], &rows[r][full * BLOCK_STEPS..], &w[full..], blocks);
             }
         }
         out
