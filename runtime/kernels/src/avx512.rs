@@ -3,9 +3,8 @@
 use std::arch::x86_64::*;
 
 use crate::dot::COLS;
-use crate::linear::prefetch;
 
-/// `Σ_i x[r][i] panel[i]`, one chain of fused multiply-adds each; asks for the lines of `next` on the way.
+/// `Σ_i x[r][i] panel[i]`, one chain of fused multiply-adds each.
 ///
 /// # Safety
 /// The processor has AVX-512F; every row has as many values as the panel has steps.
@@ -13,16 +12,12 @@ use crate::linear::prefetch;
 pub(crate) unsafe fn tile<const HEIGHT: usize>(
     x: &[&[f32]; HEIGHT],
     panel: &[[f32; COLS]],
-    next: &[[f32; COLS]],
 ) -> [[f32; COLS]; HEIGHT] {
     let mut out = [[0.0; COLS]; HEIGHT];
     // SAFETY: the caller's promise; a step and a row of `out` are one register, loads and stores need no alignment.
     unsafe {
         let mut sums = [_mm512_setzero_ps(); HEIGHT];
         for (i, w) in panel.iter().enumerate() {
-            if let Some(line) = next.get(i) {
-                prefetch(line);
-            }
             let w = _mm512_loadu_ps(w.as_ptr());
             for r in 0..HEIGHT {
                 sums[r] = _mm512_fmadd_ps(_mm512_set1_ps(*x[r].get_unchecked(i)), w, sums[r]);

@@ -5,7 +5,6 @@
 //! products of each column at once; [`Plain`] runs all of that on every machine, so that only one instruction of the
 //! others needs its hardware.
 
-use crate::linear::prefetch;
 use crate::math::madd;
 
 /// Columns of a panel.
@@ -29,12 +28,11 @@ pub(crate) unsafe trait Dot {
     #[cfg_attr(not(target_arch = "x86_64"), allow(dead_code))]
     unsafe fn sums(start: &[i32; COLS]) -> Self::Sums;
 
-    /// `start[j] + Σ_i x[i] · w[j][i]` for each row. Asks for the lines of `next`, a panel or nothing, on the way.
+    /// `start[j] + Σ_i x[i] · w[j][i]` for each row.
     unsafe fn products<const HEIGHT: usize>(
         start: &[i32; COLS],
         rows: &[&[[u8; DEPTH]]; HEIGHT],
         panel: &[[i8; COLS * DEPTH]],
-        next: &[[i8; COLS * DEPTH]],
     ) -> [Self::Sums; HEIGHT];
 
     /// `sums · scale + bias`, fused; `FMA` as elsewhere.
@@ -63,9 +61,9 @@ pub(crate) unsafe trait Steps {
     /// `sums[j] += Σ_i x[i] · w[j][i]` over four bytes `x`.
     unsafe fn add(sums: Self::Sums, x: [u8; DEPTH], w: Self::Weights) -> Self::Sums;
 
-    /// Two steps that follow each other.
+    /// Two steps that follow each other; by reference, or one load and pieces of it would do for two loads.
     #[inline(always)]
-    unsafe fn add_two(sums: Self::Sums, x: [[u8; DEPTH]; 2], w: [Self::Weights; 2]) -> Self::Sums {
+    unsafe fn add_two(sums: Self::Sums, x: &[[u8; DEPTH]; 2], w: [Self::Weights; 2]) -> Self::Sums {
         // SAFETY: the caller's promise.
         unsafe { Self::add(Self::add(sums, x[0], w[0]), x[1], w[1]) }
     }
@@ -105,22 +103,17 @@ unsafe impl<S: Steps> Dot for S {
         start: &[i32; COLS],
         rows: &[&[[u8; DEPTH]]; HEIGHT],
         panel: &[[i8; COLS * DEPTH]],
-        next: &[[i8; COLS * DEPTH]],
     ) -> [S::Sums; HEIGHT] {
         // SAFETY: the caller's promise; every row has as many steps as the panel.
         unsafe {
             let mut sums = [S::sums(start); HEIGHT];
             let done = S::many(&mut sums, rows, panel);
             let (twos, last) = panel[done..].as_chunks::<2>();
-            for (i, [first, second]) in twos.iter().enumerate() {
-                let i = done + 2 * i;
-                if let Some(lines) = next.get(i..i + 2) {
-                    lines.iter().for_each(prefetch);
-                }
-                let w = [S::weights(first), S::weights(second)];
+            let x = rows.map(|row| row[done..].as_chunks::<2>().0);
+            for (i, w) in twos.iter().enumerate() {
+                let w = [S::weights(&w[0]), S::weights(&w[1])];
                 for r in 0..HEIGHT {
-                    let x = [*rows[r].get_unchecked(i), *rows[r].get_unchecked(i + 1)];
-                    sums[r] = S::add_two(sums[r], x, w);
+                    sums[r] = S::add_two(sums[r], x[r].get_unchecked(i), w);
                 }
             }
             for w in last {
@@ -193,10 +186,34 @@ mod neon;
 
 #[cfg(target_arch = "x86_64")]
 mod x86 {
+    use std::arch::asm;
     use std::arch::x86_64::*;
     use std::marker::PhantomData;
 
     use super::{COLS, DEPTH, Steps};
+
+    /// Sixteen ones.
+    // SAFETY: of the same size, and any bits are integers.
+    static ONES: __m256i = unsafe { std::mem::transmute([1i16; 16]) };
+
+    /// `x[2 i] + x[2 i + 1]` in 32 bits. The ones come from memory: every register is taken, and the compiler would
+    /// load them into one again and again, and keep a sum in memory for it.
+    #[inline]
+    #[target_feature(enable = "avx2")]
+    fn pair_sums(x: __m256i) -> __m256i {
+        let y;
+        // SAFETY: the operand in memory is 32 aligned bytes.
+        unsafe {
+            asm!(
+                "vpmaddwd {y}, {x}, ymmword ptr [rip + {ones}]",
+                x = in(ymm_reg) x,
+                y = lateout(ymm_reg) y,
+                ones = sym ONES,
+                options(pure, nomem, nostack, preserves_flags),
+            );
+        }
+        y
+    }
 
     /// One step of eight columns.
     ///
@@ -253,8 +270,7 @@ mod x86 {
             unsafe {
                 let first = _mm256_maddubs_epi16(_mm256_set1_epi32(x[0]), w[0]);
                 let second = _mm256_maddubs_epi16(_mm256_set1_epi32(x[1]), w[1]);
-                let quads = _mm256_add_epi16(first, second);
-                _mm256_add_epi32(sums, _mm256_madd_epi16(quads, _mm256_set1_epi16(1)))
+                _mm256_add_epi32(sums, pair_sums(_mm256_add_epi16(first, second)))
             }
         }
     }
@@ -323,8 +339,8 @@ mod x86 {
         }
 
         #[inline(always)]
-        unsafe fn add_two(sums: [__m256i; 2], x: [[u8; DEPTH]; 2], w: [[__m256i; 2]; 2]) -> [__m256i; 2] {
-            let x = x.map(i32::from_le_bytes);
+        unsafe fn add_two(sums: [__m256i; 2], x: &[[u8; DEPTH]; 2], w: [[__m256i; 2]; 2]) -> [__m256i; 2] {
+            let x = [i32::from_le_bytes(x[0]), i32::from_le_bytes(x[1])];
             // SAFETY: the caller's promise.
             unsafe { [S::two(sums[0], x, [w[0][0], w[1][0]]), S::two(sums[1], x, [w[0][1], w[1][1]])] }
         }

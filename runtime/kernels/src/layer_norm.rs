@@ -5,13 +5,23 @@ use crate::math::madd;
 use crate::quantize::{LANES, Out};
 use crate::softmax::sum;
 
-/// Mean and reciprocal deviation of a row.
+/// Rows whose moments are found together.
+const GROUP: usize = 8;
+
+/// Mean and reciprocal deviation of each row of `n` values, [`GROUP`] of them at most.
+///
+/// All rows go through each stage together, for the stages of one row wait for each other.
 #[inline(always)]
-fn moments(row: &[f32], eps: f32) -> [f32; 2] {
-    let n = row.len() as f32;
-    let mean = sum(row, |x| x) / n;
-    let var = sum(row, |x| (x - mean) * (x - mean)) / n;
-    [mean, 1.0 / (var + eps).sqrt()]
+fn moments(rows: &[f32], n: usize, eps: f32) -> [[f32; 2]; GROUP] {
+    let mut moments = [[0.0; 2]; GROUP];
+    for (row, [mean, _]) in rows.chunks_exact(n).zip(&mut moments) {
+        *mean = sum(row, |x| x) / n as f32;
+    }
+    for (row, [mean, rstd]) in rows.chunks_exact(n).zip(&mut moments) {
+        let var = sum(row, |x| (x - *mean) * (x - *mean)) / n as f32;
+        *rstd = 1.0 / (var + eps).sqrt();
+    }
+    moments
 }
 
 #[inline(always)]
@@ -24,12 +34,15 @@ fn forward_body<const FMA: bool, const WIDE: bool>(
     stats: &mut [[f32; 2]],
 ) {
     let n = scale.len();
-    for ((x, y), stats) in x.chunks_exact(n).zip(y.chunks_exact_mut(n)).zip(stats) {
-        let [mean, rstd] = moments(x, eps);
-        for i in 0..n.min(shift.len()) {
-            y[i] = madd::<FMA>((x[i] - mean) * rstd, scale[i], shift[i]);
+    let groups = x.chunks(GROUP * n).zip(y.chunks_mut(GROUP * n)).zip(stats.chunks_mut(GROUP));
+    for ((x, y), stats) in groups {
+        let moments = moments(x, n, eps);
+        for ((x, y), &[mean, rstd]) in x.chunks_exact(n).zip(y.chunks_exact_mut(n)).zip(&moments) {
+            for i in 0..n.min(shift.len()) {
+                y[i] = madd::<FMA>((x[i] - mean) * rstd, scale[i], shift[i]);
+            }
         }
-        *stats = [mean, rstd];
+        stats.copy_from_slice(&moments[..stats.len()]);
     }
 }
 
@@ -52,22 +65,25 @@ fn rows_body<const FMA: bool, const WIDE: bool>(
     let stride = out.row(n);
     let ((scales, last_scale), (shifts, last_shift)) =
         (scale.as_chunks::<LANES>(), shift.as_chunks::<LANES>());
-    for (row, x) in x.chunks_exact(n).enumerate() {
-        let [mean, rstd] = moments(x, eps);
-        let (xs, last_x) = x.as_chunks::<LANES>();
-        let mut values = [0f32; LANES];
-        for (i, ((x, scale), shift)) in xs.iter().zip(scales).zip(shifts).enumerate() {
-            for l in 0..LANES {
-                values[l] = madd::<FMA>((x[l] - mean) * rstd, scale[l], shift[l]);
+    for (group, x) in x.chunks(GROUP * n).enumerate() {
+        let moments = moments(x, n, eps);
+        for (row, (x, [mean, rstd])) in x.chunks_exact(n).zip(moments).enumerate() {
+            let at = (group * GROUP + row) * stride;
+            let (xs, last_x) = x.as_chunks::<LANES>();
+            let mut values = [0f32; LANES];
+            for (i, ((x, scale), shift)) in xs.iter().zip(scales).zip(shifts).enumerate() {
+                for l in 0..LANES {
+                    values[l] = madd::<FMA>((x[l] - mean) * rstd, scale[l], shift[l]);
+                }
+                out.tile(at + i * LANES, stride, &[values]);
             }
-            out.tile(row * stride + i * LANES, stride, &[values]);
+            for (value, ((x, scale), shift)) in
+                values.iter_mut().zip(last_x.iter().zip(last_scale).zip(last_shift))
+            {
+                *value = madd::<FMA>((x - mean) * rstd, *scale, *shift);
+            }
+            out.row_at(at + n - last_x.len(), &values[..last_x.len()]);
         }
-        for (value, ((x, scale), shift)) in
-            values.iter_mut().zip(last_x.iter().zip(last_scale).zip(last_shift))
-        {
-            *value = madd::<FMA>((x - mean) * rstd, *scale, *shift);
-        }
-        out.row_at(row * stride + n - last_x.len(), &values[..last_x.len()]);
     }
 }
 

@@ -32,6 +32,8 @@ pub mod quant_linear;
 pub mod quantize;
 pub mod real;
 pub mod softmax;
+#[cfg(target_arch = "x86_64")]
+mod sse;
 #[cfg(any(test, target_arch = "x86_64"))]
 mod tiles;
 mod transpose;

@@ -103,7 +103,9 @@ fn each(tile: &mut [[f32; COLS]], function: impl Fn(f32) -> f32) {
 fn add(values: &mut [f32; COLS], from: &[f32; COLS]) {
     #[cfg(target_arch = "aarch64")]
     crate::neon::add(values, from);
-    #[cfg(not(target_arch = "aarch64"))]
+    #[cfg(target_arch = "x86_64")]
+    crate::sse::add(values, from);
+    #[cfg(not(any(target_arch = "aarch64", target_arch = "x86_64")))]
     for c in 0..COLS {
         values[c] += from[c];
     }
@@ -179,6 +181,8 @@ pub(crate) fn padded<T: Copy + Default>(values: &[T]) -> Vec<[T; COLS]> {
 }
 
 /// Asks for a line of memory that is needed soon.
+///
+/// The weights of a model do not fit into the near caches: each tile of a panel fetches its share of the next one.
 #[inline(always)]
 pub(crate) fn prefetch<T>(line: &T) {
     #[cfg(target_arch = "x86_64")]
@@ -191,13 +195,18 @@ pub(crate) fn prefetch<T>(line: &T) {
     let _ = line;
 }
 
-/// `HEIGHT` rows of a panel's product; asks for the lines of `next`, a panel or nothing, on the way.
+/// The parts of a panel that so many tiles fetch, one each.
+#[inline(always)]
+pub(crate) fn shares<T>(panel: &[T], tiles: usize) -> impl Iterator<Item = &[T]> {
+    panel.chunks(panel.len().div_ceil(tiles.max(1)).max(1))
+}
+
+/// `HEIGHT` rows of a panel's product.
 #[inline(always)]
 fn tile<const FMA: bool, const WIDE: bool, const HEIGHT: usize>(
     x: &[f32],
     inputs: usize,
     panel: &[[f32; COLS]],
-    next: &[[f32; COLS]],
 ) -> [[f32; COLS]; HEIGHT] {
     let mut rows = [&x[..0]; HEIGHT];
     for r in 0..HEIGHT {
@@ -211,13 +220,10 @@ fn tile<const FMA: bool, const WIDE: bool, const HEIGHT: usize>(
     #[cfg(target_arch = "x86_64")]
     if WIDE {
         // SAFETY: compiled so for AVX-512 alone; every row has as many values as the panel has steps.
-        return unsafe { crate::avx512::tile(&rows, panel, next) };
+        return unsafe { crate::avx512::tile(&rows, panel) };
     }
     let mut sums = [[0f32; COLS]; HEIGHT];
     for (i, w) in panel.iter().enumerate() {
-        if let Some(line) = next.get(i) {
-            prefetch(line);
-        }
         for r in 0..HEIGHT {
             // SAFETY: every row has as many values as the panel has steps.
             let x = unsafe { *rows[r].get_unchecked(i) };
@@ -246,12 +252,13 @@ fn body<const FMA: bool, const WIDE: bool>(
     };
     for (p, (panel, bias)) in layer.weight.chunks_exact(k).zip(&layer.bias).enumerate() {
         let (column, count) = (p * COLS, COLS.min(n - p * COLS));
+        let next = layer.weight[(p + 1) * k..].get(..k).unwrap_or_default();
+        let mut shares = shares(next, rows.div_ceil(most));
         for (row, height) in tiles(rows, most) {
-            // The weights of a model do not fit into the near caches: the last tile fetches the next panel.
-            let next = if row + height == rows { &layer.weight[(p + 1) * k..] } else { &[] };
+            shares.next().unwrap_or_default().iter().for_each(prefetch);
             macro_rules! tile {
                 ($height:literal) => {{
-                    let mut tile = tile::<FMA, WIDE, $height>(&x[row * k..], k, panel, next);
+                    let mut tile = tile::<FMA, WIDE, $height>(&x[row * k..], k, panel);
                     for values in &mut tile {
                         for c in 0..COLS {
                             values[c] += bias[c];

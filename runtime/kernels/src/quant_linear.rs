@@ -9,7 +9,7 @@ use std::marker::PhantomData;
 
 use crate::dot::{COLS, DEPTH, Dot, MOST_SUM, Plain};
 use crate::isa::{Integers, Isa};
-use crate::linear::{Epilogue, padded, tiles};
+use crate::linear::{Epilogue, padded, prefetch, shares, tiles};
 use crate::math::FUSED;
 use crate::quantize::{Out, Quantize};
 #[cfg(any(test, target_arch = "x86_64"))]
@@ -177,8 +177,7 @@ pub fn row(values: usize) -> usize {
     values.next_multiple_of(DEPTH)
 }
 
-/// `HEIGHT` rows of a panel's product; `x` has `steps` steps a row. Asks for the lines of `next`, a panel or nothing,
-/// on the way.
+/// `HEIGHT` rows of a panel's product; `x` has `steps` steps a row.
 ///
 /// # Safety
 /// As [`Dot`].
@@ -188,7 +187,6 @@ unsafe fn tile<D: Dot, const FMA: bool, const HEIGHT: usize>(
     panel: &[[i8; COLS * DEPTH]],
     start: &[i32; COLS],
     (scale, bias): (&[f32; COLS], &[f32; COLS]),
-    next: &[[i8; COLS * DEPTH]],
 ) -> [[f32; COLS]; HEIGHT] {
     let mut rows = [&x[..0]; HEIGHT];
     for r in 0..HEIGHT {
@@ -196,7 +194,7 @@ unsafe fn tile<D: Dot, const FMA: bool, const HEIGHT: usize>(
     }
     // SAFETY: the caller's promise.
     unsafe {
-        let sums = D::products(start, &rows, panel, next);
+        let sums = D::products(start, &rows, panel);
         let mut out = [[0.0; COLS]; HEIGHT];
         for r in 0..HEIGHT {
             out[r] = D::finish::<FMA>(sums[r], scale, bias);
@@ -224,13 +222,15 @@ unsafe fn body<D: Dot, const FMA: bool, const MOST: usize>(
     {
         let (column, count) = (p * COLS, COLS.min(n - p * COLS));
         let start = sums.map(|sum| (D::SHIFT - layer.zero) * sum);
+        let next = layer.weight[(p + 1) * layer.steps..].get(..layer.steps).unwrap_or_default();
+        let mut shares = shares(next, rows.div_ceil(MOST));
         for (row, height) in tiles(rows, MOST) {
-            let next = if row + height == rows { &layer.weight[(p + 1) * layer.steps..] } else { &[] };
+            shares.next().unwrap_or_default().iter().for_each(prefetch);
             macro_rules! tile {
                 ($height:literal) => {{
                     let mut tile =
                         // SAFETY: the caller's promise.
-                        unsafe { tile::<D, FMA, $height>((&x[row * steps..], steps), panel, &start, (scale, bias), next) };
+                        unsafe { tile::<D, FMA, $height>((&x[row * steps..], steps), panel, &start, (scale, bias)) };
                     epilogue.finish::<FMA>(&mut tile, [row, column], [n, count], out);
                 }};
             }

@@ -50,7 +50,9 @@ impl Quantize {
     pub(crate) fn bytes_of(self, from: &[f32; LANES]) -> [u8; LANES] {
         #[cfg(target_arch = "aarch64")]
         return crate::neon::bytes(from, self.inverse, self.zero);
-        #[cfg(not(target_arch = "aarch64"))]
+        #[cfg(target_arch = "x86_64")]
+        return crate::sse::bytes(from, self.inverse, self.zero);
+        #[cfg(not(any(target_arch = "aarch64", target_arch = "x86_64")))]
         {
             let mut bytes = [0; LANES];
             for l in 0..LANES {

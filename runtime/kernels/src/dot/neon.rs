@@ -207,7 +207,6 @@ unsafe impl<const TOGETHER: usize> Dot for Neon<TOGETHER> {
         start: &[i32; COLS],
         rows: &[&[[u8; DEPTH]]; HEIGHT],
         panel: &[[i8; COLS * DEPTH]],
-        _next: &[[i8; COLS * DEPTH]],
     ) -> [Self::Sums; HEIGHT] {
         let starts = integers(start);
         let mut out = [starts; HEIGHT];
