@@ -127,16 +127,16 @@ impl Out<'_> {
 }
 
 #[inline(always)]
-fn rows_body<const FMA: bool, const WIDE: bool>(x: &[f32], cols: usize, out: &mut Out<'_>) {
+fn rows_body<const FMA: bool, const WIDE: bool>(x: &[f32], cols: usize, first: usize, out: &mut Out<'_>) {
     let stride = out.row(cols);
     for (row, x) in x.chunks_exact(cols).enumerate() {
-        out.row_at(row * stride, x);
+        out.row_at((first + row) * stride, x);
     }
 }
 
 dispatch! {
-    /// Stores rows of `cols` values, at least one, quantized where `out` asks for it.
-    pub fn rows(x: &[f32], cols: usize, out: &mut Out<'_>) = rows_body
+    /// Stores rows of `cols` values, at least one, from row `first` of `out` on, quantized where `out` asks for it.
+    pub fn rows(x: &[f32], cols: usize, first: usize, out: &mut Out<'_>) = rows_body
 }
 
 #[cfg(test)]
@@ -183,7 +183,7 @@ mod tests {
             let mut first: Option<Vec<u8>> = None;
             each_isa(|isa| {
                 let mut bytes = vec![0; x.len()];
-                rows(isa, &x, x.len().max(1), &mut Out::U8(&mut bytes, quantize));
+                rows(isa, &x, x.len().max(1), 0, &mut Out::U8(&mut bytes, quantize));
                 assert!(x.iter().zip(&bytes).all(|(&x, &byte)| near(x, byte)));
                 assert_eq!(first.get_or_insert_with(|| bytes.clone()), &bytes);
             });

@@ -113,8 +113,12 @@ impl<'a> Followed<'_, 'a> {
 
     fn quantize(&mut self, buffer: Buffer, target: Target) -> bool {
         let Some(maker) = self.maker(buffer) else { return false };
-        let Some(Step::Linear { out, .. } | Step::Norm { out, .. } | Step::Attention { out, .. }) =
-            &mut self.steps[maker]
+        let Some(
+            Step::Patches { out, .. }
+            | Step::Linear { out, .. }
+            | Step::Norm { out, .. }
+            | Step::Attention { out, .. },
+        ) = &mut self.steps[maker]
         else {
             return false;
         };

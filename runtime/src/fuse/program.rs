@@ -58,7 +58,7 @@ impl Values {
 /// One step, ready to run.
 #[derive(Debug)]
 enum Op {
-    Patches { image: View, patch: [usize; 2], cols: usize },
+    Patches { image: View, patch: [usize; 2] },
     Linear { x: At, layer: Box<Layer>, activation: Activation, residual: Option<At> },
     Norm { x: At, scale: Vec<f32>, shift: Vec<f32>, eps: f32 },
     Attention { qkv: [At; 3], strides: [[usize; 2]; 3], shape: Shape },
@@ -121,6 +121,7 @@ impl Program {
         let outputs = outputs.iter().map(|span| (place.at(span), span.rows * span.cols)).collect();
         let scratch = stages.iter().map(|stage| match &stage.op {
             Op::Attention { shape, .. } => shape.scratch(),
+            Op::Patches { .. } => stage.cols,
             _ => 0,
         });
         let scratch = scratch.max().unwrap_or(0);
@@ -203,7 +204,10 @@ impl Place<'_> {
         let (mut name, mut quantize, mut multiply_adds) = (kind.to_owned(), None, 0);
         let mut stored = |out: Target| quantize = out.quantize;
         let op = match step {
-            Step::Patches { image, patch, .. } => Op::Patches { image, patch, cols },
+            Step::Patches { image, patch, out } => {
+                stored(out);
+                Op::Patches { image, patch }
+            }
             Step::Linear { name: layer, x, weight, bias, gain, activation, residual, out } => {
                 name = layer;
                 multiply_adds = (rows.len() * x.cols * cols) as u64;
@@ -298,7 +302,7 @@ impl Stage {
                 let mut out = std::mem::take(&mut arena.bytes[slot]);
                 let stride = row(self.cols);
                 let piece = &mut out[self.rows.start * stride..self.rows.end * stride];
-                self.rows(arena, Out::U8(piece, quantize));
+                self.rows(arena, image, Out::U8(piece, quantize));
                 arena.bytes[slot] = out;
             }
             _ => {}
@@ -309,10 +313,6 @@ impl Stage {
     fn write(&self, arena: &mut Arena, image: Image<'_>, out: &mut [f32]) {
         let isa = arena.isa;
         match &self.op {
-            Op::Patches { image: view, patch, cols } => match image {
-                Image::U8(pixels) => patches(view, *patch, *cols, pixels, out, |&pixel| f32::from(pixel)),
-                Image::F32(values) => patches(view, *patch, *cols, values, out, |&value| value),
-            },
             Op::Pointwise { x, function } => {
                 let x = &arena.read(x)[..out.len()];
                 match function {
@@ -358,15 +358,19 @@ impl Stage {
                 elementwise::column_sums(isa, &arena.read(x)[..rows * self.cols], &mut out[..self.cols]);
                 out[..self.cols].iter_mut().for_each(|sum| *sum /= *rows as f32);
             }
-            Op::Linear { .. } | Op::Norm { .. } | Op::Attention { .. } | Op::Quantize { .. } => {
+            Op::Patches { .. }
+            | Op::Linear { .. }
+            | Op::Norm { .. }
+            | Op::Attention { .. }
+            | Op::Quantize { .. } => {
                 let piece = &mut out[self.rows.start * self.cols..self.rows.end * self.cols];
-                self.rows(arena, Out::F32(piece));
+                self.rows(arena, image, Out::F32(piece));
             }
         }
     }
 
     /// Writes the rows that are needed, on all threads; `out` starts at the first of them.
-    fn rows(&self, arena: &mut Arena, mut out: Out<'_>) {
+    fn rows(&self, arena: &mut Arena, image: Image<'_>, mut out: Out<'_>) {
         let (isa, first) = (arena.isa, self.rows.start);
         let Arena { floats, bytes, scratch, pool, .. } = arena;
         let (floats, bytes, scratch) = (&*floats, &*bytes, &*scratch);
@@ -385,6 +389,19 @@ impl Stage {
             Slot::Floats(_) | Slot::Image => &[],
         };
         pool.rows(self.rows.len(), self.cols, &mut out, &|thread, rows, out| match &self.op {
+            Op::Patches { image: view, patch } => {
+                let mut scratch = scratch[thread].lock().unwrap_or_else(PoisonError::into_inner);
+                let line = &mut scratch[..self.cols];
+                for (i, row) in rows.enumerate() {
+                    match image {
+                        Image::U8(pixels) => {
+                            gather(view, *patch, first + row, pixels, line, |&x| f32::from(x))
+                        }
+                        Image::F32(values) => gather(view, *patch, first + row, values, line, |&x| x),
+                    }
+                    quantize::rows(isa, line, self.cols, i, out);
+                }
+            }
             Op::Linear { x, layer, activation, residual } => {
                 let residual = residual.as_ref().map(|at| floats_at(at, &rows));
                 let epilogue = Epilogue { activation: *activation, residual };
@@ -409,34 +426,32 @@ impl Stage {
                 let mut scratch = scratch[thread].lock().unwrap_or_else(PoisonError::into_inner);
                 attention(isa, shape, qkv, rows.len(), &mut scratch, out);
             }
-            Op::Quantize { x } => quantize::rows(isa, floats_at(x, &rows), x.cols, out),
+            Op::Quantize { x } => quantize::rows(isa, floats_at(x, &rows), x.cols, 0, out),
             _ => {}
         });
     }
 }
 
-/// The patches of a picture `[C, H, W]`, one a row.
-fn patches<T>(
+/// One patch of a picture `[C, H, W]`.
+fn gather<T>(
     image: &View,
     [height, width]: [usize; 2],
-    cols: usize,
+    patch: usize,
     pixels: &[T],
     out: &mut [f32],
     float: impl Fn(&T) -> f32 + Copy,
 ) {
     let (&[_, _, picture], &[channel, down, right]) = (&image.dims[..], &image.strides[..]) else { return };
     let across = picture / width;
-    for (i, row) in out.chunks_exact_mut(cols).enumerate() {
-        let corner = image.offset + i / across * height * down + i % across * width * right;
-        for (j, line) in row.chunks_exact_mut(width).enumerate() {
-            let from = &pixels[corner + j / height * channel + j % height * down..];
-            // Two ways, so that neighbours are read as such.
-            if right == 1 {
-                line.iter_mut().zip(from).for_each(|(value, pixel)| *value = float(pixel));
-            } else {
-                let from = from.iter().step_by(right);
-                line.iter_mut().zip(from).for_each(|(value, pixel)| *value = float(pixel));
-            }
+    let corner = image.offset + patch / across * height * down + patch % across * width * right;
+    for (j, line) in out.chunks_exact_mut(width).enumerate() {
+        let from = &pixels[corner + j / height * channel + j % height * down..];
+        // Two ways, so that neighbours are read as such.
+        if right == 1 {
+            line.iter_mut().zip(from).for_each(|(value, pixel)| *value = float(pixel));
+        } else {
+            let from = from.iter().step_by(right);
+            line.iter_mut().zip(from).for_each(|(value, pixel)| *value = float(pixel));
         }
     }
 }

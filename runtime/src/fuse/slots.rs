@@ -87,9 +87,10 @@ impl Slots {
 /// Whether a step's result is bytes.
 fn is_bytes(step: &Step<'_>) -> bool {
     match step {
-        Step::Linear { out, .. } | Step::Norm { out, .. } | Step::Attention { out, .. } => {
-            out.quantize.is_some()
-        }
+        Step::Patches { out, .. }
+        | Step::Linear { out, .. }
+        | Step::Norm { out, .. }
+        | Step::Attention { out, .. } => out.quantize.is_some(),
         Step::Quantize { .. } => true,
         _ => false,
     }

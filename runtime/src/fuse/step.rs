@@ -55,7 +55,7 @@ pub(super) struct Target {
 #[derive(Clone, Debug)]
 pub(super) enum Step<'a> {
     /// The picture's patches, one a row, in the order channel, row, column; `image` is `[C, H, W]`.
-    Patches { image: View, patch: [usize; 2], out: Buffer },
+    Patches { image: View, patch: [usize; 2], out: Target },
     /// `act(x Wᵀ + b) · gain + residual`; the gain is in the weight.
     Linear {
         name: String,
@@ -91,9 +91,11 @@ impl Step<'_> {
     /// The buffer that is written.
     pub(super) fn writes(&self) -> Buffer {
         match self {
-            Step::Linear { out, .. } | Step::Norm { out, .. } | Step::Attention { out, .. } => out.buffer,
             Step::Patches { out, .. }
-            | Step::Pointwise { out, .. }
+            | Step::Linear { out, .. }
+            | Step::Norm { out, .. }
+            | Step::Attention { out, .. } => out.buffer,
+            Step::Pointwise { out, .. }
             | Step::Add { out, .. }
             | Step::Constant { out, .. }
             | Step::Copy { out, .. }

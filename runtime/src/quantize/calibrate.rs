@@ -4,6 +4,7 @@
 //! measured. Memory does not grow with the number of pictures.
 
 use super::histogram::Histogram;
+use super::layers::Patch;
 use super::prepare::prepare;
 use super::taps::Taps;
 use crate::error::{Error, Result};
@@ -16,14 +17,16 @@ const ROWS: usize = 128;
 /// The share of calibration pictures that may be unusable.
 const MAX_BAD: f64 = 0.05;
 
-/// What was seen of one value, `[.., K]`.
+/// What was seen of one value: rows of K channels.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Activation {
     pub(super) histogram: Histogram,
-    /// Sum of squares of each of the K channels.
-    squares: Vec<f64>,
-    /// Rows of K values that went into `squares`.
+    /// Sum and sum of squares of each of the K channels.
+    sums: Vec<[f64; 2]>,
+    /// Rows of K values that went into `sums`.
     seen: u64,
+    /// Whether some value is not a byte.
+    more_than_bytes: bool,
     /// Some of the rows, one after the other.
     pub(super) rows: Vec<f32>,
 }
@@ -34,10 +37,14 @@ impl Activation {
         if channels == 0 || !self.histogram.add(values) {
             return false;
         }
-        self.squares.resize(channels, 0.0);
+        self.sums.resize(channels, [0.0; 2]);
         for row in values.chunks_exact(channels) {
-            self.squares.iter_mut().zip(row).for_each(|(sum, &x)| *sum += f64::from(x) * f64::from(x));
+            for ([sum, squares], x) in self.sums.iter_mut().zip(row.iter().copied().map(f64::from)) {
+                *sum += x;
+                *squares += x * x;
+            }
         }
+        self.more_than_bytes |= values.iter().any(|&x| f32::from(x as u8) != x);
         let rows = values.len() / channels;
         self.seen += rows as u64;
         // Other rows of every picture, so that all places are seen.
@@ -49,9 +56,15 @@ impl Activation {
         true
     }
 
-    /// Mean square of each channel.
-    pub(super) fn importance(&self) -> Vec<f64> {
-        self.squares.iter().map(|sum| sum / self.seen.max(1) as f64).collect()
+    /// Mean and mean square of each channel.
+    pub(super) fn moments(&self) -> Vec<[f64; 2]> {
+        let n = self.seen.max(1) as f64;
+        self.sums.iter().map(|sums| sums.map(|sum| sum / n)).collect()
+    }
+
+    /// Whether these are pixels as they came: their 256 levels are exact.
+    pub(super) fn are_bytes(&self) -> bool {
+        self.seen > 0 && !self.more_than_bytes
     }
 }
 
@@ -69,21 +82,30 @@ pub(super) struct Calibration {
 pub(super) fn calibrate(
     proto: &ModelProto,
     model: &Model,
-    values: &[&str],
+    values: &[(&str, Option<Patch>)],
     samples: &[Sample],
     step: &dyn Fn(usize),
 ) -> Result<Calibration> {
-    let mut taps = Taps::new(proto, model.input(), values)?;
+    let names: Vec<&str> = values.iter().map(|(name, _)| *name).collect();
+    let mut taps = Taps::new(proto, model.input(), &names)?;
+    let mut rows = Vec::new();
     let mut activations = vec![Activation::default(); values.len()];
     let keep = ROWS.div_ceil(samples.len().max(1));
     let (mut pictures, mut bad) = (0, Vec::new());
     for (i, sample) in samples.iter().enumerate() {
         match sample.open().and_then(|picture| prepare(model, &picture)) {
             Ok(pixels) => {
-                taps.run(&pixels, |value, seen, channels| {
+                taps.run(&pixels, |value, seen, shape| {
+                    let (seen, channels) = match (values[value].1, shape) {
+                        (Some(patch), &[1, _, height, width]) => {
+                            patches(seen, [height, width], patch, &mut rows);
+                            (&rows[..], patch.iter().product())
+                        }
+                        _ => (seen, shape.last().copied().unwrap_or(1)),
+                    };
                     match activations[value].add(seen, channels, keep, i) {
                         true => Ok(()),
-                        false => Err(not_finite(values[value], &sample.name)),
+                        false => Err(not_finite(names[value], &sample.name)),
                     }
                 })?;
                 pictures += 1;
@@ -106,6 +128,20 @@ pub(super) fn calibrate(
     Ok(Calibration { activations, pictures })
 }
 
+/// The patches of a picture `[C, H, W]`, each a row in the order channel, row, column.
+fn patches(picture: &[f32], [height, width]: [usize; 2], patch: Patch, rows: &mut Vec<f32>) {
+    let [channels, down, across] = patch;
+    rows.clear();
+    for (top, left) in
+        (0..height / down).flat_map(|i| (0..width / across).map(move |j| (i * down, j * across)))
+    {
+        for (channel, row) in (0..channels).flat_map(|channel| (0..down).map(move |row| (channel, row))) {
+            let from = (channel * height + top + row) * width + left;
+            rows.extend(picture.get(from..from + across).unwrap_or_default());
+        }
+    }
+}
+
 /// The error for a model that overflows on a picture.
 fn not_finite(value: &str, picture: &str) -> Error {
     let problem = format!("`{value}` is not finite for {picture}");
@@ -122,10 +158,31 @@ mod tests {
         for picture in 0..300 {
             assert!(activation.add(&[1.0, 2.0, 3.0, 4.0], 2, 1, picture));
         }
-        assert_eq!((activation.rows.len(), activation.importance()), (2 * ROWS, vec![5.0, 10.0]));
+        assert_eq!((activation.rows.len(), activation.moments()), (2 * ROWS, vec![[2.0, 5.0], [3.0, 10.0]]));
         assert!(activation.rows.chunks(2).any(|row| row == [1.0, 2.0]));
         assert!(activation.rows.chunks(2).any(|row| row == [3.0, 4.0]));
         assert!(!activation.add(&[f32::NAN, 0.0], 2, 1, 0));
         assert!(!activation.add(&[], 0, 1, 0) && activation.add(&[], 2, 1, 0));
+    }
+
+    #[test]
+    fn bytes_are_known() {
+        let mut activation = Activation::default();
+        assert!(!activation.are_bytes());
+        assert!(activation.add(&[0.0, 255.0, 7.0], 1, 1, 0) && activation.are_bytes());
+        for other in [-1.0, 256.0, 0.5] {
+            let mut activation = activation.clone();
+            assert!(activation.add(&[other], 1, 1, 0) && !activation.are_bytes(), "{other}");
+        }
+    }
+
+    #[test]
+    fn patches_are_rows() {
+        // Two channels of 2 x 4 in patches of 2 x 2.
+        let picture: Vec<f32> = (0..16u8).map(f32::from).collect();
+        let mut rows = vec![9.0];
+        patches(&picture, [2, 4], [2, 2, 2], &mut rows);
+        let want = [0, 1, 4, 5, 8, 9, 12, 13, 2, 3, 6, 7, 10, 11, 14, 15u8].map(f32::from);
+        assert_eq!(rows, want);
     }
 }

@@ -1,7 +1,8 @@
 //! Which layers can be quantized: products of something that depends on the picture with a fixed matrix.
 //!
-//! These are `MatMul` with a constant `[K, N]` and `Gemm` with a constant weight, `transA = 0`, `alpha = beta = 1`.
-//! Attention's own products have no constant operand; they, the patch embedding (`Conv`) and all else stay float.
+//! These are `MatMul` with a constant `[K, N]`, `Gemm` with a constant weight, `transA = 0`, `alpha = beta = 1`, and
+//! `Conv` with a constant weight whose windows touch but do not overlap: the patch embedding. Attention's own products
+//! have no constant operand; they and all else stay float.
 
 use std::collections::{HashMap, HashSet};
 
@@ -12,6 +13,9 @@ use crate::gate::{Summary, attribute};
 
 /// ONNX's number of 32-bit floats.
 const FLOAT: i32 = 1;
+
+/// Channels, height and width of a window of a picture `[1, C, H, W]`.
+pub(super) type Patch = [usize; 3];
 
 /// A layer that can be quantized.
 #[derive(Clone, Debug, PartialEq)]
@@ -25,6 +29,8 @@ pub(super) struct Layer {
     /// The name of the weight.
     pub(super) weight: String,
     pub(super) shape: Shape,
+    /// Of a convolution: what one of its windows covers.
+    pub(super) patch: Option<Patch>,
     pub(super) multiply_adds: u64,
 }
 
@@ -39,16 +45,18 @@ pub(super) fn find(graph: &GraphProto, summary: &Summary) -> Vec<Layer> {
         .iter()
         .filter(|node| node.output.first().is_some_and(|name| work.contains_key(name.as_str())))
         .flat_map(|node| &node.output)
+        .chain(graph.input.iter().map(|input| &input.name))
         .map(String::as_str)
         .collect();
     let mut layers: Vec<Layer> = Vec::new();
     for (i, node) in graph.node.iter().enumerate() {
         let [input, weight, ..] = &node.input[..] else { continue };
         let tensor = constants.get(weight.as_str()).filter(|_| moving.contains(input.as_str()));
-        let Some((tensor, shape)) = tensor.and_then(|tensor| Some((tensor, shape(node, tensor)?))) else {
+        let Some((shape, patch)) = tensor.and_then(|tensor| shape(node, tensor)) else { continue };
+        // One way to see a value as rows.
+        if layers.iter().any(|layer| layer.input == *input && layer.patch != patch) {
             continue;
-        };
-        debug_assert_eq!(tensor.data_type, FLOAT);
+        }
         let output = node.output.first().map_or("", String::as_str);
         let stem = stem(weight, output);
         let name = if layers.iter().all(|layer| layer.name != stem) { stem } else { output };
@@ -58,6 +66,7 @@ pub(super) fn find(graph: &GraphProto, summary: &Summary) -> Vec<Layer> {
             input: input.clone(),
             weight: weight.clone(),
             shape,
+            patch,
             multiply_adds: work.get(output).copied().unwrap_or_default(),
         });
     }
@@ -69,7 +78,8 @@ pub(super) fn find(graph: &GraphProto, summary: &Summary) -> Vec<Layer> {
 fn stem<'a>(weight: &'a str, output: &'a str) -> &'a str {
     let of_weight = weight.strip_suffix(".weight_t").or_else(|| weight.strip_suffix(".weight"));
     let place = output.strip_suffix("_output_0").map(|place| place.trim_start_matches('/'));
-    let place = place.and_then(|place| place.strip_suffix("/MatMul").or_else(|| place.strip_suffix("/Gemm")));
+    let place =
+        place.and_then(|place| ["/MatMul", "/Gemm", "/Conv"].iter().find_map(|op| place.strip_suffix(op)));
     of_weight.or(place).unwrap_or(output)
 }
 
@@ -83,24 +93,38 @@ pub(super) fn constants(graph: &GraphProto) -> HashMap<&str, &TensorProto> {
     initializers.chain(nodes).collect()
 }
 
-/// How the weight lies in memory, if this node is a layer that can be quantized.
-fn shape(node: &NodeProto, weight: &TensorProto) -> Option<Shape> {
-    let &[rows, columns] = &weight.dims[..] else { return None };
-    let (rows, columns) = (usize::try_from(rows).ok()?, usize::try_from(columns).ok()?);
-    let int = |name: &str| attribute(node, name).map_or(0, |attribute| attribute.i);
-    let is_one = |name: &str| attribute(node, name).is_none_or(|attribute| attribute.f == 1.0);
-    let transposed = match &*node.op_type {
-        "MatMul" => false,
-        "Gemm" if int("transA") == 0 && is_one("alpha") && is_one("beta") => int("transB") == 1,
-        _ => return None,
-    };
-    if weight.data_type != FLOAT || rows == 0 || columns == 0 {
+/// How the weight lies in memory, and what a window covers, if this node is a layer that can be quantized.
+fn shape(node: &NodeProto, weight: &TensorProto) -> Option<(Shape, Option<Patch>)> {
+    let dims: Vec<usize> = weight.dims.iter().map(|&dim| usize::try_from(dim).ok()).collect::<Option<_>>()?;
+    if weight.data_type != FLOAT || dims.contains(&0) {
         return None;
     }
-    Some(match transposed {
-        false => Shape { inputs: rows, outputs: columns, axis: 1 },
-        true => Shape { inputs: columns, outputs: rows, axis: 0 },
-    })
+    let int = |name: &str| attribute(node, name).map_or(0, |attribute| attribute.i);
+    let is_one = |name: &str| attribute(node, name).is_none_or(|attribute| attribute.f == 1.0);
+    match (&*node.op_type, &dims[..]) {
+        ("MatMul", &[inputs, outputs]) => Some((Shape { inputs, outputs, axis: 1 }, None)),
+        ("Gemm", &[rows, columns]) if int("transA") == 0 && is_one("alpha") && is_one("beta") => {
+            Some(match int("transB") {
+                1 => (Shape { inputs: columns, outputs: rows, axis: 0 }, None),
+                _ => (Shape { inputs: rows, outputs: columns, axis: 1 }, None),
+            })
+        }
+        ("Conv", &[outputs, channels, height, width]) if windows_touch(node, [height, width]) => {
+            let patch = [channels, height, width];
+            Some((Shape { inputs: patch.iter().product(), outputs, axis: 0 }, Some(patch)))
+        }
+        _ => None,
+    }
+}
+
+/// Whether a convolution is a product with patches that lie side by side.
+fn windows_touch(node: &NodeProto, sides: [usize; 2]) -> bool {
+    let ints = |name: &str| attribute(node, name).map(|attribute| &attribute.ints[..]);
+    ints("strides").is_some_and(|strides| strides == sides.map(|side| side as i64))
+        && ints("pads").is_none_or(|pads| pads.iter().all(|&pad| pad == 0))
+        && ints("dilations").is_none_or(|steps| steps.iter().all(|&step| step == 1))
+        && attribute(node, "group").is_none_or(|group| group.i == 1)
+        && attribute(node, "auto_pad").is_none_or(|pad| pad.s == b"NOTSET" || pad.s == b"VALID")
 }
 
 #[cfg(test)]

@@ -52,7 +52,7 @@ mod tests {
         let shape = Shape { inputs: 8, outputs: 4, axis: 0 };
         let weight: Vec<f32> = (0..32).map(|i| ((i * 37 % 19) as f32 - 9.0) / 10.0).collect();
         let rows: Vec<f32> = (0..160).map(|i| ((i * 53 % 101) as f32 - 50.0) / 50.0).collect();
-        let quantized = weights::quantize(&weight, shape, &[1.0; 8]);
+        let quantized = weights::quantize(&weight, shape, &[[0.0, 1.0]; 8]);
         let ratio = |reach: f64| sqnr_db(&rows, &weight, shape, Step::of(-reach, reach), &quantized);
         assert!(ratio(1.0) > 35.0 && ratio(1.0) > ratio(10.0) + 10.0, "{} {}", ratio(1.0), ratio(10.0));
         assert!(ratio(0.01) < 3.0);
@@ -61,7 +61,7 @@ mod tests {
     #[test]
     fn silence_has_a_ratio_too() {
         let shape = Shape { inputs: 1, outputs: 1, axis: 1 };
-        let zero = weights::quantize(&[0.0], shape, &[1.0]);
+        let zero = weights::quantize(&[0.0], shape, &[[0.0, 1.0]]);
         assert_eq!(sqnr_db(&[1.0], &[0.0], shape, Step::of(0.0, 1.0), &zero), CLEAN);
         assert_eq!(sqnr_db(&[], &[1.0], shape, Step::of(0.0, 1.0), &zero), CLEAN);
         assert_eq!(sqnr_db(&[1.0], &[1.0], shape, Step::of(0.0, 1.0), &zero), 0.0);

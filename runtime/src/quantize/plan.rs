@@ -2,8 +2,8 @@
 
 use tract_onnx::pb::ModelProto;
 
-use super::calibrate::Calibration;
-use super::layers::{self, Layer};
+use super::calibrate::{Activation, Calibration};
+use super::layers::{self, Layer, Patch};
 use super::range::Method;
 use super::rewrite::Change;
 use super::step::Step;
@@ -41,12 +41,12 @@ impl Plan {
     }
 }
 
-/// The values that go into layers, each once.
-pub(super) fn inputs(layers: &[Layer]) -> Vec<&str> {
-    let mut inputs: Vec<&str> = Vec::new();
+/// The values that go into layers, each once, with what makes rows of a picture.
+pub(super) fn inputs(layers: &[Layer]) -> Vec<(&str, Option<Patch>)> {
+    let mut inputs: Vec<(&str, Option<Patch>)> = Vec::new();
     for layer in layers {
-        if !inputs.contains(&layer.input.as_str()) {
-            inputs.push(&layer.input);
+        if inputs.iter().all(|(input, _)| *input != layer.input) {
+            inputs.push((&layer.input, layer.patch));
         }
     }
     inputs
@@ -56,12 +56,15 @@ pub(super) fn inputs(layers: &[Layer]) -> Vec<&str> {
 pub(super) fn plan(proto: &ModelProto, layers: &[Layer], seen: &Calibration, method: Method) -> Vec<Plan> {
     let constants = proto.graph.as_ref().map(layers::constants).unwrap_or_default();
     let inputs = inputs(layers);
-    let steps: Vec<Step> = seen.activations.iter().map(|seen| range::step(&seen.histogram, method)).collect();
+    let step = |seen: &Activation| {
+        if seen.are_bytes() { Step::BYTES } else { range::step(&seen.histogram, method) }
+    };
+    let steps: Vec<Step> = seen.activations.iter().map(step).collect();
     let plan = |layer: &Layer| {
-        let at = inputs.iter().position(|input| *input == layer.input)?;
+        let at = inputs.iter().position(|(input, _)| *input == layer.input)?;
         let (activation, step) = (seen.activations.get(at)?, *steps.get(at)?);
         let floats: Vec<f32> = floats(constants.get(layer.weight.as_str())?).collect();
-        let weight = weights::quantize(&floats, layer.shape, &activation.importance());
+        let weight = weights::quantize(&floats, layer.shape, &activation.moments());
         let sqnr_db = noise::sqnr_db(&activation.rows, &floats, layer.shape, step, &weight);
         let seen = activation.histogram.extremes().unwrap_or_default();
         Some(Plan { layer: layer.clone(), step, weight, seen, sqnr_db })

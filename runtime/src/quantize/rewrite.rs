@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! x ─ QuantizeLinear(x, x.scale, x.zero_point u8) = x.quantized ─ DequantizeLinear = x.dequantized ─┐
-//! w.int8 s8, same shape ─ DequantizeLinear(w.int8, w.scale, w.zero_point, axis) = w.dequantized ────┴ MatMul / Gemm
+//! w.int8 s8, same shape ─ DequantizeLinear(w.int8, w.scale, w.zero_point, axis) = w.dequantized ────┴ MatMul / Gemm / Conv
 //! ```
 //! Both are written once, however many layers share them. Biases stay as they are. Nodes are named after their
 //! output. Weights and constants that nothing reads any more are dropped.
@@ -103,8 +103,11 @@ impl Editor {
         if let Some(done) = self.done.get(&key) {
             return done.clone();
         }
-        let dims =
-            if shape.axis == 1 { [shape.inputs, shape.outputs] } else { [shape.outputs, shape.inputs] };
+        let dims = match change.layer.patch {
+            Some([channels, height, width]) => vec![shape.outputs, channels, height, width],
+            None if shape.axis == 1 => vec![shape.inputs, shape.outputs],
+            None => vec![shape.outputs, shape.inputs],
+        };
         let bytes = weight.values.iter().map(|value| value.to_le_bytes()[0]).collect();
         let values = self.store(name, "int8", DataType::Int8, &dims, bytes);
         let bytes = weight.scales.iter().flat_map(|scale| scale.to_le_bytes()).collect();

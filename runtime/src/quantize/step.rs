@@ -13,6 +13,9 @@ pub(super) struct Step {
 }
 
 impl Step {
+    /// Bytes as they are.
+    pub(super) const BYTES: Step = Step { scale: 1.0, zero: 0 };
+
     /// The step for a range; 0 is always in it and has a level of its own.
     pub(super) fn of(low: f64, high: f64) -> Step {
         let (low, high) = (low.min(0.0), high.max(0.0));

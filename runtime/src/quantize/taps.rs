@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use tract_onnx::pb::{ModelProto, TypeProto, ValueInfoProto, type_proto};
+use tract_onnx::pb::{GraphProto, ModelProto, NodeProto, TypeProto, ValueInfoProto, type_proto};
 use tract_onnx::prelude::*;
 use tract_onnx::tract_core::internal::{SimpleState, TypedFact, TypedOp};
 
@@ -25,18 +25,19 @@ impl Taps {
         proto.metadata_props.clear();
         if let Some(graph) = &mut proto.graph {
             graph.value_info.clear();
-            graph.output = values.iter().map(|name| float(name)).collect();
+            let outputs = values.iter().map(|name| float(&tap(graph, name))).collect();
+            graph.output = outputs;
         }
         let plan = backend::plan(proto)?;
         let state = guarded("start a session", || SimpleState::new(&plan))?;
         Ok(Taps { state, input: input.clone() })
     }
 
-    /// Runs one picture and shows each value with its number and the length of its last axis.
+    /// Runs one picture and shows each value with its number and its shape.
     pub(super) fn run(
         &mut self,
         pixels: &Pixels,
-        mut show: impl FnMut(usize, &[f32], usize) -> Result<()>,
+        mut show: impl FnMut(usize, &[f32], &[usize]) -> Result<()>,
     ) -> Result<()> {
         let Input { width, height, channels, form, .. } = self.input;
         let state = &mut self.state;
@@ -53,13 +54,29 @@ impl Taps {
             state.run(tvec!(Arc::new(tensor?).into_tvalue()))
         })?;
         for (i, output) in outputs.iter().enumerate() {
-            let last = output.shape().last().copied().unwrap_or(1);
             let values =
                 guarded("read a value", || Ok(output.try_as_plain_ram()?.as_slice::<f32>()?.to_vec()))?;
-            show(i, &values, last)?;
+            show(i, &values, output.shape())?;
         }
         Ok(())
     }
+}
+
+/// The name under which a value can be an output: a picture itself cannot, a copy can.
+fn tap(graph: &mut GraphProto, name: &str) -> String {
+    if graph.input.iter().all(|input| input.name != name) {
+        return name.to_owned();
+    }
+    let taken = |name: &String| graph.node.iter().any(|node| node.output.contains(name));
+    let copy = (0..).map(|i| format!("{name}.copy{i}")).find(|name| !taken(name)).unwrap_or_default();
+    graph.node.push(NodeProto {
+        name: copy.clone(),
+        op_type: "Identity".into(),
+        input: vec![name.to_owned()],
+        output: vec![copy.clone()],
+        ..Default::default()
+    });
+    copy
 }
 
 /// An output of floats, of whatever shape.

@@ -48,18 +48,21 @@ pub(super) struct Weight {
     pub(super) scales: Vec<f32>,
 }
 
-/// Quantizes a matrix. Each channel's step is the one with the least squared error of the layer's output, as far as
-/// the inputs are independent: the error of weight `k` counts by `importance[k]`, the mean square of input `k`.
-pub(super) fn quantize(weight: &[f32], shape: Shape, importance: &[f64]) -> Weight {
+/// Quantizes a matrix for inputs with these means and mean squares. Each channel's step is the one with the least squared
+/// error of the layer's output, as far as the inputs are independent: the error of a weight counts by its input's mean
+/// square. Then some weights are rounded the other way, see [`balance`].
+pub(super) fn quantize(weight: &[f32], shape: Shape, moments: &[[f64; 2]]) -> Weight {
+    let importance: Vec<f64> = moments.iter().map(|[_, square]| *square).collect();
     let mut found = Weight { values: vec![0; shape.len()], scales: vec![1.0; shape.outputs] };
     let (mut channel, mut levels) = (vec![0.0; shape.inputs], vec![0; shape.inputs]);
     for n in 0..shape.outputs {
         for (k, value) in channel.iter_mut().enumerate() {
             *value = weight.get(shape.at(k, n)).copied().unwrap_or_default();
         }
-        let scale = best_scale(&channel, importance, &mut levels);
+        let scale = best_scale(&channel, &importance, &mut levels);
         found.scales[n] = scale;
         round(&channel, scale, &mut levels);
+        balance(&channel, scale, moments, &mut levels);
         for (k, &level) in levels.iter().enumerate() {
             found.values[shape.at(k, n)] = level as i8;
         }
@@ -101,11 +104,62 @@ fn round(channel: &[f32], scale: f32, levels: &mut [i32]) {
     }
     let inputs = levels.len();
     for first in (0..inputs).filter(|&k| k % 8 == 0 || k % 8 == 2) {
-        let group = [first, first + 1, first + 4, first + 5];
         for sign in [1, -1] {
-            make_room(levels, group, sign);
+            make_room(levels, group(first), sign);
         }
     }
+}
+
+/// The group of an input, see [`QuantLinear::group`]; the last may reach beyond the inputs.
+fn group(k: usize) -> [usize; 4] {
+    let first = k / 8 * 8 + k % 4 / 2 * 2;
+    [first, first + 1, first + 4, first + 5]
+}
+
+/// Rounds some weights the other way, so that the errors cancel when all inputs are at their means: else they shift the
+/// layer's output as a different bias would, most where inputs are all of one sign, as pixels are.
+///
+/// With errors `e` of the weights, the mean squared error of the output is `Σ e² var + (Σ e mean)²`; each change that
+/// is made lowers it, the ones that cost the first sum least come first.
+fn balance(channel: &[f32], scale: f32, moments: &[[f64; 2]], levels: &mut [i32]) {
+    let scale = f64::from(scale);
+    let error = |k: usize, levels: &[i32]| f64::from(levels[k]) * scale - f64::from(channel[k]);
+    let mut shift: f64 = moments.iter().enumerate().map(|(k, [mean, _])| error(k, levels) * mean).sum();
+    let change = |k: usize| {
+        let [mean, square] = moments[k];
+        let by = if shift * mean > 0.0 { -1 } else { 1 };
+        let (old, step) = (error(k, levels), f64::from(by) * scale);
+        let cost = (square - mean * mean).max(0.0) * step * (2.0 * old + step);
+        Change { k, by, shift: step * mean, cost }
+    };
+    let mut changes: Vec<Change> = (0..moments.len().min(levels.len())).map(change).collect();
+    changes.retain(|change| change.shift != 0.0);
+    changes.sort_by(|a, b| (a.cost / a.shift.abs()).total_cmp(&(b.cost / b.shift.abs())));
+    for change in changes {
+        let gain = shift * shift - (shift + change.shift).powi(2) - change.cost;
+        if gain > 0.0 && fits(levels, &change) {
+            levels[change.k] += change.by;
+            shift += change.shift;
+        }
+    }
+}
+
+/// One weight rounded the other way.
+struct Change {
+    k: usize,
+    by: i32,
+    /// By how much the output moves with inputs at their means.
+    shift: f64,
+    /// What it adds to the rest of the squared error.
+    cost: f64,
+}
+
+/// Whether there is room for a change.
+fn fits(levels: &[i32], change: &Change) -> bool {
+    let new = levels[change.k] + change.by;
+    let same = |&k: &usize| k != change.k && levels.get(k).is_some_and(|level| level * new > 0);
+    let others: i32 = group(change.k).iter().filter(|k| same(k)).map(|&k| levels[k].abs()).sum();
+    new.abs() <= LARGEST as i32 && others + new.abs() <= QuantLinear::MOST_SUM
 }
 
 /// Takes the same off all weights of a group that have this sign, which is the least squared change, until they fit.
@@ -142,7 +196,7 @@ mod tests {
     fn both_orders_of_axes_give_the_same_levels() {
         let by_row = [1.0, -2.0, 0.25, 4.0, 0.5, -0.125]; // [3 inputs, 2 outputs]
         let by_column = [1.0, 0.25, 0.5, -2.0, 4.0, -0.125];
-        let importance = [1.0; 3];
+        let importance = [[0.0, 1.0]; 3];
         let a = quantize(&by_row, Shape { inputs: 3, outputs: 2, axis: 1 }, &importance);
         let b = quantize(&by_column, Shape { inputs: 3, outputs: 2, axis: 0 }, &importance);
         assert_eq!(a.scales, b.scales);
@@ -154,7 +208,7 @@ mod tests {
     fn zeros_and_tiny_weights_have_a_step() {
         for value in [0.0, 1e-40, f32::MIN_POSITIVE, f32::MAX] {
             let shape = Shape { inputs: 2, outputs: 1, axis: 1 };
-            let weight = quantize(&[value, 0.0], shape, &[1.0, 1.0]);
+            let weight = quantize(&[value, 0.0], shape, &[[0.0, 1.0]; 2]);
             assert!(weight.scales[0].is_normal() && weight.scales[0] > 0.0, "{value}");
             assert_eq!(weight.values[1], 0);
         }
@@ -165,7 +219,7 @@ mod tests {
         let weight = quantize(
             &[100.0, 1.0, 0.7, -0.9],
             Shape { inputs: 4, outputs: 1, axis: 1 },
-            &[0.0, 1.0, 1.0, 1.0],
+            &[0.0, 1.0, 1.0, 1.0].map(|square| [0.0, square]),
         );
         assert!(weight.scales[0] < 2.0 / ALWAYS_FITS);
     }
@@ -177,7 +231,7 @@ mod tests {
         ) {
             let shape = Shape { inputs: channel.len(), outputs: 1, axis: 0 };
             let importance = vec![1.0; channel.len()];
-            let found = quantize(&channel, shape, &importance);
+            let found = quantize(&channel, shape, &vec![[0.0, 1.0]; channel.len()]);
             let mut sums = vec![[0; 2]; channel.len() + 2];
             for (k, &value) in found.values.iter().enumerate() {
                 sums[QuantLinear::group(k)][usize::from(value < 0)] += i32::from(value).abs();
@@ -189,6 +243,30 @@ mod tests {
             let rounded: Vec<i32> = channel.iter().map(|value| (value / safe).round_ties_even() as i32).collect();
             let error = |scale, levels: &[i32]| error(&channel, &importance, scale, levels);
             prop_assert!(error(found.scales[0], &levels) <= error(safe, &rounded) + 1e-12);
+        }
+
+        #[test]
+        fn errors_cancel_where_inputs_have_a_mean(
+            channel in proptest::collection::vec(-4.0f32..4.0, 1..80), mean in -3.0f64..3.0, var in 0.0f64..4.0
+        ) {
+            let moments = vec![[mean, mean * mean + var]; channel.len()];
+            let importance = vec![mean * mean + var; channel.len()];
+            let mut levels = vec![0; channel.len()];
+            let scale = best_scale(&channel, &importance, &mut levels);
+            round(&channel, scale, &mut levels);
+            let total = |levels: &[i32]| {
+                let errors = || levels.iter().zip(&channel).map(|(&level, &w)| f64::from(level) * f64::from(scale) - f64::from(w));
+                errors().map(|e| e * e * var).sum::<f64>() + errors().map(|e| e * mean).sum::<f64>().powi(2)
+            };
+            let before = total(&levels);
+            balance(&channel, scale, &moments, &mut levels);
+            prop_assert!(total(&levels) <= before + 1e-9 * before.max(1.0));
+            let mut sums = vec![[0; 2]; channel.len() + 2];
+            for (k, &level) in levels.iter().enumerate() {
+                sums[QuantLinear::group(k)][usize::from(level < 0)] += level.abs();
+            }
+            prop_assert!(sums.as_flattened().iter().all(|&sum| sum <= QuantLinear::MOST_SUM));
+            prop_assert!(levels.iter().all(|level| level.abs() <= LARGEST as i32));
         }
 
         #[test]

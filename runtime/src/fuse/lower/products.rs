@@ -29,11 +29,13 @@ impl<'a> Lower<'a> {
         let view = need(image.view.pick(0, 0), "no picture")?;
         let (rows, cols) = (down * across, channels * height * width);
         let patches = self.buffer(rows, cols);
-        self.steps.push(Step::Patches { image: view, patch: [height, width], out: patches });
+        let out = Target { buffer: patches, quantize: None };
+        self.steps.push(Step::Patches { image: view, patch: [height, width], out });
         let bias = self.bias(node, dim)?;
         let weight = need(weight.map(|view| view.reshape(&[dim, cols])), "a weight in pieces")?;
         let x = Span { buffer: patches, offset: 0, rows, cols };
-        let out = self.linear(node, x, Weight::Floats(weight), bias);
+        let (x, weight) = self.operands(x, image.quantize, weight);
+        let out = self.linear(node, x, weight, bias);
         let view =
             View { offset: 0, dims: vec![1, dim, down, across], strides: vec![0, 1, across * dim, dim] };
         self.define(node, Value::Data(Data::new(out, view)));
@@ -65,7 +67,18 @@ impl<'a> Lower<'a> {
         buffer
     }
 
-    /// `x · weightᵀ + bias` with a weight `[outputs, inputs]`, on bytes where both sides are.
+    /// What a linear layer multiplies: bytes where both sides are.
+    fn operands(&mut self, x: Span, quantize: Option<Quantize>, weight: Constant<'a>) -> (Span, Weight<'a>) {
+        match (quantize, weight.bytes()) {
+            (Some(quantize), Some(bytes)) => {
+                let buffer = self.bytes(x, quantize);
+                (Span { buffer, offset: 0, ..x }, Weight::Bytes(bytes, quantize))
+            }
+            _ => (x, Weight::Floats(weight)),
+        }
+    }
+
+    /// `x · weightᵀ + bias` with a weight `[outputs, inputs]`.
     pub(super) fn product(
         &mut self,
         node: &'a NodeProto,
@@ -79,13 +92,7 @@ impl<'a> Lower<'a> {
         if span.cols != *inputs {
             return Err("rows of another length".into());
         }
-        let (x, weight) = match (x.quantize, weight.bytes()) {
-            (Some(quantize), Some(bytes)) => {
-                let buffer = self.bytes(span, quantize);
-                (Span { buffer, offset: 0, ..span }, Weight::Bytes(bytes, quantize))
-            }
-            _ => (span, Weight::Floats(weight)),
-        };
+        let (x, weight) = self.operands(span, x.quantize, weight);
         let out = self.linear(node, x, weight, bias);
         self.define(node, Value::Data(Data::new(out, View::whole(dims))));
         Ok(())
