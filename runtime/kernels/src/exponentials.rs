@@ -7,7 +7,7 @@ use crate::math::{exp2_of_negative, madd};
 pub(crate) const LANES: usize = 8;
 
 /// `x = exp(scale · (x - max))` for each row of `rows`, one after the other; gives the reciprocals of their sums.
-/// Values from `count` on count for nothing: each adds less than 1e-37.
+/// Values from `count` on, fewer than [`LANES`], count for nothing and become 0.
 ///
 /// All rows go through each stage together, for the stages of one row wait for each other.
 ///
@@ -19,12 +19,52 @@ pub(crate) unsafe fn exponentials<const FMA: bool, const ROWS: usize>(
     count: usize,
     scale: f32,
 ) -> [f32; ROWS] {
-    let padded = rows.len() / ROWS;
-    for row in rows.chunks_exact_mut(padded) {
-        row[count..].fill(f32::NEG_INFINITY);
-    }
     let scale = scale * std::f32::consts::LOG2_E;
     let (chunks, _) = rows.as_chunks_mut();
+    let each = chunks.len() / ROWS;
+    let (whole, left) = (count / LANES, count % LANES);
+    if left > 0 {
+        each_at(chunks, each, whole, |x, kept| x & kept | f32::NEG_INFINITY.to_bits() & !kept, left);
+    }
+    // SAFETY: the caller's promise.
+    let parts = unsafe { stages::<FMA, ROWS>(chunks, scale) };
+    if left > 0 {
+        each_at(chunks, each, whole, |x, kept| x & kept, left);
+    }
+    parts
+}
+
+/// Changes chunk `at` of each row of `each` chunks: its bits, given all ones for the first `left` values and zeros for the
+/// others. Whole registers, as they are read again: a smaller write would have to arrive in memory first.
+#[inline(always)]
+fn each_at(
+    chunks: &mut [[f32; LANES]],
+    each: usize,
+    at: usize,
+    change: impl Fn(u32, u32) -> u32,
+    left: usize,
+) {
+    const KEPT: [u32; 2 * LANES] = {
+        let mut kept = [0; 2 * LANES];
+        let mut i = 0;
+        while i < LANES {
+            kept[i] = !0;
+            i += 1;
+        }
+        kept
+    };
+    let Some(kept) = KEPT[LANES - left..].first_chunk::<LANES>() else { return };
+    for row in chunks.chunks_exact_mut(each) {
+        for (x, &kept) in row[at].iter_mut().zip(kept) {
+            *x = f32::from_bits(change(x.to_bits(), kept));
+        }
+    }
+}
+
+/// # Safety
+/// As [`exponentials`].
+#[inline(always)]
+unsafe fn stages<const FMA: bool, const ROWS: usize>(chunks: &mut [[f32; LANES]], scale: f32) -> [f32; ROWS] {
     #[cfg(target_arch = "x86_64")]
     if FMA {
         // SAFETY: the caller's promise.

@@ -3,7 +3,19 @@
 use crate::isa::dispatch;
 use crate::math::madd;
 use crate::quantize::{LANES, Out};
-use crate::softmax::sum;
+
+/// The sum of a row in a fixed order: 16 lanes, then the lanes, then the rest.
+#[inline(always)]
+fn sum(row: &[f32], of: impl Fn(f32) -> f32) -> f32 {
+    let mut lanes = [0f32; LANES];
+    let (chunks, rest) = row.as_chunks::<LANES>();
+    for chunk in chunks {
+        for l in 0..LANES {
+            lanes[l] += of(chunk[l]);
+        }
+    }
+    rest.iter().fold(lanes.iter().sum(), |sum: f32, &x| sum + of(x))
+}
 
 /// Rows whose moments are found together.
 const GROUP: usize = 8;
@@ -102,26 +114,26 @@ fn backward_body<const FMA: bool, const WIDE: bool>(
     dscale: &mut [f32],
     dshift: &mut [f32],
 ) {
-    const LANES: usize = 16;
     let n = scale.len();
+    let (scales, last_scale) = scale.as_chunks::<LANES>();
     let (dscale, dshift) = (&mut dscale[..n], &mut dshift[..n]);
     let rows = x.chunks_exact(n).zip(dy.chunks_exact(n)).zip(dx.chunks_exact_mut(n)).zip(stats);
     for (((x, dy), dx), &[mean, rstd]) in rows {
         let (mut sum_g, mut sum_gx) = ([0f32; LANES], [0f32; LANES]);
-        let body = n - n % LANES;
-        for i in (0..body).step_by(LANES) {
+        let ((xs, last_x), (dys, last_dy)) = (x.as_chunks::<LANES>(), dy.as_chunks::<LANES>());
+        for ((x, dy), scale) in xs.iter().zip(dys).zip(scales) {
             for l in 0..LANES {
-                let norm = (x[i + l] - mean) * rstd;
-                let g = dy[i + l] * scale[i + l];
+                let norm = (x[l] - mean) * rstd;
+                let g = dy[l] * scale[l];
                 sum_g[l] += g;
                 sum_gx[l] = madd::<FMA>(g, norm, sum_gx[l]);
             }
         }
         let (mut mean_g, mut mean_gx) = (sum_g.iter().sum::<f32>(), sum_gx.iter().sum::<f32>());
-        for i in body..n {
-            let g = dy[i] * scale[i];
+        for ((x, dy), scale) in last_x.iter().zip(last_dy).zip(last_scale) {
+            let g = dy * scale;
             mean_g += g;
-            mean_gx += g * (x[i] - mean) * rstd;
+            mean_gx += g * (x - mean) * rstd;
         }
         (mean_g, mean_gx) = (mean_g / n as f32, mean_gx / n as f32);
         for i in 0..n {

@@ -7,6 +7,7 @@
 use crate::isa::dispatch;
 use crate::linear::tiles;
 use crate::math::madd;
+use crate::transpose::{SIDE, transpose as transpose_square};
 
 /// Sizes, strides and the update of one product.
 #[derive(Clone, Copy, Debug)]
@@ -87,7 +88,9 @@ fn columns<const FMA: bool, const WIDE: bool, const ALONG: bool, const WIDTH: us
     c: &mut [f32],
     j: usize,
 ) {
-    for (i, height) in tiles(s.m, if WIDE { 12 } else { 6 }) {
+    // Twelve registers of sums.
+    let most = if WIDE || WIDTH == HALF { 12 } else { 6 };
+    for (i, height) in tiles(s.m, most) {
         macro_rules! block {
             ($height:literal) => {
                 block::<FMA, ALONG, $height, WIDTH>(s, alpha, a, b, c, i, j)
@@ -100,12 +103,12 @@ fn columns<const FMA: bool, const WIDE: bool, const ALONG: bool, const WIDTH: us
             4 => block!(4),
             5 => block!(5),
             6 => block!(6),
-            7 if WIDE => block!(7),
-            8 if WIDE => block!(8),
-            9 if WIDE => block!(9),
-            10 if WIDE => block!(10),
-            11 if WIDE => block!(11),
-            _ if WIDE => block!(12),
+            7 if most > 6 => block!(7),
+            8 if most > 6 => block!(8),
+            9 if most > 6 => block!(9),
+            10 if most > 6 => block!(10),
+            11 if most > 6 => block!(11),
+            _ if most > 6 => block!(12),
             _ => {}
         }
     }
@@ -162,9 +165,24 @@ fn transpose_body<const FMA: bool, const WIDE: bool>(
     y: &mut [f32],
     y_row: usize,
 ) {
-    for i in 0..rows {
-        let row = &x[i * x_row..i * x_row + cols];
-        for (j, &x) in row.iter().enumerate() {
+    let row = |i: usize| &x[i * x_row..i * x_row + cols];
+    let whole = rows - rows % SIDE;
+    for i in (0..whole).step_by(SIDE) {
+        let four = [0, 1, 2, 3].map(|r| row(i + r).as_chunks::<SIDE>());
+        let squares = four[0].0.iter().zip(four[1].0).zip(four[2].0).zip(four[3].0);
+        for (j, (((a, b), c), d)) in squares.enumerate() {
+            for (column, values) in transpose_square([*a, *b, *c, *d]).into_iter().enumerate() {
+                y[(j * SIDE + column) * y_row + i..][..SIDE].copy_from_slice(&values);
+            }
+        }
+        for (r, (_, rest)) in four.into_iter().enumerate() {
+            for (j, &x) in (cols - rest.len()..).zip(rest) {
+                y[j * y_row + i + r] = x;
+            }
+        }
+    }
+    for i in whole..rows {
+        for (j, &x) in row(i).iter().enumerate() {
             y[j * y_row + i] = x;
         }
     }

@@ -34,15 +34,13 @@ pub fn softmax<R: Real>(x: &mut [R], cols: usize, stride: usize) {
     }
 }
 
-/// `dp` becomes `p (dp - Σ p dp)`.
-pub fn softmax_backward<R: Real>(p: &[R], dp: &mut [R], cols: usize, stride: usize) {
+/// `dp` becomes `p (dp - Σ p dp)`, row by row.
+pub fn softmax_backward<R: Real>(p: &[R], dp: &mut [R], stride: usize) {
     for (p, dp) in p.chunks_exact(stride).zip(dp.chunks_exact_mut(stride)) {
-        let (p, (dp, pad)) = (&p[..cols], dp.split_at_mut(cols));
         let mean = p.iter().zip(&*dp).fold(R::ZERO, |sum, (&p, &dp)| sum + p * dp);
         for (dp, &p) in dp.iter_mut().zip(p) {
             *dp = p * (*dp - mean);
         }
-        pad.fill(R::ZERO);
     }
 }
 

@@ -58,8 +58,8 @@ pub trait Real:
     fn softmax(x: &mut [Self], cols: usize, stride: usize) {
         plain::softmax(x, cols, stride);
     }
-    fn softmax_backward(p: &[Self], dp: &mut [Self], cols: usize, stride: usize) {
-        plain::softmax_backward(p, dp, cols, stride);
+    fn softmax_backward(p: &[Self], dp: &mut [Self], stride: usize) {
+        plain::softmax_backward(p, dp, stride);
     }
     fn layer_norm(
         x: &[Self],
@@ -143,8 +143,8 @@ impl Real for f32 {
     fn softmax(x: &mut [f32], cols: usize, stride: usize) {
         softmax::forward(Isa::best(), x, cols, stride);
     }
-    fn softmax_backward(p: &[f32], dp: &mut [f32], cols: usize, stride: usize) {
-        softmax::backward(Isa::best(), p, dp, cols, stride);
+    fn softmax_backward(p: &[f32], dp: &mut [f32], stride: usize) {
+        softmax::backward(Isa::best(), p, dp, stride);
     }
     fn layer_norm(x: &[f32], scale: &[f32], shift: &[f32], eps: f32, y: &mut [f32], stats: &mut [[f32; 2]]) {
         layer_norm::forward(Isa::best(), x, scale, shift, eps, y, stats);

@@ -101,7 +101,7 @@ impl Attention {
             R::product(dp, R::ONE, dout, &scratch.transposed, ds);
             let dv = Self::shape(tokens, tokens, width, (1, stride), self.dim, row);
             R::product(dv, R::ONE, p, dout, &mut dqkv[v..]);
-            R::softmax_backward(p, ds, tokens, stride);
+            R::softmax_backward(p, ds, stride);
             let dq = Self::shape(tokens, tokens, width, (stride, 1), row, row);
             R::product(dq, scale, ds, &qkv[k..], &mut dqkv[q..]);
             let dk = Self::shape(tokens, tokens, width, (1, stride), row, row);

@@ -118,7 +118,7 @@ impl CrossAttention {
             R::product(dp, R::ONE, dout, &scratch.transposed, ds);
             let dv = Self::shape(keys, queries, width, (1, stride), self.dim, row);
             R::product(dv, R::ONE, p, dout, &mut dkv[at.v..]);
-            R::softmax_backward(p, ds, keys, stride);
+            R::softmax_backward(p, ds, stride);
             let to_q = Self::shape(queries, keys, width, (stride, 1), row, self.dim);
             R::product(to_q, scale, ds, &kv[at.k..], &mut dq[at.q..]);
             let to_k = Self::shape(keys, queries, width, (1, stride), self.dim, row);
