@@ -1,13 +1,15 @@
 //! Threads that share the rows of one step after another.
 //!
 //! A step of a small model takes microseconds, less than waking a thread; so helpers wait busily for the next step
-//! for a moment before they sleep.
+//! for a moment before they sleep. Cores differ, by design or by what else runs on them: each thread gets rows by the
+//! speed that it has shown lately.
 
 use std::ops::Range;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
-use std::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
+use std::time::Instant;
 
 use crate::quantize::Out;
 
@@ -16,6 +18,11 @@ type Task<'a> = dyn Fn(usize) + Sync + 'a;
 
 /// How often a thread looks for work before it sleeps: some tens of microseconds.
 const LOOKS: u32 = 20_000;
+
+/// What the newest step counts for a thread's share: a thread that was interrupted once has lost little of it.
+const NEWEST: f32 = 0.125;
+/// Rows a thread below which a step's times say more of waiting than of speed.
+const TELLING: usize = 8;
 
 /// What the threads share.
 struct Shared {
@@ -33,6 +40,8 @@ struct Shared {
 pub struct Pool {
     shared: Arc<Shared>,
     helpers: Vec<JoinHandle<()>>,
+    /// Each thread's part of the speed of all.
+    shares: Vec<f32>,
 }
 
 impl std::fmt::Debug for Pool {
@@ -61,8 +70,9 @@ impl Pool {
                 .spawn(move || help(&shared, number))
                 .ok()
         };
-        let helpers = (1..threads.clamp(1, Pool::MOST)).map_while(helper).collect();
-        Pool { shared, helpers }
+        let helpers: Vec<_> = (1..threads.clamp(1, Pool::MOST)).map_while(helper).collect();
+        let threads = helpers.len() + 1;
+        Pool { shared, helpers, shares: vec![1.0 / threads as f32; threads] }
     }
 
     /// Number of threads.
@@ -106,16 +116,51 @@ impl Pool {
         if self.helpers.is_empty() {
             return part(0, 0..rows, out);
         }
-        let (threads, stride) = (self.threads(), out.row(values));
+        let stride = out.row(values);
         let pieces = Pieces::of(out, rows * stride);
+        let ends = self.ends(rows);
+        let times = [const { AtomicU64::new(0) }; Pool::MOST];
         self.run(&|thread| {
-            let rows = rows * thread / threads..rows * (thread + 1) / threads;
+            let rows = ends[thread]..ends[thread + 1];
             if !rows.is_empty() {
+                let start = Instant::now();
                 // SAFETY: the threads' rows are disjoint and within the rows that `Pieces::of` has checked.
                 let mut piece = unsafe { pieces.get(rows.start * stride..rows.end * stride) };
                 part(thread, rows, &mut piece);
+                times[thread].store(start.elapsed().as_nanos() as u64, Ordering::Relaxed);
             }
         });
+        if rows >= TELLING * self.threads() {
+            self.learn(&ends, &times);
+        }
+    }
+
+    /// Where each thread's rows begin, and where the last one's end.
+    fn ends(&self, rows: usize) -> [usize; Pool::MOST + 1] {
+        let mut ends = [rows; Pool::MOST + 1];
+        let mut sum = 0.0;
+        for (end, share) in ends.iter_mut().zip(&self.shares) {
+            *end = ((sum * rows as f32).round() as usize).min(rows);
+            sum += share;
+        }
+        ends
+    }
+
+    /// Moves the shares towards the speeds that were seen.
+    fn learn(&mut self, ends: &[usize], times: &[AtomicU64]) {
+        let mut speeds = [0f32; Pool::MOST];
+        let speeds = &mut speeds[..self.shares.len()];
+        for (t, speed) in speeds.iter_mut().enumerate() {
+            *speed = (ends[t + 1] - ends[t]) as f32 / times[t].load(Ordering::Relaxed).max(1) as f32;
+        }
+        let all: f32 = speeds.iter().sum();
+        // A thread without rows would never show what it can.
+        let least = 0.25 / self.shares.len() as f32;
+        for (share, speed) in self.shares.iter_mut().zip(speeds) {
+            *share = (*share + NEWEST * (*speed / all - *share)).max(least);
+        }
+        let sum: f32 = self.shares.iter().sum();
+        self.shares.iter_mut().for_each(|share| *share /= sum);
     }
 }
 
@@ -215,6 +260,21 @@ mod tests {
                 assert!((0..rows * 3).all(|i| y[i] == (i / 3) as f32 + 1.0));
             }
         }
+    }
+
+    #[test]
+    fn slow_threads_get_fewer_rows() {
+        let mut pool = Pool::new(2);
+        let counts = [AtomicUsize::new(0), AtomicUsize::new(0)];
+        for _ in 0..40 {
+            let mut y = vec![0f32; 40];
+            pool.rows(40, 1, &mut Out::F32(&mut y), &|thread, rows, _| {
+                std::thread::sleep(std::time::Duration::from_micros(rows.len() as u64 * [20, 200][thread]));
+                counts[thread].store(rows.len(), Ordering::Relaxed);
+            });
+        }
+        let [fast, slow] = counts.map(AtomicUsize::into_inner);
+        assert!(slow >= 4 && fast > 2 * slow, "{fast} {slow}");
     }
 
     #[test]
