@@ -154,20 +154,33 @@ impl QuantLinear {
 
 /// How many products of a panel fit into 16 bits.
 fn fit(panel: &[[i8; COLS * DEPTH]]) -> Fit {
-    let fits = |weights: &[i8]| {
-        let weights = || weights.iter().map(|&w| i32::from(w));
-        weights().map(|w| w.max(0)).sum::<i32>() <= MOST_SUM
-            && weights().map(|w| w.min(0)).sum::<i32>() >= -MOST_SUM
+    const PAIRS: usize = COLS * DEPTH / 2;
+    // Of each pair the sum of either sign. All of them, for loops without a way out become vector code.
+    let sums = |step: &[i8; COLS * DEPTH]| {
+        let mut sums = [[0i16; PAIRS]; 2];
+        for i in 0..PAIRS {
+            let [a, b] = [i16::from(step[2 * i]), i16::from(step[2 * i + 1])];
+            sums[0][i] = a.max(0) + b.max(0);
+            sums[1][i] = a.min(0) + b.min(0);
+        }
+        sums
     };
-    let (twos, last) = panel.as_chunks::<2>();
-    let four = |[a, b]: &[[i8; COLS * DEPTH]; 2]| {
-        let mut pairs = a.as_chunks::<2>().0.iter().zip(b.as_chunks::<2>().0);
-        pairs.all(|(a, b)| fits(&[a[0], a[1], b[0], b[1]]))
-    };
-    let two = |step: &[i8; COLS * DEPTH]| step.as_chunks::<2>().0.iter().all(|pair| fits(pair));
-    match (twos.iter().all(four), last.iter().all(two)) {
-        (true, true) => Fit::Four,
-        _ if panel.iter().all(two) => Fit::Two,
+    let (mut two, mut four) = (0, 0);
+    for steps in panel.chunks(2) {
+        let first = sums(&steps[0]);
+        let second = steps.get(1).map_or([[0; PAIRS]; 2], sums);
+        for sign in 0..2 {
+            for i in 0..PAIRS {
+                let (a, b) = (first[sign][i].abs(), second[sign][i].abs());
+                two = two.max(a).max(b);
+                four = four.max(a + b);
+            }
+        }
+    }
+    let fits = |most: i16| i32::from(most) <= MOST_SUM;
+    match (fits(four), fits(two)) {
+        (true, _) => Fit::Four,
+        (_, true) => Fit::Two,
         _ => Fit::One,
     }
 }
