@@ -44,10 +44,15 @@ impl Shape {
         self.tokens.next_multiple_of(LANES)
     }
 
-    /// Values of scratch that [`attention`] needs: the keys and values of one head, packed, and the scores of one
-    /// group.
+    /// Lengths of the keys and values of one head, packed, and of the scores of one group.
+    fn parts(&self) -> [usize; 3] {
+        let padded = self.padded();
+        [self.key * padded, self.value.next_multiple_of(COLS) * self.tokens, GROUP * padded]
+    }
+
+    /// Values of scratch that [`attention`] needs.
     pub fn scratch(&self) -> usize {
-        (self.key + GROUP) * self.padded() + self.value.next_multiple_of(COLS) * self.tokens
+        self.parts().iter().sum()
     }
 }
 
@@ -203,8 +208,9 @@ fn body<const FMA: bool, const WIDE: bool>(
     out: &mut Out<'_>,
 ) {
     let padded = shape.padded();
-    let (keys, scratch) = scratch.split_at_mut(shape.key * padded);
-    let (values, scores) = scratch.split_at_mut(shape.value.next_multiple_of(COLS) * shape.tokens);
+    let [keys, values, _] = shape.parts();
+    let (keys, scratch) = scratch.split_at_mut(keys);
+    let (values, scores) = scratch.split_at_mut(values);
     for head in 0..shape.heads {
         pack_keys(&Heads { data: &k.data[head * k.head..], ..k }, shape, keys);
         pack_values(&Heads { data: &v.data[head * v.head..], ..v }, shape, values);

@@ -57,10 +57,11 @@ impl QuantLinear {
     /// fastest kernel on AVX2. Weights within ±[`QuantLinear::MOST_SUM`] / 2 still take the second fastest.
     pub const MOST_SUM: i32 = MOST_SUM;
 
-    /// The group of an input: its four products are added in 16 bits where they fit. Of eight inputs in a row,
-    /// 0, 1, 4, 5 are one group, 2, 3, 6, 7 the next.
-    pub const fn group(input: usize) -> usize {
-        input / (2 * DEPTH) * 2 + input % DEPTH / 2
+    /// The four inputs, one of them this, whose products are added in 16 bits where they fit: of eight in a row 0, 1, 4, 5,
+    /// and 2, 3, 6, 7. Some may lie beyond the last.
+    pub const fn group(input: usize) -> [usize; 4] {
+        let first = input / (2 * DEPTH) * (2 * DEPTH) + input % DEPTH / 2 * 2;
+        [first, first + 1, first + DEPTH, first + DEPTH + 1]
     }
 
     /// Packs a weight, read by `at(output, input)`, with its scales and a bias, for activations of `x` and the

@@ -102,18 +102,13 @@ fn round(channel: &[f32], scale: f32, levels: &mut [i32]) {
     for (level, value) in levels.iter_mut().zip(channel) {
         *level = (value / scale).round_ties_even().clamp(-LARGEST, LARGEST) as i32;
     }
-    let inputs = levels.len();
-    for first in (0..inputs).filter(|&k| k % 8 == 0 || k % 8 == 2) {
-        for sign in [1, -1] {
-            make_room(levels, group(first), sign);
+    for k in 0..levels.len() {
+        let group = QuantLinear::group(k);
+        if k == group[0] {
+            make_room(levels, group, 1);
+            make_room(levels, group, -1);
         }
     }
-}
-
-/// The group of an input, see [`QuantLinear::group`]; the last may reach beyond the inputs.
-fn group(k: usize) -> [usize; 4] {
-    let first = k / 8 * 8 + k % 4 / 2 * 2;
-    [first, first + 1, first + 4, first + 5]
 }
 
 /// Rounds some weights the other way, so that the errors cancel when all inputs are at their means: else they shift the
@@ -158,7 +153,7 @@ struct Change {
 fn fits(levels: &[i32], change: &Change) -> bool {
     let new = levels[change.k] + change.by;
     let same = |&k: &usize| k != change.k && levels.get(k).is_some_and(|level| level * new > 0);
-    let others: i32 = group(change.k).iter().filter(|k| same(k)).map(|&k| levels[k].abs()).sum();
+    let others: i32 = QuantLinear::group(change.k).iter().filter(|k| same(k)).map(|&k| levels[k].abs()).sum();
     new.abs() <= LARGEST as i32 && others + new.abs() <= QuantLinear::MOST_SUM
 }
 
@@ -232,9 +227,9 @@ mod tests {
             let shape = Shape { inputs: channel.len(), outputs: 1, axis: 0 };
             let importance = vec![1.0; channel.len()];
             let found = quantize(&channel, shape, &vec![[0.0, 1.0]; channel.len()]);
-            let mut sums = vec![[0; 2]; channel.len() + 2];
+            let mut sums = vec![[0; 2]; channel.len()];
             for (k, &value) in found.values.iter().enumerate() {
-                sums[QuantLinear::group(k)][usize::from(value < 0)] += i32::from(value).abs();
+                sums[QuantLinear::group(k)[0]][usize::from(value < 0)] += i32::from(value).abs();
             }
             prop_assert!(sums.as_flattened().iter().all(|&sum| sum <= QuantLinear::MOST_SUM));
             let levels: Vec<i32> = found.values.iter().map(|&value| i32::from(value)).collect();
@@ -261,9 +256,9 @@ mod tests {
             let before = total(&levels);
             balance(&channel, scale, &moments, &mut levels);
             prop_assert!(total(&levels) <= before + 1e-9 * before.max(1.0));
-            let mut sums = vec![[0; 2]; channel.len() + 2];
+            let mut sums = vec![[0; 2]; channel.len()];
             for (k, &level) in levels.iter().enumerate() {
-                sums[QuantLinear::group(k)][usize::from(level < 0)] += level.abs();
+                sums[QuantLinear::group(k)[0]][usize::from(level < 0)] += level.abs();
             }
             prop_assert!(sums.as_flattened().iter().all(|&sum| sum <= QuantLinear::MOST_SUM));
             prop_assert!(levels.iter().all(|level| level.abs() <= LARGEST as i32));
