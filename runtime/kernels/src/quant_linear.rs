@@ -471,7 +471,9 @@ mod tests {
         assert_eq!(fit(&[64, 64, 64, 64, 0, 0, 0, 0]), Fit::Four, "two groups");
         assert_eq!(fit(&[-64, -64, 0, 0, -1, 0, 0, 0]), Fit::Two);
         assert_eq!(fit(&[64, 64]), Fit::Four);
-        assert_eq!([0, 1, 2, 3, 4, 5, 6, 7, 8].map(QuantLinear::group), [0, 0, 1, 1, 0, 0, 1, 1, 2]);
+        assert_eq!([0, 1, 4, 5].map(QuantLinear::group), [[0, 1, 4, 5]; 4]);
+        assert_eq!([2, 3, 6, 7].map(QuantLinear::group), [[2, 3, 6, 7]; 4]);
+        assert_eq!(QuantLinear::group(11), [10, 11, 14, 15]);
     }
 
     proptest! {
