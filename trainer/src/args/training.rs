@@ -124,7 +124,7 @@ pub(crate) struct CourseArgs {
     /// The highest learning rate, instead of --blr.
     #[arg(long, value_name = "RATE")]
     pub(crate) lr: Option<f64>,
-    /// What moves the matrices of the blocks; AdamW moves the rest [default: muon to pretrain, adamw to fine-tune].
+    /// What moves the matrices of the blocks; AdamW moves the rest [default: muon].
     #[arg(long, value_parser = ["adamw", "muon"])]
     pub(crate) optimizer: Option<String>,
     /// Muon's highest learning rate [default: 0.02].

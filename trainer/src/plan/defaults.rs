@@ -70,7 +70,7 @@ pub(crate) const FINETUNE: Defaults = Defaults {
     epochs: 30,
     batch_size: 64,
     blr: 4e-3,
-    optimizer: "adamw",
+    optimizer: "muon",
     betas: [0.9, 0.999],
     weight_decay: 0.05,
     warmup: 0.1,

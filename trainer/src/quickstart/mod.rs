@@ -292,6 +292,7 @@ impl Quickstart<'_> {
                 batch_size: Some(self.recipe.finetune_batch),
                 lr: Some(self.recipe.finetune_lr),
                 seed: Some(seed),
+                optimizer: Some("adamw".into()), // As above.
                 ..CourseArgs::default()
             },
             regular: crate::args::training::RegularArgs {
