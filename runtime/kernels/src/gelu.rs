@@ -72,7 +72,7 @@ dispatch! {
 fn slope<const FMA: bool>(x: f32) -> f32 {
     const P: f32 = 0.327_591_1 * std::f32::consts::FRAC_1_SQRT_2;
     /// Half of the formula's coefficients.
-    const Q: [f32; 6] = [0.0, 0.127_414_8, -0.142_248_37, 0.710_706_87, -0.726_576, 0.530_702_7];
+    const Q: [f32; 6] = [0.0, 0.127_414_8, -0.142_248_37, 0.710_706_9, -0.726_576, 0.530_702_7];
     let bell = exp2_of_negative::<FMA>(x * x * (-0.5 * std::f32::consts::LOG2_E));
     let t = 1.0 / madd::<FMA>(P, x.abs(), 1.0);
     let below = bell * polynomial::<FMA, 6>(t, Q);
