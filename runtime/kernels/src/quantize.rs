@@ -144,7 +144,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::test_support::each_isa;
+    use crate::test_support::{awkward_rows, each_isa};
 
     /// The formula.
     fn plain(x: f32, scale: f32, zero: u8) -> u8 {
@@ -158,6 +158,14 @@ mod tests {
             assert_eq!(Quantize::new(scale, 0), None, "{scale}");
         }
         assert!(Quantize::new(1e-20, 255).is_some());
+    }
+
+    #[test]
+    fn sixteen_at_once_have_the_bits_of_each() {
+        for (round, (x, zero)) in awkward_rows().enumerate() {
+            let quantize = Quantize::new([0.5, 0.013, 1e-20][round % 3], zero).unwrap();
+            assert_eq!(quantize.bytes_of(&x), x.map(|x| quantize.byte(x)), "{x:?}");
+        }
     }
 
     #[test]

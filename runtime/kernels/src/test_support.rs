@@ -19,6 +19,23 @@ pub fn widen(x: &[f32]) -> Vec<f64> {
     x.iter().map(|&x| f64::from(x)).collect()
 }
 
+/// Rows of sixteen with ties, both zeros and what is not finite, each with a byte; for forms that must have equal bits.
+pub fn awkward_rows() -> impl Iterator<Item = ([f32; 16], u8)> {
+    let special = [0.0, -0.0, f32::NAN, f32::INFINITY, f32::NEG_INFINITY, 1e30, -1e30, 1e-40];
+    let mut state = 1u32;
+    (0..4_000).map(move |_| {
+        let x = std::array::from_fn(|i| {
+            state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+            match state >> 28 {
+                0 => special[i % special.len()],
+                1 => ((state >> 16) as f32 / 2.0).round() / 2.0 - 8.0, // ties
+                _ => (state >> 8) as f32 / 1e6 - 8.0,
+            }
+        });
+        (x, (state >> 24) as u8)
+    })
+}
+
 /// Runs a check on every instruction set of this machine.
 pub fn each_isa(mut check: impl FnMut(Isa)) {
     Isa::available().into_iter().for_each(&mut check);

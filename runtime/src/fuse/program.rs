@@ -432,8 +432,8 @@ impl Stage {
     }
 }
 
-/// One patch of a picture `[C, H, W]`.
-fn gather<T>(
+/// One patch of a picture `[C, H, W]`, counted row by row, in the order channel, row, column.
+pub(crate) fn gather<T>(
     image: &View,
     [height, width]: [usize; 2],
     patch: usize,

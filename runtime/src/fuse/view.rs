@@ -2,7 +2,7 @@
 
 /// A part of a buffer, read by strides.
 #[derive(Clone, Debug, PartialEq)]
-pub(super) struct View {
+pub(crate) struct View {
     /// The first value's place.
     pub(super) offset: usize,
     pub(super) dims: Vec<usize>,
@@ -12,7 +12,7 @@ pub(super) struct View {
 
 impl View {
     /// All of a buffer, in order.
-    pub(super) fn whole(dims: &[usize]) -> View {
+    pub(crate) fn whole(dims: &[usize]) -> View {
         let mut strides = vec![1; dims.len()];
         for i in (1..dims.len()).rev() {
             strides[i - 1] = strides[i] * dims[i].max(1);

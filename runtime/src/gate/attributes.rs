@@ -109,3 +109,12 @@ pub(crate) fn find<'a>(node: &'a NodeProto, name: &str) -> Option<&'a AttributeP
 pub(super) fn tensor<'a>(node: &'a NodeProto, name: &str) -> Option<&'a TensorProto> {
     find(node, name)?.t.as_ref()
 }
+
+/// Whether the windows of a convolution that passed the gate, of this height and width, lie side by side: a product with
+/// patches.
+pub(crate) fn windows_touch(node: &NodeProto, sides: [usize; 2]) -> bool {
+    let ints = |name: &str| find(node, name).map(|attribute| &attribute.ints[..]);
+    ints("strides").is_some_and(|strides| strides == sides.map(|side| side as i64))
+        && ints("pads").is_none_or(|pads| pads.iter().all(|&pad| pad == 0))
+        && find(node, "group").is_none_or(|group| group.i == 1)
+}

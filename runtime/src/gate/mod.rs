@@ -22,7 +22,7 @@ mod walk;
 mod weights;
 mod wire;
 
-pub(crate) use attributes::find as attribute;
+pub(crate) use attributes::{find as attribute, windows_touch};
 pub use limits::Limits;
 pub(crate) use summary::{Fact, Facts};
 pub use summary::{Form, Input, NodeSummary, Port, Summary};

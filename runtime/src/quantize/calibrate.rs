@@ -8,6 +8,7 @@ use super::layers::Patch;
 use super::prepare::prepare;
 use super::taps::Taps;
 use crate::error::{Error, Result};
+use crate::fuse::{View, gather};
 use crate::load::Model;
 use crate::samples::Sample;
 use tract_onnx::pb::ModelProto;
@@ -131,14 +132,10 @@ pub(super) fn calibrate(
 /// The patches of a picture `[C, H, W]`, each a row in the order channel, row, column.
 fn patches(picture: &[f32], [height, width]: [usize; 2], patch: Patch, rows: &mut Vec<f32>) {
     let [channels, down, across] = patch;
-    rows.clear();
-    for (top, left) in
-        (0..height / down).flat_map(|i| (0..width / across).map(move |j| (i * down, j * across)))
-    {
-        for (channel, row) in (0..channels).flat_map(|channel| (0..down).map(move |row| (channel, row))) {
-            let from = (channel * height + top + row) * width + left;
-            rows.extend(picture.get(from..from + across).unwrap_or_default());
-        }
+    let (image, values) = (View::whole(&[channels, height, width]), channels * down * across);
+    rows.resize((height / down) * (width / across) * values, 0.0);
+    for (i, row) in rows.chunks_exact_mut(values).enumerate() {
+        gather(&image, [down, across], i, picture, row, |&x| x);
     }
 }
 

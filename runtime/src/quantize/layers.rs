@@ -9,7 +9,7 @@ use std::collections::{HashMap, HashSet};
 use tract_onnx::pb::{GraphProto, NodeProto, TensorProto};
 
 use super::weights::Shape;
-use crate::gate::{Summary, attribute};
+use crate::gate::{Summary, attribute, windows_touch};
 
 /// ONNX's number of 32-bit floats.
 const FLOAT: i32 = 1;
@@ -115,16 +115,6 @@ fn shape(node: &NodeProto, weight: &TensorProto) -> Option<(Shape, Option<Patch>
         }
         _ => None,
     }
-}
-
-/// Whether a convolution is a product with patches that lie side by side.
-fn windows_touch(node: &NodeProto, sides: [usize; 2]) -> bool {
-    let ints = |name: &str| attribute(node, name).map(|attribute| &attribute.ints[..]);
-    ints("strides").is_some_and(|strides| strides == sides.map(|side| side as i64))
-        && ints("pads").is_none_or(|pads| pads.iter().all(|&pad| pad == 0))
-        && ints("dilations").is_none_or(|steps| steps.iter().all(|&step| step == 1))
-        && attribute(node, "group").is_none_or(|group| group.i == 1)
-        && attribute(node, "auto_pad").is_none_or(|pad| pad.s == b"NOTSET" || pad.s == b"VALID")
 }
 
 #[cfg(test)]

@@ -6,7 +6,7 @@ use smalti_trainer::precision::Precision;
 use smalti_trainer::train::Course;
 use smalti_trainer::{Error, Result};
 
-use super::defaults::{CHECKPOINT_MINUTES, Defaults, MUON_LR};
+use super::defaults::{CHECKPOINT_MINUTES, Defaults, MUON_LR, OPTIMIZER};
 use super::{fill, named};
 use crate::args::training::{CourseArgs, PictureArgs};
 
@@ -38,7 +38,7 @@ pub(crate) fn course(args: &mut CourseArgs, layer_decay: f64, defaults: &Default
         layer_decay,
         warmup_epochs: fill(&mut args.warmup_epochs, defaults.warmup * epochs as f64),
         schedule: named("schedule", &fill(&mut args.schedule, name.into()), &SCHEDULES)?,
-        matrices: match fill(&mut args.optimizer, defaults.optimizer.into()).as_str() {
+        matrices: match fill(&mut args.optimizer, OPTIMIZER.into()).as_str() {
             "muon" => Matrices::Muon(fill(&mut args.muon_lr, MUON_LR)),
             _ if args.muon_lr.is_some() => {
                 return Err(Error::Usage("muon-lr is Muon's alone: add --optimizer muon".into()));

@@ -5,6 +5,8 @@ use smalti_trainer::optim::Decay;
 
 /// The share of unusable pictures that is put up with.
 pub(crate) const MAX_BAD: f64 = 0.05;
+/// What moves the matrices of the blocks.
+pub(crate) const OPTIMIZER: &str = "muon";
 /// Muon's highest learning rate.
 pub(crate) const MUON_LR: f64 = 0.02;
 /// Minutes between checkpoints.
@@ -21,8 +23,6 @@ pub(crate) struct Defaults {
     pub(crate) batch_size: usize,
     /// Base learning rate, for 256 pictures a step.
     pub(crate) blr: f64,
-    /// What moves the matrices of the blocks.
-    pub(crate) optimizer: &'static str,
     pub(crate) betas: [f64; 2],
     pub(crate) weight_decay: f64,
     /// Share of the epochs in which the learning rate rises.
@@ -47,7 +47,6 @@ pub(crate) const PRETRAIN: Defaults = Defaults {
     epochs: 20,
     batch_size: 128,
     blr: 2e-3,
-    optimizer: "muon",
     betas: [0.9, 0.95],
     weight_decay: 0.05,
     warmup: 0.05,
@@ -70,7 +69,6 @@ pub(crate) const FINETUNE: Defaults = Defaults {
     epochs: 30,
     batch_size: 64,
     blr: 4e-3,
-    optimizer: "muon",
     betas: [0.9, 0.999],
     weight_decay: 0.05,
     warmup: 0.1,

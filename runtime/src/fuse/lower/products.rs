@@ -7,7 +7,7 @@ use super::{Data, IMAGE, Lower, Result, Scores, Value, axis, need};
 use crate::fuse::constant::Constant;
 use crate::fuse::step::{Buffer, Span, Step, Target, Weight};
 use crate::fuse::view::View;
-use crate::gate::attribute;
+use crate::gate::{attribute, windows_touch};
 
 impl<'a> Lower<'a> {
     /// A convolution whose windows touch but do not overlap: a linear layer on patches.
@@ -18,12 +18,9 @@ impl<'a> Lower<'a> {
         else {
             return Err("other axes than a picture's".into());
         };
-        let ints = |name: &str| attribute(node, name).map(|attribute| attribute.ints.clone());
-        let touching = ints("strides").is_some_and(|strides| strides == [height as i64, width as i64]);
-        let plain = ints("pads").is_none_or(|pads| pads.iter().all(|&pad| pad == 0))
-            && attribute(node, "group").is_none_or(|group| group.i == 1);
+        let touching = windows_touch(node, [height, width]);
         let whole = image.view.dims == [1, channels, down * height, across * width];
-        if image.buffer != IMAGE || !image.is_plain() || !touching || !plain || !whole {
+        if image.buffer != IMAGE || !image.is_plain() || !touching || !whole {
             return Err("windows other than patches of the picture".into());
         }
         let view = need(image.view.pick(0, 0), "no picture")?;
