@@ -11,8 +11,7 @@ use smalti_kernels::Real;
 use smalti_models::names::{self, Role, TensorSpec};
 use smalti_models::presets::Preset;
 use smalti_trainer::bench::{self, Settings, Task};
-use smalti_trainer::ops::attention::{self, Attention};
-use smalti_trainer::ops::cross_attention::{self, CrossAttention, Tokens};
+use smalti_trainer::ops::attention::{Attention, Scratch, Tokens};
 use smalti_trainer::ops::layer_norm::LayerNorm;
 use smalti_trainer::ops::linear::Linear;
 use smalti_trainer::optim::{AdamW, Muon};
@@ -65,39 +64,31 @@ fn linear() {
     }
 }
 
+/// `work` is the forward pass's arithmetic; `len` the values of queries, keys and values.
+fn attention(name: &str, attention: Attention, batch: usize, tokens: Tokens, len: usize, work: usize) {
+    let (qkv, mut dqkv) = (vec![0.1f32; len], vec![0.0f32; len]);
+    let mut probs = vec![0.0f32; attention.probabilities(batch, tokens)];
+    let (mut out, mut scratch) = (vec![0.0f32; len], Scratch::default());
+    row(&format!("{name}, forward"), work as f64, "Gflop/s", || {
+        attention.forward(tokens, black_box(&qkv), &mut probs, &mut out, &mut scratch);
+    });
+    row(&format!("{name}, backward"), 2.0 * work as f64, "Gflop/s", || {
+        attention.backward(tokens, &qkv, &probs, black_box(&out), &mut dqkv, &mut scratch);
+    });
+}
+
 fn attentions() {
     for (tokens, dim, heads) in [(17, 128, 4), (65, 128, 4), (65, 192, 3), (197, 192, 3)] {
-        let (batch, attention) = (micro_batch(tokens), Attention { dim, heads });
-        let (qkv, mut dqkv) =
-            (vec![0.1f32; batch * tokens * 3 * dim], vec![0.0f32; batch * tokens * 3 * dim]);
-        let (mut probs, mut out) =
-            (vec![0.0f32; attention.probabilities(batch, tokens)], vec![0.0f32; batch * tokens * dim]);
-        let mut scratch = attention::Scratch::default();
-        let (name, work) = (
-            format!("attention {batch}x{tokens}x{dim}, {heads} heads"),
-            (4 * batch * tokens * tokens * dim) as f64,
-        );
-        row(&format!("{name}, forward"), work, "Gflop/s", || {
-            attention.forward(tokens, black_box(&qkv), &mut probs, &mut out, &mut scratch);
-        });
-        row(&format!("{name}, backward"), 2.0 * work, "Gflop/s", || {
-            attention.backward(tokens, &qkv, &probs, black_box(&out), &mut dqkv, &mut scratch);
-        });
+        let batch = micro_batch(tokens);
+        let (len, work) = (batch * tokens * 3 * dim, 4 * batch * tokens * tokens * dim);
+        let name = format!("attention {batch}x{tokens}x{dim}, {heads} heads");
+        attention(&name, Attention { dim, heads }, batch, Tokens::own(dim, tokens, 0..tokens), len, work);
     }
-    let (tokens, dim, batch) = (Tokens { queries: 48, keys: 17 }, 64, 16);
-    let attention = CrossAttention { dim, heads: 2 };
-    let (q, kv) = (vec![0.1f32; batch * 48 * dim], vec![0.1f32; batch * 17 * 2 * dim]);
-    let (mut dq, mut dkv, mut out) = (q.clone(), kv.clone(), q.clone());
-    let (mut probs, mut scratch) =
-        (vec![0.0f32; attention.probabilities(batch, tokens)], cross_attention::Scratch::default());
-    let (name, work) =
-        (format!("cross-attention {batch}x(48 to 17)x{dim}"), (4 * batch * 48 * 17 * dim) as f64);
-    row(&format!("{name}, forward"), work, "Gflop/s", || {
-        attention.forward(tokens, &q, &kv, &mut probs, &mut out, &mut scratch);
-    });
-    row(&format!("{name}, backward"), 2.0 * work, "Gflop/s", || {
-        attention.backward(tokens, &q, &kv, &probs, &out, &mut dq, &mut dkv, &mut scratch);
-    });
+    let (batch, queries, keys, dim) = (16, 48, 17, 64);
+    let (len, work) = (batch * (queries + 2 * keys) * dim, 4 * batch * queries * keys * dim);
+    let name = format!("cross-attention {batch}x({queries} to {keys})x{dim}");
+    let tokens = Tokens::cross(dim, batch, queries, keys);
+    attention(&name, Attention { dim, heads: 2 }, batch, tokens, len, work);
 }
 
 fn norms() {

@@ -1,284 +1,262 @@
-//! A pre-norm transformer block (arXiv 2010.11929, equations 2 and 3), and a stack of them.
+//! A pre-norm transformer block (arXiv 2010.11929, equations 2 and 3).
 //!
 //! ```text
 //! mid = x   + f₁ · proj(attention(qkv(norm1(x))))
 //! out = mid + f₂ · fc2(gelu(fc1(norm2(mid))))
 //! ```
-//! `f₁`, `f₂` are 1, or per-picture factors of stochastic depth (arXiv 1603.09382): 0 or 1 / keep.
+//! `f₁`, `f₂` are 1, or stochastic depth's ([`branch`]). In CrossMAE's blocks (arXiv 2401.14391) `x` asks and what was
+//! encoded, the memory, is asked: `attention(q(norm1(x)), kv(memory))`.
+//!
+//! Two things are not computed in vain ([`Flow`]): rows of the input that are equal go through `norm1` and `qkv` once,
+//! and tokens that nobody reads afterwards end with their keys and values.
 
+use std::ops::Range;
+
+use super::branch;
+use super::mlp::{self, Mlp};
 use crate::error::Result;
-use crate::ops::attention::{Attention, Scratch};
+use crate::ops::attention::{Attention, Scratch, Tokens};
 use crate::ops::layer_norm::LayerNorm;
 use crate::ops::linear::Linear;
-use crate::ops::{Float, fit, gelu, gelu_backward};
+use crate::ops::{Float, fit};
 use crate::params::Layout;
-use crate::step::Settled;
+
+/// Where queries, keys and values come from.
+#[derive(Clone, Copy, Debug)]
+enum Source {
+    /// All from the tokens themselves.
+    Own { qkv: Linear },
+    /// Queries from the tokens, keys and values from the memory.
+    Memory { q: Linear, kv: Linear },
+}
 
 /// The slots of one block.
 #[derive(Clone, Copy, Debug)]
-struct Block {
+pub(super) struct Block {
     /// Where its tensors begin in the flat vector.
-    start: usize,
-    norm1: LayerNorm,
-    qkv: Linear,
+    pub(super) start: usize,
+    norm: LayerNorm,
+    source: Source,
     proj: Linear,
-    norm2: LayerNorm,
-    fc1: Linear,
-    fc2: Linear,
+    mlp: Mlp,
 }
 
-/// What one block keeps for the way back; `n` rows, one a token.
+/// What one block keeps for the way back.
 #[derive(Clone, Debug, Default)]
-struct Saved<R> {
-    norm1: Vec<R>,
-    stats1: Vec<[R; 2]>,
+pub(super) struct Saved<R> {
+    norm: Vec<R>,
+    stats: Vec<[R; 2]>,
     qkv: Vec<R>,
     probs: Vec<R>,
     mixed: Vec<R>,
     mid: Vec<R>,
-    norm2: Vec<R>,
-    stats2: Vec<[R; 2]>,
-    hidden: Vec<R>,
-    active: Vec<R>,
-    out: Vec<R>,
+    mlp: mlp::Saved<R>,
+    /// `[batch · asked, dim]`.
+    pub(super) out: Vec<R>,
 }
 
-/// Gradients on the way through one block, reused by all.
+/// Values and gradients on the way through one block, reused by all.
 #[derive(Clone, Debug, Default)]
-struct Passing<R> {
-    wide: Vec<R>,
-    narrow: Vec<R>,
-    branch: Vec<R>,
+pub(super) struct Passing<R> {
+    pub(super) wide: Vec<R>,
+    pub(super) narrow: Vec<R>,
+    pub(super) branch: Vec<R>,
     qkv: Vec<R>,
-}
-
-/// Saved activations of a stack.
-#[derive(Clone, Debug, Default)]
-pub struct Activations<R> {
-    /// `[batch · tokens, dim]`: what goes into the first block. Filled by the caller.
-    pub input: Vec<R>,
-    blocks: Vec<Saved<R>>,
-    passing: Passing<R>,
+    memory: Vec<R>,
     scratch: Scratch<R>,
 }
 
-impl<R> Activations<R> {
-    /// What came out of the last block.
-    pub fn output(&self) -> &[R] {
-        self.blocks.last().map_or(&self.input, |block| &block.out)
-    }
-}
-
-/// The blocks of an encoder or a decoder.
+/// What one block works on.
 #[derive(Clone, Debug)]
-pub struct Stack {
-    blocks: Vec<Block>,
-    attention: Attention,
+pub(super) struct Flow<'a, R> {
+    /// Number of pictures.
+    pub(super) batch: usize,
+    /// Tokens of a picture.
+    pub(super) tokens: usize,
+    /// Those of them that come out.
+    pub(super) asked: Range<usize>,
+    /// The input's row of each of the batch's tokens; empty where each has its own, in order.
+    pub(super) rows: &'a [u32],
+    /// `[batch · keys, ...]`, for blocks that ask a memory.
+    pub(super) memory: &'a [R],
+    /// Stochastic depth's factors of both branches, one a picture.
+    pub(super) drop: [Option<&'a [R]>; 2],
 }
 
-/// `out = residual + factor · branch`, a factor a picture.
-fn add_scaled<R: Float>(residual: &[R], factors: &[R], branch: &mut [R]) {
-    let each = branch.len() / factors.len().max(1);
-    let pictures = branch.chunks_exact_mut(each).zip(residual.chunks_exact(each)).zip(factors);
-    for ((branch, residual), &factor) in pictures {
-        for (branch, &residual) in branch.iter_mut().zip(residual) {
-            *branch = residual + factor * *branch;
-        }
+impl<R: Float> Flow<'_, R> {
+    /// Whether the output has the rows of the input.
+    fn is_plain(&self) -> bool {
+        self.rows.is_empty() && self.asked == (0..self.tokens)
+    }
+
+    /// The input's row of each token that comes out.
+    fn asked_rows(&self) -> impl Iterator<Item = usize> {
+        (0..self.batch)
+            .flat_map(move |picture| self.asked.clone().map(move |token| picture * self.tokens + token))
+            .map(|token| self.rows.get(token).map_or(token, |&row| row as usize))
+    }
+
+    /// The input's row of each token, where they are not the same.
+    fn shared_rows(&self) -> Option<impl Iterator<Item = usize>> {
+        (!self.rows.is_empty()).then(|| self.rows.iter().map(|&row| row as usize))
     }
 }
 
-/// `y = factor · x`, a factor a picture; a plain copy without factors.
-fn scaled<R: Float>(x: &[R], factors: Option<&[R]>, y: &mut Vec<R>) {
-    fit(y, x.len());
-    y.copy_from_slice(x);
-    let Some(factors) = factors else { return };
-    let each = x.len() / factors.len().max(1);
-    for (row, &factor) in y.chunks_exact_mut(each).zip(factors) {
-        row.iter_mut().for_each(|x| *x = *x * factor);
+/// `y` = these rows of `x`, each `width` long.
+fn gather<R: Float>(x: &[R], rows: impl Iterator<Item = usize>, width: usize, y: &mut [R]) {
+    for (y, row) in y.chunks_exact_mut(width).zip(rows) {
+        y.copy_from_slice(&x[row * width..][..width]);
+    }
+}
+
+/// The way back from [`gather`]: row by row, in order, `dx` gets the sum of what was copied from it.
+fn scatter<R: Float>(dy: &[R], rows: impl Iterator<Item = usize>, width: usize, dx: &mut [R]) {
+    dx.fill(R::ZERO);
+    for (dy, row) in dy.chunks_exact(width).zip(rows) {
+        R::axpy(R::ONE, dy, &mut dx[row * width..][..width]);
     }
 }
 
 impl Block {
-    fn find(layout: &Layout, name: &str) -> Result<Block> {
+    /// Finds the block `name`, of whichever kind it is.
+    pub(super) fn find(layout: &Layout, name: &str, asks_memory: bool) -> Result<Block> {
         let linear = |part: &str| Linear::find(layout, &format!("{name}.{part}"));
-        let norm = |part: &str| LayerNorm::find(layout, &format!("{name}.{part}"));
+        let (source, proj) = if asks_memory {
+            let (q, kv) = (linear("cross_attn.q")?, linear("cross_attn.kv")?);
+            (Source::Memory { q, kv }, linear("cross_attn.proj")?)
+        } else {
+            (Source::Own { qkv: linear("attn.qkv")? }, linear("attn.proj")?)
+        };
         Ok(Block {
             start: layout.slot(&format!("{name}.norm1.weight"))?.range().start,
-            norm1: norm("norm1")?,
-            qkv: linear("attn.qkv")?,
-            proj: linear("attn.proj")?,
-            norm2: norm("norm2")?,
-            fc1: linear("mlp.fc1")?,
-            fc2: linear("mlp.fc2")?,
+            norm: LayerNorm::find(layout, &format!("{name}.norm1"))?,
+            source,
+            proj,
+            mlp: Mlp::find(layout, name)?,
         })
     }
 
-    /// Residual branch's last layer: fused with the addition unless factors come between.
-    fn close_branch<R: Float>(
-        layer: &Linear,
-        params: &[R],
-        x: &[R],
-        residual: &[R],
-        factors: Option<&[R]>,
-        out: &mut [R],
-    ) {
-        match factors {
-            None => layer.forward_residual(params, x, residual, out),
-            Some(factors) => {
-                layer.forward(params, x, out);
-                add_scaled(residual, factors, out);
+    /// The layer that every token goes through before attention.
+    fn first(&self) -> &Linear {
+        match &self.source {
+            Source::Own { qkv } => qkv,
+            Source::Memory { q, .. } => q,
+        }
+    }
+
+    /// Who asks whom, and where they lie in [`Saved::qkv`].
+    fn attention<R: Float>(&self, dim: usize, flow: &Flow<'_, R>) -> Tokens {
+        match &self.source {
+            Source::Own { .. } => Tokens::own(dim, flow.tokens, flow.asked.clone()),
+            Source::Memory { kv, .. } => {
+                Tokens::cross(dim, flow.batch, flow.tokens, flow.memory.len() / kv.inputs() / flow.batch)
             }
         }
     }
 
-    fn forward<R: Float>(
+    /// From `x` `[rows, dim]` to `s.out` `[batch · asked, dim]`.
+    pub(super) fn forward<R: Float>(
         &self,
         params: &[R],
         attention: &Attention,
-        tokens: usize,
-        drop: [Option<&[R]>; 2],
+        flow: &Flow<'_, R>,
         x: &[R],
         s: &mut Saved<R>,
-        scratch: &mut Scratch<R>,
+        pass: &mut Passing<R>,
     ) {
-        let dim = attention.dim;
-        let n = x.len() / dim;
-        for buffer in [&mut s.norm1, &mut s.mixed, &mut s.mid, &mut s.norm2, &mut s.out] {
-            fit(buffer, n * dim);
+        let (dim, first) = (attention.dim, self.first());
+        let tokens = self.attention(dim, flow);
+        let (all, out) = (flow.batch * flow.tokens, flow.batch * flow.asked.len() * dim);
+        let asking = all * first.outputs();
+
+        fit(&mut s.norm, x.len());
+        fit(&mut s.stats, x.len() / dim);
+        self.norm.forward(params, x, &mut s.norm, &mut s.stats);
+        let answers = match &self.source {
+            Source::Own { .. } => 0,
+            Source::Memory { kv, .. } => flow.memory.len() / kv.inputs() * kv.outputs(),
+        };
+        fit(&mut s.qkv, asking + answers);
+        let (qkv, kv_out) = s.qkv.split_at_mut(asking);
+        match flow.shared_rows() {
+            None => first.forward(params, &s.norm, qkv),
+            Some(rows) => {
+                fit(&mut pass.qkv, x.len() / dim * first.outputs());
+                first.forward(params, &s.norm, &mut pass.qkv);
+                gather(&pass.qkv, rows, first.outputs(), qkv);
+            }
         }
-        fit(&mut s.qkv, n * 3 * dim);
-        fit(&mut s.hidden, n * self.fc1.outputs());
-        fit(&mut s.active, n * self.fc1.outputs());
-        fit(&mut s.probs, attention.probabilities(n / tokens, tokens));
-        fit(&mut s.stats1, n);
-        fit(&mut s.stats2, n);
+        if let Source::Memory { kv, .. } = &self.source {
+            kv.forward(params, flow.memory, kv_out);
+        }
+        fit(&mut s.probs, attention.probabilities(flow.batch, tokens));
+        fit(&mut s.mixed, out);
+        attention.forward(tokens, &s.qkv, &mut s.probs, &mut s.mixed, &mut pass.scratch);
 
-        self.norm1.forward(params, x, &mut s.norm1, &mut s.stats1);
-        self.qkv.forward(params, &s.norm1, &mut s.qkv);
-        attention.forward(tokens, &s.qkv, &mut s.probs, &mut s.mixed, scratch);
-        Self::close_branch(&self.proj, params, &s.mixed, x, drop[0], &mut s.mid);
-
-        self.norm2.forward(params, &s.mid, &mut s.norm2, &mut s.stats2);
-        self.fc1.forward(params, &s.norm2, &mut s.hidden);
-        gelu(&s.hidden, &mut s.active);
-        Self::close_branch(&self.fc2, params, &s.active, &s.mid, drop[1], &mut s.out);
+        fit(&mut s.mid, out);
+        let residual = if flow.is_plain() {
+            x
+        } else {
+            fit(&mut pass.narrow, out);
+            gather(x, flow.asked_rows(), dim, &mut pass.narrow);
+            &pass.narrow
+        };
+        branch::close(&self.proj, params, &s.mixed, residual, flow.drop[0], &mut s.mid);
+        fit(&mut s.out, out);
+        self.mlp.forward(params, &s.mid, flow.drop[1], &mut s.mlp, &mut s.out);
     }
 
-    /// `dx` is the gradient of the block's output and becomes that of its input.
-    fn backward<R: Float>(
+    /// `dx` is the gradient of `s.out` and becomes that of `x`; that of the memory is added to `dmemory`.
+    pub(super) fn backward<R: Float>(
         &self,
         params: &[R],
         attention: &Attention,
-        tokens: usize,
-        drop: [Option<&[R]>; 2],
+        flow: &Flow<'_, R>,
         x: &[R],
         s: &Saved<R>,
-        dx: &mut [R],
+        dx: &mut Vec<R>,
+        dmemory: &mut [R],
         grads: &mut [R],
         pass: &mut Passing<R>,
-        scratch: &mut Scratch<R>,
     ) {
-        fit(&mut pass.wide, s.hidden.len());
-        fit(&mut pass.narrow, x.len());
+        let (dim, first) = (attention.dim, self.first());
+        self.mlp.backward(params, &s.mid, flow.drop[1], &s.mlp, dx, grads, pass);
+
+        fit(&mut pass.narrow, s.mixed.len());
         fit(&mut pass.qkv, s.qkv.len());
-
-        let dbranch: &[R] = Self::open_branch(dx, drop[1], &mut pass.branch);
-        self.fc2.backward_params(&s.active, dbranch, grads);
-        self.fc2.backward_input(params, dbranch, &mut pass.wide);
-        gelu_backward(&s.hidden, &mut pass.wide);
-        self.fc1.backward_params(&s.norm2, &pass.wide, grads);
-        self.fc1.backward_input(params, &pass.wide, &mut pass.narrow);
-        self.norm2.backward(params, &s.mid, &s.stats2, &pass.narrow, dx, grads);
-
-        let dbranch: &[R] = Self::open_branch(dx, drop[0], &mut pass.branch);
+        let dbranch = branch::open(dx, flow.drop[0], &mut pass.branch);
         self.proj.backward_params(&s.mixed, dbranch, grads);
         self.proj.backward_input(params, dbranch, &mut pass.narrow);
-        attention.backward(tokens, &s.qkv, &s.probs, &pass.narrow, &mut pass.qkv, scratch);
-        self.qkv.backward_params(&s.norm1, &pass.qkv, grads);
-        self.qkv.backward_input(params, &pass.qkv, &mut pass.narrow);
-        self.norm1.backward(params, x, &s.stats1, &pass.narrow, dx, grads);
-    }
-
-    /// The gradient that enters a residual branch.
-    fn open_branch<'a, R: Float>(dx: &'a [R], factors: Option<&[R]>, buffer: &'a mut Vec<R>) -> &'a [R] {
-        if factors.is_none() {
-            return dx;
+        if flow.asked.len() < flow.tokens {
+            pass.qkv.fill(R::ZERO);
         }
-        scaled(dx, factors, buffer);
-        buffer
-    }
-}
-
-/// The factors of both branches of block `i`, out of `[depth, 2, batch]`.
-fn factors<R>(drop: Option<&[R]>, i: usize, batch: usize) -> [Option<&[R]>; 2] {
-    let of = |branch: usize| drop.map(|drop| &drop[(2 * i + branch) * batch..][..batch]);
-    [of(0), of(1)]
-}
-
-impl Stack {
-    /// Finds the blocks `name.0`, `name.1`, ...
-    pub fn find(layout: &Layout, name: &str, dim: usize, depth: usize, heads: usize) -> Result<Stack> {
-        let blocks =
-            (0..depth).map(|i| Block::find(layout, &format!("{name}.{i}"))).collect::<Result<_>>()?;
-        Ok(Stack { blocks, attention: Attention { dim, heads } })
-    }
-
-    /// Width of a token.
-    pub fn dim(&self) -> usize {
-        self.attention.dim
-    }
-
-    /// Number of blocks.
-    pub fn depth(&self) -> usize {
-        self.blocks.len()
-    }
-
-    /// Runs all blocks on `acts.input`; `drop` holds stochastic depth's factors `[depth, 2, batch]`.
-    pub fn forward<R: Float>(
-        &self,
-        params: &[R],
-        tokens: usize,
-        drop: Option<&[R]>,
-        acts: &mut Activations<R>,
-    ) {
-        acts.blocks.resize_with(self.blocks.len(), Saved::default);
-        let batch = acts.input.len() / self.dim() / tokens;
-        for (i, block) in self.blocks.iter().enumerate() {
-            let (before, after) = acts.blocks.split_at_mut(i);
-            let x = before.last().map_or(&acts.input, |saved| &saved.out);
-            let drop = factors(drop, i, batch);
-            block.forward(params, &self.attention, tokens, drop, x, &mut after[0], &mut acts.scratch);
+        let tokens = self.attention(dim, flow);
+        attention.backward(tokens, &s.qkv, &s.probs, &pass.narrow, &mut pass.qkv, &mut pass.scratch);
+        let (dqkv, dkv) = pass.qkv.split_at(flow.batch * flow.tokens * first.outputs());
+        if let Source::Memory { kv, .. } = &self.source {
+            fit(&mut pass.memory, flow.memory.len());
+            kv.backward_params(flow.memory, dkv, grads);
+            kv.backward_input(params, dkv, &mut pass.memory);
+            R::axpy(R::ONE, &pass.memory, dmemory);
         }
-    }
 
-    /// `dx` is the gradient of the output and becomes that of the input. After each block `settled` is told that the
-    /// gradients are complete from there on.
-    pub fn backward<R: Float>(
-        &self,
-        params: &[R],
-        tokens: usize,
-        drop: Option<&[R]>,
-        acts: &mut Activations<R>,
-        dx: &mut [R],
-        grads: &mut [R],
-        settled: Settled<'_, R>,
-    ) {
-        let batch = dx.len() / self.dim() / tokens;
-        for (i, block) in self.blocks.iter().enumerate().rev() {
-            let x = i.checked_sub(1).map_or(&acts.input, |before| &acts.blocks[before].out);
-            block.backward(
-                params,
-                &self.attention,
-                tokens,
-                factors(drop, i, batch),
-                x,
-                &acts.blocks[i],
-                dx,
-                grads,
-                &mut acts.passing,
-                &mut acts.scratch,
-            );
-            settled(block.start, grads);
+        // Back to the rows of the input.
+        let dqkv = match flow.shared_rows() {
+            None => dqkv,
+            Some(rows) => {
+                fit(&mut pass.wide, x.len() / dim * first.outputs());
+                scatter(dqkv, rows, first.outputs(), &mut pass.wide);
+                &pass.wide
+            }
+        };
+        if !flow.is_plain() {
+            fit(&mut pass.branch, x.len());
+            scatter(dx, flow.asked_rows(), dim, &mut pass.branch);
+            std::mem::swap(dx, &mut pass.branch);
         }
+        fit(&mut pass.narrow, x.len());
+        first.backward_params(&s.norm, dqkv, grads);
+        first.backward_input(params, dqkv, &mut pass.narrow);
+        self.norm.backward(params, x, &s.stats, &pass.narrow, dx, grads);
     }
 }

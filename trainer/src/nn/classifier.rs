@@ -3,6 +3,8 @@
 //! With [`Pool::Token`] the class token goes through `norm`; with [`Pool::Mean`] the mean over patch tokens goes
 //! through `fc_norm` (as timm and the masked autoencoder's fine-tuning code do).
 
+use std::ops::Range;
+
 use smalti_models::{Pool, VitConfig, names};
 
 use super::encoder::{self, Encoder};
@@ -113,26 +115,30 @@ impl Classifier {
         &self.layout
     }
 
+    /// The tokens whose mean is the one vector, of a class token and `seen` patches.
+    fn asked(&self, seen: usize) -> Range<usize> {
+        match self.pool {
+            Pool::Token => 0..1,
+            Pool::Mean => 1..1 + seen,
+        }
+    }
+
     /// Everything up to the logits.
     fn run<R: Float>(&self, params: &[R], input: Input<'_, R>, s: &mut Saved<R>) {
         let (dim, batch) = (self.vit().dim, input.batch);
         let seen = input.seen.len() / batch;
-        self.encoder.forward(params, input.pixels, input.seen, batch, input.drop, &mut s.encoder);
+        let asked = self.asked(seen);
+        let share = R::ONE / R::of(asked.len() as f64);
+        let each = asked.len() * dim;
+        self.encoder.forward(params, input.pixels, input.seen, batch, asked, input.drop, &mut s.encoder);
         fit(&mut s.pooled, batch * dim);
         fit(&mut s.stats, batch);
         fit(&mut s.embedding, batch * dim);
         fit(&mut s.logits, batch * self.classes());
-        let pictures = s.encoder.acts.output().chunks_exact((1 + seen) * dim);
-        for (pooled, tokens) in s.pooled.chunks_exact_mut(dim).zip(pictures) {
-            match self.pool {
-                Pool::Token => pooled.copy_from_slice(&tokens[..dim]),
-                Pool::Mean => {
-                    pooled.fill(R::ZERO);
-                    R::column_sums(&tokens[dim..], pooled);
-                    let share = R::ONE / R::of(seen as f64);
-                    pooled.iter_mut().for_each(|x| *x = *x * share);
-                }
-            }
+        for (pooled, tokens) in s.pooled.chunks_exact_mut(dim).zip(s.encoder.output().chunks_exact(each)) {
+            pooled.fill(R::ZERO);
+            R::column_sums(tokens, pooled);
+            pooled.iter_mut().for_each(|x| *x = *x * share);
         }
         self.norm.forward(params, &s.pooled, &mut s.embedding, &mut s.stats);
         self.head.forward(params, &s.embedding, &mut s.logits);
@@ -167,7 +173,6 @@ impl Classifier {
     ) -> f64 {
         let loss = self.loss(params, input, weight, s);
         let (dim, batch) = (self.vit().dim, input.batch);
-        let seen = input.seen.len() / batch;
         // `logits` now holds its own gradient.
         self.head.backward_params(&s.embedding, &s.logits, grads);
         fit(&mut s.dembedding, batch * dim);
@@ -176,17 +181,12 @@ impl Classifier {
         s.dpooled.fill(R::ZERO);
         self.norm.backward(params, &s.pooled, &s.stats, &s.dembedding, &mut s.dpooled, grads);
 
-        fit(&mut s.dx, batch * (1 + seen) * dim);
+        let asked = self.asked(input.seen.len() / batch).len();
+        let share = R::ONE / R::of(asked as f64);
+        fit(&mut s.dx, batch * asked * dim);
         s.dx.fill(R::ZERO);
-        let pictures = s.dx.chunks_exact_mut((1 + seen) * dim);
-        for (dx, dpooled) in pictures.zip(s.dpooled.chunks_exact(dim)) {
-            match self.pool {
-                Pool::Token => dx[..dim].copy_from_slice(dpooled),
-                Pool::Mean => {
-                    let share = R::ONE / R::of(seen as f64);
-                    dx[dim..].chunks_exact_mut(dim).for_each(|row| R::axpy(share, dpooled, row));
-                }
-            }
+        for (dx, dpooled) in s.dx.chunks_exact_mut(asked * dim).zip(s.dpooled.chunks_exact(dim)) {
+            dx.chunks_exact_mut(dim).for_each(|row| R::axpy(share, dpooled, row));
         }
         self.encoder.backward(params, batch, input.drop, &mut s.encoder, &mut s.dx, grads, settled);
         loss

@@ -1,8 +1,10 @@
 //! The encoder: patch embedding, class token, positions, blocks, on the patches that are seen.
 
+use std::ops::Range;
+
 use smalti_models::VitConfig;
 
-use super::block::{Activations, Stack};
+use super::stack::{Activations, Stack};
 use crate::error::Result;
 use crate::ops::linear::Linear;
 use crate::ops::{Float, fit};
@@ -27,8 +29,14 @@ pub struct Saved<R> {
     rows: Vec<R>,
     embedded: Vec<R>,
     ids: Vec<u32>,
-    /// The blocks' activations.
-    pub acts: Activations<R>,
+    acts: Activations<R>,
+}
+
+impl<R> Saved<R> {
+    /// What came out: `[batch · asked, dim]`.
+    pub fn output(&self) -> &[R] {
+        self.acts.output()
+    }
 }
 
 impl Encoder {
@@ -40,7 +48,7 @@ impl Encoder {
             class_token: layout.slot("cls_token")?,
             positions: layout.slot("pos_embed")?,
             train_positions,
-            stack: Stack::find(layout, "blocks", vit.dim, vit.depth, vit.heads)?,
+            stack: Stack::find(layout, "blocks", [vit.dim, vit.depth, vit.heads], false)?,
         })
     }
 
@@ -49,14 +57,15 @@ impl Encoder {
         &self.vit
     }
 
-    /// Encodes the patches `ids` `[batch, seen]` of pictures `[batch, C, H, W]`; the output, in `saved.acts`, is
-    /// `[batch · (1 + seen), dim]`, class token first.
+    /// Encodes the patches `ids` `[batch, seen]` of pictures `[batch, C, H, W]`. Of each picture's `1 + seen` tokens, class
+    /// token first, those `asked` come out: `saved.output()` is `[batch · asked, dim]`.
     pub fn forward<R: Float>(
         &self,
         params: &[R],
         pixels: &[R],
         ids: &[u32],
         batch: usize,
+        asked: Range<usize>,
         drop: Option<&[R]>,
         saved: &mut Saved<R>,
     ) {
@@ -69,8 +78,10 @@ impl Encoder {
         self.embed.forward(params, &saved.rows, &mut saved.embedded);
 
         let (class_token, positions) = (self.class_token.of(params), self.positions.of(params));
-        fit(&mut saved.acts.input, batch * (1 + seen) * dim);
-        let pictures = saved.acts.input.chunks_exact_mut((1 + seen) * dim);
+        let first = &mut saved.acts.input;
+        (first.tokens, first.asked) = (1 + seen, asked);
+        fit(&mut first.values, batch * (1 + seen) * dim);
+        let pictures = first.values.chunks_exact_mut((1 + seen) * dim);
         for (i, picture) in pictures.enumerate() {
             let (first, rest) = picture.split_at_mut(dim);
             R::add_rows(class_token, &positions[..dim], first);
@@ -80,22 +91,23 @@ impl Encoder {
                 R::add_rows(&saved.embedded[token * dim..][..dim], &positions[place * dim..][..dim], row);
             }
         }
-        self.stack.forward(params, 1 + seen, drop, &mut saved.acts);
+        self.stack.forward(params, &[], drop, &mut saved.acts);
     }
 
-    /// Gradients from `dx`, the gradient of the output (overwritten on the way); see [`Stack::backward`].
+    /// Gradients from `dx`, the gradient of the output (overwritten on the way); `settled` is told after each
+    /// block that the gradients are complete from there on.
     pub fn backward<R: Float>(
         &self,
         params: &[R],
         batch: usize,
         drop: Option<&[R]>,
         saved: &mut Saved<R>,
-        dx: &mut [R],
+        dx: &mut Vec<R>,
         grads: &mut [R],
         settled: Settled<'_, R>,
     ) {
         let (dim, seen) = (self.vit.dim, saved.ids.len() / batch);
-        self.stack.backward(params, 1 + seen, drop, &mut saved.acts, dx, grads, settled);
+        self.stack.backward(params, &[], drop, &mut saved.acts, dx, &mut [], grads, settled);
         for (i, picture) in dx.chunks_exact(dim * (1 + seen)).enumerate() {
             let (first, rest) = picture.split_at(dim);
             R::axpy(R::ONE, first, self.class_token.of_mut(grads));

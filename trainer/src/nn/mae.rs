@@ -1,10 +1,10 @@
 //! The masked autoencoder (arXiv 2111.06377): encode what is seen, decode, compare what is hidden.
 
-use smalti_models::{DecoderKind as Kind, MaeConfig, names};
+use smalti_models::{MaeConfig, names};
 
-use super::cross::{self, Cross};
+use super::decoder::Decoder;
 use super::encoder::{self, Encoder};
-use super::full::{self, Full};
+use super::stack::Activations;
 use crate::error::Result;
 use crate::mask::Mask;
 use crate::ops::layer_norm::LayerNorm;
@@ -14,13 +14,6 @@ use crate::params::Layout;
 use crate::patch;
 use crate::precision::Precision;
 use crate::step::Settled;
-
-/// The decoder's slots.
-#[derive(Clone, Debug)]
-enum Decoder {
-    Full(Full),
-    Cross(Cross),
-}
 
 /// The slots of a masked autoencoder.
 #[derive(Clone, Debug)]
@@ -40,9 +33,7 @@ pub struct Saved<R> {
     encoder: encoder::Saved<R>,
     latent: Vec<R>,
     stats: Vec<[R; 2]>,
-    full: full::Saved<R>,
-    cross: cross::Saved<R>,
-    queried: Vec<R>,
+    decoder: Activations<R>,
     last: Vec<R>,
     last_stats: Vec<[R; 2]>,
     pred: Vec<R>,
@@ -59,7 +50,8 @@ pub struct Input<'a, R> {
     pub pixels: &'a [R],
     /// `[batch, visible]` places.
     pub visible: &'a [u32],
-    /// `[batch, hidden]` places of the patches that are predicted; the full decoder predicts all that are not visible.
+    /// `[batch, hidden]` places of the patches that are predicted; the full decoder sees
+    /// no others.
     pub hidden: &'a [u32],
     /// Number of pictures.
     pub batch: usize,
@@ -96,10 +88,7 @@ impl Mae {
         Ok(Mae {
             encoder: Encoder::find(&layout, &config.encoder, false)?,
             norm: LayerNorm::find(&layout, "norm")?,
-            decoder: match config.decoder.kind {
-                Kind::Full => Decoder::Full(Full::find(&layout, config)?),
-                Kind::Cross => Decoder::Cross(Cross::find(&layout, config)?),
-            },
+            decoder: Decoder::find(&layout, config)?,
             last_norm: LayerNorm::find(&layout, "decoder_norm")?,
             predict: Linear::find(&layout, "decoder_pred")?,
             config: config.clone(),
@@ -120,20 +109,18 @@ impl Mae {
     /// Everything up to the predictions for the patches `input.hidden`, left in `s.pred`.
     fn predict_hidden<R: Float>(&self, params: &[R], input: Input<'_, R>, s: &mut Saved<R>) {
         let (dim, width, batch) = (self.config.encoder.dim, self.config.decoder.dim, input.batch);
-        self.encoder.forward(params, input.pixels, input.visible, batch, None, &mut s.encoder);
+        let all = 0..1 + input.visible.len() / batch;
+        self.encoder.forward(params, input.pixels, input.visible, batch, all, None, &mut s.encoder);
         let rows = batch + input.visible.len();
         fit(&mut s.latent, rows * dim);
         fit(&mut s.stats, rows);
-        self.norm.forward(params, s.encoder.acts.output(), &mut s.latent, &mut s.stats);
-        match &self.decoder {
-            Decoder::Full(full) => full.forward(params, input, &s.latent, &mut s.queried, &mut s.full),
-            Decoder::Cross(cross) => cross.forward(params, input, &s.latent, &mut s.queried, &mut s.cross),
-        }
+        self.norm.forward(params, s.encoder.output(), &mut s.latent, &mut s.stats);
+        self.decoder.forward(params, input, &s.latent, &mut s.decoder);
         // Only hidden patches are compared, so only they are predicted.
         fit(&mut s.last, input.hidden.len() * width);
         fit(&mut s.last_stats, input.hidden.len());
         fit(&mut s.pred, input.hidden.len() * self.config.encoder.patch_len());
-        self.last_norm.forward(params, &s.queried, &mut s.last, &mut s.last_stats);
+        self.last_norm.forward(params, s.decoder.output(), &mut s.last, &mut s.last_stats);
         self.predict.forward(params, &s.last, &mut s.pred);
     }
 
@@ -169,22 +156,16 @@ impl Mae {
         // `pred` now holds its own gradient, and `last` is free once the weight's gradient is taken.
         self.predict.backward_params(&s.last, &s.pred, grads);
         self.predict.backward_input(params, &s.pred, &mut s.last);
-        fit(&mut s.dqueried, s.queried.len());
+        fit(&mut s.dqueried, s.last.len());
         s.dqueried.fill(R::ZERO);
-        self.last_norm.backward(params, &s.queried, &s.last_stats, &s.last, &mut s.dqueried, grads);
+        let queried = s.decoder.output();
+        self.last_norm.backward(params, queried, &s.last_stats, &s.last, &mut s.dqueried, grads);
         fit(&mut s.dlatent, s.latent.len());
-        let (latent, dqueried, dlatent) = (&s.latent, &s.dqueried, &mut s.dlatent);
-        match &self.decoder {
-            Decoder::Full(full) => {
-                full.backward(params, input, latent, dqueried, dlatent, grads, &mut s.full, settled);
-            }
-            Decoder::Cross(cross) => {
-                cross.backward(params, input, latent, dqueried, dlatent, grads, &mut s.cross, settled);
-            }
-        }
+        let (dx, dlatent) = (&mut s.dqueried, &mut s.dlatent);
+        self.decoder.backward(params, input, &s.latent, &mut s.decoder, dx, dlatent, grads, settled);
         fit(&mut s.dx, s.latent.len());
         s.dx.fill(R::ZERO);
-        let output = s.encoder.acts.output();
+        let output = s.encoder.output();
         self.norm.backward(params, output, &s.stats, &s.dlatent, &mut s.dx, grads);
         self.encoder.backward(params, input.batch, None, &mut s.encoder, &mut s.dx, grads, settled);
         loss
@@ -201,7 +182,7 @@ impl Mae {
 mod tests {
     use super::*;
     use crate::ops::check::{Check, TOLERANCE, values};
-    use smalti_models::{DecoderConfig, VitConfig};
+    use smalti_models::{DecoderConfig, DecoderKind as Kind, VitConfig};
 
     pub fn small(kind: Kind) -> MaeConfig {
         let depth = if kind == Kind::Full { 1 } else { 2 };

@@ -3,12 +3,14 @@
 //! A model is a struct of slots into the flat parameter vector. Its saved activations are a struct of buffers
 //! that is reused from batch to batch; its backward reads as its forward reversed.
 
-pub mod block;
+mod block;
+mod branch;
 pub mod classifier;
-mod cross;
+mod decoder;
 pub mod encoder;
-mod full;
 pub mod mae;
+mod mlp;
+mod stack;
 
 pub use classifier::Classifier;
 pub use encoder::Encoder;

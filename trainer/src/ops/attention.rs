@@ -1,7 +1,9 @@
-//! Multi-head self-attention (arXiv 1706.03762) between the `qkv` and `proj` layers.
+//! Multi-head attention (arXiv 1706.03762) between its layers: some tokens of each picture ask, some are asked.
 //!
-//! `qkv` is `[batch · tokens, 3 · dim]`: queries, keys and values side by side, each split into heads. For each
-//! picture and head, `P = softmax(Q Kᵀ / √head_dim)` and `out = P V`. Rows of `P` are padded to a multiple of 8.
+//! Queries, keys and values lie in one buffer, `qkv`, as [`Tokens`] says, each split into heads. For each picture and
+//! head, `P = softmax(Q Kᵀ / √head_dim)` and `out = P V`. Rows of `P` are padded to a multiple of 8.
+
+use std::ops::Range;
 
 use smalti_kernels::matmul::Shape;
 
@@ -17,6 +19,60 @@ pub struct Attention {
     pub heads: usize,
 }
 
+/// The tokens of each picture on both sides, and where they lie in `qkv`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Tokens {
+    queries: usize,
+    keys: usize,
+    q: Rows,
+    k: Rows,
+}
+
+/// Where rows lie: the first, and the steps to the next and to the next picture's.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Rows {
+    start: usize,
+    row: usize,
+    picture: usize,
+}
+
+impl Tokens {
+    /// Self-attention in `qkv` `[batch · tokens, 3 · dim]`, queries, keys and values side by side. Tokens `asking` ask, all
+    /// are asked.
+    pub fn own(dim: usize, tokens: usize, asking: Range<usize>) -> Tokens {
+        let (row, picture) = (3 * dim, tokens * 3 * dim);
+        Tokens {
+            queries: asking.len(),
+            keys: tokens,
+            q: Rows { start: asking.start * row, row, picture },
+            k: Rows { start: dim, row, picture },
+        }
+    }
+
+    /// Cross-attention: `[batch · queries, dim]`, then `[batch · keys, 2 · dim]`, keys and values side by side.
+    pub fn cross(dim: usize, batch: usize, queries: usize, keys: usize) -> Tokens {
+        Tokens {
+            queries,
+            keys,
+            q: Rows { start: 0, row: dim, picture: queries * dim },
+            k: Rows { start: batch * queries * dim, row: 2 * dim, picture: keys * 2 * dim },
+        }
+    }
+
+    /// Length of a row of `P`.
+    fn stride(&self) -> usize {
+        self.keys.next_multiple_of(8)
+    }
+}
+
+/// Where one head of one picture begins in `qkv` and in the output.
+struct Places {
+    q: usize,
+    k: usize,
+    v: usize,
+    out: usize,
+}
+
 /// Buffers of one head, reused.
 #[derive(Clone, Debug, Default)]
 pub struct Scratch<R> {
@@ -29,57 +85,53 @@ impl Attention {
         self.dim / self.heads
     }
 
-    /// Length of a row of `P`.
-    fn stride(tokens: usize) -> usize {
-        tokens.next_multiple_of(8)
-    }
-
     /// Number of values of all `P` of a batch.
-    pub fn probabilities(&self, batch: usize, tokens: usize) -> usize {
-        batch * self.heads * tokens * Self::stride(tokens)
+    pub fn probabilities(&self, batch: usize, tokens: Tokens) -> usize {
+        batch * self.heads * tokens.queries * tokens.stride()
     }
 
-    /// `c (+)= α a b`, `m` x `k` times `k` x `n`, all with the row lengths given; a negative-free wrapper that
-    /// names what [`Shape`] spells out.
+    /// The places of the `i`-th head of a batch.
+    fn places(&self, i: usize, tokens: Tokens) -> Places {
+        let (picture, first) = (i / self.heads, i % self.heads * self.head_dim());
+        let at = |rows: Rows| rows.start + picture * rows.picture + first;
+        let (q, k) = (at(tokens.q), at(tokens.k));
+        Places { q, k, v: k + self.dim, out: picture * tokens.queries * self.dim + first }
+    }
+
+    /// `m` x `k` times `k` x `n`, with the lengths of rows given.
     fn shape(m: usize, k: usize, n: usize, a: (usize, usize), b_row: usize, c_row: usize) -> Shape {
         Shape { m, k, n, a_row: a.0, a_col: a.1, b_row, c_row, accumulate: false }
     }
 
-    /// Places of the queries, keys and values of one head in `qkv`.
-    fn places(&self, picture: usize, head: usize, tokens: usize) -> [usize; 3] {
-        let query = picture * tokens * 3 * self.dim + head * self.head_dim();
-        [query, query + self.dim, query + 2 * self.dim]
-    }
-
-    /// Writes `probs` and `out` `[batch · tokens, dim]`.
+    /// Writes `probs` and `out` `[batch · queries, dim]`.
     pub fn forward<R: Float>(
         &self,
-        tokens: usize,
+        tokens: Tokens,
         qkv: &[R],
         probs: &mut [R],
         out: &mut [R],
         scratch: &mut Scratch<R>,
     ) {
         let _timer = clock::time(Op::Attention);
-        let (width, row, stride) = (self.head_dim(), 3 * self.dim, Self::stride(tokens));
+        let Tokens { queries, keys, q: Rows { row: q_row, .. }, k: Rows { row: k_row, .. } } = tokens;
+        let (width, stride) = (self.head_dim(), tokens.stride());
         let scale = R::of(1.0 / (width as f64).sqrt());
         fit(&mut scratch.transposed, width * stride);
-        for (i, p) in probs.chunks_exact_mut(tokens * stride).enumerate() {
-            let (picture, head) = (i / self.heads, i % self.heads);
-            let [q, k, v] = self.places(picture, head, tokens);
-            R::transpose(&qkv[k..], row, tokens, width, &mut scratch.transposed, stride);
-            let scores = Self::shape(tokens, width, stride, (row, 1), stride, stride);
-            R::product(scores, scale, &qkv[q..], &scratch.transposed, p);
-            R::softmax(p, tokens, stride);
-            let mix = Self::shape(tokens, tokens, width, (stride, 1), row, self.dim);
-            R::product(mix, R::ONE, p, &qkv[v..], &mut out[picture * tokens * self.dim + head * width..]);
+        for (i, p) in probs.chunks_exact_mut(queries * stride).enumerate() {
+            let at = self.places(i, tokens);
+            R::transpose(&qkv[at.k..], k_row, keys, width, &mut scratch.transposed, stride);
+            let scores = Self::shape(queries, width, stride, (q_row, 1), stride, stride);
+            R::product(scores, scale, &qkv[at.q..], &scratch.transposed, p);
+            R::softmax(p, keys, stride);
+            let mix = Self::shape(queries, keys, width, (stride, 1), k_row, self.dim);
+            R::product(mix, R::ONE, p, &qkv[at.v..], &mut out[at.out..]);
         }
     }
 
-    /// Writes `dqkv` from `dout`.
+    /// Writes `dqkv` from `dout`, but for the queries of tokens that do not ask, which stay as they are.
     pub fn backward<R: Float>(
         &self,
-        tokens: usize,
+        tokens: Tokens,
         qkv: &[R],
         probs: &[R],
         dout: &[R],
@@ -87,25 +139,24 @@ impl Attention {
         scratch: &mut Scratch<R>,
     ) {
         let _timer = clock::time(Op::Attention);
-        let (width, row, stride) = (self.head_dim(), 3 * self.dim, Self::stride(tokens));
+        let Tokens { queries, keys, q: Rows { row: q_row, .. }, k: Rows { row: k_row, .. } } = tokens;
+        let (width, stride) = (self.head_dim(), tokens.stride());
         let scale = R::of(1.0 / (width as f64).sqrt());
         fit(&mut scratch.transposed, width * stride);
-        fit(&mut scratch.scores, tokens * stride);
-        for (i, p) in probs.chunks_exact(tokens * stride).enumerate() {
-            let (picture, head) = (i / self.heads, i % self.heads);
-            let [q, k, v] = self.places(picture, head, tokens);
-            let dout = &dout[picture * tokens * self.dim + head * width..];
-            let ds = &mut scratch.scores;
-            R::transpose(&qkv[v..], row, tokens, width, &mut scratch.transposed, stride);
-            let dp = Self::shape(tokens, width, stride, (self.dim, 1), stride, stride);
+        fit(&mut scratch.scores, queries * stride);
+        for (i, p) in probs.chunks_exact(queries * stride).enumerate() {
+            let at = self.places(i, tokens);
+            let (dout, ds) = (&dout[at.out..], &mut scratch.scores);
+            R::transpose(&qkv[at.v..], k_row, keys, width, &mut scratch.transposed, stride);
+            let dp = Self::shape(queries, width, stride, (self.dim, 1), stride, stride);
             R::product(dp, R::ONE, dout, &scratch.transposed, ds);
-            let dv = Self::shape(tokens, tokens, width, (1, stride), self.dim, row);
-            R::product(dv, R::ONE, p, dout, &mut dqkv[v..]);
+            let dv = Self::shape(keys, queries, width, (1, stride), self.dim, k_row);
+            R::product(dv, R::ONE, p, dout, &mut dqkv[at.v..]);
             R::softmax_backward(p, ds, stride);
-            let dq = Self::shape(tokens, tokens, width, (stride, 1), row, row);
-            R::product(dq, scale, ds, &qkv[k..], &mut dqkv[q..]);
-            let dk = Self::shape(tokens, tokens, width, (1, stride), row, row);
-            R::product(dk, scale, ds, &qkv[q..], &mut dqkv[k..]);
+            let dq = Self::shape(queries, keys, width, (stride, 1), k_row, q_row);
+            R::product(dq, scale, ds, &qkv[at.k..], &mut dqkv[at.q..]);
+            let dk = Self::shape(keys, queries, width, (1, stride), q_row, k_row);
+            R::product(dk, scale, ds, &qkv[at.q..], &mut dqkv[at.k..]);
         }
     }
 }
@@ -115,33 +166,62 @@ mod tests {
     use super::*;
     use crate::ops::check::{Check, layout, values};
 
+    const BATCH: usize = 2;
+    const DIM: usize = 12;
+
+    /// The output, and `P`.
+    fn run(attention: Attention, tokens: Tokens, qkv: &[f64]) -> (Vec<f64>, Vec<f64>) {
+        let mut probs = vec![0.0; attention.probabilities(BATCH, tokens)];
+        let mut out = vec![0.0; BATCH * tokens.queries * attention.dim];
+        attention.forward(tokens, qkv, &mut probs, &mut out, &mut Scratch::default());
+        (out, probs)
+    }
+
     #[test]
     fn gradients_match_finite_differences() {
-        let (batch, tokens, dim) = (2, 5, 12);
-        let attention = Attention { dim, heads: 3 };
-        let layout = layout(&[("qkv", &[batch * tokens, 3 * dim])]);
-        let pull = values(batch * tokens * dim, 9);
-        let run = |p: &[f64]| {
-            let mut probs = vec![0.0; attention.probabilities(batch, tokens)];
-            let mut out = vec![0.0; batch * tokens * dim];
-            attention.forward(tokens, p, &mut probs, &mut out, &mut Scratch::default());
-            (out, probs)
+        let attention = Attention { dim: DIM, heads: 3 };
+        let own = |asking| (BATCH * 5 * 3 * DIM, Tokens::own(DIM, 5, asking));
+        let cross = |queries: usize, keys: usize| {
+            (BATCH * (queries + 2 * keys) * DIM, Tokens::cross(DIM, BATCH, queries, keys))
         };
-        Check::new(&layout).run(
-            |p| run(p).0.iter().zip(&pull).map(|(y, w)| y * w).sum(),
-            |p, grads| attention.backward(tokens, p, &run(p).1, &pull, grads, &mut Scratch::default()),
-        );
+        for (len, tokens) in [own(0..5), own(2..5), own(0..1), cross(3, 5), cross(9, 1)] {
+            let pull = values(BATCH * tokens.queries * DIM, 9);
+            Check::new(&layout(&[("qkv", &[len])])).run(
+                |p| run(attention, tokens, p).0.iter().zip(&pull).map(|(y, w)| y * w).sum(),
+                |p, grads| {
+                    let (_, probs) = run(attention, tokens, p);
+                    attention.backward(tokens, p, &probs, &pull, grads, &mut Scratch::default());
+                },
+            );
+        }
+    }
+
+    #[test]
+    fn those_that_ask_get_what_they_get_among_all() {
+        let attention = Attention { dim: DIM, heads: 3 };
+        let qkv = values(BATCH * 5 * 3 * DIM, 3);
+        let all = run(attention, Tokens::own(DIM, 5, 0..5), &qkv).0;
+        let some = run(attention, Tokens::own(DIM, 5, 2..4), &qkv).0;
+        for (all, some) in all.chunks(5 * DIM).zip(some.chunks(2 * DIM)) {
+            assert_eq!(all[2 * DIM..4 * DIM], *some);
+        }
     }
 
     #[test]
     fn equal_keys_average_the_values() {
-        let (tokens, dim) = (4, 2);
-        let qkv: Vec<f64> = (0..tokens).flat_map(|t| [1.0, 2.0, 0.5, 0.5, t as f64, 1.0]).collect();
-        let attention = Attention { dim, heads: 1 };
-        let (mut probs, mut out) = (vec![0.0; attention.probabilities(1, tokens)], vec![0.0; 8]);
-        attention.forward(tokens, &qkv, &mut probs, &mut out, &mut Scratch::default());
+        let one = (0..4).flat_map(|t| [1.0, 2.0, 0.5, 0.5, f64::from(t), 1.0]);
+        let qkv: Vec<f64> = one.clone().chain(one).collect();
+        let (out, _) = run(Attention { dim: 2, heads: 1 }, Tokens::own(2, 4, 0..4), &qkv);
         for row in out.chunks(2) {
             assert!((row[0] - 1.5).abs() < 1e-12 && (row[1] - 1.0).abs() < 1e-12);
         }
+    }
+
+    #[test]
+    fn one_key_is_copied_to_every_query() {
+        let q = [1.0; 12];
+        let qkv = [&q[..], &[3.0, 4.0, 7.0, 8.0], &[5.0, 6.0, 9.0, 10.0]].concat();
+        let (out, _) = run(Attention { dim: 2, heads: 1 }, Tokens::cross(2, BATCH, 3, 1), &qkv);
+        assert_eq!(out, [7.0, 8.0, 7.0, 8.0, 7.0, 8.0, 9.0, 10.0, 9.0, 10.0, 9.0, 10.0]);
     }
 }

@@ -11,7 +11,6 @@ use crate::clock::{self, Op};
 pub mod attention;
 #[cfg(test)]
 pub(crate) mod check;
-pub mod cross_attention;
 pub mod layer_norm;
 pub mod linear;
 pub mod loss;
@@ -46,6 +45,8 @@ fn matrix_mut<R>(x: &mut [R], rows: usize) -> ArrayViewMut2<'_, R> {
 
 /// Makes a buffer exactly this long; it allocates only to grow beyond what it ever held.
 pub(crate) fn fit<R: Clone + Default>(buffer: &mut Vec<R>, len: usize) {
+    // Not twice as much as is needed, as a vector that grows would take.
+    buffer.reserve_exact(len.saturating_sub(buffer.len()));
     buffer.resize(len, R::default());
 }
 
