@@ -34,7 +34,7 @@ fn time(mut run: impl FnMut()) -> f64 {
 /// One line: microseconds, and arithmetic or values a second.
 fn row(name: &str, work: f64, unit: &str, run: impl FnMut()) {
     let seconds = time(run);
-    println!("{name:44}{:11.1} µs{:9.1} {unit}", seconds * 1e6, work / seconds / 1e9);
+    println!("{name:44}{:11.1} µs{:9.2} {unit}", seconds * 1e6, work / seconds / 1e9);
 }
 
 fn layout(tensors: &[(&str, &[usize])]) -> Layout {

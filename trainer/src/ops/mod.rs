@@ -32,13 +32,13 @@ pub(crate) fn gelu_backward<R: Float>(x: &[R], dy: &mut [R]) {
 }
 
 /// A slice as a matrix of `rows` rows; its length fixes the columns.
-fn matrix<R>(x: &[R], rows: usize) -> ArrayView2<'_, R> {
+pub(crate) fn matrix<R>(x: &[R], rows: usize) -> ArrayView2<'_, R> {
     let cols = x.len() / rows.max(1);
     ArrayView2::from_shape((rows, cols), &x[..rows * cols]).unwrap_or_else(|e| unreachable!("{e}"))
 }
 
 /// [`matrix`], to write.
-fn matrix_mut<R>(x: &mut [R], rows: usize) -> ArrayViewMut2<'_, R> {
+pub(crate) fn matrix_mut<R>(x: &mut [R], rows: usize) -> ArrayViewMut2<'_, R> {
     let cols = x.len() / rows.max(1);
     ArrayViewMut2::from_shape((rows, cols), &mut x[..rows * cols]).unwrap_or_else(|e| unreachable!("{e}"))
 }

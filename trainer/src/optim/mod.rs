@@ -3,6 +3,7 @@
 
 pub mod adamw;
 pub mod muon;
+mod orthogonal;
 pub mod schedule;
 
 use serde::{Deserialize, Serialize};

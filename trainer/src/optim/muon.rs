@@ -2,24 +2,20 @@
 //!
 //! ```text
 //! m ← β m + (1 − β) g          u = β m + (1 − β) g            (Nesterov)
-//! X = u / ‖u‖, five times X ← a X + (b A + c A²) X with A = X Xᵀ    (Newton and Schulz)
-//! w ← (1 − lr · decay) w − lr · √max(1, rows / columns) · X
+//! w ← (1 − lr · decay) w − lr · √max(1, rows / columns) · orthogonal(u)
 //! ```
 //! Its first moment is the flat vector's `m`; it has no second.
 
 use std::ops::Range;
 
-use ndarray::linalg::general_mat_mul;
-use ndarray::{Array2, ArrayView2};
 use rayon::prelude::*;
 use smalti_models::names::{Role, TensorSpec};
 
+use super::orthogonal::Orthogonal;
+use crate::ops::fit;
 use crate::params::Layout;
 
 const MOMENTUM: f32 = 0.95;
-const STEPS: usize = 5;
-/// The polynomial that brings singular values near 1 fastest: to 0.7 ... 1.2 and no closer.
-const POLYNOMIAL: [f32; 3] = [3.4445, -4.7750, 2.0315];
 
 /// One matrix in the flat vector.
 #[derive(Clone, Debug, PartialEq)]
@@ -80,44 +76,24 @@ impl Muon {
             (params, m, at) = (rest, rest_m, matrix.range.end);
             parts.push((matrix, &grads[matrix.range.clone()], weight, moment));
         }
-        parts.into_par_iter().for_each(|(matrix, grads, weight, moment)| {
-            let (lr, scale) = (lr as f32 * matrix.rate, scale as f32);
-            let columns = weight.len() / matrix.rows;
-            let mut direction = Array2::zeros((matrix.rows, columns));
-            for ((u, m), &g) in direction.iter_mut().zip(&mut *moment).zip(grads) {
-                *m += (1.0 - MOMENTUM) * (g * scale - *m);
-                *u = MOMENTUM * *m + (1.0 - MOMENTUM) * g * scale;
-            }
-            let direction = orthogonal(direction);
-            let step = lr * (matrix.rows as f32 / columns as f32).max(1.0).sqrt();
-            let keep = 1.0 - lr * self.decay;
-            weight.iter_mut().zip(&direction).for_each(|(w, u)| *w = keep * *w - step * u);
-        });
+        let buffers = <(Vec<f32>, Orthogonal)>::default;
+        parts.into_par_iter().for_each_init(
+            buffers,
+            |(direction, orthogonal), (matrix, grads, weight, moment)| {
+                let (lr, scale) = (lr as f32 * matrix.rate, scale as f32);
+                let columns = weight.len() / matrix.rows;
+                fit(direction, weight.len());
+                for ((u, m), &g) in direction.iter_mut().zip(&mut *moment).zip(grads) {
+                    *m += (1.0 - MOMENTUM) * (g * scale - *m);
+                    *u = MOMENTUM * *m + (1.0 - MOMENTUM) * g * scale;
+                }
+                orthogonal.make(direction, matrix.rows);
+                let step = lr * (matrix.rows as f32 / columns as f32).max(1.0).sqrt();
+                let keep = 1.0 - lr * self.decay;
+                weight.iter_mut().zip(&*direction).for_each(|(w, u)| *w = keep * *w - step * u);
+            },
+        );
     }
-}
-
-/// The matrix with all singular values near 1, by five steps of Newton and Schulz.
-fn orthogonal(matrix: Array2<f32>) -> Array2<f32> {
-    // The product with itself is the smaller one this way round.
-    let tall = matrix.nrows() > matrix.ncols();
-    let mut x = if tall { matrix.reversed_axes().as_standard_layout().into_owned() } else { matrix };
-    let length = x.iter().map(|&x| f64::from(x) * f64::from(x)).sum::<f64>().sqrt();
-    let scale = (1.0 / (length + 1e-7)) as f32;
-    x.mapv_inplace(|x| x * scale);
-    let [a, b, c] = POLYNOMIAL;
-    let n = x.nrows();
-    let (mut gram, mut mixed) = (Array2::zeros((n, n)), Array2::zeros((n, n)));
-    let mut next = Array2::zeros(x.raw_dim());
-    for _ in 0..STEPS {
-        let view: ArrayView2<'_, f32> = x.view();
-        general_mat_mul(1.0, &view, &view.t(), 0.0, &mut gram);
-        mixed.assign(&gram);
-        general_mat_mul(c, &gram, &gram, b, &mut mixed);
-        next.assign(&x);
-        general_mat_mul(1.0, &mixed, &x, a, &mut next);
-        std::mem::swap(&mut x, &mut next);
-    }
-    if tall { x.reversed_axes().as_standard_layout().into_owned() } else { x }
 }
 
 #[cfg(test)]
@@ -126,34 +102,6 @@ mod tests {
     use crate::rng::Rng;
     use smalti_models::presets::Preset;
     use smalti_models::{Pool, names};
-
-    fn random(rows: usize, columns: usize) -> Array2<f32> {
-        let mut rng = Rng::new(3, 100, []);
-        Array2::from_shape_fn((rows, columns), |_| rng.normal() as f32)
-    }
-
-    #[test]
-    fn singular_values_come_near_one() {
-        for (rows, columns) in [(24, 24), (48, 12), (12, 48)] {
-            let x = orthogonal(random(rows, columns));
-            assert_eq!(x.dim(), (rows, columns));
-            let side = rows.min(columns) as f32;
-            let length = x.iter().map(|x| x * x).sum::<f32>();
-            assert!((0.45 * side..1.5 * side).contains(&length), "{length} for {side}");
-        }
-    }
-
-    #[test]
-    fn a_diagonal_goes_through_the_polynomial() {
-        let values = [4.0f64, 2.0, 1.0, 0.25];
-        let length = values.iter().map(|x| x * x).sum::<f64>().sqrt();
-        let x = orthogonal(Array2::from_diag(&ndarray::arr1(&values.map(|x| x as f32))));
-        let [a, b, c] = POLYNOMIAL.map(f64::from);
-        for (i, value) in values.iter().enumerate() {
-            let want = (0..STEPS).fold(value / length, |x, _| a * x + b * x.powi(3) + c * x.powi(5));
-            assert!((f64::from(x[(i, i)]) - want).abs() < 1e-5, "{} instead of {want}", x[(i, i)]);
-        }
-    }
 
     #[test]
     fn only_matrices_of_blocks_move_and_by_the_rate() {
