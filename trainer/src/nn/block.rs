@@ -58,8 +58,11 @@ pub(super) struct Saved<R> {
 /// Values and gradients on the way through one block, reused by all.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Passing<R> {
+    /// The MLP's hidden values.
     pub(super) wide: Vec<R>,
+    /// As wide as a token.
     pub(super) narrow: Vec<R>,
+    /// What enters a residual branch.
     pub(super) branch: Vec<R>,
     qkv: Vec<R>,
     memory: Vec<R>,
