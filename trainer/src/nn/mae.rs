@@ -50,8 +50,7 @@ pub struct Input<'a, R> {
     pub pixels: &'a [R],
     /// `[batch, visible]` places.
     pub visible: &'a [u32],
-    /// `[batch, hidden]` places of the patches that are predicted; the full decoder sees
-    /// no others.
+    /// `[batch, hidden]` places of the patches that are predicted; the full decoder sees no others.
     pub hidden: &'a [u32],
     /// Number of pictures.
     pub batch: usize,

@@ -3,8 +3,8 @@
 //! ```text
 //! X = u / ‖u‖, five times X ← Q X with Q = a + b G + c G², G = X Xᵀ
 //! ```
-//! All that these steps need of `X` is `G`, so they run on it alone (Gram Newton-Schulz, Zhang et al. 2026): `G ← Q G Q`,
-//! `P ← Q P`, and `X ← P X` at the end. All of `G`, `Q`, `P` are polynomials of the first `G`: they commute, every product
+//! All that these steps need of `X` is `G`, so they run on it alone (Gram Newton-Schulz, 2026,
+//! dao-lab.ai/blog/2026/gram-newton-schulz): `G ← Q G Q`, `P ← Q P`, and `X ← P X` at the end. All of `G`, `Q`, `P` are polynomials of the first `G`: they commute, every product
 //! of them is symmetric, and half of it is computed. In f32 no restart is needed, as 16 bits do.
 
 use ndarray::linalg::general_mat_mul;
