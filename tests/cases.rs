@@ -5,8 +5,8 @@ use std::path::Path;
 use safetensors::{Dtype, SafeTensors};
 use serde_json::Value;
 use smalti_models::VitConfig;
-use smalti_trainer::ops::Float;
-use smalti_trainer::params::Layout;
+use smalti_trainer::model::ops::Float;
+use smalti_trainer::model::params::Layout;
 
 /// One case; `golden/README.md` says what its keys are.
 pub struct Case {

@@ -1,18 +1,18 @@
-//! Classifiers with drawn weights, and what the trainer says about pictures.
+//! Classifiers with drawn weights, and what the trainer says about images.
 
 use smalti_models::names::Role;
-use smalti_models::preprocess::Fit;
+use smalti_models::preprocess::FitMode;
 use smalti_models::resize::Interpolation;
-use smalti_models::{Picture, Pool, Preprocess, VitConfig};
+use smalti_models::{Image, Pool, Preprocess, VitConfig};
 use smalti_trainer::data::synthetic;
-use smalti_trainer::mask::Mask;
-use smalti_trainer::nn::{Classifier, classifier};
-use smalti_trainer::onnx::Details;
+use smalti_trainer::export::Details;
+use smalti_trainer::model::{Classifier, classifier};
+use smalti_trainer::objective::mask::Mask;
 use smalti_trainer::rng::Rng;
 
 /// The stream of random numbers of drawn weights; the trainer has no such number.
 const STREAM: u64 = 1000;
-/// Pictures that are computed at once.
+/// Images that are computed at once.
 const BATCH: usize = 8;
 
 /// A classifier with parameters, and what its file says about it.
@@ -25,11 +25,11 @@ pub struct Drawn {
     pub details: Details,
 }
 
-/// What the trainer says about some pictures.
+/// What the trainer says about some images.
 pub struct Said {
-    /// `[pictures, classes]`.
+    /// `[images, classes]`.
     pub logits: Vec<f32>,
-    /// `[pictures, dim]`.
+    /// `[images, dim]`.
     pub embeddings: Vec<f32>,
 }
 
@@ -60,34 +60,34 @@ impl Drawn {
         Drawn { model, params, details }
     }
 
-    /// `count` pictures of the procedural set, prepared for the model.
-    pub fn pictures(&self, count: u64) -> Vec<Picture> {
+    /// `count` images of the procedural set, prepared for the model.
+    pub fn images(&self, count: u64) -> Vec<Image> {
         let size = 3 * self.model.vit().img_size / 2;
-        let draw = |i| synthetic::draw(5, i, size).and_then(|(picture, _)| self.prepare(&picture));
-        (0..count).map(|i| draw(i).expect("a picture")).collect()
+        let draw = |i| synthetic::draw(5, i, size).and_then(|(image, _)| self.prepare(&image));
+        (0..count).map(|i| draw(i).expect("an image")).collect()
     }
 
-    /// A picture as the model takes it.
-    pub fn prepare(&self, picture: &Picture) -> smalti_trainer::Result<Picture> {
-        Ok(self.details.preprocess.apply(picture)?)
+    /// An image as the model takes it.
+    pub fn prepare(&self, image: &Image) -> smalti_trainer::Result<Image> {
+        Ok(self.details.preprocess.apply(image)?)
     }
 
-    /// Prepared pictures as floats `[pictures, C, H, W]`.
-    pub fn normalised(&self, pictures: &[Picture]) -> Vec<f32> {
+    /// Prepared images as floats `[images, C, H, W]`.
+    pub fn normalised(&self, images: &[Image]) -> Vec<f32> {
         let preprocess = &self.details.preprocess;
         let each = preprocess.channels * preprocess.img_size * preprocess.img_size;
-        let mut floats = vec![0.0; pictures.len() * each];
-        for (picture, floats) in pictures.iter().zip(floats.chunks_exact_mut(each)) {
-            preprocess.normalise(picture.data(), floats).expect("a prepared picture");
+        let mut floats = vec![0.0; images.len() * each];
+        for (image, floats) in images.iter().zip(floats.chunks_exact_mut(each)) {
+            preprocess.normalise(image.data(), floats).expect("a prepared image");
         }
         floats
     }
 
     /// The trainer's own forward pass in f32.
-    pub fn predict(&self, pictures: &[Picture]) -> Said {
+    pub fn predict(&self, images: &[Image]) -> Said {
         let mut said = Said { logits: Vec::new(), embeddings: Vec::new() };
         let (patches, mut saved) = (self.model.vit().patches(), classifier::Saved::default());
-        for part in pictures.chunks(BATCH) {
+        for part in images.chunks(BATCH) {
             let (pixels, seen) = (self.normalised(part), Mask::none(part.len(), patches).visible);
             let batch = part.len();
             let input = classifier::Input { pixels: &pixels, seen: &seen, drop: None, targets: &[], batch };
@@ -104,7 +104,7 @@ fn preprocess(vit: &VitConfig) -> Preprocess {
     Preprocess {
         img_size: vit.img_size,
         channels: vit.channels,
-        fit: Fit::Crop,
+        fit: FitMode::Crop,
         interpolation: Interpolation::Bicubic,
         mean: [0.485, 0.456, 0.406][..vit.channels].to_vec(),
         std: [0.229, 0.224, 0.225][..vit.channels].to_vec(),

@@ -13,7 +13,7 @@ use crate::preprocess::Preprocess;
 mod golden;
 mod labels;
 
-pub use golden::{Golden, golden_picture};
+pub use golden::{Golden, golden_image};
 pub use labels::{names_from_text, names_to_text};
 
 /// Name of the model's input.
@@ -35,7 +35,7 @@ const MAX_TEXT: usize = 64 << 10;
 pub struct ModelRecord {
     /// The labels, in the order of the logits.
     pub names: Vec<String>,
-    /// What happens to a picture before the model sees it.
+    /// What happens to an image before the model sees it.
     pub preprocess: Preprocess,
     /// What the model does: `classify`.
     pub task: String,

@@ -16,12 +16,12 @@ pub enum Error {
         /// What would be right.
         expected: String,
     },
-    /// Bytes that are no picture that this crate reads.
-    #[error("picture: {0}")]
-    Picture(String),
-    /// A picture larger than the limits allow.
-    #[error("picture is {width} x {height}, the limit is {limit} pixels")]
-    PictureTooLarge {
+    /// Bytes that are no image that this crate reads.
+    #[error("image: {0}")]
+    Image(String),
+    /// An image larger than the limits allow.
+    #[error("image is {width} x {height}, the limit is {limit} pixels")]
+    ImageTooLarge {
         /// Width in pixels.
         width: u64,
         /// Height in pixels.

@@ -1,14 +1,14 @@
 //! What the Smalti trainer and runtime share.
 //!
 //! The order of the modules is the order of the data: a [`vit`] configuration (often a [`presets`] one)
-//! fixes the tensors in [`names`]; a [`picture`] goes through [`resize`] and [`preprocess`] into the model;
+//! fixes the tensors in [`names`]; a [`image`] goes through [`resize`] and [`preprocess`] into the model;
 //! [`contract`] is what an exported ONNX file says about all of that.
 #![forbid(unsafe_code)]
 
 pub mod contract;
 pub mod error;
+pub mod image;
 pub mod names;
-pub mod picture;
 pub mod preprocess;
 pub mod presets;
 pub mod resize;
@@ -16,6 +16,6 @@ pub mod vit;
 
 pub use contract::ModelRecord;
 pub use error::{Error, Result};
-pub use picture::Picture;
+pub use image::Image;
 pub use preprocess::Preprocess;
 pub use vit::{DecoderConfig, DecoderKind, MaeConfig, Pool, VitConfig};

@@ -1,4 +1,4 @@
-//! From any picture to a model's input: channels, resize, crop, normalise.
+//! From any image to a model's input: channels, resize, crop, normalise.
 //!
 //! Written and read as Hugging Face's `preprocessor_config.json`. What that file can say and this crate cannot
 //! do exactly (another filter, another crop than the resize) is refused, never approximated.
@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::error::{Error, Result};
-use crate::picture::{Picture, View, check_shape};
+use crate::image::{Image, View, check_shape};
 use crate::resize::{Interpolation, Plan, Resizer};
 
 mod json;
@@ -15,10 +15,10 @@ mod json;
 /// The largest input side, as in [`crate::vit::VitConfig::check`].
 pub const MAX_IMG_SIZE: usize = 1024;
 
-/// How a picture of any shape becomes a square.
+/// How an image of any shape becomes a square.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
-pub enum Fit {
+pub enum FitMode {
     /// The short side becomes `img_size`, then the centre is cut out (torchvision's `Resize` and `CenterCrop`).
     #[default]
     Crop,
@@ -26,7 +26,7 @@ pub enum Fit {
     Squash,
 }
 
-/// What happens to a picture before the model sees it.
+/// What happens to an image before the model sees it.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
 pub struct Preprocess {
@@ -34,8 +34,8 @@ pub struct Preprocess {
     pub img_size: usize,
     /// 1 (grey) or 3 (RGB).
     pub channels: usize,
-    /// How a picture becomes a square.
-    pub fit: Fit,
+    /// How an image becomes a square.
+    pub fit: FitMode,
     /// The filter of the resize.
     pub interpolation: Interpolation,
     /// Mean of each channel on the scale 0 to 1.
@@ -44,7 +44,7 @@ pub struct Preprocess {
     pub std: Vec<f32>,
 }
 
-/// Buffers to prepare pictures in, one after another.
+/// Buffers to prepare images in, one after another.
 #[derive(Debug, Default)]
 pub struct Scratch {
     converted: Vec<u8>,
@@ -78,29 +78,29 @@ impl Preprocess {
     }
 
     /// The model's input: `img_size` x `img_size` x `channels` bytes.
-    pub fn apply(&self, picture: &Picture) -> Result<Picture> {
+    pub fn apply(&self, image: &Image) -> Result<Image> {
         let mut scratch = Scratch::default();
-        self.apply_with(picture.view(), &mut scratch)?;
-        Picture::new(self.img_size, self.img_size, self.channels, scratch.resizer.into_out())
+        self.apply_with(image.view(), &mut scratch)?;
+        Image::new(self.img_size, self.img_size, self.channels, scratch.resizer.into_out())
     }
 
-    /// As [`Preprocess::apply`], in buffers that are used again: of pictures of one size, all but the first allocate
+    /// As [`Preprocess::apply`], in buffers that are used again: of images of one size, all but the first allocate
     /// nothing.
-    pub fn apply_with<'a>(&self, picture: View<'_>, scratch: &'a mut Scratch) -> Result<&'a [u8]> {
+    pub fn apply_with<'a>(&self, image: View<'_>, scratch: &'a mut Scratch) -> Result<&'a [u8]> {
         self.check()?;
-        let (width, height) = (picture.width(), picture.height());
+        let (width, height) = (image.width(), image.height());
         let plan = self.plan(width, height);
         plan.check(self.channels)?;
-        if picture.channels() == self.channels {
-            return scratch.resizer.resample(picture, plan);
+        if image.channels() == self.channels {
+            return scratch.resizer.resample(image, plan);
         }
-        picture.convert(self.channels, &mut scratch.converted)?;
+        image.convert(self.channels, &mut scratch.converted)?;
         let stride = width * self.channels;
         let converted = View::new(width, height, self.channels, stride, &scratch.converted)?;
         scratch.resizer.resample(converted, plan)
     }
 
-    /// Bytes that a [`Scratch`] takes for pictures of that shape.
+    /// Bytes that a [`Scratch`] takes for images of that shape.
     pub fn scratch_bytes(&self, width: usize, height: usize, channels: usize) -> Result<u64> {
         self.check()?;
         check_shape(width, height, channels)?;
@@ -113,8 +113,8 @@ impl Preprocess {
     fn plan(&self, width: usize, height: usize) -> Plan {
         let side = self.img_size;
         let size = match self.fit {
-            Fit::Squash => [side; 2],
-            Fit::Crop => short_side_to(side, width, height),
+            FitMode::Squash => [side; 2],
+            FitMode::Crop => short_side_to(side, width, height),
         };
         let first = size.map(|length| crop_start(length - side));
         Plan::window([width, height], size, first, [side; 2], self.interpolation)
@@ -128,7 +128,7 @@ impl Preprocess {
         if pixels.len() != wanted || out.len() != wanted {
             let (bytes, floats) = (pixels.len(), out.len());
             let problem = format!("{bytes} bytes into {floats} floats: expected {wanted} of each");
-            return Err(Error::Picture(problem));
+            return Err(Error::Image(problem));
         }
         let moments = self.mean.iter().zip(&self.std);
         for (channel, (plane, (&mean, &std))) in out.chunks_exact_mut(area).zip(moments).enumerate() {
@@ -170,7 +170,7 @@ fn crop_start(excess: usize) -> usize {
 mod tests {
     use super::*;
 
-    fn rgb(img_size: usize, fit: Fit) -> Preprocess {
+    fn rgb(img_size: usize, fit: FitMode) -> Preprocess {
         let (mean, std) = (vec![0.485, 0.456, 0.406], vec![0.229, 0.224, 0.225]);
         Preprocess { img_size, channels: 3, fit, interpolation: Interpolation::Bilinear, mean, std }
     }
@@ -187,16 +187,16 @@ mod tests {
     }
 
     #[test]
-    fn every_picture_becomes_the_input() {
+    fn every_image_becomes_the_input() {
         for (width, height, channels) in [(40, 30, 3), (30, 40, 1), (32, 32, 3), (1, 300, 1), (5000, 1, 3)] {
-            let picture = Picture::new(width, height, channels, vec![9; width * height * channels]).unwrap();
-            for fit in [Fit::Crop, Fit::Squash] {
+            let image = Image::new(width, height, channels, vec![9; width * height * channels]).unwrap();
+            for fit in [FitMode::Crop, FitMode::Squash] {
                 for channels in [1, 3] {
                     let mut preprocess = rgb(32, fit);
                     preprocess.channels = channels;
                     preprocess.mean.truncate(channels);
                     preprocess.std.truncate(channels);
-                    let input = preprocess.apply(&picture).unwrap();
+                    let input = preprocess.apply(&image).unwrap();
                     assert_eq!((input.width(), input.height(), input.channels()), (32, 32, channels));
                     assert!(input.data().iter().all(|&value| value == 9));
                 }
@@ -210,21 +210,21 @@ mod tests {
         for (width, height, channels) in [(40, 30, 3), (300, 700, 1), (32, 32, 3), (700, 31, 3), (32, 900, 1)]
         {
             let data: Vec<u8> = (0..width * height * channels).map(|i| (i * i % 251) as u8).collect();
-            let picture = Picture::new(width, height, channels, data).unwrap();
-            for fit in [Fit::Crop, Fit::Squash] {
+            let image = Image::new(width, height, channels, data).unwrap();
+            for fit in [FitMode::Crop, FitMode::Squash] {
                 let preprocess = rgb(32, fit);
-                let wanted = preprocess.apply(&picture).unwrap();
+                let wanted = preprocess.apply(&image).unwrap();
                 for _ in 0..2 {
-                    assert_eq!(preprocess.apply_with(picture.view(), &mut scratch).unwrap(), wanted.data());
+                    assert_eq!(preprocess.apply_with(image.view(), &mut scratch).unwrap(), wanted.data());
                 }
                 let mut fresh = Scratch::default();
-                preprocess.apply_with(picture.view(), &mut fresh).unwrap();
+                preprocess.apply_with(image.view(), &mut fresh).unwrap();
                 let bytes = preprocess.scratch_bytes(width, height, channels).unwrap();
                 assert_eq!(fresh.converted.capacity() as u64 + fresh.resizer.capacity(), bytes);
             }
         }
         for (width, height, channels) in [(0, 1, 3), (1, 1, 2), (1 << 21, 1, 3), (usize::MAX, 1, 3)] {
-            assert!(rgb(32, Fit::Crop).scratch_bytes(width, height, channels).is_err());
+            assert!(rgb(32, FitMode::Crop).scratch_bytes(width, height, channels).is_err());
         }
     }
 
@@ -233,15 +233,15 @@ mod tests {
         let (width, height) = (50, 90);
         let data: Vec<u8> = (0..width * height).map(|i| (i * 7 % 251) as u8).collect();
         let gappy: Vec<u8> = data.chunks(width).flat_map(|row| row.iter().copied().chain([255; 9])).collect();
-        let picture = Picture::new(width, height, 1, data).unwrap();
+        let image = Image::new(width, height, 1, data).unwrap();
         let view = View::new(width, height, 1, width + 9, &gappy[..gappy.len() - 9]).unwrap();
         for channels in [1, 3] {
-            for fit in [Fit::Crop, Fit::Squash] {
+            for fit in [FitMode::Crop, FitMode::Squash] {
                 let mut preprocess = rgb(32, fit);
                 preprocess.channels = channels;
                 preprocess.mean.truncate(channels);
                 preprocess.std.truncate(channels);
-                let wanted = preprocess.apply(&picture).unwrap();
+                let wanted = preprocess.apply(&image).unwrap();
                 assert_eq!(preprocess.apply_with(view, &mut Scratch::default()).unwrap(), wanted.data());
             }
         }
@@ -249,7 +249,7 @@ mod tests {
 
     #[test]
     fn normalising_makes_planes() {
-        let preprocess = rgb(2, Fit::Squash);
+        let preprocess = rgb(2, FitMode::Squash);
         let pixels = [0, 255, 51, 10, 20, 30, 40, 50, 60, 70, 80, 90];
         let mut out = [0.0; 12];
         preprocess.normalise(&pixels, &mut out).unwrap();
@@ -265,7 +265,7 @@ mod tests {
     #[test]
     fn impossible_settings_are_named() {
         let bad = |change: fn(&mut Preprocess), field: &str| {
-            let mut preprocess = rgb(32, Fit::Crop);
+            let mut preprocess = rgb(32, FitMode::Crop);
             preprocess.check().unwrap();
             change(&mut preprocess);
             let message = preprocess.check().unwrap_err().to_string();

@@ -1,4 +1,4 @@
-//! The named model sizes, for any picture size that the patch divides.
+//! The named model sizes, for any image size that the patch divides.
 
 use serde::{Deserialize, Serialize};
 
@@ -30,7 +30,7 @@ impl Preset {
         }
     }
 
-    /// The encoder for pictures of this size.
+    /// The encoder for images of this size.
     pub fn encoder(self, img_size: usize, patch_size: usize, channels: usize) -> VitConfig {
         let (dim, depth, heads) = match self {
             Preset::Nano => (128, 6, 4),

@@ -1,11 +1,11 @@
 //! Resizing as Pillow does it, bit for bit.
 //!
 //! Antialiased convolution in two passes with rounding to 8 bits between them. The filter is stretched by the
-//! scale where the picture shrinks; its weights are computed in `f64`, normalised and rounded to 22 fraction
+//! scale where the image shrinks; its weights are computed in `f64`, normalised and rounded to 22 fraction
 //! bits; sums are `i32`.
 //!
 //! The horizontal pass comes first, except where the height loses more than twice the pixels that the width
-//! loses: the rule of Pillow 13. Older Pillows always begin with the horizontal pass; of such pictures (taller
+//! loses: the rule of Pillow 13. Older Pillows always begin with the horizontal pass; of such images (taller
 //! than 2:1, or squashed from tall ones) some of their pixels differ by one level.
 
 use std::ops::Range;
@@ -13,15 +13,15 @@ use std::ops::Range;
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Result};
-use crate::picture::{Picture, View};
+use crate::image::{Image, View};
 
 /// Fraction bits of a weight: 8 bits of pixel, 2 bits for overshoot and sign remain of 32.
 const PRECISION_BITS: u32 = 32 - 8 - 2;
 /// The longest side that is read or written.
 const MAX_SIDE: usize = 1 << 20;
-/// The longest side of a picture of which only a window is written.
+/// The longest side of an image of which only a window is written.
 const MAX_WHOLE: usize = 1 << 30;
-/// Most bytes of a resized picture or of what lies between the passes.
+/// Most bytes of a resized image or of what lies between the passes.
 pub(crate) const MAX_BYTES: u64 = 1 << 30;
 
 /// The filter of a resize.
@@ -55,39 +55,37 @@ impl Interpolation {
     }
 }
 
-/// Pillow's `picture.resize((width, height), how)`.
-pub fn resize(picture: &Picture, width: usize, height: usize, how: Interpolation) -> Result<Picture> {
-    let whole = [0.0, 0.0, picture.width() as f64, picture.height() as f64];
-    resize_region(picture, whole, width, height, how)
+/// Pillow's `image.resize((width, height), how)`.
+pub fn resize(image: &Image, width: usize, height: usize, how: Interpolation) -> Result<Image> {
+    let whole = [0.0, 0.0, image.width() as f64, image.height() as f64];
+    resize_region(image, whole, width, height, how)
 }
 
-/// Pillow's `picture.resize((width, height), how, box=region)`; the region is left, top, right, bottom.
+/// Pillow's `image.resize((width, height), how, box=region)`; the region is left, top, right, bottom.
 pub fn resize_region(
-    picture: &Picture,
+    image: &Image,
     region: [f64; 4],
     width: usize,
     height: usize,
     how: Interpolation,
-) -> Result<Picture> {
-    let [left, top, right, bottom] = check_region(picture, region)?;
-    let across =
-        Axis { input: picture.width(), from: left, to: right, output: width, first: 0, count: width };
-    let down =
-        Axis { input: picture.height(), from: top, to: bottom, output: height, first: 0, count: height };
+) -> Result<Image> {
+    let [left, top, right, bottom] = check_region(image, region)?;
+    let across = Axis { input: image.width(), from: left, to: right, output: width, first: 0, count: width };
+    let down = Axis { input: image.height(), from: top, to: bottom, output: height, first: 0, count: height };
     let mut resizer = Resizer::default();
-    resizer.resample(picture.view(), Plan { across, down, how })?;
-    Picture::new(width, height, picture.channels(), resizer.out)
+    resizer.resample(image.view(), Plan { across, down, how })?;
+    Image::new(width, height, image.channels(), resizer.out)
 }
 
 /// Pillow takes the region in single precision.
-fn check_region(picture: &Picture, region: [f64; 4]) -> Result<[f64; 4]> {
+fn check_region(image: &Image, region: [f64; 4]) -> Result<[f64; 4]> {
     let [left, top, right, bottom] = region.map(|edge| f64::from(edge as f32));
     let inside =
-        left >= 0.0 && right <= picture.width() as f64 && top >= 0.0 && bottom <= picture.height() as f64;
+        left >= 0.0 && right <= image.width() as f64 && top >= 0.0 && bottom <= image.height() as f64;
     if inside && left < right && top < bottom {
         return Ok([left, top, right, bottom]);
     }
-    Err(Error::Picture(format!("region {region:?} does not lie in a {picture:?}")))
+    Err(Error::Image(format!("region {region:?} does not lie in a {image:?}")))
 }
 
 /// One direction of a resize: the pixels `first..first + count` of `output` that cover `from..to` of `input`.
@@ -105,14 +103,12 @@ impl Axis {
     fn check(&self, side: &str) -> Result<()> {
         for (size, most) in [(self.input, MAX_SIDE), (self.output, MAX_WHOLE), (self.count, MAX_SIDE)] {
             if !(1..=most).contains(&size) {
-                return Err(Error::Picture(format!("{side} {size} in a resize: expected 1 to {most}")));
+                return Err(Error::Image(format!("{side} {size} in a resize: expected 1 to {most}")));
             }
         }
         if self.first > self.output - self.count.min(self.output) || self.count > self.output {
             let (first, count, all) = (self.first, self.count, self.output);
-            return Err(Error::Picture(format!(
-                "{side}: {count} pixels from {first} on do not lie in {all}"
-            )));
+            return Err(Error::Image(format!("{side}: {count} pixels from {first} on do not lie in {all}")));
         }
         Ok(())
     }
@@ -163,7 +159,7 @@ impl Axis {
 /// The weights of every output pixel of an axis.
 #[derive(Debug, Default)]
 struct Weights {
-    /// What they are for: the next picture of the same size finds them here.
+    /// What they are for: the next image of the same size finds them here.
     of: Option<(Axis, Interpolation)>,
     /// First input pixel and number of weights.
     windows: Vec<(usize, usize)>,
@@ -234,7 +230,7 @@ pub(crate) fn room<T>(list: &mut Vec<T>, count: usize) -> &mut Vec<T> {
     list
 }
 
-/// A part of a resized picture.
+/// A part of a resized image.
 #[derive(Clone, Copy)]
 pub(crate) struct Plan {
     across: Axis,
@@ -243,7 +239,7 @@ pub(crate) struct Plan {
 }
 
 impl Plan {
-    /// Of a `from[0]` x `from[1]` picture resized to `size`: `count` pixels a side from `first` on.
+    /// Of a `from[0]` x `from[1]` image resized to `size`: `count` pixels a side from `first` on.
     pub(crate) fn window(
         from: [usize; 2],
         size: [usize; 2],
@@ -262,7 +258,7 @@ impl Plan {
         Plan { across: axis(0), down: axis(1), how }
     }
 
-    /// Refuses sizes that no picture has or that take too much memory.
+    /// Refuses sizes that no image has or that take too much memory.
     pub(crate) fn check(&self, channels: usize) -> Result<()> {
         let Plan { across, down, .. } = self;
         across.check("width")?;
@@ -271,7 +267,7 @@ impl Plan {
         // Whichever pass comes first.
         let between = area(across.count, down.input).max(area(across.input, down.count));
         if between.max(area(across.count, down.count)) > MAX_BYTES {
-            return Err(Error::Picture(format!(
+            return Err(Error::Image(format!(
                 "resizing {} x {} pixels to {} x {} takes too much memory",
                 across.input, down.input, across.count, down.count
             )));
@@ -280,7 +276,7 @@ impl Plan {
     }
 
     /// Whether the height loses more than twice the pixels that the width loses. Pillow counts those of the whole
-    /// picture, even if only a region is resized.
+    /// image, even if only a region is resized.
     fn vertical_first(&self) -> bool {
         let lost = |axis: Axis| axis.input as i64 - axis.output as i64;
         lost(self.down) > 0 && lost(self.down) > 2 * lost(self.across)
@@ -303,7 +299,7 @@ impl Plan {
     }
 }
 
-/// Resizes one picture after another in buffers that it keeps: of pictures of one size, all but the first allocate
+/// Resizes one image after another in buffers that it keeps: of images of one size, all but the first allocate
 /// nothing.
 #[derive(Debug, Default)]
 pub(crate) struct Resizer {
@@ -315,12 +311,12 @@ pub(crate) struct Resizer {
 }
 
 impl Resizer {
-    /// The planned part of a picture.
-    pub(crate) fn resample(&mut self, picture: View<'_>, plan: Plan) -> Result<&[u8]> {
-        plan.check(picture.channels())?;
-        match picture.channels() {
-            1 => self.passes::<1>(picture, plan),
-            _ => self.passes::<3>(picture, plan),
+    /// The planned part of an image.
+    pub(crate) fn resample(&mut self, image: View<'_>, plan: Plan) -> Result<&[u8]> {
+        plan.check(image.channels())?;
+        match image.channels() {
+            1 => self.passes::<1>(image, plan),
+            _ => self.passes::<3>(image, plan),
         }
         Ok(&self.out)
     }
@@ -342,7 +338,7 @@ impl Resizer {
     }
 
     /// Both passes, in Pillow's order; one that changes nothing is left out.
-    fn passes<const CHANNELS: usize>(&mut self, picture: View<'_>, plan: Plan) {
+    fn passes<const CHANNELS: usize>(&mut self, image: View<'_>, plan: Plan) {
         let Plan { across, down, how } = plan;
         let Resizer { columns, rows, sums, between, out } = self;
         if !across.is_identity() {
@@ -352,10 +348,10 @@ impl Resizer {
             rows.set(down, how);
         }
         room(out, across.count * down.count * CHANNELS);
-        let (data, stride) = (picture.data(), picture.stride());
+        let (data, stride) = (image.data(), image.stride());
         match (across.is_identity(), down.is_identity()) {
-            (true, true) => picture.rows().for_each(|row| out.extend_from_slice(row)),
-            (false, true) => squeeze::<CHANNELS>(picture.rows(), 0, columns, out),
+            (true, true) => image.rows().for_each(|row| out.extend_from_slice(row)),
+            (false, true) => squeeze::<CHANNELS>(image.rows(), 0, columns, out),
             (true, false) => stack(data, stride, 0, 0..across.input * CHANNELS, rows, sums, out),
             (false, false) if plan.vertical_first() => {
                 let seen = across.seen(how);
@@ -367,7 +363,7 @@ impl Resizer {
             (false, false) => {
                 let seen = down.seen(how);
                 room(between, across.count * CHANNELS * seen.len());
-                squeeze::<CHANNELS>(picture.rows().skip(seen.start).take(seen.len()), 0, columns, between);
+                squeeze::<CHANNELS>(image.rows().skip(seen.start).take(seen.len()), 0, columns, between);
                 let stride = across.count * CHANNELS;
                 stack(between, stride, seen.start, 0..stride, rows, sums, out);
             }
@@ -375,7 +371,7 @@ impl Resizer {
     }
 }
 
-/// The horizontal pass over rows that begin with the picture's column `from`.
+/// The horizontal pass over rows that begin with the image's column `from`.
 fn squeeze<'a, const CHANNELS: usize>(
     rows: impl Iterator<Item = &'a [u8]>,
     from: usize,
@@ -396,7 +392,7 @@ fn squeeze<'a, const CHANNELS: usize>(
     }
 }
 
-/// The vertical pass over some bytes of rows `stride` bytes apart, the first of which is the picture's row `from`.
+/// The vertical pass over some bytes of rows `stride` bytes apart, the first of which is the image's row `from`.
 fn stack(
     rows: &[u8],
     stride: usize,

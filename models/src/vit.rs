@@ -23,11 +23,11 @@ pub enum Pool {
     Mean,
 }
 
-/// An encoder: pictures of `img_size` x `img_size` in patches, a class token, `depth` blocks of width `dim`.
+/// An encoder: images of `img_size` x `img_size` in patches, a class token, `depth` blocks of width `dim`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
 pub struct VitConfig {
-    /// Side of the square picture in pixels.
+    /// Side of the square image in pixels.
     pub img_size: usize,
     /// Side of a square patch in pixels; divides `img_size`.
     pub patch_size: usize,
@@ -113,7 +113,7 @@ impl VitConfig {
         within("img-size", self.img_size, 1, 1024)?;
         within("patch-size", self.patch_size, 1, self.img_size)?;
         if !self.img_size.is_multiple_of(self.patch_size) {
-            let expected = format!("expected a divisor of the picture size {}", self.img_size);
+            let expected = format!("expected a divisor of the image size {}", self.img_size);
             return Err(Error::Config { field: "patch-size", found: self.patch_size.to_string(), expected });
         }
         if self.channels != 1 && self.channels != 3 {
@@ -121,7 +121,7 @@ impl VitConfig {
             return Err(Error::Config { field: "channels", found: self.channels.to_string(), expected });
         }
         if self.patches() > 4096 {
-            let expected = format!("{} patches a picture, at most 4096 are supported", self.patches());
+            let expected = format!("{} patches an image, at most 4096 are supported", self.patches());
             return Err(Error::Config { field: "patch-size", found: self.patch_size.to_string(), expected });
         }
         check_blocks(["dim", "depth", "heads"], self.dim, self.depth, self.heads)
@@ -132,12 +132,12 @@ impl VitConfig {
         self.img_size / self.patch_size
     }
 
-    /// Patches a picture.
+    /// Patches an image.
     pub fn patches(&self) -> usize {
         self.grid() * self.grid()
     }
 
-    /// Tokens a picture: the patches and the class token.
+    /// Tokens an image: the patches and the class token.
     pub fn tokens(&self) -> usize {
         self.patches() + 1
     }
@@ -152,7 +152,7 @@ impl VitConfig {
         self.dim / self.heads
     }
 
-    /// Multiply-adds of the encoder on one picture of which `patches` patches are seen.
+    /// Multiply-adds of the encoder on one image of which `patches` patches are seen.
     pub fn multiply_adds(&self, patches: usize) -> u64 {
         let embed = patches * self.patch_len() * self.dim;
         embed as u64 + block_multiply_adds(patches + 1, self.dim) * self.depth as u64
@@ -173,16 +173,16 @@ impl MaeConfig {
         check_blocks(["dec-dim", "dec-depth", "dec-heads"], dim, depth, heads)
     }
 
-    /// Visible patches a picture at a mask ratio: `floor(patches · (1 - ratio))`, at least one and not all.
+    /// Visible patches an image at a mask ratio: `floor(patches · (1 - ratio))`, at least one and not all.
     pub fn visible(&self, mask_ratio: f64) -> usize {
         let patches = self.encoder.patches();
         let keep = (patches as f64 * (1.0 - mask_ratio)) as usize;
         keep.clamp(1, patches.saturating_sub(1).max(1))
     }
 
-    /// Multiply-adds of one forward pass on one picture of which `visible` patches are seen and all others predicted.
+    /// Multiply-adds of one forward pass on one image of which `visible` patches are seen and all others predicted.
     /// Nobody reads what the full decoder's last block would make of tokens that were seen, so it stops at their keys and
-    /// values; queries, keys and values that the mask tokens of all pictures share in the first are not counted.
+    /// values; queries, keys and values that the mask tokens of all images share in the first are not counted.
     pub fn multiply_adds(&self, visible: usize) -> u64 {
         let (enc, dec) = (&self.encoder, &self.decoder);
         let (seen, hidden) = (visible + 1, enc.patches() - visible);

@@ -2,12 +2,12 @@
 
 use serde_json::Value;
 use sha2::{Digest, Sha256};
-use smalti_models::picture::Picture;
-use smalti_models::preprocess::{Fit, Preprocess};
+use smalti_models::image::Image;
+use smalti_models::preprocess::{FitMode, Preprocess};
 use smalti_models::resize::{self, Interpolation};
 
 /// The noise of `make_resize.py`.
-fn noise(width: usize, height: usize, channels: usize, kind: &str) -> Picture {
+fn noise(width: usize, height: usize, channels: usize, kind: &str) -> Image {
     let mut state = (width * 7919 + height * 31 + channels) as u32;
     let draw = |_| {
         state = state.wrapping_mul(1664525).wrapping_add(1013904223);
@@ -20,7 +20,7 @@ fn noise(width: usize, height: usize, channels: usize, kind: &str) -> Picture {
         }
     };
     let data = (0..width * height * channels).map(draw).collect();
-    Picture::new(width, height, channels, data).unwrap()
+    Image::new(width, height, channels, data).unwrap()
 }
 
 fn hex(bytes: &[u8]) -> String {
@@ -31,7 +31,7 @@ fn number(value: &Value) -> usize {
     value.as_u64().unwrap() as usize
 }
 
-fn source(case: &Value) -> Picture {
+fn source(case: &Value) -> Image {
     let source = &case["source"];
     noise(number(&source[0]), number(&source[1]), number(&source[2]), source[3].as_str().unwrap())
 }
@@ -47,7 +47,7 @@ fn golden(list: &str) -> Vec<Value> {
 }
 
 /// Compares with the pixels, or with their digest.
-fn compare(found: &Picture, size: [usize; 2], case: &Value) {
+fn compare(found: &Image, size: [usize; 2], case: &Value) {
     assert_eq!([found.width(), found.height()], size);
     let (found, expected) = match case.get("pixels") {
         Some(pixels) => (hex(found.data()), pixels),
@@ -78,27 +78,27 @@ fn crops_are_torchvisions() {
     let cases = golden("crops");
     assert!(cases.len() > 50, "{}", cases.len());
     for case in &cases {
-        let picture = source(case);
-        let channels = picture.channels();
+        let image = source(case);
+        let channels = image.channels();
         let preprocess = Preprocess {
             img_size: number(&case["img_size"]),
             channels,
-            fit: Fit::Crop,
+            fit: FitMode::Crop,
             interpolation: filter(case),
             mean: vec![0.5; channels],
             std: vec![0.5; channels],
         };
-        compare(&preprocess.apply(&picture).unwrap(), [preprocess.img_size; 2], case);
+        compare(&preprocess.apply(&image).unwrap(), [preprocess.img_size; 2], case);
     }
 }
 
 #[test]
 fn what_cannot_be_resized_is_refused() {
-    let picture = noise(8, 6, 3, "full");
+    let image = noise(8, 6, 3, "full");
     let how = Interpolation::Bilinear;
     for (width, height) in [(0, 5), (5, 0), ((1 << 20) + 1, 1), (1 << 20, 1 << 20), (usize::MAX, usize::MAX)]
     {
-        assert!(resize::resize(&picture, width, height, how).is_err(), "{width} x {height}");
+        assert!(resize::resize(&image, width, height, how).is_err(), "{width} x {height}");
     }
     let nan = f64::NAN;
     for region in [
@@ -111,15 +111,15 @@ fn what_cannot_be_resized_is_refused() {
         [0.0, 0.0, nan, 4.0],
         [0.0, 0.0, 4.0, f64::INFINITY],
     ] {
-        let error = resize::resize_region(&picture, region, 2, 2, how).unwrap_err().to_string();
+        let error = resize::resize_region(&image, region, 2, 2, how).unwrap_err().to_string();
         assert!(error.contains("does not lie in"), "{error}");
     }
 }
 
-/// Both pictures here are small, but one as wide as the one and as high as the other is not.
+/// Both images here are small, but one as wide as the one and as high as the other is not.
 #[test]
 fn what_lies_between_the_passes_is_bounded() {
-    let tall = Picture::new(1, 1 << 20, 1, vec![7; 1 << 20]).unwrap();
+    let tall = Image::new(1, 1 << 20, 1, vec![7; 1 << 20]).unwrap();
     let error = resize::resize(&tall, 1 << 20, 2, Interpolation::Bilinear).unwrap_err().to_string();
     assert!(error.contains("memory"), "{error}");
     let small = resize::resize(&tall, 32, 32, Interpolation::Bicubic).unwrap();

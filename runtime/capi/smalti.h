@@ -34,7 +34,7 @@
 // The self-test failed.
 #define SMALTI_FAILED 4
 
-// A picture or a tensor that cannot be used.
+// An image or a tensor that cannot be used.
 #define SMALTI_DATA 5
 
 // The file system said no.
@@ -91,12 +91,12 @@ typedef struct smalti_options {
   uint64_t max_activations;
   // Most multiply-adds of a run; default 250 G, some ten seconds.
   uint64_t max_work;
-  // SMALTI_FIT_...: other than zero where the file does not say how to prepare pictures, or says it wrong. Then the
+  // SMALTI_FIT_...: other than zero where the file does not say how to prepare images, or says it wrong. Then the
   // three below are read.
   int32_t fit;
   // SMALTI_BICUBIC or SMALTI_BILINEAR.
   int32_t interpolation;
-  // Mean of each channel on the scale 0 to 1; of grey pictures the first alone.
+  // Mean of each channel on the scale 0 to 1; of grey images the first alone.
   float mean[3];
   // Standard deviation of each channel on the scale 0 to 1.
   float std[3];
@@ -112,7 +112,7 @@ typedef struct smalti_options {
   size_t reserved;
 } smalti_options;
 
-// The picture that a model takes.
+// The image that a model takes.
 typedef struct smalti_input {
   // sizeof(smalti_input); set it before the call.
   size_t size;
@@ -124,7 +124,7 @@ typedef struct smalti_input {
   size_t channels;
   // SMALTI_U8_NHWC or SMALTI_F32_NCHW.
   int32_t form;
-  // 1 where it is known how to prepare pictures of any size (smalti_run_pixels), else 0.
+  // 1 where it is known how to prepare images of any size (smalti_run_pixels), else 0.
   int32_t prepares;
 } smalti_input;
 
@@ -156,7 +156,7 @@ int smalti_open_bytes(const uint8_t *bytes,
 // Closes a model; null is fine. Its sessions live on, and so do its labels as long as one of them does.
 int smalti_close(struct smalti_model *model);
 
-// The picture that a model takes.
+// The image that a model takes.
 int smalti_input_info(const struct smalti_model *model, struct smalti_input *input);
 
 // Number of classes.
@@ -175,7 +175,7 @@ int smalti_embedding_length(const struct smalti_model *model, size_t *length);
 // together. Each further session takes less. The program's own code, stacks and what the system keeps for threads come
 // on top.
 //
-// `width`, `height`, `channels` are those of the largest picture for smalti_run_pixels, or all 0 where there are only
+// `width`, `height`, `channels` are those of the largest image for smalti_run_pixels, or all 0 where there are only
 // tensors. For a model that our own kernels do not run (`smalti-run inspect` says so) it is a rough estimate.
 int smalti_memory_bound(const struct smalti_model *model,
                         size_t threads,
@@ -199,11 +199,11 @@ int smalti_session_new(const struct smalti_model *model,
 // Frees a session; null is fine. A run of it on another thread goes on to its end.
 int smalti_session_free(struct smalti_session *session);
 
-// Runs the model on a picture of any size: `height` rows of `width` pixels of `channels` bytes, 1 (grey) or 3 (RGB).
+// Runs the model on an image of any size: `height` rows of `width` pixels of `channels` bytes, 1 (grey) or 3 (RGB).
 // Each row begins `stride` bytes after the one before; 0 stands for rows without gaps. `length` is the number of bytes
-// at `pixels`. The picture is resized and cropped as in training, and is not used after the call.
+// at `pixels`. The image is resized and cropped as in training, and is not used after the call.
 //
-// Allocates where a picture has another size than the one before, else nothing.
+// Allocates where an image has another size than the one before, else nothing.
 int smalti_run_pixels(struct smalti_session *session,
                       const uint8_t *pixels,
                       size_t length,
@@ -212,7 +212,7 @@ int smalti_run_pixels(struct smalti_session *session,
                       size_t channels,
                       size_t stride);
 
-// Runs the model on `length` bytes: a picture of the input's very size, height x width x channels. A model that takes
+// Runs the model on `length` bytes: an image of the input's very size, height x width x channels. A model that takes
 // floats gets them normalised. Allocates nothing.
 int smalti_run_u8(struct smalti_session *session,
                   const uint8_t *values,

@@ -1,12 +1,12 @@
-//! Classifies pictures on as many threads as there are pictures: `classify MODEL.onnx PICTURE...`
+//! Classifies images on as many threads as there are images: `classify MODEL.onnx IMAGE...`
 
 use std::process::ExitCode;
 use std::thread;
 
-use smalti_runtime::{Error, Model, pictures};
+use smalti_runtime::{Error, Model, images};
 
-fn classify(model: &Model, picture: &str) -> Result<String, Error> {
-    let prediction = model.session()?.classify(&pictures::open(picture)?)?;
+fn classify(model: &Model, image: &str) -> Result<String, Error> {
+    let prediction = model.session()?.classify(&images::open(image)?)?;
     let best = prediction.best().map(|best| format!("{} {:.3}", best.label, best.probability));
     Ok(best.unwrap_or_default())
 }
@@ -28,11 +28,11 @@ fn run(path: &str, paths: &[String]) -> Result<(), Error> {
 
 fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
-    let [model, pictures @ ..] = &arguments[..] else {
-        eprintln!("usage: classify MODEL.onnx PICTURE...");
+    let [model, images @ ..] = &arguments[..] else {
+        eprintln!("usage: classify MODEL.onnx IMAGE...");
         return ExitCode::from(2);
     };
-    match run(model, pictures) {
+    match run(model, images) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("error: {error}");

@@ -10,7 +10,7 @@ use tract_onnx::tract_core::internal::{SimpleState, TypedFact, TypedOp};
 use crate::dequantize;
 use crate::engine::{guarded, guarded_own};
 use crate::error::{Error, Result};
-use crate::fuse::{self, Arena, Image, Program};
+use crate::fuse::{self, Arena, ImageView, Program};
 use crate::gate::{Facts, Form, Input};
 use crate::session::Output;
 
@@ -62,7 +62,7 @@ impl Backend {
             }
             Backend::Engine(plan, _) => Ok(State::Engine {
                 state: guarded("start a session", || SimpleState::new(plan))?,
-                input: Arc::new(guarded("make room for a picture", || room(input))?),
+                input: Arc::new(guarded("make room for an image", || room(input))?),
                 plan: Arc::clone(plan),
             }),
         }
@@ -113,14 +113,14 @@ impl State {
     }
 
     /// Runs the program and adds each step's time to `times`.
-    pub(crate) fn time(&mut self, image: Image<'_>, times: &mut Vec<Duration>) -> Result<()> {
+    pub(crate) fn time(&mut self, image: ImageView<'_>, times: &mut Vec<Duration>) -> Result<()> {
         let State::Program(program, arena) = self else { return Ok(()) };
         times.resize(program.steps().len(), Duration::ZERO);
         guarded_own("run the model", || program.time(arena, image, times))
     }
 
     /// Runs the model on as many values as the input has. After a failure the state starts afresh.
-    pub(crate) fn run(&mut self, form: &Input, image: Image<'_>, output: &mut Output) -> Result<()> {
+    pub(crate) fn run(&mut self, form: &Input, image: ImageView<'_>, output: &mut Output) -> Result<()> {
         match self {
             State::Program(program, arena) => {
                 let result = guarded_own("run the model", || {
@@ -152,7 +152,7 @@ fn run(
     state: &mut SimpleState<TypedFact, Box<dyn TypedOp>>,
     input: &mut Arc<Tensor>,
     form: &Input,
-    image: Image<'_>,
+    image: ImageView<'_>,
 ) -> TractResult<Vec<Vec<f32>>> {
     if Arc::get_mut(input).is_none() {
         *input = Arc::new(room(form)?);
@@ -160,8 +160,8 @@ fn run(
     if let Some(tensor) = Arc::get_mut(input) {
         let mut room = tensor.try_as_plain_ram_mut()?;
         match image {
-            Image::U8(values) => room.as_slice_mut::<u8>()?.copy_from_slice(values),
-            Image::F32(values) => room.as_slice_mut::<f32>()?.copy_from_slice(values),
+            ImageView::U8(values) => room.as_slice_mut::<u8>()?.copy_from_slice(values),
+            ImageView::F32(values) => room.as_slice_mut::<f32>()?.copy_from_slice(values),
         }
     }
     let outputs = state.run(tvec!(Arc::clone(input).into_tvalue()))?;

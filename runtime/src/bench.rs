@@ -5,11 +5,11 @@ use std::time::{Duration, Instant};
 
 use serde::Serialize;
 use smalti_kernels::{Isa, peak};
-use smalti_models::contract::golden_picture;
+use smalti_models::contract::golden_image;
 
 use crate::cpu;
 use crate::error::Result;
-use crate::fuse::Image;
+use crate::fuse::ImageView;
 use crate::gate::Form;
 use crate::load::Model;
 use crate::session::Session;
@@ -37,7 +37,7 @@ const RUNS: std::ops::RangeInclusive<usize> = 20..=1_000_000;
 /// What was measured; times in milliseconds.
 #[derive(Clone, Debug, Serialize)]
 pub struct Report {
-    /// Median latency of one picture, already decoded and resized.
+    /// Median latency of one image, already decoded and resized.
     pub p50_ms: f64,
     /// 95 of 100 runs were at least this fast.
     pub p95_ms: f64,
@@ -98,22 +98,22 @@ pub fn run_opened(open: impl FnOnce() -> Result<Model>, settings: &Settings) -> 
     let mut session = model.session_on(settings.threads)?;
     let load_ms = millis(start.elapsed());
 
-    let picture = Input::new(&model)?;
+    let image = Input::new(&model)?;
     let warm_up = Instant::now();
     while warm_up.elapsed() < settings.warm_up {
-        picture.run(&mut session)?;
+        image.run(&mut session)?;
     }
     let mut times = Vec::new();
     let measure = Instant::now();
     while times.len() < *RUNS.start() || (measure.elapsed() < settings.measure && times.len() < *RUNS.end()) {
         let start = Instant::now();
-        picture.run(&mut session)?;
+        image.run(&mut session)?;
         times.push(millis(start.elapsed()));
     }
     times.sort_by(f64::total_cmp);
     let memory = cpu::proc_mb("/proc/self/status", "VmHWM").unwrap_or_default();
     let peak = peak::measure(Isa::best());
-    let steps = steps(&picture, &mut session, settings, peak)?;
+    let steps = steps(&image, &mut session, settings, peak)?;
     let multiply_adds = model.summary().multiply_adds;
     let p50_ms = percentile(&times, 0.50);
     Ok(Report {
@@ -136,15 +136,15 @@ pub fn run_opened(open: impl FnOnce() -> Result<Model>, settings: &Settings) -> 
 
 /// Runs a model so many times on one thread, and measures nothing.
 pub fn only_runs(model: &Model, runs: u32) -> Result<()> {
-    let (picture, mut session) = (Input::new(model)?, model.session()?);
-    (0..runs).try_for_each(|_| picture.run(&mut session))
+    let (image, mut session) = (Input::new(model)?, model.session()?);
+    (0..runs).try_for_each(|_| image.run(&mut session))
 }
 
 /// Times the steps of some runs, after all others: looking at the clock costs time too.
-fn steps(picture: &Input, session: &mut Session, settings: &Settings, peak: peak::Peak) -> Result<Vec<Step>> {
+fn steps(image: &Input, session: &mut Session, settings: &Settings, peak: peak::Peak) -> Result<Vec<Step>> {
     let (start, mut runs, mut times) = (Instant::now(), 0, Vec::new());
     while runs < *RUNS.start() || start.elapsed() < settings.measure / 4 {
-        picture.time(session, &mut times)?;
+        image.time(session, &mut times)?;
         runs += 1;
     }
     let mut kinds: Vec<Step> = Vec::new();
@@ -171,7 +171,7 @@ fn steps(picture: &Input, session: &mut Session, settings: &Settings, peak: peak
     Ok(kinds)
 }
 
-/// A picture in the form that the model takes.
+/// An image in the form that the model takes.
 struct Input {
     pixels: Vec<u8>,
     floats: Option<Vec<f32>>,
@@ -181,7 +181,7 @@ impl Input {
     fn new(model: &Model) -> Result<Input> {
         let input = model.input();
         let side = input.width.max(input.height).min(1024);
-        let pattern = golden_picture(0, side, input.channels)?.into_data();
+        let pattern = golden_image(0, side, input.channels)?.into_data();
         let pixels: Vec<u8> = pattern.iter().copied().cycle().take(input.values()).collect();
         let floats = pixels.iter().map(|&pixel| f32::from(pixel) / 127.5 - 1.0).collect();
         let floats = (input.form == Form::F32Nchw).then_some(floats);
@@ -197,7 +197,10 @@ impl Input {
     }
 
     fn time(&self, session: &mut Session, times: &mut Vec<Duration>) -> Result<()> {
-        session.time(self.floats.as_ref().map_or(Image::U8(&self.pixels), |floats| Image::F32(floats)), times)
+        session.time(
+            self.floats.as_ref().map_or(ImageView::U8(&self.pixels), |floats| ImageView::F32(floats)),
+            times,
+        )
     }
 }
 

@@ -1,4 +1,4 @@
-//! Do two models say the same? Answers, vectors and numbers over the same pictures.
+//! Do two models say the same? Answers, vectors and numbers over the same images.
 
 use serde::Serialize;
 
@@ -13,7 +13,7 @@ use crate::session::Output;
 pub struct Settings<'a> {
     /// Threads, each with a session of its own.
     pub threads: usize,
-    /// Called with the number of runs done and in all (two a picture); from any thread.
+    /// Called with the number of runs done and in all (two an image); from any thread.
     pub progress: &'a (dyn Fn(usize, usize) + Sync),
 }
 
@@ -23,10 +23,10 @@ impl Default for Settings<'_> {
     }
 }
 
-/// A picture that the two models take for different things.
+/// An image that the two models take for different things.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Flip {
-    /// The picture.
+    /// The image.
     pub name: String,
     /// The first model's answer.
     pub from: String,
@@ -40,9 +40,9 @@ pub struct Flip {
 #[derive(Clone, Debug, PartialEq, Serialize)]
 #[non_exhaustive]
 pub struct Comparison {
-    /// Pictures that both models answered.
+    /// Images that both models answered.
     pub n: u64,
-    /// The share of pictures with the same best label.
+    /// The share of images with the same best label.
     pub agreement: f64,
     /// Mean cosine between the models' vectors.
     pub cosine: f64,
@@ -50,19 +50,19 @@ pub struct Comparison {
     pub cosine_of: &'static str,
     /// Largest difference of a logit.
     pub largest_difference: f32,
-    /// Accuracy of the first model, if every picture has a class.
+    /// Accuracy of the first model, if every image has a class.
     pub accuracy_a: Option<f64>,
-    /// Accuracy of the second model, if every picture has a class.
+    /// Accuracy of the second model, if every image has a class.
     pub accuracy_b: Option<f64>,
-    /// Pictures with different best labels, in order.
+    /// Images with different best labels, in order.
     pub flips: Vec<Flip>,
-    /// Pictures that cannot be used, with the reason, in order.
+    /// Images that cannot be used, with the reason, in order.
     pub bad: Vec<(String, String)>,
 }
 
-/// Runs both models over all samples. Each prepares pictures as its own record says.
+/// Runs both models over all samples. Each prepares images as its own record says.
 ///
-/// Errors: [`Error::Usage`] for models with different numbers of classes, [`Error::Data`] if no picture can be used.
+/// Errors: [`Error::Usage`] for models with different numbers of classes, [`Error::Data`] if no image can be used.
 pub fn compare(a: &Model, b: &Model, samples: &[Sample], settings: &Settings<'_>) -> Result<Comparison> {
     let (classes_a, classes_b) = (a.labels().len(), b.labels().len());
     if classes_a != classes_b {
@@ -103,9 +103,9 @@ pub fn of_outputs(
         }
     }
     if sums.n == 0 {
-        let place = samples.first().map_or("pictures", |sample| sample.name.as_str());
-        let problem = bad.first().map_or("no pictures", |(_, problem)| problem.as_str());
-        return Err(Error::data(place, format!("none of {} pictures can be used: {problem}", samples.len())));
+        let place = samples.first().map_or("images", |sample| sample.name.as_str());
+        let problem = bad.first().map_or("no images", |(_, problem)| problem.as_str());
+        return Err(Error::data(place, format!("none of {} images can be used: {problem}", samples.len())));
     }
     let accuracy = |right: u64| labelled(samples).then(|| share(right, sums.n));
     Ok(Comparison {
@@ -121,7 +121,7 @@ pub fn of_outputs(
     })
 }
 
-/// What is added up over the pictures.
+/// What is added up over the images.
 #[derive(Default)]
 struct Sums {
     n: u64,

@@ -27,7 +27,7 @@ pub enum Error {
     /// A model whose own record (labels, preprocessing, golden vectors) is wrong.
     #[error("model refused: {0}")]
     Record(#[from] smalti_models::Error),
-    /// A picture or a data folder that cannot be used.
+    /// An image or a data folder that cannot be used.
     #[error("{place}: {problem}")]
     Data {
         /// The file or folder.
@@ -92,7 +92,7 @@ impl Error {
         move |source| Error::Io { action, path, source }
     }
 
-    /// A picture that cannot be used.
+    /// An image that cannot be used.
     pub(crate) fn data(place: impl Into<String>, problem: impl ToString) -> Error {
         Error::Data { place: place.into(), problem: problem.to_string() }
     }

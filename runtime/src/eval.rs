@@ -4,15 +4,15 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use crate::error::{Error, Result};
+use crate::images;
 use crate::load::Model;
-use crate::pictures;
 
 /// How to evaluate.
 #[derive(Clone, Copy)]
 pub struct Settings<'a> {
     /// Threads, each with a session of its own.
     pub threads: usize,
-    /// Called with the number of pictures done and in all; from any thread.
+    /// Called with the number of images done and in all; from any thread.
     pub progress: &'a (dyn Fn(usize, usize) + Sync),
 }
 
@@ -27,24 +27,24 @@ impl Default for Settings<'_> {
 pub struct Evaluation {
     /// The model's labels.
     pub labels: Vec<String>,
-    /// How many pictures of the class in the row were taken for the class in the column.
+    /// How many images of the class in the row were taken for the class in the column.
     pub confusion: Vec<Vec<u64>>,
-    /// Pictures that could not be used, with the reason, in order.
+    /// Images that could not be used, with the reason, in order.
     pub bad: Vec<(PathBuf, String)>,
 }
 
 impl Evaluation {
-    /// Pictures that were classified.
+    /// Images that were classified.
     pub fn n(&self) -> u64 {
         self.confusion.iter().flatten().sum()
     }
 
-    /// Pictures that were classified rightly.
+    /// Images that were classified rightly.
     pub fn correct(&self) -> u64 {
         (0..self.confusion.len()).map(|class| self.class(class).1).sum()
     }
 
-    /// Pictures of a class, and how many of them were classified rightly.
+    /// Images of a class, and how many of them were classified rightly.
     pub fn class(&self, class: usize) -> (u64, u64) {
         let row = self.confusion.get(class).map_or(&[][..], Vec::as_slice);
         (row.iter().sum(), row.get(class).copied().unwrap_or_default())
@@ -61,18 +61,18 @@ pub fn share(part: u64, whole: u64) -> f64 {
     if whole == 0 { 0.0 } else { part as f64 / whole as f64 }
 }
 
-/// One picture's answer: its class and the class it was taken for, or what is wrong with it.
+/// One image's answer: its class and the class it was taken for, or what is wrong with it.
 type Answer = Result<(usize, usize), (PathBuf, String)>;
 
-/// Classifies every picture of a folder of class folders. Pictures that cannot be used are listed, not fatal.
+/// Classifies every image of a folder of class folders. Images that cannot be used are listed, not fatal.
 pub fn evaluate(model: &Model, folder: &Path, settings: &Settings<'_>) -> Result<Evaluation> {
-    let pictures = pictures::labelled(folder, model.labels())?;
-    let threads = settings.threads.clamp(1, pictures.len());
+    let images = images::labelled(folder, model.labels())?;
+    let threads = settings.threads.clamp(1, images.len());
     let done = AtomicUsize::new(0);
-    let total = pictures.len();
+    let total = images.len();
     let step = || (settings.progress)(done.fetch_add(1, Ordering::Relaxed) + 1, total);
     let parts: Vec<Result<Vec<Answer>>> = std::thread::scope(|scope| {
-        let parts = pictures.chunks(total.div_ceil(threads));
+        let parts = images.chunks(total.div_ceil(threads));
         let workers: Vec<_> = parts.map(|part| scope.spawn(|| classify(model, part, &step))).collect();
         workers.into_iter().map(|worker| worker.join().unwrap_or_else(|_| Err(lost_thread()))).collect()
     });
@@ -97,11 +97,11 @@ fn lost_thread() -> Error {
 }
 
 /// Classifies one thread's share.
-fn classify(model: &Model, pictures: &[(PathBuf, usize)], step: &(dyn Fn() + Sync)) -> Result<Vec<Answer>> {
+fn classify(model: &Model, images: &[(PathBuf, usize)], step: &(dyn Fn() + Sync)) -> Result<Vec<Answer>> {
     let mut session = model.session()?;
-    let mut answers = Vec::with_capacity(pictures.len());
-    for (path, class) in pictures {
-        let prediction = pictures::open(path).and_then(|picture| session.classify(&picture));
+    let mut answers = Vec::with_capacity(images.len());
+    for (path, class) in images {
+        let prediction = images::open(path).and_then(|image| session.classify(&image));
         answers.push(match prediction {
             Ok(prediction) => Ok((*class, prediction.best().map_or(0, |best| best.index))),
             Err(Error::Data { problem, .. }) => Err((path.clone(), problem)),

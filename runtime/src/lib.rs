@@ -2,10 +2,10 @@
 //!
 //! ```
 //! # std::env::set_current_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/models")).unwrap();
-//! use smalti_runtime::{Model, pictures};
+//! use smalti_runtime::{Model, images};
 //!
 //! let mut session = Model::open("colours_u8.onnx")?.session()?;
-//! let prediction = session.classify(&pictures::open("red.png")?)?;
+//! let prediction = session.classify(&images::open("red.png")?)?;
 //! assert_eq!(prediction.best().map(|best| best.label.as_str()), Some("red"));
 //! # Ok::<(), smalti_runtime::Error>(())
 //! ```
@@ -25,10 +25,10 @@ pub mod doctor;
 pub mod error;
 pub mod eval;
 pub mod gate;
+pub mod images;
 pub mod inspect;
 pub mod load;
 pub mod memory;
-pub mod pictures;
 pub mod quantize;
 pub mod samples;
 pub mod selftest;
@@ -41,4 +41,4 @@ pub use error::{Error, Result};
 pub use load::Model;
 pub use session::{Output, Prediction, Ranked, Session};
 pub use smalti_models as models;
-pub use smalti_models::{ModelRecord, Picture, Preprocess};
+pub use smalti_models::{Image, ModelRecord, Preprocess};

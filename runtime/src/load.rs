@@ -150,7 +150,7 @@ impl Model {
         }
     }
 
-    /// The picture that goes in.
+    /// The image that goes in.
     pub fn input(&self) -> &Input {
         &self.0.summary.input
     }
@@ -160,7 +160,7 @@ impl Model {
         &self.0.summary
     }
 
-    /// What happens to a picture before the model sees it, where that is known.
+    /// What happens to an image before the model sees it, where that is known.
     pub fn preprocess(&self) -> Option<&Preprocess> {
         self.0.preprocess.as_ref()
     }

@@ -9,11 +9,11 @@ use crate::gate::{Fact, Form, Summary};
 use crate::load::Model;
 
 /// An upper bound of the bytes of heap that opening a model and running one session of it on `threads` threads take at
-/// any one time. Where pictures are prepared, `picture` is width, height and channels of the largest.
+/// any one time. Where images are prepared, `image` is width, height and channels of the largest.
 ///
 /// The engine does not say what it takes: for a model that it runs this is a rough estimate.
-pub fn bound(model: &Model, threads: usize, picture: Option<[usize; 3]>) -> Result<u64> {
-    let (open, session) = (prepared(model) + described(model), session(model, threads, picture)?);
+pub fn bound(model: &Model, threads: usize, image: Option<[usize; 3]>) -> Result<u64> {
+    let (open, session) = (prepared(model) + described(model), session(model, threads, image)?);
     // First the file is decoded, then the model made of that; then the decoded file goes, and a session comes.
     let Opening { decoded, noted } = *model.opening();
     let decoding = model.summary().file_bytes + decoded;
@@ -51,7 +51,7 @@ fn prepared(model: &Model) -> u64 {
 }
 
 /// Of a session, and of what it gives.
-fn session(model: &Model, threads: usize, picture: Option<[usize; 3]>) -> Result<u64> {
+fn session(model: &Model, threads: usize, image: Option<[usize; 3]>) -> Result<u64> {
     let input = model.input();
     let running = match model.backend() {
         Backend::Program(program) => program.arena_bytes(threads.clamp(1, Pool::MOST)) as u64,
@@ -60,10 +60,10 @@ fn session(model: &Model, threads: usize, picture: Option<[usize; 3]>) -> Result
     let normalised = if input.form == Form::F32Nchw { 4 * input.values() } else { 0 };
     let ranked = size_of::<f32>() + size_of::<(usize, f32)>();
     let answers = 4 * model.embedding_len() + ranked * model.labels().len();
-    let preparing = match (picture, model.preprocess()) {
-        (Some([width, height, channels]), Some(preprocess)) => preprocess
-            .scratch_bytes(width, height, channels)
-            .map_err(|error| Error::data("picture", error))?,
+    let preparing = match (image, model.preprocess()) {
+        (Some([width, height, channels]), Some(preprocess)) => {
+            preprocess.scratch_bytes(width, height, channels).map_err(|error| Error::data("image", error))?
+        }
         _ => 0,
     };
     Ok(running + (normalised + answers) as u64 + preparing)

@@ -1,17 +1,17 @@
-//! Pictures to calibrate with and to measure on, from a folder or from memory, with their classes where known.
+//! Images to calibrate with and to measure on, from a folder or from memory, with their classes where known.
 
 use std::borrow::Cow;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use smalti_models::Picture;
+use smalti_models::Image;
 
 use crate::error::{Error, Result};
+use crate::images;
 use crate::load::Model;
-use crate::pictures;
 use crate::session::Output;
 
-/// One picture.
+/// One image.
 #[derive(Clone, Debug)]
 pub struct Sample {
     /// How messages name it.
@@ -28,32 +28,32 @@ pub enum Source {
     /// A file, read and decoded when it is needed.
     File(PathBuf),
     /// Already decoded.
-    Memory(Picture),
+    Memory(Image),
 }
 
 impl Sample {
-    /// A picture file.
+    /// An image file.
     pub fn file(path: PathBuf, class: Option<usize>) -> Sample {
         Sample { name: path.display().to_string(), source: Source::File(path), class }
     }
 
-    /// The picture; an error of kind [`Error::Data`] names a file that cannot be used.
-    pub fn open(&self) -> Result<Cow<'_, Picture>> {
+    /// The image; an error of kind [`Error::Data`] names a file that cannot be used.
+    pub fn open(&self) -> Result<Cow<'_, Image>> {
         Ok(match &self.source {
-            Source::File(path) => Cow::Owned(pictures::open(path)?),
-            Source::Memory(picture) => Cow::Borrowed(picture),
+            Source::File(path) => Cow::Owned(images::open(path)?),
+            Source::Memory(image) => Cow::Borrowed(image),
         })
     }
 }
 
-/// The pictures below a folder in order, with classes if it is a folder of class folders as
-/// [`pictures::labelled`] wants it, without otherwise.
+/// The images below a folder in order, with classes if it is a folder of class folders as
+/// [`images::labelled`] wants it, without otherwise.
 pub fn folder(path: &Path, labels: &[String]) -> Result<Vec<Sample>> {
-    match pictures::labelled(path, labels) {
+    match images::labelled(path, labels) {
         Ok(found) => Ok(found.into_iter().map(|(path, class)| Sample::file(path, Some(class))).collect()),
         Err(Error::Data { place, problem }) => {
             log::info!("measured without labels: {place}: {problem}");
-            Ok(pictures::list(path)?.into_iter().map(|path| Sample::file(path, None)).collect())
+            Ok(images::list(path)?.into_iter().map(|path| Sample::file(path, None)).collect())
         }
         Err(other) => Err(other),
     }
@@ -98,7 +98,7 @@ fn one_thread(model: &Model, samples: &[Sample], step: &(dyn Fn() + Sync)) -> Re
     let mut session = model.session()?;
     let mut outputs = Vec::with_capacity(samples.len());
     for sample in samples {
-        let output = sample.open().and_then(|picture| session.classify(&picture));
+        let output = sample.open().and_then(|image| session.classify(&image));
         outputs.push(match output {
             Ok(prediction) => Ok(prediction.output),
             Err(Error::Data { problem, .. }) => Err(problem),
@@ -111,7 +111,7 @@ fn one_thread(model: &Model, samples: &[Sample], step: &(dyn Fn() + Sync)) -> Re
 
 /// The error for a thread that panicked.
 fn lost_thread() -> Error {
-    Error::Internal { step: "run a model over pictures", problem: "a thread panicked".into() }
+    Error::Internal { step: "run a model over images", problem: "a thread panicked".into() }
 }
 
 #[cfg(test)]

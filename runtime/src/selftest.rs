@@ -36,7 +36,7 @@ fn tolerance(record: Option<&ModelRecord>) -> f32 {
 /// One test vector, compared.
 #[derive(Clone, Debug, Serialize)]
 pub struct Vector {
-    /// Number of the procedural picture.
+    /// Number of the procedural image.
     pub pattern: u64,
     /// Largest difference of a logit.
     pub difference: f32,
@@ -64,8 +64,8 @@ pub fn run(model: &Model) -> Result<Vec<Vector>> {
     let mut session = model.session()?;
     let mut vectors = Vec::new();
     for vector in golden {
-        let picture = vector.picture(size, channels)?;
-        let output = session.run_pixels(picture.data())?;
+        let image = vector.image(size, channels)?;
+        let output = session.run_pixels(image.data())?;
         vectors.push(compare(vector.pattern, &output.logits, &vector.logits, tolerance));
     }
     Ok(vectors)

@@ -1,18 +1,18 @@
-//! Sessions: one thread's buffers around a model, from a picture to ranked labels.
+//! Sessions: one thread's buffers around a model, from an image to ranked labels.
 
 use std::time::Duration;
 
-use smalti_models::Picture;
-use smalti_models::picture::View;
+use smalti_models::Image;
+use smalti_models::image::View;
 use smalti_models::preprocess::Scratch;
 
 use crate::backend::State;
 use crate::error::{Error, Result};
-use crate::fuse::{Image, Program};
+use crate::fuse::{ImageView, Program};
 use crate::gate::Form;
 use crate::load::Model;
 
-/// What a model says about one picture, as numbers.
+/// What a model says about one image, as numbers.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Output {
     /// One score a class, not normalised.
@@ -32,7 +32,7 @@ pub struct Ranked {
     pub probability: f32,
 }
 
-/// What a model says about one picture: all labels, most probable first.
+/// What a model says about one image: all labels, most probable first.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Prediction {
     /// All labels, most probable first; of equal ones the lower class first.
@@ -52,9 +52,9 @@ impl Prediction {
 pub struct Session {
     model: Model,
     state: State,
-    /// Where pictures are prepared.
+    /// Where images are prepared.
     scratch: Scratch,
-    /// Normalised pixels of the last picture.
+    /// Normalised pixels of the last image.
     floats: Vec<f32>,
 }
 
@@ -77,29 +77,29 @@ impl Session {
         &self.model
     }
 
-    /// Prepares a picture as the model's record says, runs the model and ranks the labels.
-    pub fn classify(&mut self, picture: &Picture) -> Result<Prediction> {
-        self.classify_view(picture.view())
+    /// Prepares an image as the model's record says, runs the model and ranks the labels.
+    pub fn classify(&mut self, image: &Image) -> Result<Prediction> {
+        self.classify_view(image.view())
     }
 
-    /// As [`Session::classify`], of a picture in memory that belongs to someone else.
-    pub fn classify_view(&mut self, picture: View<'_>) -> Result<Prediction> {
+    /// As [`Session::classify`], of an image in memory that belongs to someone else.
+    pub fn classify_view(&mut self, image: View<'_>) -> Result<Prediction> {
         let mut output = Output::default();
-        self.run_picture_into(picture, &mut output)?;
+        self.run_image_into(image, &mut output)?;
         Ok(Prediction { ranked: rank(self.model.labels(), &output.logits), output })
     }
 
-    /// Prepares a picture of any size as the model's record says and runs the model. With an output that is used again
-    /// and pictures of one size, nothing is allocated after the first run where our own kernels run the model.
-    pub fn run_picture_into(&mut self, picture: View<'_>, output: &mut Output) -> Result<()> {
+    /// Prepares an image of any size as the model's record says and runs the model. With an output that is used again
+    /// and images of one size, nothing is allocated after the first run where our own kernels run the model.
+    pub fn run_image_into(&mut self, image: View<'_>, output: &mut Output) -> Result<()> {
         let Some(preprocess) = self.model.preprocess() else {
             let problem =
-                "the model file does not say how to prepare pictures; give preprocessing (mean, std, fit)";
+                "the model file does not say how to prepare images; give preprocessing (mean, std, fit)";
             return Err(Error::Usage(problem.into()));
         };
         let mut scratch = std::mem::take(&mut self.scratch);
-        let prepared = preprocess.apply_with(picture, &mut scratch);
-        let prepared = prepared.map_err(|error| Error::data("picture", error));
+        let prepared = preprocess.apply_with(image, &mut scratch);
+        let prepared = prepared.map_err(|error| Error::data("image", error));
         let result = prepared.and_then(|pixels| self.run_pixels_into(pixels, output));
         self.scratch = scratch;
         result
@@ -119,14 +119,14 @@ impl Session {
         let input = self.model.input();
         check_length(pixels.len(), input.values(), "bytes")?;
         if input.form == Form::U8Nhwc {
-            return self.run(Image::U8(pixels), output);
+            return self.run(ImageView::U8(pixels), output);
         }
         let Some(preprocess) = self.model.preprocess() else {
             return Err(Error::Usage("the model takes normalised floats, not pixels".into()));
         };
         let mut floats = std::mem::take(&mut self.floats);
-        let result = preprocess.normalise(pixels, &mut floats).map_err(|error| Error::data("picture", error));
-        let result = result.and_then(|()| self.run(Image::F32(&floats), output));
+        let result = preprocess.normalise(pixels, &mut floats).map_err(|error| Error::data("image", error));
+        let result = result.and_then(|()| self.run(ImageView::F32(&floats), output));
         self.floats = floats;
         result
     }
@@ -148,7 +148,7 @@ impl Session {
         if let Some(i) = values.iter().position(|value| !value.is_finite()) {
             return Err(Error::data("input", format!("value {i} is {}: expected finite numbers", values[i])));
         }
-        self.run(Image::F32(values), output)
+        self.run(ImageView::F32(values), output)
     }
 
     /// Threads that a run is shared out to.
@@ -162,15 +162,15 @@ impl Session {
     }
 
     /// Runs the model and adds each step's time to `times`; does nothing on the engine.
-    pub(crate) fn time(&mut self, image: Image<'_>, times: &mut Vec<Duration>) -> Result<()> {
+    pub(crate) fn time(&mut self, image: ImageView<'_>, times: &mut Vec<Duration>) -> Result<()> {
         self.state.time(image, times)
     }
 
     /// Runs the model on as many values as the input has.
-    fn run(&mut self, image: Image<'_>, output: &mut Output) -> Result<()> {
+    fn run(&mut self, image: ImageView<'_>, output: &mut Output) -> Result<()> {
         self.state.run(self.model.input(), image, output)?;
         if !output.logits.iter().all(|logit| logit.is_finite()) {
-            let problem = "it gave logits that are not finite for this picture".into();
+            let problem = "it gave logits that are not finite for this image".into();
             return Err(Error::Engine { step: "run the model", problem });
         }
         Ok(())

@@ -55,7 +55,7 @@ fn colour_folders() -> tempfile::TempDir {
 }
 
 #[test]
-fn pictures_get_their_labels() {
+fn images_get_their_labels() {
     for model in ["colours_u8.onnx", "colours_f32.onnx"] {
         let (out, err) = expect(0, &[&"run", &fixture(model), &fixture("red.png"), &fixture("blue.png")]);
         let lines: Vec<_> = out.lines().collect();
@@ -66,7 +66,7 @@ fn pictures_get_their_labels() {
 }
 
 #[test]
-fn folders_are_walked_and_json_has_every_picture() {
+fn folders_are_walked_and_json_has_every_image() {
     let root = colour_folders();
     let value = json(0, &[&"run", &fixture("colours_u8.onnx"), &root.path(), &"--top-k", &"2", &"--json"]);
     let results = value["results"].as_array().unwrap();
@@ -77,7 +77,7 @@ fn folders_are_walked_and_json_has_every_picture() {
 }
 
 #[test]
-fn one_picture_comes_on_standard_input() {
+fn one_image_comes_on_standard_input() {
     let mut child = command(&[&"run", &fixture("colours_u8.onnx"), &"-"])
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
@@ -89,10 +89,10 @@ fn one_picture_comes_on_standard_input() {
 }
 
 #[test]
-fn a_bad_picture_is_named_and_the_others_answered() {
+fn a_bad_image_is_named_and_the_others_answered() {
     let root = tempfile::tempdir().unwrap();
     let (bad, missing) = (root.path().join("bad.jpg"), root.path().join("missing.png"));
-    fs::write(&bad, b"no picture").unwrap();
+    fs::write(&bad, b"no image").unwrap();
     let (out, err) = expect(5, &[&"run", &fixture("colours_u8.onnx"), &bad, &missing, &fixture("red.png")]);
     assert!(out.contains("red.png: red"), "{out}");
     assert_eq!((err.matches("bad.jpg").count(), err.matches("missing.png").count()), (1, 1), "{err}");
@@ -107,7 +107,7 @@ fn wrong_usage_is_2() {
     expect(2, &[&"no-such-command"]);
     expect(2, &[&"run", &fixture("colours_u8.onnx"), &fixture("red.png"), &"--top-k", &"0"]);
     expect(2, &[&"bench", &fixture("colours_u8.onnx"), &"-t", &"0"]);
-    // A foreign model does not say how to prepare pictures.
+    // A foreign model does not say how to prepare images.
     let (_, err) = expect(2, &[&"run", &fixture("torch_vit.onnx"), &fixture("red.png")]);
     assert!(err.contains("mean"), "{err}");
     expect(2, &[&"run", &fixture("torch_vit.onnx"), &fixture("red.png"), &"--mean", &"0.5,0.5,0.5"]);
@@ -245,9 +245,9 @@ fn results_do_not_depend_on_the_instruction_set() {
     let foreign = ["--mean", "0.5,0.5,0.5", "--std", "0.5,0.5,0.5", "--top-k", "3", "--json"];
     for model in ["colours_u8.onnx", "colours_qdq.onnx"] {
         let said = |isa: &str| {
-            let pictures = ["red.png", "green.png", "blue.png"].map(fixture);
+            let images = ["red.png", "green.png", "blue.png"].map(fixture);
             let mut command = command(&[&"run", &fixture(model)]);
-            command.args(pictures).args(foreign).env("SMALTI_FORCE_ISA", isa);
+            command.args(images).args(foreign).env("SMALTI_FORCE_ISA", isa);
             let output = command.output().unwrap();
             assert!(output.status.success(), "{}", text(&output.stderr));
             text(&output.stdout).to_owned()

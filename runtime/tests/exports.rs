@@ -9,7 +9,7 @@ fn folder() -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/models")
 }
 
-/// The picture of `make.py`'s `ramp`.
+/// The image of `make.py`'s `ramp`.
 fn ramp(values: usize) -> Vec<f32> {
     (0..values).map(|i| ((i * 73 + 19) % 256) as f32 / 128.0 - 1.0).collect()
 }

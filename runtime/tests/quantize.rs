@@ -7,8 +7,8 @@ use std::process::{Command, Output};
 
 use prost::Message;
 use serde_json::Value;
-use smalti_runtime::models::contract::golden_picture;
-use smalti_runtime::models::preprocess::Fit;
+use smalti_runtime::models::contract::golden_image;
+use smalti_runtime::models::preprocess::FitMode;
 use smalti_runtime::models::resize::Interpolation;
 use smalti_runtime::quantize::{Budget, Method, Quantized, Settings, quantize};
 use smalti_runtime::samples::{Sample, Source};
@@ -37,15 +37,15 @@ fn open(path: &Path) -> Model {
     }
     let (img_size, channels) = (model.input().width, model.input().channels);
     let (mean, std) = (vec![0.5; channels], vec![0.5; channels]);
-    let (fit, interpolation) = (Fit::Squash, Interpolation::Bilinear);
+    let (fit, interpolation) = (FitMode::Squash, Interpolation::Bilinear);
     model.with_preprocess(Preprocess { img_size, channels, fit, interpolation, mean, std }).unwrap()
 }
 
-/// Pictures from memory.
+/// Images from memory.
 fn patterns(model: &Model, count: u64) -> Vec<Sample> {
-    let picture = |i| golden_picture(i, model.input().width, model.input().channels).unwrap();
+    let image = |i| golden_image(i, model.input().width, model.input().channels).unwrap();
     let sample =
-        |i: u64| Sample { name: format!("pattern {i}"), source: Source::Memory(picture(i)), class: None };
+        |i: u64| Sample { name: format!("pattern {i}"), source: Source::Memory(image(i)), class: None };
     (0..count).map(sample).collect()
 }
 
@@ -315,7 +315,7 @@ fn quantize_writes_a_model_and_a_page() {
 }
 
 #[test]
-fn pictures_without_labels_give_agreement() {
+fn images_without_labels_give_agreement() {
     let (data, root) = (colours(), tempfile::tempdir().unwrap());
     let out = root.path().join("int8.onnx");
     let arguments: [&dyn AsRef<std::ffi::OsStr>; 12] = [
@@ -334,7 +334,7 @@ fn pictures_without_labels_give_agreement() {
     ];
     let (text, err) = expect(0, &arguments);
     assert!(text.contains("agreement") && !text.contains("accuracy"), "{text}");
-    assert!(err.contains("calibrating (5 pictures)"), "{err}");
+    assert!(err.contains("calibrating (5 images)"), "{err}");
     let value = json(&[&arguments[..], &[&"--json"]].concat());
     assert_eq!(
         (&value["float_accuracy"], &value["int8_accuracy"], &value["n"]),

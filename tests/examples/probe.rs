@@ -1,9 +1,9 @@
 //! Exports models and writes what our side answers, for the Python scripts in `tests/golden`.
 //!
 //! ```text
-//! probe OUT [PICTURES [CHECKPOINT.safetensors]]
+//! probe OUT [IMAGES [CHECKPOINT.safetensors]]
 //! ```
-//! `PICTURES` is any data set that the trainer reads; 100 pictures spread over it are taken. Without it they
+//! `IMAGES` is any data set that the trainer reads; 100 images spread over it are taken. Without it they
 //! are drawn. With a fine-tuned checkpoint its model is exported, without one a few with drawn weights.
 //! `OUT/MODEL/` gets `checkpoints/` as a run has them, `u8-nhwc.onnx`, `f32-nchw.onnx`, `probe.safetensors`.
 
@@ -13,37 +13,38 @@ use safetensors::Dtype;
 use safetensors::tensor::TensorView;
 use serde_json::json;
 use smalti_models::presets::Preset;
-use smalti_models::{Picture, Pool};
+use smalti_models::{Image, Pool};
 use smalti_runtime::Model;
 use smalti_system_tests::cases::largest_difference;
 use smalti_system_tests::drawn::{Drawn, Said};
 use smalti_trainer::data::{Dataset, Split};
-use smalti_trainer::nn::Classifier;
-use smalti_trainer::onnx::{self, Details, InputForm};
+use smalti_trainer::export::{self, Details, InputForm};
+use smalti_trainer::files;
+use smalti_trainer::model::Classifier;
+use smalti_trainer::run::checkpoint;
 use smalti_trainer::run::{ModelConfig, RunDir, load_config};
-use smalti_trainer::{checkpoint, files};
 
 type Result<T, E = Box<dyn std::error::Error>> = std::result::Result<T, E>;
 
-/// Pictures a probe.
+/// Images a probe.
 const COUNT: usize = 100;
 /// Classes of a drawn model.
 const CLASSES: usize = 10;
 
 fn main() -> Result<()> {
     let arguments: Vec<PathBuf> = std::env::args_os().skip(1).map(PathBuf::from).collect();
-    let (out, pictures, checkpoint) = match &arguments[..] {
+    let (out, images, checkpoint) = match &arguments[..] {
         [out] => (out, None, None),
-        [out, pictures] => (out, Some(pictures), None),
-        [out, pictures, checkpoint] => (out, Some(pictures), Some(checkpoint)),
-        _ => return Err("usage: probe OUT [PICTURES [CHECKPOINT.safetensors]]".into()),
+        [out, images] => (out, Some(images), None),
+        [out, images, checkpoint] => (out, Some(images), Some(checkpoint)),
+        _ => return Err("usage: probe OUT [IMAGES [CHECKPOINT.safetensors]]".into()),
     };
     let models = match checkpoint {
         Some(path) => vec![("checkpoint", trained(path)?)],
         None => drawn(),
     };
     for (name, model) in models {
-        write(&out.join(name), &model, pictures.map(PathBuf::as_path))?;
+        write(&out.join(name), &model, images.map(PathBuf::as_path))?;
     }
     Ok(())
 }
@@ -73,19 +74,19 @@ fn trained(path: &Path) -> Result<Drawn> {
     Ok(Drawn { model, params, details })
 }
 
-/// Pictures as the model takes them.
-fn pictures(model: &Drawn, from: Option<&Path>) -> Result<Vec<Picture>> {
-    let Some(path) = from else { return Ok(model.pictures(COUNT as u64)) };
+/// Images as the model takes them.
+fn images(model: &Drawn, from: Option<&Path>) -> Result<Vec<Image>> {
+    let Some(path) = from else { return Ok(model.images(COUNT as u64)) };
     let data = Dataset::open(path, Split::All)?;
     let count = COUNT.min(data.len());
-    let picture = |i: usize| Ok(model.prepare(&data.picture(i * data.len() / count)?)?);
-    (0..count).map(picture).collect()
+    let image = |i: usize| Ok(model.prepare(&data.image(i * data.len() / count)?)?);
+    (0..count).map(image).collect()
 }
 
 /// One model's folder.
 fn write(folder: &Path, model: &Drawn, from: Option<&Path>) -> Result<()> {
-    let pictures = pictures(model, from)?;
-    let said = model.predict(&pictures);
+    let images = images(model, from)?;
+    let said = model.predict(&images);
     let run = RunDir::create(folder, true)?;
     let vit = model.model.vit().clone();
     let pool = Some(model.model.pool());
@@ -94,38 +95,38 @@ fn write(folder: &Path, model: &Drawn, from: Option<&Path>) -> Result<()> {
     run.save_config(&config, &model.details.preprocess, &model.details.names)?;
     let checkpoint = run.checkpoints().join("last.safetensors");
     checkpoint::save_model(&checkpoint, model.model.layout(), &model.params, &json!({}))?;
-    write_probe(&folder.join("probe.safetensors"), model, &pictures, &said)?;
+    write_probe(&folder.join("probe.safetensors"), model, &images, &said)?;
     for form in [InputForm::U8Nhwc, InputForm::F32Nchw] {
         let path = folder.join(format!("{form}.onnx"));
-        onnx::write(&path, &model.model, &model.params, &model.details, form)?;
-        let (logits, embeddings) = in_runtime(&path, &pictures, &said)?;
-        println!("{}: {} pictures, trainer and runtime differ", path.display(), pictures.len());
+        export::write(&path, &model.model, &model.params, &model.details, form)?;
+        let (logits, embeddings) = in_runtime(&path, &images, &said)?;
+        println!("{}: {} images, trainer and runtime differ", path.display(), images.len());
         println!("    by {logits:.1e} in logits, by {embeddings:.1e} in embeddings");
     }
     Ok(())
 }
 
 /// How far the runtime's logits and embeddings are from the trainer's.
-fn in_runtime(path: &Path, pictures: &[Picture], said: &Said) -> Result<(f64, f64)> {
+fn in_runtime(path: &Path, images: &[Image], said: &Said) -> Result<(f64, f64)> {
     let mut session = Model::open(path)?.session()?;
     let (mut logits, mut embeddings) = (Vec::new(), Vec::new());
-    for picture in pictures {
-        let output = session.run_pixels(picture.data())?;
+    for image in images {
+        let output = session.run_pixels(image.data())?;
         logits.extend(output.logits);
         embeddings.extend(output.embedding.unwrap_or_default());
     }
     Ok((largest_difference(&logits, &said.logits), largest_difference(&embeddings, &said.embeddings)))
 }
 
-/// The pictures in both forms, and what the trainer says about them.
-fn write_probe(path: &Path, model: &Drawn, pictures: &[Picture], said: &Said) -> Result<()> {
+/// The images in both forms, and what the trainer says about them.
+fn write_probe(path: &Path, model: &Drawn, images: &[Image], said: &Said) -> Result<()> {
     let vit = model.model.vit();
-    let (n, side, channels) = (pictures.len(), vit.img_size, vit.channels);
+    let (n, side, channels) = (images.len(), vit.img_size, vit.channels);
     let bytes_of = |values: &[f32]| values.iter().flat_map(|x| x.to_le_bytes()).collect::<Vec<u8>>();
-    let bytes: Vec<u8> = pictures.iter().flat_map(|picture| picture.data()).copied().collect();
+    let bytes: Vec<u8> = images.iter().flat_map(|image| image.data()).copied().collect();
     let tensors = [
-        ("pixels", Dtype::F32, vec![n, channels, side, side], bytes_of(&model.normalised(pictures))),
-        ("pictures", Dtype::U8, vec![n, side, side, channels], bytes),
+        ("pixels", Dtype::F32, vec![n, channels, side, side], bytes_of(&model.normalised(images))),
+        ("images", Dtype::U8, vec![n, side, side, channels], bytes),
         ("logits", Dtype::F32, vec![n, model.model.classes()], bytes_of(&said.logits)),
         ("embedding", Dtype::F32, vec![n, vit.dim], bytes_of(&said.embeddings)),
     ];

@@ -1,5 +1,5 @@
 """Exports vision transformers of timm and PyTorch at their usual sizes, random weights, and compares smalti-run with
-ONNX Runtime: log-probabilities of one picture, and whether all multiply-adds run on our kernels.
+ONNX Runtime: log-probabilities of one image, and whether all multiply-adds run on our kernels.
 
   exports_agree.py OUT SMALTI_RUN
 
@@ -51,8 +51,8 @@ def main():
     folder, program = sys.argv[1:3]
     os.makedirs(folder, exist_ok=True)
     pixels = np.random.default_rng(0).integers(0, 256, (SIDE, SIDE, 3), dtype=np.uint8)
-    picture = os.path.join(folder, "picture.png")
-    Image.fromarray(pixels).save(picture)
+    image = os.path.join(folder, "image.png")
+    Image.fromarray(pixels).save(image)
     image = ((pixels / np.float32(255) - np.float32(MEAN)) / np.float32(STD)).astype(np.float32).transpose(2, 0, 1)[None]
     worst = False
     for name, build in MODELS.items():
@@ -64,7 +64,7 @@ def main():
         wanted = logits - logits.max() - np.log(np.exp(logits - logits.max()).sum())
         text = lambda values: ",".join(map(str, values))
         flags = ["--mean", text(MEAN), "--std", text(STD), "--resize", "squash", "--interpolation", "bicubic"]
-        said = subprocess.run([program, "run", path, picture, "--json", "-k", "1000", *flags], capture_output=True, check=True)
+        said = subprocess.run([program, "run", path, image, "--json", "-k", "1000", *flags], capture_output=True, check=True)
         found = np.full(len(wanted), np.nan)
         for label in json.loads(said.stdout)["results"][0]["predictions"]:
             found[label["index"]] = np.log(label["probability"])

@@ -1,4 +1,4 @@
-"""Makes the golden files: what PyTorch computes from given weights, pictures, masks and targets.
+"""Makes the golden files: what PyTorch computes from given weights, images, masks and targets.
 
   python make_golden.py           writes *.safetensors and golden.json beside this script
   python make_golden.py --check   recomputes and compares with the files that are there

@@ -1,8 +1,8 @@
-"""Checks an exported model by onnx.checker and compares ONNX Runtime's answers with ours, picture by picture.
+"""Checks an exported model by onnx.checker and compares ONNX Runtime's answers with ours, image by image.
 
   python onnx_agree.py MODEL.onnx --probe probe.safetensors
 
-The probe's `pictures` (uint8 NHWC) or `pixels` (float32 NCHW) are used, whichever the model's input takes. Exits
+The probe's `images` (uint8 NHWC) or `pixels` (float32 NCHW) are used, whichever the model's input takes. Exits
 with 1 when the largest difference is above the tolerance.
 """
 import argparse
@@ -14,7 +14,7 @@ import onnx
 import onnxruntime
 from safetensors.numpy import load_file
 
-INPUTS = {"tensor(uint8)": "pictures", "tensor(float)": "pixels"}
+INPUTS = {"tensor(uint8)": "images", "tensor(float)": "pixels"}
 OUTPUTS = ("logits", "embedding")
 
 
@@ -25,10 +25,10 @@ def open_session(path):
     return onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
 
 
-def answers(session, pictures, outputs):
-    """Every picture by itself, as the exported models take them: one array [N, ...] an output."""
+def answers(session, images, outputs):
+    """Every image by itself, as the exported models take them: one array [N, ...] an output."""
     name = session.get_inputs()[0].name
-    rows = [session.run(outputs, {name: pictures[i : i + 1]}) for i in range(len(pictures))]
+    rows = [session.run(outputs, {name: images[i : i + 1]}) for i in range(len(images))]
     return [np.concatenate(column) for column in zip(*rows)]
 
 
@@ -48,16 +48,16 @@ def main():
     if "logits" not in names:
         sys.exit(f"the model has no output `logits`, only {', '.join(names)}")
     outputs = [name for name in OUTPUTS if name in names and name in probe]
-    pictures = probe[INPUTS[kind]]
+    images = probe[INPUTS[kind]]
     shape = session.get_inputs()[0].shape
     print(f"onnx.checker {onnx.__version__} accepts {args.model} ({opsets}); input {kind} {shape}")
     differences = []
-    for name, found in zip(outputs, answers(session, pictures, outputs)):
+    for name, found in zip(outputs, answers(session, images, outputs)):
         if found.shape != probe[name].shape:
             sys.exit(f"{name}: the model's are {found.shape}, the probe's {probe[name].shape}")
         difference = float(np.abs(found - probe[name]).max())
         differences.append(difference)
-        print(f"{name} of {len(pictures)} pictures: largest difference {difference:.2e} (at most {args.tolerance:.0e})")
+        print(f"{name} of {len(images)} images: largest difference {difference:.2e} (at most {args.tolerance:.0e})")
     sys.exit(0 if all(difference <= args.tolerance for difference in differences) else 1)  # not a number: 1
 
 

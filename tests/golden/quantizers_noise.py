@@ -1,10 +1,10 @@
 """What other ways to quantize would gain: signal to noise of each layer's output in dB, for a float model of ours.
 
-  python quantizers_noise.py MODEL.onnx PICTURES
+  python quantizers_noise.py MODEL.onnx IMAGES
 
 One scale a tensor as `smalti-run quantize` has it (percentile), one a token (dynamic), and one a tensor with scales moved
 across layers (arXiv 2211.10438, the best of three strengths). Weights have 8 bits and a scale an output. Half of 60
-pictures, spread evenly over PICTURES/CLASS/*.png, calibrate; the others are measured.
+images, spread evenly over IMAGES/CLASS/*.png, calibrate; the others are measured.
 """
 import glob
 import sys
@@ -44,7 +44,7 @@ def across(calibration, x, w):
     return max(static(calibration, x, w, reach**a / weights ** (1 - a)) for a in (0.25, 0.5, 0.75))
 
 
-def main(path, pictures):
+def main(path, images):
     model = onnx.load(path)
     constants = {tensor.name: numpy_helper.to_array(tensor) for tensor in model.graph.initializer}
     layers = [node for node in model.graph.node if node.op_type == "MatMul" and node.input[1] in constants]
@@ -52,11 +52,11 @@ def main(path, pictures):
     model.graph.output.extend(helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, None) for name in values)
     session = onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
     image = session.get_inputs()[0]
-    files = sorted(glob.glob(f"{pictures}/*/*.png"))
+    files = sorted(glob.glob(f"{images}/*/*.png"))
     seen = {name: [] for name in values}
     for file in files[:: max(1, len(files) // 60)][:60]:
-        picture = Image.open(file).convert("RGB" if image.shape[3] == 3 else "L")
-        pixels = np.asarray(picture, np.uint8).reshape(image.shape)
+        image = Image.open(file).convert("RGB" if image.shape[3] == 3 else "L")
+        pixels = np.asarray(image, np.uint8).reshape(image.shape)
         for name, value in zip(values, session.run(values, {image.name: pixels})):
             seen[name].append(value.reshape(-1, value.shape[-1]))
     rows = []

@@ -4,12 +4,12 @@
 use smalti_models::names::Role;
 use smalti_models::{DecoderConfig, MaeConfig, Pool};
 use smalti_system_tests::cases::{Case, distance, largest_difference};
-use smalti_trainer::mask::Mask;
-use smalti_trainer::nn::{Classifier, Mae, classifier, mae};
-use smalti_trainer::ops::Float;
-use smalti_trainer::optim::{AdamW, adamw};
-use smalti_trainer::params::Layout;
-use smalti_trainer::step::{Deal, Lanes};
+use smalti_trainer::model::ops::Float;
+use smalti_trainer::model::params::Layout;
+use smalti_trainer::model::{Classifier, Mae, classifier, mae};
+use smalti_trainer::objective::mask::Mask;
+use smalti_trainer::train::optim::{AdamW, adamw};
+use smalti_trainer::train::step::{BatchPlan, GradLanes};
 
 /// How far values may be from the golden ones.
 struct Tolerance {
@@ -60,8 +60,8 @@ fn mask(case: &Case, step: usize) -> Mask {
     let (batch, seen, patches) = (case.count("batch"), case.count("visible"), case.vit().patches() as u32);
     let all = case.places("kept").unwrap();
     let visible = all[step * batch * seen..][..batch * seen].to_vec();
-    let pictures = visible.chunks_exact(seen);
-    let hidden = pictures.flat_map(|seen| (0..patches).filter(|place| !seen.contains(place))).collect();
+    let images = visible.chunks_exact(seen);
+    let hidden = images.flat_map(|seen| (0..patches).filter(|place| !seen.contains(place))).collect();
     Mask { visible, hidden }
 }
 
@@ -101,13 +101,13 @@ fn masked_autoencoder_trains_as_pytorch_does() {
     let (model, batch) = (autoencoder(&case), case.count("batch"));
     let (mut params, pixels) = (case.flat::<f32>(model.layout(), "weights"), case.floats::<f32>("pixels"));
     let mut adamw = AdamW::new(model.layout(), case.betas(), case.number("weight-decay"), 1.0);
-    let mut lanes = Lanes::<mae::Saved<f32>>::new(2, params.len()).unwrap();
+    let mut lanes = GradLanes::<mae::Saved<f32>>::new(2, params.len()).unwrap();
     for (step, (want, norm)) in case.numbers("losses").into_iter().zip(case.numbers("grad-norms")).enumerate()
     {
         let mask = mask(&case, step);
         let (input, weight) = (mae::Input::new(&pixels, &mask, batch), 1.0 / mask.hidden.len() as f64);
-        let sum = lanes.sum(Deal::new(batch, 3), |pictures, saved, grads, settled| {
-            let input = input.slice(pictures.start, pictures.end);
+        let sum = lanes.sum(BatchPlan::new(batch, 3), |images, saved, grads, settled| {
+            let input = input.slice(images.start, images.end);
             model.gradient(&params, input, true, weight, saved, grads, settled)
         });
         sum.unwrap();

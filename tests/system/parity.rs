@@ -6,7 +6,7 @@ use smalti_runtime::{Model, selftest};
 use smalti_system_tests::cases::largest_difference;
 use smalti_system_tests::drawn::Drawn;
 use smalti_trainer::data::synthetic;
-use smalti_trainer::onnx::{InputForm, export};
+use smalti_trainer::export::{InputForm, export};
 
 /// The largest difference of a logit or of a value of an embedding.
 const TOLERANCE: f64 = 1e-4;
@@ -27,16 +27,16 @@ fn agrees(vit: &VitConfig, pool: Pool, form: InputForm, count: u64) {
         let (pattern, off) = (vector.pattern, vector.difference);
         assert!(f64::from(off) <= TOLERANCE && vector.same_class, "pattern {pattern} is off by {off:.1e}");
     }
-    let pictures = drawn.pictures(count);
-    let said = drawn.predict(&pictures);
+    let images = drawn.images(count);
+    let said = drawn.predict(&images);
     let mut session = model.session().unwrap();
     let wanted = said.logits.chunks_exact(7).zip(said.embeddings.chunks_exact(vit.dim));
-    for (picture, (logits, embedding)) in pictures.iter().zip(wanted) {
-        let found = session.run_pixels(picture.data()).unwrap();
+    for (image, (logits, embedding)) in images.iter().zip(wanted) {
+        let found = session.run_pixels(image.data()).unwrap();
         check("logits", &found.logits, logits);
         check("embedding", &found.embedding.unwrap(), embedding);
         if form == InputForm::F32Nchw {
-            let floats = drawn.normalised(std::slice::from_ref(picture));
+            let floats = drawn.normalised(std::slice::from_ref(image));
             check("logits of floats", &session.run_floats(&floats).unwrap().logits, logits);
         }
     }
@@ -65,16 +65,16 @@ fn tiny_agrees() {
 }
 
 #[test]
-fn pictures_of_any_shape_are_classified_alike() {
+fn images_of_any_shape_are_classified_alike() {
     let drawn = Drawn::new(&Preset::Nano.encoder(32, 4, 3), 7, Pool::Mean, 4);
-    let (picture, _) = synthetic::draw(1, 2, 50).unwrap();
-    let grey = picture.clone().into_channels(1).unwrap();
+    let (image, _) = synthetic::draw(1, 2, 50).unwrap();
+    let grey = image.clone().into_channels(1).unwrap();
     for form in [InputForm::U8Nhwc, InputForm::F32Nchw] {
         let bytes = export(&drawn.model, &drawn.params, &drawn.details, form).unwrap();
         let mut session = Model::from_bytes(&bytes).unwrap().session().unwrap();
-        for picture in [&picture, &grey] {
-            let prepared = drawn.prepare(picture).unwrap();
-            let found = session.classify(picture).unwrap();
+        for image in [&image, &grey] {
+            let prepared = drawn.prepare(image).unwrap();
+            let found = session.classify(image).unwrap();
             check("logits", &found.output.logits, &drawn.predict(&[prepared]).logits);
             assert!(found.best().unwrap().label.starts_with("class "));
         }

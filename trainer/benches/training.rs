@@ -11,13 +11,13 @@ use smalti_kernels::Real;
 use smalti_models::names::{self, Role, TensorSpec};
 use smalti_models::presets::Preset;
 use smalti_trainer::bench::{self, Settings, Task};
-use smalti_trainer::ops::attention::{Attention, Scratch, Tokens};
-use smalti_trainer::ops::layer_norm::LayerNorm;
-use smalti_trainer::ops::linear::Linear;
-use smalti_trainer::optim::{AdamW, Muon};
-use smalti_trainer::params::Layout;
-use smalti_trainer::precision::Precision;
-use smalti_trainer::step::micro_batch;
+use smalti_trainer::model::ops::attention::{Attention, Scratch, Tokens};
+use smalti_trainer::model::ops::layer_norm::LayerNorm;
+use smalti_trainer::model::ops::linear::Linear;
+use smalti_trainer::model::params::Layout;
+use smalti_trainer::model::precision::Precision;
+use smalti_trainer::train::optim::{AdamW, Muon};
+use smalti_trainer::train::step::micro_batch;
 
 /// The median time of a run.
 fn time(mut run: impl FnMut()) -> f64 {
@@ -132,7 +132,7 @@ fn steps() {
     let all = std::thread::available_parallelism().map_or(1, usize::from);
     println!(
         "\n{:44}{:>14}{:>19}{:>11}",
-        "whole steps of 64 pictures, 32 pixels", "pictures/s", "Gflop/s", "of peak"
+        "whole steps of 64 images, 32 pixels", "images/s", "Gflop/s", "of peak"
     );
     for preset in Preset::ALL {
         let config = preset.mae(32, 4, 3);

@@ -1,4 +1,4 @@
-//! Training throughput on this machine: whole steps (masks, forward, backward, AdamW) on random pictures.
+//! Training throughput on this machine: whole steps (masks, forward, backward, AdamW) on random images.
 
 use std::time::{Duration, Instant};
 
@@ -7,13 +7,13 @@ use smalti_models::{MaeConfig, Pool, VitConfig};
 
 use crate::clock::{self, Op};
 use crate::error::Result;
-use crate::mask::Mask;
-use crate::memory::Memory;
-use crate::nn::{Classifier, Mae, classifier, mae};
-use crate::optim::{AdamW, adamw};
-use crate::precision::Precision;
+use crate::model::precision::Precision;
+use crate::model::{Classifier, Mae, classifier, mae};
+use crate::objective::mask::Mask;
 use crate::rng::Rng;
-use crate::step::{Deal, Lanes, micro_batch};
+use crate::train::memory::Memory;
+use crate::train::optim::{AdamW, adamw};
+use crate::train::step::{BatchPlan, GradLanes, micro_batch};
 
 /// What is trained.
 #[derive(Clone, Debug, PartialEq)]
@@ -29,7 +29,7 @@ pub enum Task {
 pub struct Settings {
     /// The model and what is done with it.
     pub task: Task,
-    /// Pictures a step.
+    /// Images a step.
     pub batch_size: usize,
     /// Threads that compute.
     pub threads: usize,
@@ -44,7 +44,7 @@ pub struct Settings {
 pub struct Report {
     /// Version of these keys.
     pub schema_version: u32,
-    /// Pictures trained on a second, median over steps.
+    /// Images trained on a second, median over steps.
     pub images_per_s: f64,
     /// Milliseconds a step, median.
     pub step_ms: f64,
@@ -78,7 +78,7 @@ pub struct Share {
     pub share: f64,
 }
 
-/// Trains on random pictures for the time asked.
+/// Trains on random images for the time asked.
 pub fn run(settings: &Settings) -> Result<Report> {
     let ((median, shares), multiply_adds) = match &settings.task {
         Task::Pretrain(config) => (pretrain(config, settings)?, config.multiply_adds(config.visible(0.75))),
@@ -110,8 +110,8 @@ pub fn run(settings: &Settings) -> Result<Report> {
     })
 }
 
-/// Standard normal pictures.
-fn pictures(vit: &VitConfig, count: usize) -> Vec<f32> {
+/// Standard normal images.
+fn images(vit: &VitConfig, count: usize) -> Vec<f32> {
     let mut rng = Rng::new(0, 0, []);
     (0..count * vit.channels * vit.img_size * vit.img_size).map(|_| rng.normal() as f32).collect()
 }
@@ -119,11 +119,11 @@ fn pictures(vit: &VitConfig, count: usize) -> Vec<f32> {
 fn pretrain(config: &MaeConfig, settings: &Settings) -> Result<(f64, Vec<Share>)> {
     let (model, batch) = (Mae::with_precision(config, settings.precision)?, settings.batch_size);
     let (vit, visible) = (&config.encoder, config.visible(0.75));
-    let pixels = pictures(vit, batch);
+    let pixels = images(vit, batch);
     let ids: Vec<u32> = (0..batch as u32).collect();
     let mut params = model.layout().init::<f32>(0);
     let mut adamw = AdamW::new(model.layout(), [0.9, 0.95], 0.05, 1.0);
-    let mut lanes = Lanes::<mae::Saved<f32>>::new(settings.threads, params.len())?;
+    let mut lanes = GradLanes::<mae::Saved<f32>>::new(settings.threads, params.len())?;
     let weight = 1.0 / (batch * (vit.patches() - visible)) as f64;
     let micro = micro_batch(vit.tokens());
     measure(settings, |step| {
@@ -131,7 +131,7 @@ fn pretrain(config: &MaeConfig, settings: &Settings) -> Result<(f64, Vec<Share>)
         let mask = Mask::draw(0, step, &ids, vit.patches(), visible);
         drop(timer);
         let input = mae::Input::new(&pixels, &mask, batch);
-        lanes.sum(Deal::new(batch, micro), |part, saved, grads, settled| {
+        lanes.sum(BatchPlan::new(batch, micro), |part, saved, grads, settled| {
             model.gradient(&params, input.slice(part.start, part.end), true, weight, saved, grads, settled)
         })?;
         update(&mut lanes, &mut adamw, &mut params);
@@ -142,17 +142,17 @@ fn pretrain(config: &MaeConfig, settings: &Settings) -> Result<(f64, Vec<Share>)
 fn finetune(vit: &VitConfig, settings: &Settings) -> Result<(f64, Vec<Share>)> {
     let (model, batch, classes) =
         (Classifier::with_precision(vit, 10, Pool::Mean, settings.precision)?, settings.batch_size, 10);
-    let pixels = pictures(vit, batch);
+    let pixels = images(vit, batch);
     let mut targets = vec![0.0; batch * classes];
     targets.chunks_exact_mut(classes).enumerate().for_each(|(i, row)| row[i % classes] = 1.0);
     let seen = Mask::none(batch, vit.patches()).visible;
     let mut params = model.layout().init::<f32>(0);
     let mut adamw = AdamW::new(model.layout(), [0.9, 0.999], 0.05, 1.0);
-    let mut lanes = Lanes::<classifier::Saved<f32>>::new(settings.threads, params.len())?;
+    let mut lanes = GradLanes::<classifier::Saved<f32>>::new(settings.threads, params.len())?;
     let micro = micro_batch(vit.tokens());
     let input = classifier::Input { pixels: &pixels, seen: &seen, drop: None, targets: &targets, batch };
     measure(settings, |_| {
-        lanes.sum(Deal::new(batch, micro), |part, saved, grads, settled| {
+        lanes.sum(BatchPlan::new(batch, micro), |part, saved, grads, settled| {
             let input = input.slice(part.start, part.end);
             model.gradient(&params, input, 1.0 / batch as f64, saved, grads, settled)
         })?;
@@ -161,7 +161,7 @@ fn finetune(vit: &VitConfig, settings: &Settings) -> Result<(f64, Vec<Share>)> {
     })
 }
 
-fn update<W: Default + Send>(lanes: &mut Lanes<W>, optimizer: &mut AdamW, params: &mut [f32]) {
+fn update<W: Default + Send>(lanes: &mut GradLanes<W>, optimizer: &mut AdamW, params: &mut [f32]) {
     let start = Instant::now();
     lanes.finish(|_, grads| {
         optimizer.update(1e-4, adamw::clip_factor(adamw::norm(grads), None), grads, params)

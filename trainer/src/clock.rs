@@ -14,7 +14,7 @@ pub enum Op {
     Norms,
     /// GELU.
     Gelu,
-    /// Cutting pictures into patches, and targets out of them; masks.
+    /// Cutting images into patches, and targets out of them; masks.
     Patches,
     /// Adding gradients over lanes.
     Sums,

@@ -1,35 +1,26 @@
 //! Masked-autoencoder pretraining and fine-tuning of compact vision transformers, on a CPU.
 //!
-//! The order of the modules is the way the data goes: [`data`] gives batches, [`mask`] hides patches, [`nn`] runs
-//! forward and back over the [`ops`], [`step`] sums gradients over threads and [`ranks`], [`optim`] moves the parameters,
-//! [`mod@train`] is the loop around them. [`mod@pretrain`], [`mod@finetune`] and [`evaluate`] are what users ask for.
+//! The modules follow the data. [`data`] reads images and makes batches, [`model`] runs forward and backward over one
+//! flat parameter vector, [`objective`] says what is hidden and what is compared, [`run`] owns the folder that a run
+//! writes, [`train`] sums gradients and moves the parameters, [`stages`] are what users ask for, [`evaluate`] measures
+//! the outcome and [`export`] writes it for a device.
 #![forbid(unsafe_code)]
 
-pub mod bench;
-pub mod checkpoint;
-pub mod clock;
 pub mod data;
-pub mod error;
-pub mod evaluate;
-pub mod files;
-pub mod finetune;
-pub mod mask;
-pub mod memory;
-pub mod nn;
-pub mod onnx;
-pub mod ops;
-pub mod optim;
-pub mod params;
-pub mod patch;
-pub mod posembed;
-pub mod precision;
-pub mod pretrain;
-pub mod probe;
-pub mod ranks;
-pub mod reconstruct;
-pub mod rng;
+pub mod model;
+pub mod objective;
 pub mod run;
-pub mod step;
 pub mod train;
+
+pub mod stages;
+
+pub mod bench;
+pub mod evaluate;
+pub mod export;
+
+pub mod clock;
+pub mod error;
+pub mod files;
+pub mod rng;
 
 pub use error::{Error, Result};

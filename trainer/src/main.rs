@@ -1,4 +1,4 @@
-//! `smalti`: from unlabelled pictures to a classifier on a device.
+//! `smalti`: from unlabelled images to a classifier on a device.
 //!
 //! [`args`] is what users type, [`plan`] makes complete settings of it, [`commands`] do the work and tell the
 //! outcome through [`console`]; [`quickstart`] does all of it at once.

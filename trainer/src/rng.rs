@@ -1,15 +1,15 @@
 //! Random numbers that depend on nothing but a key: SplitMix64 (Steele, Lea and Flood 2014) over a hashed key.
 //!
-//! Every random choice of a run names its purpose and its place, `Rng::new(seed, stream::MASK, [epoch, picture])`,
+//! Every random choice of a run names its purpose and its place, `Rng::new(seed, stream::MASK, [epoch, image])`,
 //! so that a resumed or re-threaded run draws the same numbers without any generator state being saved.
 
 /// What a random number is for: numbers of different streams are unrelated.
 pub mod stream {
     /// Initial weights.
     pub const INIT: u64 = 1;
-    /// The order of pictures in an epoch.
+    /// The order of images in an epoch.
     pub const ORDER: u64 = 2;
-    /// Augmentation of a picture.
+    /// Augmentation of an image.
     pub const AUGMENT: u64 = 3;
     /// Which patches are hidden, or dropped.
     pub const MASK: u64 = 4;
@@ -17,9 +17,9 @@ pub mod stream {
     pub const DROP_PATH: u64 = 5;
     /// Mixup and CutMix of a batch.
     pub const MIX: u64 = 6;
-    /// Which pictures are labelled.
+    /// Which images are labelled.
     pub const LABELS: u64 = 7;
-    /// The procedural picture set.
+    /// The procedural image set.
     pub const SYNTHETIC: u64 = 8;
     /// The linear probe.
     pub const PROBE: u64 = 9;
@@ -41,7 +41,7 @@ fn mix(mut z: u64) -> u64 {
 const GOLDEN: u64 = 0x9e37_79b9_7f4a_7c15;
 
 impl Rng {
-    /// The generator for one purpose ([`stream`]) at one place (epoch, picture, step: whatever tells it apart).
+    /// The generator for one purpose ([`stream`]) at one place (epoch, image, step: whatever tells it apart).
     pub fn new<const N: usize>(seed: u64, stream: u64, place: [u64; N]) -> Rng {
         let mut state = mix(seed.wrapping_add(GOLDEN));
         for key in std::iter::once(stream).chain(place) {

@@ -5,19 +5,19 @@ use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
 const SIDE: usize = 8;
-const PICTURES: usize = 64;
+const IMAGES: usize = 64;
 const KILLS: u64 = 12;
 
-/// A folder with MNIST-style IDX files of striped pictures.
+/// A folder with MNIST-style IDX files of striped images.
 fn write_data(folder: &Path) {
     std::fs::create_dir_all(folder).unwrap();
     let header = |magic: u32, sizes: &[usize]| -> Vec<u8> {
         let sizes = sizes.iter().flat_map(|&n| (n as u32).to_be_bytes());
         magic.to_be_bytes().into_iter().chain(sizes).collect()
     };
-    let mut images = header(0x803, &[PICTURES, SIDE, SIDE]);
-    let mut labels = header(0x801, &[PICTURES]);
-    for i in 0..PICTURES {
+    let mut images = header(0x803, &[IMAGES, SIDE, SIDE]);
+    let mut labels = header(0x801, &[IMAGES]);
+    for i in 0..IMAGES {
         labels.push((i % 2) as u8);
         images.extend((0..SIDE * SIDE).map(|p| {
             let place = if i % 2 == 0 { p % SIDE } else { p / SIDE };

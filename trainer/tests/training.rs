@@ -5,13 +5,13 @@ use std::sync::Arc;
 use smalti_models::{DecoderConfig, DecoderKind, MaeConfig, Pool, Preprocess, VitConfig};
 use smalti_trainer::data::{Augment, CropKind, Dataset, Mix, synthetic};
 use smalti_trainer::error::Error;
-use smalti_trainer::finetune::{self, FinetuneSettings, Pictures, finetune};
-use smalti_trainer::optim::{Decay, Matrices};
-use smalti_trainer::precision::Precision;
-use smalti_trainer::pretrain::{self, PretrainSettings, Resources, pretrain};
-use smalti_trainer::ranks::Ranks;
+use smalti_trainer::model::precision::Precision;
 use smalti_trainer::run::RunDir;
-use smalti_trainer::train::{Course, Observer, Progress};
+use smalti_trainer::stages::finetune::{self, FinetuneSettings, Images, finetune};
+use smalti_trainer::stages::pretrain::{self, ExecConfig, PretrainSettings, pretrain};
+use smalti_trainer::train::optim::{LrDecay, MatrixOptimizer};
+use smalti_trainer::train::ranks::Ranks;
+use smalti_trainer::train::trainer::{Observer, OptimConfig, Progress};
 
 const SIZE: usize = 16;
 
@@ -34,8 +34,8 @@ fn preprocess() -> Preprocess {
     }
 }
 
-fn course(epochs: u64) -> Course {
-    Course {
+fn optim(epochs: u64) -> OptimConfig {
+    OptimConfig {
         epochs,
         batch_size: 20,
         lr: 2e-3,
@@ -43,9 +43,9 @@ fn course(epochs: u64) -> Course {
         weight_decay: 0.05,
         layer_decay: 1.0,
         warmup_epochs: 1.0,
-        schedule: Decay::Cosine,
+        schedule: LrDecay::Cosine,
         clip_grad: Some(1.0),
-        matrices: Matrices::AdamW,
+        matrices: MatrixOptimizer::AdamW,
         seed: 7,
         checkpoint_minutes: 0.0,
         precision: Precision::F32,
@@ -54,8 +54,8 @@ fn course(epochs: u64) -> Course {
 
 /// The same with products of bf16.
 fn in_bf16(settings: PretrainSettings) -> PretrainSettings {
-    let course = Course { precision: Precision::Bf16, ..settings.course.clone() };
-    PretrainSettings { course, ..settings }
+    let optim = OptimConfig { precision: Precision::Bf16, ..settings.optim.clone() };
+    PretrainSettings { optim, ..settings }
 }
 
 fn augment() -> Augment {
@@ -67,7 +67,7 @@ fn pretraining(epochs: u64) -> PretrainSettings {
     PretrainSettings {
         model: MaeConfig { encoder: encoder(), decoder },
         preprocess: preprocess(),
-        course: course(epochs),
+        optim: optim(epochs),
         mask_ratio: 0.75,
         predict_ratio: 1.0,
         norm_pix_loss: true,
@@ -81,7 +81,7 @@ fn finetuning(epochs: u64) -> FinetuneSettings {
         encoder: encoder(),
         pool: Pool::Mean,
         preprocess: preprocess(),
-        course: Course { layer_decay: 0.75, ..course(epochs) },
+        optim: OptimConfig { layer_decay: 0.75, ..optim(epochs) },
         augment: augment(),
         mix: Mix { mixup: 0.8, cutmix: 1.0 },
         smoothing: 0.1,
@@ -106,15 +106,15 @@ impl Observer for Watch {
     }
 }
 
-fn resources(threads: usize) -> Resources {
-    Resources { loader_threads: threads, ..Resources::new(threads) }
+fn exec(threads: usize) -> ExecConfig {
+    ExecConfig { loader_threads: threads, ..ExecConfig::new(threads) }
 }
 
 #[test]
 fn pretraining_gives_the_same_bits_from_the_same_seed_over_any_threads() {
     let run = |settings: &PretrainSettings, threads| {
         let mut watch = Watch::default();
-        let found = pretrain(settings, &resources(threads), &data(), None, &mut watch).unwrap();
+        let found = pretrain(settings, &exec(threads), &data(), None, &mut watch).unwrap();
         (found.params, watch.losses)
     };
     let [one, rounded] = [pretraining(3), in_bf16(pretraining(3))].map(|settings| {
@@ -127,15 +127,15 @@ fn pretraining_gives_the_same_bits_from_the_same_seed_over_any_threads() {
     for (loss, rounded) in one.1.iter().zip(&rounded.1) {
         assert!(loss != rounded && (loss - rounded).abs() < 0.01 * loss, "{loss}, in bf16 {rounded}");
     }
-    let other = PretrainSettings { course: Course { seed: 8, ..course(3) }, ..pretraining(3) };
-    assert_ne!(pretrain(&other, &resources(1), &data(), None, &mut ()).unwrap().params, one.0);
+    let other = PretrainSettings { optim: OptimConfig { seed: 8, ..optim(3) }, ..pretraining(3) };
+    assert_ne!(pretrain(&other, &exec(1), &data(), None, &mut ()).unwrap().params, one.0);
 }
 
 #[test]
 fn pretraining_learns() {
     let mut watch = Watch::default();
     let settings = PretrainSettings { augment: Augment::default(), ..pretraining(40) };
-    pretrain(&settings, &resources(2), &data(), None, &mut watch).unwrap();
+    pretrain(&settings, &exec(2), &data(), None, &mut watch).unwrap();
     let mean = |losses: &[f64]| losses.iter().sum::<f64>() / losses.len() as f64;
     let (first, last) = (mean(&watch.losses[..4]), mean(&watch.losses[watch.losses.len() - 4..]));
     assert!(last < 0.8 * first, "{first} to {last}");
@@ -143,19 +143,19 @@ fn pretraining_learns() {
 
 /// Runs to the end in one go and in pieces; returns both final parameters.
 fn in_pieces(
-    mut run: impl FnMut(&RunDir, &Resources, &mut dyn Observer) -> Result<Vec<f32>, Error>,
+    mut run: impl FnMut(&RunDir, &ExecConfig, &mut dyn Observer) -> Result<Vec<f32>, Error>,
 ) -> [Vec<f32>; 2] {
     let folder = tempfile::tempdir().unwrap();
     let whole = RunDir::create(&folder.path().join("whole"), false).unwrap();
-    let whole_params = run(&whole, &resources(2), &mut ()).unwrap();
+    let whole_params = run(&whole, &exec(2), &mut ()).unwrap();
     let pieces = RunDir::create(&folder.path().join("pieces"), false).unwrap();
     for (i, stop) in [3, 2].into_iter().enumerate() {
         let mut watch = Watch { stop_after: Some(stop), ..Watch::default() };
-        let resources = Resources { resume: i > 0, ..resources(1 + i) };
-        let error = run(&pieces, &resources, &mut watch).unwrap_err();
+        let exec = ExecConfig { resume: i > 0, ..exec(1 + i) };
+        let error = run(&pieces, &exec, &mut watch).unwrap_err();
         assert!(matches!(error, Error::Interrupted { code: 130, .. }), "{error}");
     }
-    let params = run(&pieces, &Resources { resume: true, ..resources(1) }, &mut ()).unwrap();
+    let params = run(&pieces, &ExecConfig { resume: true, ..exec(1) }, &mut ()).unwrap();
     assert_eq!(losses(&whole), losses(&pieces));
     assert_eq!(std::fs::read(whole.model("last")).unwrap(), std::fs::read(pieces.model("last")).unwrap());
     [whole_params, params]
@@ -173,12 +173,12 @@ fn losses(run: &RunDir) -> Vec<(serde_json::Value, serde_json::Value)> {
 
 #[test]
 fn an_interrupted_pretraining_ends_with_the_same_bits() {
-    let [whole, pieces] = in_pieces(|run, resources, observer| {
-        Ok(pretrain(&pretraining(5), resources, &data(), Some(run), observer)?.params)
+    let [whole, pieces] = in_pieces(|run, exec, observer| {
+        Ok(pretrain(&pretraining(5), exec, &data(), Some(run), observer)?.params)
     });
     assert_eq!(whole, pieces);
-    let [rounded, pieces] = in_pieces(|run, resources, observer| {
-        Ok(pretrain(&in_bf16(pretraining(5)), resources, &data(), Some(run), observer)?.params)
+    let [rounded, pieces] = in_pieces(|run, exec, observer| {
+        Ok(pretrain(&in_bf16(pretraining(5)), exec, &data(), Some(run), observer)?.params)
     });
     assert_eq!(rounded, pieces);
     assert_ne!(rounded, whole);
@@ -187,9 +187,9 @@ fn an_interrupted_pretraining_ends_with_the_same_bits() {
 #[test]
 fn an_interrupted_finetuning_ends_with_the_same_bits() {
     let data = data();
-    let [whole, pieces] = in_pieces(|run, resources, observer| {
-        let pictures = Pictures { train: &data, val: Some(&data) };
-        Ok(finetune(&finetuning(4), resources, &pictures, None, Some(run), observer)?.params)
+    let [whole, pieces] = in_pieces(|run, exec, observer| {
+        let images = Images { train: &data, val: Some(&data) };
+        Ok(finetune(&finetuning(4), exec, &images, None, Some(run), observer)?.params)
     });
     assert_eq!(whole, pieces);
 }
@@ -199,7 +199,7 @@ fn other_pretraining(epochs: u64) -> PretrainSettings {
     let decoder = DecoderConfig { kind: DecoderKind::Cross, dim: 16, depth: 2, heads: 2 };
     PretrainSettings {
         model: MaeConfig { encoder: encoder(), decoder },
-        course: Course { matrices: Matrices::Muon(0.02), ..course(epochs) },
+        optim: OptimConfig { matrices: MatrixOptimizer::Muon(0.02), ..optim(epochs) },
         predict_ratio: 0.5,
         ..pretraining(epochs)
     }
@@ -207,8 +207,8 @@ fn other_pretraining(epochs: u64) -> PretrainSettings {
 
 #[test]
 fn an_interrupted_pretraining_by_muon_ends_with_the_same_bits() {
-    let [whole, pieces] = in_pieces(|run, resources, observer| {
-        Ok(pretrain(&other_pretraining(5), resources, &data(), Some(run), observer)?.params)
+    let [whole, pieces] = in_pieces(|run, exec, observer| {
+        Ok(pretrain(&other_pretraining(5), exec, &data(), Some(run), observer)?.params)
     });
     assert_eq!(whole, pieces);
 }
@@ -219,7 +219,7 @@ fn the_cross_decoder_and_muon_learn_and_come_back_from_disk() {
     let run = RunDir::create(&folder.path().join("run"), false).unwrap();
     let settings = PretrainSettings { augment: Augment::default(), ..other_pretraining(40) };
     let mut watch = Watch::default();
-    let found = pretrain(&settings, &resources(2), &data(), Some(&run), &mut watch).unwrap();
+    let found = pretrain(&settings, &exec(2), &data(), Some(&run), &mut watch).unwrap();
     let mean = |losses: &[f64]| losses.iter().sum::<f64>() / losses.len() as f64;
     let (first, last) = (mean(&watch.losses[..4]), mean(&watch.losses[watch.losses.len() - 4..]));
     assert!(last < 0.8 * first, "{first} to {last}");
@@ -228,20 +228,20 @@ fn the_cross_decoder_and_muon_learn_and_come_back_from_disk() {
     assert!(run.recon().join("step-80.png").is_file());
 
     let (data, init) = (data(), run.model("last"));
-    let pictures = Pictures { train: &data, val: None };
-    finetune(&finetuning(1), &resources(1), &pictures, Some(&init), None, &mut ()).unwrap();
+    let images = Images { train: &data, val: None };
+    finetune(&finetuning(1), &exec(1), &images, Some(&init), None, &mut ()).unwrap();
     let all = PretrainSettings { predict_ratio: 0.5, ..pretraining(1) };
-    let error = pretrain(&all, &resources(1), &data, None, &mut ()).unwrap_err();
+    let error = pretrain(&all, &exec(1), &data, None, &mut ()).unwrap_err();
     assert!(error.to_string().contains("--decoder cross"), "{error}");
 }
 
 /// What `size` ranks within this process give, the first of which has the run's folder.
-fn ranks<T: Send>(size: usize, work: impl Fn(&Resources, bool) -> T + Sync) -> Vec<T> {
+fn ranks<T: Send>(size: usize, work: impl Fn(&ExecConfig, bool) -> T + Sync) -> Vec<T> {
     std::thread::scope(|scope| {
         let threads = Ranks::threads(size).into_iter().map(|ranks| {
             let (first, work) = (ranks.rank() == 0, &work);
-            let resources = Resources { ranks: Some(Arc::new(ranks)), ..resources(2) };
-            scope.spawn(move || work(&resources, first))
+            let exec = ExecConfig { ranks: Some(Arc::new(ranks)), ..exec(2) };
+            scope.spawn(move || work(&exec, first))
         });
         threads.collect::<Vec<_>>().into_iter().map(|thread| thread.join().unwrap()).collect()
     })
@@ -251,11 +251,11 @@ fn ranks<T: Send>(size: usize, work: impl Fn(&Resources, bool) -> T + Sync) -> V
 fn ranks_pretrain_to_the_bits_of_one_process() {
     for settings in [pretraining(3), other_pretraining(2)] {
         let mut watch = Watch::default();
-        let alone = pretrain(&settings, &resources(1), &data(), None, &mut watch).unwrap();
+        let alone = pretrain(&settings, &exec(1), &data(), None, &mut watch).unwrap();
         for size in [2, 3] {
-            let found = ranks(size, |resources, _| {
+            let found = ranks(size, |exec, _| {
                 let mut watch = Watch::default();
-                let found = pretrain(&settings, resources, &data(), None, &mut watch).unwrap();
+                let found = pretrain(&settings, exec, &data(), None, &mut watch).unwrap();
                 (found.params, watch.losses)
             });
             assert!(found.iter().all(|found| *found == (alone.params.clone(), watch.losses.clone())));
@@ -267,21 +267,20 @@ fn ranks_pretrain_to_the_bits_of_one_process() {
 fn ranks_finetune_to_the_bits_of_one_process_and_go_on_with_its_run() {
     let folder = tempfile::tempdir().unwrap();
     let data = data();
-    let pictures = || Pictures { train: &data, val: Some(&data) };
+    let images = || Images { train: &data, val: Some(&data) };
     let mut watch = Watch::default();
-    let alone = finetune(&finetuning(4), &resources(1), &pictures(), None, None, &mut watch).unwrap();
-    let found = ranks(3, |resources, _| {
-        finetune(&finetuning(4), resources, &pictures(), None, None, &mut ()).unwrap().params
-    });
+    let alone = finetune(&finetuning(4), &exec(1), &images(), None, None, &mut watch).unwrap();
+    let found =
+        ranks(3, |exec, _| finetune(&finetuning(4), exec, &images(), None, None, &mut ()).unwrap().params);
     assert!(found.iter().all(|params| *params == alone.params));
 
     // Begun by one process, gone on with by two.
     let run = RunDir::create(&folder.path().join("run"), false).unwrap();
     let mut stopped = Watch { stop_after: Some(4), ..Watch::default() };
-    finetune(&finetuning(4), &resources(1), &pictures(), None, Some(&run), &mut stopped).unwrap_err();
-    let found = ranks(2, |resources, first| {
-        let (resources, run) = (Resources { resume: first, ..resources.clone() }, first.then_some(&run));
-        finetune(&finetuning(4), &resources, &pictures(), None, run, &mut ()).unwrap().params
+    finetune(&finetuning(4), &exec(1), &images(), None, Some(&run), &mut stopped).unwrap_err();
+    let found = ranks(2, |exec, first| {
+        let (exec, run) = (ExecConfig { resume: first, ..exec.clone() }, first.then_some(&run));
+        finetune(&finetuning(4), &exec, &images(), None, run, &mut ()).unwrap().params
     });
     assert!(found.iter().all(|params| *params == alone.params));
     let losses: Vec<f64> = losses(&run).iter().filter_map(|(_, loss)| loss.as_f64()).collect();
@@ -293,15 +292,15 @@ fn a_pretrained_encoder_goes_into_a_classifier_and_back_from_disk() {
     let folder = tempfile::tempdir().unwrap();
     let data = data();
     let first = RunDir::create(&folder.path().join("pre"), false).unwrap();
-    let pretrained = pretrain(&pretraining(1), &resources(1), &data, Some(&first), &mut ()).unwrap();
+    let pretrained = pretrain(&pretraining(1), &exec(1), &data, Some(&first), &mut ()).unwrap();
     assert_eq!(pretrain::load(first.path()).unwrap().params, pretrained.params);
     assert!(finetune::load(first.path()).unwrap_err().to_string().contains("pretraining run"));
 
     // A learning rate of zero shows what the start was.
-    let still = FinetuneSettings { course: Course { lr: 0.0, ..course(1) }, ..finetuning(1) };
+    let still = FinetuneSettings { optim: OptimConfig { lr: 0.0, ..optim(1) }, ..finetuning(1) };
     let second = RunDir::create(&folder.path().join("fine"), false).unwrap();
-    let (pictures, init) = (Pictures { train: &data, val: None }, first.model("last"));
-    let tuned = finetune(&still, &resources(1), &pictures, Some(&init), Some(&second), &mut ()).unwrap();
+    let (images, init) = (Images { train: &data, val: None }, first.model("last"));
+    let tuned = finetune(&still, &exec(1), &images, Some(&init), Some(&second), &mut ()).unwrap();
     for (spec, slot) in tuned.model.layout().iter() {
         if spec.name.starts_with("blocks.") || spec.name.starts_with("patch_embed.") {
             let source = pretrained.model.layout().slot(&spec.name).unwrap().of(&pretrained.params);
@@ -313,7 +312,7 @@ fn a_pretrained_encoder_goes_into_a_classifier_and_back_from_disk() {
 
     let encoder = VitConfig { dim: 16, ..encoder() };
     let small = FinetuneSettings { encoder, ..finetuning(1) };
-    let error = finetune(&small, &resources(1), &pictures, Some(&init), None, &mut ()).unwrap_err();
+    let error = finetune(&small, &exec(1), &images, Some(&init), None, &mut ()).unwrap_err();
     assert_eq!(error.exit_code(), 5, "{error}");
 }
 
@@ -322,8 +321,8 @@ fn a_resumed_run_must_have_the_same_settings() {
     let folder = tempfile::tempdir().unwrap();
     let run = RunDir::create(&folder.path().join("run"), false).unwrap();
     let mut watch = Watch { stop_after: Some(1), ..Watch::default() };
-    pretrain(&pretraining(2), &resources(1), &data(), Some(&run), &mut watch).unwrap_err();
-    let resume = Resources { resume: true, ..resources(1) };
+    pretrain(&pretraining(2), &exec(1), &data(), Some(&run), &mut watch).unwrap_err();
+    let resume = ExecConfig { resume: true, ..exec(1) };
     let other = PretrainSettings { mask_ratio: 0.5, ..pretraining(2) };
     for (other, name) in [(other, "mask-ratio"), (in_bf16(pretraining(2)), "precision")] {
         let error = pretrain(&other, &resume, &data(), Some(&run), &mut ()).unwrap_err();
@@ -335,9 +334,10 @@ fn a_resumed_run_must_have_the_same_settings() {
 fn a_loss_that_is_no_number_ends_the_run_and_keeps_the_last_checkpoint() {
     let folder = tempfile::tempdir().unwrap();
     let run = RunDir::create(&folder.path().join("run"), false).unwrap();
-    let wild = Course { lr: 100.0, weight_decay: 1e6, clip_grad: None, warmup_epochs: 0.0, ..course(200) };
-    let wild = PretrainSettings { course: wild, ..pretraining(200) };
-    let error = pretrain(&wild, &resources(1), &data(), Some(&run), &mut ()).unwrap_err();
+    let wild =
+        OptimConfig { lr: 100.0, weight_decay: 1e6, clip_grad: None, warmup_epochs: 0.0, ..optim(200) };
+    let wild = PretrainSettings { optim: wild, ..pretraining(200) };
+    let error = pretrain(&wild, &exec(1), &data(), Some(&run), &mut ()).unwrap_err();
     assert!(matches!(error, Error::Diverged(_)) && error.exit_code() == 1, "{error}");
     assert!(error.to_string().contains("--lr"), "{error}");
     assert!(pretrain::load(run.path()).unwrap().params.iter().all(|x| x.is_finite()));

@@ -1,11 +1,11 @@
-//! Test vectors: procedural pictures and the logits that the exporter's model gave for them.
+//! Test vectors: procedural images and the logits that the exporter's model gave for them.
 
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
 use super::{check_digest, hex};
 use crate::error::{Error, Result};
-use crate::picture::Picture;
+use crate::image::Image;
 use crate::preprocess::MAX_IMG_SIZE;
 
 /// Most test vectors a model.
@@ -15,25 +15,25 @@ const MAX_GOLDEN: usize = 64;
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Golden {
-    /// Which [`golden_picture`].
+    /// Which [`golden_image`].
     pub pattern: u64,
-    /// SHA-256 of the picture's bytes.
+    /// SHA-256 of the image's bytes.
     pub sha256: String,
     /// What the model gives for it.
     pub logits: Vec<f32>,
 }
 
 impl Golden {
-    /// The test vector of one picture.
-    pub fn new(pattern: u64, picture: &Picture, logits: Vec<f32>) -> Golden {
-        Golden { pattern, sha256: hex(&Sha256::digest(picture.data())), logits }
+    /// The test vector of one image.
+    pub fn new(pattern: u64, image: &Image, logits: Vec<f32>) -> Golden {
+        Golden { pattern, sha256: hex(&Sha256::digest(image.data())), logits }
     }
 
-    /// The picture, if its bytes are those that the exporter saw.
-    pub fn picture(&self, img_size: usize, channels: usize) -> Result<Picture> {
-        let picture = golden_picture(self.pattern, img_size, channels)?;
-        if hex(&Sha256::digest(picture.data())) == self.sha256 {
-            return Ok(picture);
+    /// The image, if its bytes are those that the exporter saw.
+    pub fn image(&self, img_size: usize, channels: usize) -> Result<Image> {
+        let image = golden_image(self.pattern, img_size, channels)?;
+        if hex(&Sha256::digest(image.data())) == self.sha256 {
+            return Ok(image);
         }
         let problem = format!("pattern {} has another digest than the file says", self.pattern);
         Err(Error::Metadata { key: "golden", problem })
@@ -58,8 +58,8 @@ pub(super) fn check(golden: &[Golden], classes: usize) -> Result<()> {
     Ok(())
 }
 
-/// The test picture number `pattern`: waves, blocks and noise, from integers only, the same everywhere.
-pub fn golden_picture(pattern: u64, img_size: usize, channels: usize) -> Result<Picture> {
+/// The test image number `pattern`: waves, blocks and noise, from integers only, the same everywhere.
+pub fn golden_image(pattern: u64, img_size: usize, channels: usize) -> Result<Image> {
     if !(1..=MAX_IMG_SIZE).contains(&img_size) {
         let expected = format!("expected 1 to {MAX_IMG_SIZE}");
         return Err(Error::Config { field: "img-size", found: img_size.to_string(), expected });
@@ -73,7 +73,7 @@ pub fn golden_picture(pattern: u64, img_size: usize, channels: usize) -> Result<
             }
         }
     }
-    Picture::new(img_size, img_size, channels, data)
+    Image::new(img_size, img_size, channels, data)
 }
 
 /// One byte: a wave up to 127, a block up to 95, noise up to 31.
@@ -107,32 +107,32 @@ mod tests {
             (1, 28, 1, "1e0184e740119446315173085590124349e443f686e57baeb273a3b5d95babf8"),
             (u64::MAX, 224, 3, "007a8cfef5bf0624db90b6bd95f2145b883c1ca2a57b13348911b1790514eb5d"),
         ] {
-            let picture = golden_picture(pattern, size, channels).unwrap();
-            assert_eq!(Golden::new(pattern, &picture, vec![]).sha256, digest, "{pattern}");
+            let image = golden_image(pattern, size, channels).unwrap();
+            assert_eq!(Golden::new(pattern, &image, vec![]).sha256, digest, "{pattern}");
         }
     }
 
     #[test]
     fn patterns_differ_and_fill_the_range() {
-        let pictures = [0, 1, 2].map(|pattern| golden_picture(pattern, 64, 3).unwrap());
-        assert_ne!(pictures[0], pictures[1]);
-        assert_ne!(pictures[1], pictures[2]);
-        for picture in &pictures {
-            let (low, high) = (picture.data().iter().min().unwrap(), picture.data().iter().max().unwrap());
+        let images = [0, 1, 2].map(|pattern| golden_image(pattern, 64, 3).unwrap());
+        assert_ne!(images[0], images[1]);
+        assert_ne!(images[1], images[2]);
+        for image in &images {
+            let (low, high) = (image.data().iter().min().unwrap(), image.data().iter().max().unwrap());
             assert!(*low < 40 && *high > 210, "{low} to {high}");
         }
-        assert!(golden_picture(0, 0, 3).is_err());
-        assert!(golden_picture(0, 4096, 3).is_err());
-        assert!(golden_picture(0, 32, 2).is_err());
-        assert!(golden_picture(0, 1, 1).is_ok());
+        assert!(golden_image(0, 0, 3).is_err());
+        assert!(golden_image(0, 4096, 3).is_err());
+        assert!(golden_image(0, 32, 2).is_err());
+        assert!(golden_image(0, 1, 1).is_ok());
     }
 
     #[test]
     fn a_vector_with_another_digest_is_refused() {
-        let picture = golden_picture(7, 16, 3).unwrap();
-        let mut golden = Golden::new(7, &picture, vec![1.0]);
-        assert_eq!(golden.picture(16, 3).unwrap(), picture);
+        let image = golden_image(7, 16, 3).unwrap();
+        let mut golden = Golden::new(7, &image, vec![1.0]);
+        assert_eq!(golden.image(16, 3).unwrap(), image);
         golden.pattern = 8;
-        assert!(golden.picture(16, 3).unwrap_err().to_string().contains("another digest"));
+        assert!(golden.image(16, 3).unwrap_err().to_string().contains("another digest"));
     }
 }

@@ -4,19 +4,19 @@ use proptest::prelude::*;
 use serde_json::json;
 
 use super::*;
-use crate::preprocess::Fit;
+use crate::preprocess::FitMode;
 use crate::resize::Interpolation;
 
 fn record() -> ModelRecord {
     let preprocess = Preprocess {
         img_size: 32,
         channels: 3,
-        fit: Fit::Crop,
+        fit: FitMode::Crop,
         interpolation: Interpolation::Bicubic,
         mean: vec![0.4914, 0.4822, 0.4465],
         std: vec![0.2470, 0.2435, 0.2616],
     };
-    let picture = golden_picture(1, 32, 3).unwrap();
+    let image = golden_image(1, 32, 3).unwrap();
     ModelRecord {
         names: vec!["cat".into(), "it's a \"dog\"".into()],
         preprocess,
@@ -24,7 +24,7 @@ fn record() -> ModelRecord {
         description: "two animals".into(),
         license: "MIT".into(),
         version: "1".into(),
-        golden: vec![Golden::new(1, &picture, vec![0.1, -2.5e-7])],
+        golden: vec![Golden::new(1, &image, vec![0.1, -2.5e-7])],
         training: json!({ "epochs": 3, "seed": 1 }),
         quantization: None,
         weights_sha256: weights_digest([("a", &b"bytes"[..])]),
@@ -169,9 +169,9 @@ proptest! {
     ) {
         let [task, description, license, version] = texts;
         let mut record = ModelRecord { names, task, description, license, version, ..record() };
-        let picture = golden_picture(0, 4, 3).unwrap();
+        let image = golden_image(0, 4, 3).unwrap();
         let logits = vec![logit; record.names.len()];
-        record.golden = patterns.iter().map(|&pattern| Golden::new(pattern, &picture, logits.clone())).collect();
+        record.golden = patterns.iter().map(|&pattern| Golden::new(pattern, &image, logits.clone())).collect();
         record.training = json!({ "note": note });
         prop_assert_eq!(read(&record.to_metadata()).unwrap().unwrap(), record);
     }

@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use super::{Fit, MAX_IMG_SIZE, Preprocess};
+use super::{FitMode, MAX_IMG_SIZE, Preprocess};
 use crate::error::{Error, Result};
 use crate::resize::Interpolation;
 
@@ -23,7 +23,7 @@ pub(super) fn write(preprocess: &Preprocess) -> Value {
         "image_mean": numbers(&preprocess.mean),
         "image_std": numbers(&preprocess.std),
     });
-    if preprocess.fit == Fit::Crop {
+    if preprocess.fit == FitMode::Crop {
         // The slow ViTImageProcessor knows no crop; this one has the same keys and the crop.
         config["image_processor_type"] = json!("CLIPImageProcessor");
         config["size"] = json!({ "shortest_edge": side });
@@ -111,20 +111,20 @@ fn square(key: &'static str, value: &Value) -> Result<usize> {
     Ok(height)
 }
 
-/// The input side and how pictures get there.
-fn read_size(config: &Value) -> Result<(usize, Fit)> {
+/// The input side and how images get there.
+fn read_size(config: &Value) -> Result<(usize, FitMode)> {
     let size = &config["size"];
     let crop = flag(config, "do_center_crop", false)?;
     // A plain number is the short side where a crop follows, else both sides.
     let (img_size, fit) = match size {
-        Value::Number(_) => (side("size", size)?, if crop { Fit::Crop } else { Fit::Squash }),
+        Value::Number(_) => (side("size", size)?, if crop { FitMode::Crop } else { FitMode::Squash }),
         Value::Object(keys) if keys.contains_key("shortest_edge") => {
-            (side("size.shortest_edge", &size["shortest_edge"])?, Fit::Crop)
+            (side("size.shortest_edge", &size["shortest_edge"])?, FitMode::Crop)
         }
-        Value::Object(_) => (square("size", size)?, Fit::Squash),
+        Value::Object(_) => (square("size", size)?, FitMode::Squash),
         other => return refuse("size", other, "a number, height and width, or shortest_edge"),
     };
-    if fit == Fit::Crop && !crop {
+    if fit == FitMode::Crop && !crop {
         return refuse("do_center_crop", &config["do_center_crop"], "true with size.shortest_edge");
     }
     if crop {
@@ -196,10 +196,10 @@ mod tests {
     #[test]
     fn published_records_are_understood() {
         let preprocess = read(&vit()).unwrap();
-        assert_eq!((preprocess.img_size, preprocess.channels, preprocess.fit), (224, 3, Fit::Squash));
+        assert_eq!((preprocess.img_size, preprocess.channels, preprocess.fit), (224, 3, FitMode::Squash));
         assert_eq!(preprocess.interpolation, Interpolation::Bilinear);
         let preprocess = read(&clip()).unwrap();
-        assert_eq!((preprocess.img_size, preprocess.fit), (224, Fit::Crop));
+        assert_eq!((preprocess.img_size, preprocess.fit), (224, FitMode::Crop));
         assert_eq!(preprocess.mean, [0.48145466, 0.4578275, 0.40821073]);
         // The same, as newer versions write it.
         let mut newer = clip();
@@ -282,7 +282,7 @@ mod tests {
             (mean, prop::collection::vec(1e-5f32..100.0, channels))
         };
         let moments = prop_oneof![moments(1), moments(3)];
-        let fit = prop_oneof![Just(Fit::Crop), Just(Fit::Squash)];
+        let fit = prop_oneof![Just(FitMode::Crop), Just(FitMode::Squash)];
         let filter = prop_oneof![Just(Interpolation::Bilinear), Just(Interpolation::Bicubic)];
         (1..=MAX_IMG_SIZE, fit, filter, moments).prop_map(|(img_size, fit, interpolation, (mean, std))| {
             Preprocess { img_size, channels: mean.len(), fit, interpolation, mean, std }

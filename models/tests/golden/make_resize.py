@@ -31,7 +31,7 @@ SOURCES = [
     (1, 1, 3, "full"),
 ]
 SIZES = [(8, 8), (7, 5), (13, 13), (1, 1), (33, 29), (17, 13), (20, 6), (3, 40)]
-# A region as fractions of the picture: inside, touching edges, thin, with and without whole pixels.
+# A region as fractions of the image: inside, touching edges, thin, with and without whole pixels.
 REGIONS = [(0.1, 0.2, 0.9, 0.7), (0.0, 0.25, 0.5, 1.0), (0.3333, 0.0, 0.3651, 1.0), (0.5, 0.5, 1.0, 1.0)]
 LARGE = [
     ((640, 480, 3, "full"), (224, 224)),
@@ -75,13 +75,13 @@ def case(source, size, how, box=None):
 
 def crop(source, size, how):
     """torchvision.transforms: Resize(size), CenterCrop(size)."""
-    picture = drawn(source)
-    short, long = sorted(picture.size)
+    image = drawn(source)
+    short, long = sorted(image.size)
     new = size, int(size * long / short)
-    width, height = new if picture.width <= picture.height else new[::-1]
-    picture = picture.resize((width, height), FILTERS[how])
+    width, height = new if image.width <= image.height else new[::-1]
+    image = image.resize((width, height), FILTERS[how])
     left, top = int(round((width - size) / 2.0)), int(round((height - size) / 2.0))
-    pixels = picture.crop((left, top, left + size, top + size)).tobytes()
+    pixels = image.crop((left, top, left + size, top + size)).tobytes()
     return result({"source": source, "img_size": size, "how": how}, pixels)
 
 

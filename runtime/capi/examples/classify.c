@@ -1,6 +1,6 @@
-/* Classifies a picture: classify MODEL.onnx PICTURE.ppm
+/* Classifies an image: classify MODEL.onnx IMAGE.ppm
  *
- * The picture is a binary PPM or PGM, which is easy to read here; a camera's frame goes in the same way. */
+ * The image is a binary PPM or PGM, which is easy to read here; a camera's frame goes in the same way. */
 #include <stdio.h>
 #include <stdlib.h>
 
@@ -12,8 +12,8 @@ static void check(int code) {
     exit(code);
 }
 
-/* Reads a picture; the caller frees the pixels. */
-static unsigned char *read_picture(const char *path, size_t *width, size_t *height, size_t *channels) {
+/* Reads an image; the caller frees the pixels. */
+static unsigned char *read_image(const char *path, size_t *width, size_t *height, size_t *channels) {
     FILE *file = fopen(path, "rb");
     char kind;
     if (!file || fscanf(file, "P%c %zu %zu 255", &kind, width, height) != 3 || (kind != '5' && kind != '6')
@@ -34,11 +34,11 @@ static unsigned char *read_picture(const char *path, size_t *width, size_t *heig
 
 int main(int count, char **arguments) {
     if (count != 3) {
-        fprintf(stderr, "usage: %s MODEL.onnx PICTURE.ppm\n", arguments[0]);
+        fprintf(stderr, "usage: %s MODEL.onnx IMAGE.ppm\n", arguments[0]);
         return SMALTI_USAGE;
     }
     size_t width, height, channels;
-    unsigned char *pixels = read_picture(arguments[2], &width, &height, &channels);
+    unsigned char *pixels = read_image(arguments[2], &width, &height, &channels);
 
     smalti_model *model;
     check(smalti_open(arguments[1], NULL, &model));

@@ -10,7 +10,7 @@ pub const SMALTI_USAGE: c_int = 2;
 pub const SMALTI_REFUSED: c_int = 3;
 /// The self-test failed.
 pub const SMALTI_FAILED: c_int = 4;
-/// A picture or a tensor that cannot be used.
+/// An image or a tensor that cannot be used.
 pub const SMALTI_DATA: c_int = 5;
 /// The file system said no.
 pub const SMALTI_IO: c_int = 6;

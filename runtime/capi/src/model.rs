@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use smalti_runtime::gate::{Form, Limits};
 use smalti_runtime::models::Preprocess;
-use smalti_runtime::models::preprocess::Fit;
+use smalti_runtime::models::preprocess::FitMode;
 use smalti_runtime::models::resize::Interpolation;
 use smalti_runtime::trust::{PublicKey, Trust, Version};
 use smalti_runtime::{Model, memory, selftest};
@@ -50,12 +50,12 @@ pub struct smalti_options {
     pub max_activations: u64,
     /// Most multiply-adds of a run; default 250 G, some ten seconds.
     pub max_work: u64,
-    /// SMALTI_FIT_...: other than zero where the file does not say how to prepare pictures, or says it wrong. Then the
+    /// SMALTI_FIT_...: other than zero where the file does not say how to prepare images, or says it wrong. Then the
     /// three below are read.
     pub fit: i32,
     /// SMALTI_BICUBIC or SMALTI_BILINEAR.
     pub interpolation: i32,
-    /// Mean of each channel on the scale 0 to 1; of grey pictures the first alone.
+    /// Mean of each channel on the scale 0 to 1; of grey images the first alone.
     pub mean: [f32; 3],
     /// Standard deviation of each channel on the scale 0 to 1.
     pub std: [f32; 3],
@@ -74,7 +74,7 @@ pub struct smalti_options {
 // SAFETY: as asked: the size first, and integers, floats and raw pointers behind it, without gaps at the end.
 unsafe impl Prefixed for smalti_options {}
 
-/// The picture that a model takes.
+/// The image that a model takes.
 #[repr(C)]
 #[derive(Clone, Copy)]
 pub struct smalti_input {
@@ -88,7 +88,7 @@ pub struct smalti_input {
     pub channels: usize,
     /// SMALTI_U8_NHWC or SMALTI_F32_NCHW.
     pub form: i32,
-    /// 1 where it is known how to prepare pictures of any size (smalti_run_pixels), else 0.
+    /// 1 where it is known how to prepare images of any size (smalti_run_pixels), else 0.
     pub prepares: i32,
 }
 
@@ -122,8 +122,8 @@ impl smalti_options {
     fn preprocess(&self, model: &Model) -> Result<Option<Preprocess>> {
         let fit = match self.fit {
             SMALTI_FIT_OF_FILE => return Ok(None),
-            SMALTI_FIT_CROP => Fit::Crop,
-            SMALTI_FIT_SQUASH => Fit::Squash,
+            SMALTI_FIT_CROP => FitMode::Crop,
+            SMALTI_FIT_SQUASH => FitMode::Squash,
             other => {
                 return Err(usage(format!("fit {other}: expected SMALTI_FIT_CROP or SMALTI_FIT_SQUASH")));
             }
@@ -277,7 +277,7 @@ pub extern "C" fn smalti_close(model: *mut smalti_model) -> c_int {
     })
 }
 
-/// The picture that a model takes.
+/// The image that a model takes.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn smalti_input_info(model: *const smalti_model, input: *mut smalti_input) -> c_int {
     entry("smalti_input_info", || {
@@ -340,7 +340,7 @@ pub unsafe extern "C" fn smalti_embedding_length(model: *const smalti_model, len
 /// together. Each further session takes less. The program's own code, stacks and what the system keeps for threads come
 /// on top.
 ///
-/// `width`, `height`, `channels` are those of the largest picture for smalti_run_pixels, or all 0 where there are only
+/// `width`, `height`, `channels` are those of the largest image for smalti_run_pixels, or all 0 where there are only
 /// tensors. For a model that our own kernels do not run (`smalti-run inspect` says so) it is a rough estimate.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn smalti_memory_bound(
@@ -355,9 +355,9 @@ pub unsafe extern "C" fn smalti_memory_bound(
         // SAFETY: what the header asks of callers.
         let room = unsafe { border::room(bytes, "bytes") }?;
         let opened = find(model)?;
-        let picture = [width, height, channels];
-        let picture = (picture != [0; 3]).then_some(picture);
-        let bound = memory::bound(&opened.model, threads.max(1), picture)?;
+        let image = [width, height, channels];
+        let image = (image != [0; 3]).then_some(image);
+        let bound = memory::bound(&opened.model, threads.max(1), image)?;
         room.write(usize::try_from(bound).unwrap_or(usize::MAX));
         Ok(())
     })

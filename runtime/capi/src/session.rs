@@ -4,7 +4,7 @@ use std::ffi::{c_char, c_int};
 use std::mem::MaybeUninit;
 use std::sync::{Arc, Mutex, MutexGuard, TryLockError};
 
-use smalti_runtime::models::picture::View;
+use smalti_runtime::models::image::View;
 use smalti_runtime::{Error, Output, Session, session};
 
 use crate::border::{self, Failure, Result, entry, usage};
@@ -116,11 +116,11 @@ pub extern "C" fn smalti_session_free(session: *mut smalti_session) -> c_int {
     })
 }
 
-/// Runs the model on a picture of any size: `height` rows of `width` pixels of `channels` bytes, 1 (grey) or 3 (RGB).
+/// Runs the model on an image of any size: `height` rows of `width` pixels of `channels` bytes, 1 (grey) or 3 (RGB).
 /// Each row begins `stride` bytes after the one before; 0 stands for rows without gaps. `length` is the number of bytes
-/// at `pixels`. The picture is resized and cropped as in training, and is not used after the call.
+/// at `pixels`. The image is resized and cropped as in training, and is not used after the call.
 ///
-/// Allocates where a picture has another size than the one before, else nothing.
+/// Allocates where an image has another size than the one before, else nothing.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn smalti_run_pixels(
     session: *mut smalti_session,
@@ -138,11 +138,11 @@ pub unsafe extern "C" fn smalti_run_pixels(
         let stride = if stride == 0 { width.saturating_mul(channels) } else { stride };
         let view = View::new(width, height, channels, stride, pixels)
             .map_err(|error| Failure { code: SMALTI_DATA, message: error.to_string() })?;
-        held.run(|session, output| session.run_picture_into(view, output))
+        held.run(|session, output| session.run_image_into(view, output))
     })
 }
 
-/// Runs the model on `length` bytes: a picture of the input's very size, height x width x channels. A model that takes
+/// Runs the model on `length` bytes: an image of the input's very size, height x width x channels. A model that takes
 /// floats gets them normalised. Allocates nothing.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn smalti_run_u8(

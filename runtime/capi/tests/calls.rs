@@ -8,7 +8,7 @@ use smalti::codes::*;
 use smalti::model::*;
 use smalti::session::*;
 use smalti::status::*;
-use smalti_runtime::{Model, pictures};
+use smalti_runtime::{Model, images};
 
 fn path(name: &str) -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../tests/models").join(name)
@@ -67,8 +67,8 @@ fn bound(model: *const smalti_model, threads: usize, [width, height, channels]: 
 
 #[test]
 fn answers_are_the_librarys() {
-    let picture = pictures::open(path("red.png")).unwrap();
-    let wanted = Model::open(path("colours_u8.onnx")).unwrap().session().unwrap().classify(&picture).unwrap();
+    let image = images::open(path("red.png")).unwrap();
+    let wanted = Model::open(path("colours_u8.onnx")).unwrap().session().unwrap().classify(&image).unwrap();
     let model = open("colours_u8.onnx");
     let (mut classes, mut width) = (0, 0);
     // SAFETY: room for numbers.
@@ -79,8 +79,8 @@ fn answers_are_the_librarys() {
     assert_eq!(classes, wanted.ranked.len());
     for threads in [0, 1, 2] {
         let session = session(model, threads);
-        let shape = [picture.width(), picture.height(), picture.channels()];
-        assert_eq!(run_pixels(session, picture.data(), shape), SMALTI_OK, "{}", message());
+        let shape = [image.width(), image.height(), image.channels()];
+        assert_eq!(run_pixels(session, image.data(), shape), SMALTI_OK, "{}", message());
         let (mut logits, mut embedding) = (vec![0f32; classes], vec![0f32; width]);
         let mut ranked = vec![smalti_ranked { index: 9, probability: 0.0, label: null() }; classes];
         // SAFETY: slices' pointers and lengths.
@@ -146,21 +146,21 @@ fn runs_allocate_nothing() {
 }
 
 /// The heap's peak while a model is opened and run, on one thread, and what was promised.
-fn peak_and_bound(name: &str, picture: [usize; 3]) -> (u64, u64) {
-    let pixels = vec![100; picture.iter().product()];
+fn peak_and_bound(name: &str, image: [usize; 3]) -> (u64, u64) {
+    let pixels = vec![100; image.iter().product()];
     let mut promised = 0;
     let info = allocation_counter::measure(|| {
         let model = open(name);
-        promised = bound(model, 1, picture);
+        promised = bound(model, 1, image);
         let (info, session) = (info(model), session(model, 1));
         let values = info.width * info.height * info.channels;
-        let code = match (picture, info.form) {
+        let code = match (image, info.form) {
             ([0, 0, 0], SMALTI_F32_NCHW) => {
                 let input = vec![0.5; values]; // the caller's
                 run_f32(session, &input)
             }
             ([0, 0, 0], _) => run_u8(session, &vec![5; values]),
-            _ => run_pixels(session, &pixels, picture),
+            _ => run_pixels(session, &pixels, image),
         };
         assert_eq!(code, SMALTI_OK, "{name}: {}", message());
         smalti_session_free(session);
@@ -174,15 +174,15 @@ fn the_memory_bound_holds_and_is_close() {
     for name in
         ["colours_u8.onnx", "colours_f32.onnx", "colours_qdq.onnx", "timm_vit.onnx", "timm_vit_dynamo.onnx"]
     {
-        for picture in [[0, 0, 0], [640, 480, 3], [1920, 1080, 1]] {
+        for image in [[0, 0, 0], [640, 480, 3], [1920, 1080, 1]] {
             let foreign = name.starts_with("timm") || name.contains("qdq");
-            if foreign && picture != [0; 3] {
+            if foreign && image != [0; 3] {
                 continue;
             }
-            let (peak, bound) = peak_and_bound(name, picture);
-            println!("{name} {picture:?}: peak {peak}, bound {bound}, {:.2}", bound as f64 / peak as f64);
-            assert!(peak <= bound, "{name} {picture:?}: peak {peak}, bound {bound}");
-            assert!(bound as f64 <= 1.6 * peak as f64, "{name} {picture:?}: peak {peak}, bound {bound}");
+            let (peak, bound) = peak_and_bound(name, image);
+            println!("{name} {image:?}: peak {peak}, bound {bound}, {:.2}", bound as f64 / peak as f64);
+            assert!(peak <= bound, "{name} {image:?}: peak {peak}, bound {bound}");
+            assert!(bound as f64 <= 1.6 * peak as f64, "{name} {image:?}: peak {peak}, bound {bound}");
         }
     }
 }

@@ -243,7 +243,7 @@ static void wrong_sizes(void) {
     EXPECT(SMALTI_USAGE, smalti_top_k(session, ranked, classes + 1));
     EXPECT(SMALTI_USAGE, smalti_top_k(session, ranked, SIZE_MAX));
 
-    /* Pictures. */
+    /* Images. */
     EXPECT(SMALTI_DATA, smalti_run_pixels(session, bytes, 0, 0, 0, 3, 0));
     EXPECT(SMALTI_DATA, smalti_run_pixels(session, bytes, 12, 2, 2, 2, 0));
     EXPECT(SMALTI_DATA, smalti_run_pixels(session, bytes, 12, 2, 2, 4, 0));

@@ -32,7 +32,7 @@ pub struct QuantLinear {
     scale: Vec<[f32; COLS]>,
     bias: Vec<[f32; COLS]>,
     #[cfg_attr(not(target_arch = "x86_64"), allow(dead_code))]
-    fit: Fit,
+    accumulate: Accumulate16,
     /// Whether the products of four inputs fit into 16 bits, with 128 taken off the bytes: for NEON.
     #[cfg(target_arch = "aarch64")]
     four_fit: bool,
@@ -40,7 +40,7 @@ pub struct QuantLinear {
 
 /// How many products with bytes may be added in 16 bits, whatever the bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-enum Fit {
+enum Accumulate16 {
     /// Not even two neighbours.
     One,
     /// The two of a pair: inputs `2i` and `2i + 1`.
@@ -57,7 +57,7 @@ impl QuantLinear {
     /// fastest kernel on AVX2. Weights within ±[`QuantLinear::MOST_SUM`] / 2 still take the second fastest.
     pub const MOST_SUM: i32 = MOST_SUM;
 
-    /// The four inputs, one of them this, whose products are added in 16 bits where they fit: of eight in a row 0, 1, 4, 5,
+    /// The four inputs, one of them this, whose products are added in 16 bits where they accumulate: of eight in a row 0, 1, 4, 5,
     /// and 2, 3, 6, 7. Some may lie beyond the last.
     pub const fn group(input: usize) -> [usize; 4] {
         let first = input / (2 * DEPTH) * (2 * DEPTH) + input % DEPTH / 2 * 2;
@@ -131,7 +131,7 @@ impl QuantLinear {
             weight_sums,
             scale: padded(&scales),
             bias: padded(bias),
-            fit: fit.unwrap_or(Fit::One),
+            accumulate: fit.unwrap_or(Accumulate16::One),
         })
     }
 
@@ -154,7 +154,7 @@ impl QuantLinear {
 }
 
 /// How many products of a panel fit into 16 bits.
-fn fit(panel: &[[i8; COLS * DEPTH]]) -> Fit {
+fn fit(panel: &[[i8; COLS * DEPTH]]) -> Accumulate16 {
     const PAIRS: usize = COLS * DEPTH / 2;
     // Of each pair the sum of either sign. All of them, for loops without a way out become vector code.
     let sums = |step: &[i8; COLS * DEPTH]| {
@@ -180,9 +180,9 @@ fn fit(panel: &[[i8; COLS * DEPTH]]) -> Fit {
     }
     let fits = |most: i16| i32::from(most) <= MOST_SUM;
     match (fits(four), fits(two)) {
-        (true, _) => Fit::Four,
-        (_, true) => Fit::Two,
-        _ => Fit::One,
+        (true, _) => Accumulate16::Four,
+        (_, true) => Accumulate16::Two,
+        _ => Accumulate16::One,
     }
 }
 
@@ -386,13 +386,13 @@ pub fn quant_linear(layer: &QuantLinear, x: &[u8], epilogue: &Epilogue<'_>, out:
         Integers::I8mm => unsafe { i8mm(layer, x, epilogue, out) },
         // An `Isa` of this kind is only made where the features were detected.
         #[cfg(target_arch = "x86_64")]
-        Integers::Avx2 => match layer.fit {
+        Integers::Avx2 => match layer.accumulate {
             // SAFETY: so AVX2 is there.
-            Fit::Four => unsafe { avx2_two(layer, x, epilogue, out) },
+            Accumulate16::Four => unsafe { avx2_two(layer, x, epilogue, out) },
             // SAFETY: as above.
-            Fit::Two => unsafe { avx2(layer, x, epilogue, out) },
+            Accumulate16::Two => unsafe { avx2(layer, x, epilogue, out) },
             // SAFETY: as above.
-            Fit::One => unsafe { avx2_wide(layer, x, epilogue, out) },
+            Accumulate16::One => unsafe { avx2_wide(layer, x, epilogue, out) },
         },
         // SAFETY: as above.
         #[cfg(target_arch = "x86_64")]
@@ -464,13 +464,13 @@ mod tests {
     #[test]
     #[cfg(target_arch = "x86_64")]
     fn weights_fit_up_to_the_last_unit() {
-        let fit = |row: &[i8]| layer(Isa::best(), [1, row.len()], row, 0).fit;
-        assert_eq!(fit(&[64, 63, 0, 0, 1, -127, 0, 0]), Fit::Four);
-        assert_eq!(fit(&[64, 64, 0, 0, 1]), Fit::Two, "an odd last step has a group too");
-        assert_eq!(fit(&[64, 64, 0, 0, 0, 0, 127, 127]), Fit::One);
-        assert_eq!(fit(&[64, 64, 64, 64, 0, 0, 0, 0]), Fit::Four, "two groups");
-        assert_eq!(fit(&[-64, -64, 0, 0, -1, 0, 0, 0]), Fit::Two);
-        assert_eq!(fit(&[64, 64]), Fit::Four);
+        let fit = |row: &[i8]| layer(Isa::best(), [1, row.len()], row, 0).accumulate;
+        assert_eq!(fit(&[64, 63, 0, 0, 1, -127, 0, 0]), Accumulate16::Four);
+        assert_eq!(fit(&[64, 64, 0, 0, 1]), Accumulate16::Two, "an odd last step has a group too");
+        assert_eq!(fit(&[64, 64, 0, 0, 0, 0, 127, 127]), Accumulate16::One);
+        assert_eq!(fit(&[64, 64, 64, 64, 0, 0, 0, 0]), Accumulate16::Four, "two groups");
+        assert_eq!(fit(&[-64, -64, 0, 0, -1, 0, 0, 0]), Accumulate16::Two);
+        assert_eq!(fit(&[64, 64]), Accumulate16::Four);
         assert_eq!([0, 1, 4, 5].map(QuantLinear::group), [[0, 1, 4, 5]; 4]);
         assert_eq!([2, 3, 6, 7].map(QuantLinear::group), [[2, 3, 6, 7]; 4]);
         assert_eq!(QuantLinear::group(11), [10, 11, 14, 15]);
@@ -492,7 +492,7 @@ mod tests {
             let want: Vec<i32> = (0..rows).flat_map(|r| (0..n).map(move |j| (r, j))).map(sum).collect();
             each_isa(|isa| {
                 let layer = layer(isa, [n, k], &w, zero);
-                assert!(!cfg!(target_arch = "x86_64") || layer.fit >= [Fit::Four, Fit::Two, Fit::One][most]);
+                assert!(!cfg!(target_arch = "x86_64") || layer.accumulate >= [Accumulate16::Four, Accumulate16::Two, Accumulate16::One][most]);
                 let mut y = vec![0.0; rows * n];
                 quant_linear(&layer, &x, &Epilogue::default(), &mut Out::F32(&mut y));
                 // Sums below 2^24 are exact in f32.

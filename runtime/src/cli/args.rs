@@ -6,7 +6,7 @@ use clap::{Args as Flags, Parser, Subcommand, ValueEnum};
 use smalti_runtime::quantize::Method;
 use smalti_runtime::trust::Version;
 
-/// Runs, checks and measures the picture classifiers that Smalti trains, and vision transformers that PyTorch
+/// Runs, checks and measures the image classifiers that Smalti trains, and vision transformers that PyTorch
 /// exports to ONNX. Results go to the standard output, everything else to the standard error.
 #[derive(Debug, Parser)]
 #[command(name = "smalti-run", version, max_term_width = 100, after_help = EXIT_CODES)]
@@ -29,12 +29,12 @@ const EXIT_CODES: &str = "Exit codes: 0 ok, 1 error, 2 usage, 3 model refused, 4
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
-    /// Classify pictures: files, folders (all pictures below, sorted), `-` for one picture on standard input, or a
+    /// Classify images: files, folders (all images below, sorted), `-` for one image on standard input, or a
     /// stream: `mjpeg:FILE`, `raw:WIDTHxHEIGHT:rgb8:FILE` (or `grey8`), where FILE may be `-`.
     Run(RunArgs),
     /// Accuracy over a folder of class folders, per class and as a confusion matrix.
     Eval(EvalArgs),
-    /// Turn a float model into int8 with the help of some pictures: standard ONNX, smaller, and held to a budget.
+    /// Turn a float model into int8 with the help of some images: standard ONNX, smaller, and held to a budget.
     Quantize(QuantizeArgs),
     /// Do two models say the same? Agreement, flips, cosine; fails (4) below --min-agreement.
     Compare(CompareArgs),
@@ -84,14 +84,14 @@ pub(crate) struct VerifyArgs {
 pub(crate) struct RunArgs {
     /// The model file (.onnx).
     pub(crate) model: PathBuf,
-    /// Pictures: files, folders, `-`; or one stream.
+    /// Images: files, folders, `-`; or one stream.
     #[arg(required = true)]
     pub(crate) inputs: Vec<PathBuf>,
-    /// How many labels to name a picture.
+    /// How many labels to name an image.
     #[arg(long, short = 'k', default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..))]
     pub(crate) top_k: u32,
-    /// The share of unusable pictures that is put up with; beyond it the exit code is 5. None of files, 5% of a stream
-    /// if not given. All pictures are answered either way.
+    /// The share of unusable images that is put up with; beyond it the exit code is 5. None of files, 5% of a stream
+    /// if not given. All images are answered either way.
     #[arg(long, value_parser = share)]
     pub(crate) max_bad: Option<f64>,
     #[command(flatten)]
@@ -139,10 +139,10 @@ pub(crate) struct EvalArgs {
     pub(crate) model: PathBuf,
     /// A folder of class folders; with `test/` or `val/` in it, that part.
     pub(crate) folder: PathBuf,
-    /// Pictures at a time, each on a thread of its own.
+    /// Images at a time, each on a thread of its own.
     #[arg(long, short, default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=1024))]
     pub(crate) threads: u16,
-    /// The share of unusable pictures that is put up with, e.g. 5%.
+    /// The share of unusable images that is put up with, e.g. 5%.
     #[arg(long, default_value = "5%", value_parser = share)]
     pub(crate) max_bad: f64,
     #[command(flatten)]
@@ -155,23 +155,23 @@ pub(crate) struct EvalArgs {
 pub(crate) struct QuantizeArgs {
     /// The float model file (.onnx).
     pub(crate) model: PathBuf,
-    /// A folder of pictures like those that the model will see.
+    /// A folder of images like those that the model will see.
     #[arg(long)]
     pub(crate) calib: PathBuf,
     /// Where the int8 model goes.
     #[arg(long, short)]
     pub(crate) output: PathBuf,
-    /// A folder of pictures to measure on; class folders give accuracy. The calibration folder if not given.
+    /// A folder of images to measure on; class folders give accuracy. The calibration folder if not given.
     #[arg(long)]
     pub(crate) data: Option<PathBuf>,
     /// How the range of an activation is found.
     #[arg(long, value_enum, default_value_t = MethodArg::DEFAULT)]
     pub(crate) method: MethodArg,
-    /// What may be lost: points of accuracy where pictures have labels (default 0.5%), else the share of answers
+    /// What may be lost: points of accuracy where images have labels (default 0.5%), else the share of answers
     /// that change (default 1%).
     #[arg(long, value_parser = share)]
     pub(crate) budget: Option<f64>,
-    /// The most calibration pictures, spread evenly over the folder.
+    /// The most calibration images, spread evenly over the folder.
     #[arg(long, default_value_t = 200, value_parser = clap::value_parser!(u32).range(1..=100_000))]
     pub(crate) samples: u32,
     /// How often to try, each time with more of the layers with most noise kept float.
@@ -180,10 +180,10 @@ pub(crate) struct QuantizeArgs {
     /// Write a page with tables and plots (.html).
     #[arg(long)]
     pub(crate) report: Option<PathBuf>,
-    /// Pictures at a time while measuring, each on a thread of its own.
+    /// Images at a time while measuring, each on a thread of its own.
     #[arg(long, short, default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=1024))]
     pub(crate) threads: u16,
-    /// The share of unusable pictures that is put up with, e.g. 5%.
+    /// The share of unusable images that is put up with, e.g. 5%.
     #[arg(long, default_value = "5%", value_parser = share)]
     pub(crate) max_bad: f64,
     /// Seconds to measure the latency of each model.
@@ -226,19 +226,19 @@ pub(crate) struct CompareArgs {
     pub(crate) a: PathBuf,
     /// The second model file (.onnx), e.g. the int8 one.
     pub(crate) b: PathBuf,
-    /// A folder of pictures; class folders give accuracy.
+    /// A folder of images; class folders give accuracy.
     #[arg(long)]
     pub(crate) data: PathBuf,
-    /// The least share of pictures with the same answer.
+    /// The least share of images with the same answer.
     #[arg(long, default_value = "99%", value_parser = share)]
     pub(crate) min_agreement: f64,
     /// The most points of accuracy that B may lose against A, e.g. 0.5%.
     #[arg(long, value_parser = share)]
     pub(crate) budget: Option<f64>,
-    /// Pictures at a time, each on a thread of its own.
+    /// Images at a time, each on a thread of its own.
     #[arg(long, short, default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=1024))]
     pub(crate) threads: u16,
-    /// The share of unusable pictures that is put up with, e.g. 5%.
+    /// The share of unusable images that is put up with, e.g. 5%.
     #[arg(long, default_value = "5%", value_parser = share)]
     pub(crate) max_bad: f64,
     #[command(flatten)]
@@ -251,7 +251,7 @@ pub(crate) struct CompareArgs {
 pub(crate) struct BenchArgs {
     /// The model file (.onnx).
     pub(crate) model: PathBuf,
-    /// Threads that one picture's run is shared out to; several numbers are measured one after another.
+    /// Threads that one image's run is shared out to; several numbers are measured one after another.
     #[arg(long, short, value_delimiter = ',', default_value = "1", value_parser = clap::value_parser!(u16).range(1..=256))]
     pub(crate) threads: Vec<u16>,
     /// Seconds to measure.
@@ -267,7 +267,7 @@ pub(crate) struct BenchArgs {
     pub(crate) engine: bool,
 }
 
-/// For models whose file does not say how pictures are prepared.
+/// For models whose file does not say how images are prepared.
 #[derive(Debug, Default, Flags)]
 #[command(next_help_heading = "Preprocessing (for models without a record of it, or to override it)")]
 pub(crate) struct ForeignArgs {
@@ -277,7 +277,7 @@ pub(crate) struct ForeignArgs {
     /// Standard deviation of each channel on the scale 0 to 1.
     #[arg(long, value_delimiter = ',')]
     pub(crate) std: Option<Vec<f32>>,
-    /// How a picture gets to the model's size: short side and centre crop, or both sides squashed.
+    /// How an image gets to the model's size: short side and centre crop, or both sides squashed.
     #[arg(long, value_enum)]
     pub(crate) resize: Option<FitArg>,
     /// The filter.

@@ -55,7 +55,7 @@ fn judge(command: &CompareArgs, found: &Comparison) -> Result<(), Error> {
     Ok(())
 }
 
-/// Names the pictures that cannot be used, and fails if they are too many.
+/// Names the images that cannot be used, and fails if they are too many.
 pub(super) fn check_bad(found: &Comparison, max_bad: f64, place: &Path) -> Result<(), Error> {
     for (path, problem) in &found.bad {
         eprintln!("smalti-run: error: {path}: {problem}");
@@ -64,7 +64,7 @@ pub(super) fn check_bad(found: &Comparison, max_bad: f64, place: &Path) -> Resul
     if share(bad, all) <= max_bad {
         return Ok(());
     }
-    let problem = format!("{bad} of {all} pictures cannot be used, more than --max-bad allows");
+    let problem = format!("{bad} of {all} images cannot be used, more than --max-bad allows");
     Err(Error::Data { place: place.display().to_string(), problem })
 }
 

@@ -16,7 +16,7 @@ const MATRIX: usize = 20;
 pub(super) fn run(command: &EvalArgs, args: &Args) -> anyhow::Result<u8> {
     let model = super::open::open(&command.model, &command.trust, &command.foreign)?;
     if model.preprocess().is_none() {
-        let problem = "the model file does not say how to prepare pictures: give --mean and --std";
+        let problem = "the model file does not say how to prepare images: give --mean and --std";
         return Err(Error::Usage(problem.into()).into());
     }
     let (progress, start) = (Progress::new(args.quiet), Instant::now());
@@ -30,7 +30,7 @@ pub(super) fn run(command: &EvalArgs, args: &Args) -> anyhow::Result<u8> {
     let bad = evaluation.bad.len() as u64;
     if share(bad, bad + evaluation.n()) > command.max_bad {
         let all = bad + evaluation.n();
-        let problem = format!("{bad} of {all} pictures cannot be used, more than --max-bad allows");
+        let problem = format!("{bad} of {all} images cannot be used, more than --max-bad allows");
         return Err(Error::Data { place: command.folder.display().to_string(), problem }.into());
     }
     match args.json {

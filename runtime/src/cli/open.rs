@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use smalti_runtime::gate::Limits;
-use smalti_runtime::models::preprocess::Fit;
+use smalti_runtime::models::preprocess::FitMode;
 use smalti_runtime::models::resize::Interpolation;
 use smalti_runtime::trust::{PublicKey, Trust};
 use smalti_runtime::{Error, Model, Preprocess};
@@ -25,7 +25,7 @@ pub(super) fn open(path: &Path, args: &TrustArgs, foreign: &ForeignArgs) -> Resu
 pub(super) struct Overrides {
     mean: Option<Vec<f32>>,
     std: Option<Vec<f32>>,
-    fit: Option<Fit>,
+    fit: Option<FitMode>,
     interpolation: Option<Interpolation>,
     labels: Option<Vec<String>>,
 }
@@ -36,8 +36,8 @@ impl Overrides {
             mean: args.mean.clone(),
             std: args.std.clone(),
             fit: args.resize.map(|fit| match fit {
-                FitArg::Crop => Fit::Crop,
-                FitArg::Squash => Fit::Squash,
+                FitArg::Crop => FitMode::Crop,
+                FitArg::Squash => FitMode::Squash,
             }),
             interpolation: args.interpolation.map(|interpolation| match interpolation {
                 InterpolationArg::Bilinear => Interpolation::Bilinear,
@@ -67,15 +67,14 @@ impl Overrides {
             (None, Some(mean), Some(std)) => Preprocess {
                 img_size: input.width,
                 channels: input.channels,
-                fit: Fit::Crop,
+                fit: FitMode::Crop,
                 interpolation: Interpolation::Bicubic,
                 mean: mean.clone(),
                 std: std.clone(),
             },
             (None, None, None) if fit.is_none() && interpolation.is_none() => return Ok(None),
             _ => {
-                let problem =
-                    "the model file does not say how to prepare pictures: give both --mean and --std";
+                let problem = "the model file does not say how to prepare images: give both --mean and --std";
                 return Err(Error::Usage(problem.into()));
             }
         };

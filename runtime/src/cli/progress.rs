@@ -56,7 +56,7 @@ impl Stages {
         let Ok(mut stage) = self.stage.lock() else { return };
         if stage.as_ref().is_none_or(|(last, _)| last != name) {
             if !self.quiet {
-                let _ = writeln!(stderr(), "{name} ({total} pictures)");
+                let _ = writeln!(stderr(), "{name} ({total} images)");
             }
             *stage = Some((name.to_owned(), Progress::new(self.quiet)));
         }
@@ -70,7 +70,7 @@ impl Stages {
 fn describe(done: usize, total: usize, elapsed: Duration) -> String {
     let rate = done as f64 / elapsed.as_secs_f64().max(1e-9);
     let left = total.saturating_sub(done) as f64 / rate.max(1e-9);
-    format!("{done}/{total} pictures, {rate:.0}/s, {left:.0} s left")
+    format!("{done}/{total} images, {rate:.0}/s, {left:.0} s left")
 }
 
 fn bar(done: usize, total: usize) -> String {
@@ -84,7 +84,7 @@ mod tests {
 
     #[test]
     fn rate_and_time_left_follow_from_the_count() {
-        assert_eq!(describe(50, 150, Duration::from_secs(5)), "50/150 pictures, 10/s, 10 s left");
+        assert_eq!(describe(50, 150, Duration::from_secs(5)), "50/150 images, 10/s, 10 s left");
         assert_eq!(bar(1, 2).matches('#').count(), WIDTH / 2);
         assert_eq!(bar(0, 0).matches('#').count(), WIDTH);
     }

@@ -21,11 +21,11 @@ pub(super) fn run(command: &QuantizeArgs, args: &Args) -> anyhow::Result<u8> {
     check_places(command)?;
     let float = super::open::open(input, &command.trust, &command.foreign)?;
     if float.preprocess().is_none() {
-        let problem = "the model file does not say how to prepare pictures: give --mean and --std";
+        let problem = "the model file does not say how to prepare images: give --mean and --std";
         return Err(Error::Usage(problem.into()).into());
     }
     let bytes = super::open::trust(&command.trust)?.read(input, &Limits::default())?;
-    let (calibration, measuring) = pictures(command, &float)?;
+    let (calibration, measuring) = images(command, &float)?;
     let stages = Stages::new(args.quiet);
     let settings = Settings {
         method: command.method.into(),
@@ -77,8 +77,8 @@ fn check_places(command: &QuantizeArgs) -> Result<(), Error> {
     Ok(())
 }
 
-/// The pictures for calibration and those to measure on.
-fn pictures(command: &QuantizeArgs, model: &Model) -> Result<(Vec<Sample>, Vec<Sample>), Error> {
+/// The images for calibration and those to measure on.
+fn images(command: &QuantizeArgs, model: &Model) -> Result<(Vec<Sample>, Vec<Sample>), Error> {
     // Where a data set has its parts, calibration does not look at the part that is measured on.
     let train = command.calib.join("train");
     let has_parts = train.is_dir() && !model.labels().iter().any(|label| label == "train");
@@ -149,7 +149,7 @@ fn as_text(output: &Path, quantized: &Quantized, before: Speed, after: Speed) ->
     if let (Some(float), Some(int8)) = (found.accuracy_a, found.accuracy_b) {
         let points = 100.0 * (int8 - float);
         text += &format!(
-            "accuracy   {} -> {} ({points:+.2} points, {} pictures)\n",
+            "accuracy   {} -> {} ({points:+.2} points, {} images)\n",
             percent(float),
             percent(int8),
             found.n

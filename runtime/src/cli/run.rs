@@ -1,18 +1,18 @@
-//! `run`: pictures in, labels out.
+//! `run`: images in, labels out.
 
 use std::io::Read;
 use std::path::Path;
 
 use serde_json::{Value, json};
 use smalti_runtime::eval::share;
-use smalti_runtime::models::picture::Limits;
+use smalti_runtime::models::image::Limits;
 use smalti_runtime::stream::Spec;
-use smalti_runtime::{Error, Picture, Prediction, Session, pictures};
+use smalti_runtime::{Error, Image, Prediction, Session, images};
 
 use super::args::{Args, RunArgs};
 use super::{open, out, stream};
 
-/// The exit code when more pictures than allowed could not be used.
+/// The exit code when more images than allowed could not be used.
 pub(super) const BAD_INPUT: u8 = 5;
 
 pub(super) fn run(command: &RunArgs, args: &Args) -> anyhow::Result<u8> {
@@ -35,7 +35,7 @@ fn files(command: &RunArgs, args: &Args) -> anyhow::Result<u8> {
     for input in &command.inputs {
         let files = match input.as_os_str() == "-" {
             true => Ok(vec![input.clone()]),
-            false => pictures::list(input),
+            false => images::list(input),
         };
         let files = match files {
             Ok(files) => files,
@@ -72,28 +72,28 @@ fn files(command: &RunArgs, args: &Args) -> anyhow::Result<u8> {
     Ok(if share(failed, failed + answered) > most { BAD_INPUT } else { 0 })
 }
 
-/// Reports a picture that cannot be used, and goes on.
+/// Reports an image that cannot be used, and goes on.
 fn refuse(input: &Path, error: &Error) -> Value {
     eprintln!("smalti-run: error: {error}");
     json!({ "input": input.display().to_string(), "error": error.to_string() })
 }
 
-/// Classifies one picture.
+/// Classifies one image.
 fn one(session: &mut Session, file: &Path) -> Result<Prediction, Error> {
-    let picture = if file.as_os_str() == "-" { standard_input()? } else { pictures::open(file)? };
-    session.classify(&picture).map_err(|error| match error {
+    let image = if file.as_os_str() == "-" { standard_input()? } else { images::open(file)? };
+    session.classify(&image).map_err(|error| match error {
         Error::Data { problem, .. } => Error::Data { place: file.display().to_string(), problem },
         other => other,
     })
 }
 
-/// The picture on the standard input.
-fn standard_input() -> Result<Picture, Error> {
+/// The image on the standard input.
+fn standard_input() -> Result<Image, Error> {
     let (place, limit) = ("standard input", Limits::default().max_bytes);
     let mut bytes = Vec::new();
     let read = std::io::stdin().lock().take(limit.saturating_add(1)).read_to_end(&mut bytes);
     read.map_err(|error| Error::Data { place: place.into(), problem: error.to_string() })?;
-    pictures::decode(place, &bytes)
+    images::decode(place, &bytes)
 }
 
 /// The most probable labels.

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use serde_json::{Value, json};
 use smalti_runtime::eval::share;
 use smalti_runtime::gate::Limits;
-use smalti_runtime::models::picture;
+use smalti_runtime::models::image;
 use smalti_runtime::stream::{Counts, Frame, Keep, Next, Settings, Spec, Stream};
 use smalti_runtime::watch::{Rules, Watch, Watcher};
 use smalti_runtime::{Error, Prediction, Session};
@@ -62,7 +62,7 @@ fn open_model(command: &RunArgs) -> Result<(Session, Option<Watch>), Error> {
 struct Tally {
     counts: Counts,
     answered: u64,
-    /// Frames that were complete, but are no picture.
+    /// Frames that were complete, but are no image.
     undecodable: u64,
     /// Models that took the place of the one before.
     swaps: u64,
@@ -161,7 +161,7 @@ impl Run<'_> {
     fn answer(&mut self, frame: &Frame) -> anyhow::Result<()> {
         let start = Instant::now();
         let prediction = frame
-            .pixels(&picture::Limits::default())
+            .pixels(&image::Limits::default())
             .and_then(|pixels| self.session.classify_view(pixels.view()));
         let ms = start.elapsed().as_secs_f64() * 1e3;
         match prediction {

@@ -19,7 +19,7 @@ use tract_onnx::pb::GraphProto;
 
 use crate::gate::Facts;
 
-pub(crate) use program::{Arena, Image, Program, gather};
+pub(crate) use program::{Arena, ImageView, Program, gather};
 pub(crate) use view::View;
 
 /// A program for a graph that has passed the gate, or why there is none.

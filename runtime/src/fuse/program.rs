@@ -17,9 +17,9 @@ use super::slots::{Slot, Slots};
 use super::step::{Buffer, HeadsAt, Pointwise, Span, Step, Target, Weight};
 use super::view::View;
 
-/// A picture in the model's form.
+/// An image in the model's form.
 #[derive(Clone, Copy, Debug)]
-pub(crate) enum Image<'a> {
+pub(crate) enum ImageView<'a> {
     U8(&'a [u8]),
     F32(&'a [f32]),
 }
@@ -151,15 +151,15 @@ impl Program {
         floats * size_of::<f32>() + self.bytes.iter().sum::<usize>()
     }
 
-    /// Runs all steps on a picture.
-    pub(crate) fn run(&self, arena: &mut Arena, image: Image<'_>) {
+    /// Runs all steps on an image.
+    pub(crate) fn run(&self, arena: &mut Arena, image: ImageView<'_>) {
         for stage in &self.stages {
             stage.run(arena, image);
         }
     }
 
     /// Runs all steps and adds each one's time to `times`.
-    pub(crate) fn time(&self, arena: &mut Arena, image: Image<'_>, times: &mut [Duration]) {
+    pub(crate) fn time(&self, arena: &mut Arena, image: ImageView<'_>, times: &mut [Duration]) {
         for (stage, time) in self.stages.iter().zip(times) {
             let start = Instant::now();
             stage.run(arena, image);
@@ -290,7 +290,7 @@ impl Stage {
     }
 
     /// Runs the step. Sizes were checked when the program was made.
-    fn run(&self, arena: &mut Arena, image: Image<'_>) {
+    fn run(&self, arena: &mut Arena, image: ImageView<'_>) {
         match (self.out, self.quantize) {
             (Slot::Floats(slot), _) => {
                 let mut out = std::mem::take(&mut arena.floats[slot]);
@@ -310,7 +310,7 @@ impl Stage {
     }
 
     /// Writes floats.
-    fn write(&self, arena: &mut Arena, image: Image<'_>, out: &mut [f32]) {
+    fn write(&self, arena: &mut Arena, image: ImageView<'_>, out: &mut [f32]) {
         let isa = arena.isa;
         match &self.op {
             Op::Pointwise { x, function } => {
@@ -370,7 +370,7 @@ impl Stage {
     }
 
     /// Writes the rows that are needed, on all threads; `out` starts at the first of them.
-    fn rows(&self, arena: &mut Arena, image: Image<'_>, mut out: Out<'_>) {
+    fn rows(&self, arena: &mut Arena, image: ImageView<'_>, mut out: Out<'_>) {
         let (isa, first) = (arena.isa, self.rows.start);
         let Arena { floats, bytes, scratch, pool, .. } = arena;
         let (floats, bytes, scratch) = (&*floats, &*bytes, &*scratch);
@@ -394,10 +394,10 @@ impl Stage {
                 let line = &mut scratch[..self.cols];
                 for (i, row) in rows.enumerate() {
                     match image {
-                        Image::U8(pixels) => {
+                        ImageView::U8(pixels) => {
                             gather(view, *patch, first + row, pixels, line, |&x| f32::from(x))
                         }
-                        Image::F32(values) => gather(view, *patch, first + row, values, line, |&x| x),
+                        ImageView::F32(values) => gather(view, *patch, first + row, values, line, |&x| x),
                     }
                     quantize::rows(isa, line, self.cols, i, out);
                 }
@@ -432,7 +432,7 @@ impl Stage {
     }
 }
 
-/// One patch of a picture `[C, H, W]`, counted row by row, in the order channel, row, column.
+/// One patch of an image `[C, H, W]`, counted row by row, in the order channel, row, column.
 pub(crate) fn gather<T>(
     image: &View,
     [height, width]: [usize; 2],
@@ -441,8 +441,8 @@ pub(crate) fn gather<T>(
     out: &mut [f32],
     float: impl Fn(&T) -> f32 + Copy,
 ) {
-    let (&[_, _, picture], &[channel, down, right]) = (&image.dims[..], &image.strides[..]) else { return };
-    let across = picture / width;
+    let (&[_, _, width_all], &[channel, down, right]) = (&image.dims[..], &image.strides[..]) else { return };
+    let across = width_all / width;
     let corner = image.offset + patch / across * height * down + patch % across * width * right;
     for (j, line) in out.chunks_exact_mut(width).enumerate() {
         let from = &pixels[corner + j / height * channel + j % height * down..];

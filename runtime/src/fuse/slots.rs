@@ -8,7 +8,7 @@ use super::step::Step;
 /// Where a buffer lies.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Slot {
-    /// The picture, which the caller holds.
+    /// The image, which the caller holds.
     Image,
     Floats(usize),
     Bytes(usize),

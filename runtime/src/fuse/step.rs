@@ -54,7 +54,7 @@ pub(super) struct Target {
 /// One step.
 #[derive(Clone, Debug)]
 pub(super) enum Step<'a> {
-    /// The picture's patches, one a row, in the order channel, row, column; `image` is `[C, H, W]`.
+    /// The image's patches, one a row, in the order channel, row, column; `image` is `[C, H, W]`.
     Patches { image: View, patch: [usize; 2], out: Target },
     /// `act(x Wᵀ + b) · gain + residual`; the gain is in the weight.
     Linear {

@@ -4,7 +4,7 @@
 //! - one file without external data, training information, functions or subgraphs, within [`Limits`];
 //! - operators of ONNX's main domain at opset 13 to 18, from a short list, with every attribute checked by
 //!   name, type and range (PyTorch's newer exporter writes 18 where it cannot convert down to 17);
-//! - one picture as input, `uint8 [1, H, W, C]` or `float32 [1, C, H, W]`, and only static shapes: every
+//! - one image as input, `uint8 [1, H, W, C]` or `float32 [1, C, H, W]`, and only static shapes: every
 //!   shape that is computed in the graph follows from constants;
 //! - nodes in topological order, each value defined once, each input defined before;
 //! - finite weights whose data has the length that their shape says, positive quantization scales.

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 
-/// How a picture goes in.
+/// How an image goes in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Form {
     /// `uint8 [1, H, W, C]`: pixels as they are; mean, deviation and 255 are inside the model.
@@ -21,12 +21,12 @@ impl Form {
     }
 }
 
-/// The picture that a model takes.
+/// The image that a model takes.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Input {
     /// The input's name in the file.
     pub name: String,
-    /// How the picture goes in.
+    /// How the image goes in.
     pub form: Form,
     /// Width in pixels.
     pub width: usize,
@@ -37,7 +37,7 @@ pub struct Input {
 }
 
 impl Input {
-    /// Values of one picture.
+    /// Values of one image.
     pub fn values(&self) -> usize {
         self.width * self.height * self.channels
     }
@@ -89,7 +89,7 @@ pub struct Summary {
     pub file_bytes: u64,
     /// The opset of ONNX's main domain.
     pub opset: i64,
-    /// The picture that goes in.
+    /// The image that goes in.
     pub input: Input,
     /// What comes out, in the file's order.
     pub outputs: Vec<Port>,
@@ -97,11 +97,11 @@ pub struct Summary {
     pub parameters: u64,
     /// Bytes of all weights.
     pub weight_bytes: u64,
-    /// Multiply-adds of one run, as far as they depend on the picture.
+    /// Multiply-adds of one run, as far as they depend on the image.
     pub multiply_adds: u64,
     /// The most elements of intermediate tensors needed at one time.
     pub live: u64,
-    /// The nodes that depend on the picture, in order.
+    /// The nodes that depend on the image, in order.
     pub nodes: Vec<NodeSummary>,
     /// What is known of every tensor.
     pub(crate) facts: Facts,

@@ -15,7 +15,7 @@ use super::value::{Kind, Value, elements, type_name};
 use super::{attributes, weights};
 use crate::error::{Error, Result};
 
-/// The largest side of a picture in pixels.
+/// The largest side of an image in pixels.
 const MAX_SIDE: usize = 4096;
 /// How many multiply-adds of a matrix product take as long as copying one element.
 const COPY: u64 = 16;
@@ -118,7 +118,7 @@ impl<'a> Walk<'a> {
         Ok((count, bytes))
     }
 
-    /// Checks that the graph takes one picture.
+    /// Checks that the graph takes one image.
     fn input(&mut self, graph: &'a GraphProto) -> Result<Input> {
         let [info] = &graph.input[..] else {
             let names: Vec<_> = graph.input.iter().take(8).map(|info| info.name.as_str()).collect();
@@ -126,7 +126,7 @@ impl<'a> Walk<'a> {
             return Err(Error::refused(
                 "graph",
                 found,
-                "one input, the picture (weights only as initialisers)",
+                "one input, the image (weights only as initialisers)",
             ));
         };
         let place = format!("input `{}`", info.name);
@@ -164,7 +164,7 @@ impl<'a> Walk<'a> {
         if outputs.len() != proto.output.len() {
             return node.refuse(format!("{} outputs", proto.output.len()), outputs.len().to_string());
         }
-        // Shapes are constants even where they are those of the picture.
+        // Shapes are constants even where they are those of the image.
         let constant = node.inputs.iter().flatten().all(|input| input.constant);
         let outputs: Vec<_> =
             outputs.into_iter().map(|out| Value { constant: constant || out.constant, ..out }).collect();
@@ -244,7 +244,7 @@ impl<'a> Walk<'a> {
                     let (dims, is_float) = (value.dims.clone(), value.kind == Kind::F32);
                     Ok(Port { name: info.name.clone(), dims, is_float })
                 }
-                Some(_) => Err(Error::refused(place, "a constant", "a tensor that depends on the picture")),
+                Some(_) => Err(Error::refused(place, "a constant", "a tensor that depends on the image")),
                 None => Err(Error::refused(place, "no node that computes it", "a tensor of the graph")),
             }
         };
@@ -284,7 +284,7 @@ impl<'a> Walk<'a> {
 fn declared(place: &str, info: &ValueInfoProto) -> Result<(i32, Vec<usize>)> {
     let Some(type_proto::Value::TensorType(tensor)) = info.r#type.as_ref().and_then(|t| t.value.as_ref())
     else {
-        return Err(Error::refused(place, "no tensor type", "a picture"));
+        return Err(Error::refused(place, "no tensor type", "an image"));
     };
     let mut dims = Vec::new();
     for dim in tensor.shape.iter().flat_map(|shape| &shape.dim) {
@@ -301,7 +301,7 @@ fn declared(place: &str, info: &ValueInfoProto) -> Result<(i32, Vec<usize>)> {
         }
     }
     if dims.len() > weights::MAX_RANK || elements(&dims) == u64::MAX {
-        return Err(Error::refused(place, format!("shape {dims:?}"), "a picture"));
+        return Err(Error::refused(place, format!("shape {dims:?}"), "an image"));
     }
     Ok((tensor.elem_type, dims))
 }

@@ -4,21 +4,21 @@ use serde::Serialize;
 
 use crate::compare::Comparison;
 
-/// The points of accuracy that may be lost, where pictures have labels.
+/// The points of accuracy that may be lost, where images have labels.
 pub const POINTS: f64 = 0.005;
-/// The share of pictures whose answer may change, where they have none.
+/// The share of images whose answer may change, where they have none.
 pub const FLIPS: f64 = 0.01;
-/// The least mean cosine between the vectors of both models, where pictures have no labels.
+/// The least mean cosine between the vectors of both models, where images have no labels.
 pub const COSINE: f64 = 0.98;
 
-/// What may be lost, by the kind of pictures.
+/// What may be lost, by the kind of images.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
 pub struct Budget {
-    /// Accuracy that may be lost, as a share of 1; for pictures with labels.
+    /// Accuracy that may be lost, as a share of 1; for images with labels.
     pub points: f64,
-    /// The share of answers that may change; for pictures without labels.
+    /// The share of answers that may change; for images without labels.
     pub flips: f64,
-    /// The least mean cosine between the models' vectors; for pictures without labels.
+    /// The least mean cosine between the models' vectors; for images without labels.
     pub cosine: f64,
 }
 
@@ -29,7 +29,7 @@ impl Default for Budget {
 }
 
 impl Budget {
-    /// The same share for both kinds of pictures.
+    /// The same share for both kinds of images.
     pub fn of(share: f64) -> Budget {
         Budget { points: share, flips: share, cosine: COSINE }
     }
@@ -37,7 +37,7 @@ impl Budget {
     /// What a comparison of the float model with the quantized one exceeds; none if it holds.
     pub fn exceeded(&self, found: &Comparison) -> Option<String> {
         let percent = |share: f64| format!("{:.2} %", 100.0 * share);
-        // Shares of whole pictures: not to fail by the last bit of a difference.
+        // Shares of whole images: not to fail by the last bit of a difference.
         let slack = 1e-9;
         if let (Some(float), Some(int8)) = (found.accuracy_a, found.accuracy_b) {
             let lost = float - int8;

@@ -1,7 +1,7 @@
-//! What goes into each layer, over the calibration pictures: one pass, picture by picture.
+//! What goes into each layer, over the calibration images: one pass, image by image.
 //!
 //! Kept for each value: a histogram, the mean square of each channel, and a few rows on which the layers' errors are
-//! measured. Memory does not grow with the number of pictures.
+//! measured. Memory does not grow with the number of images.
 
 use super::histogram::Histogram;
 use super::layers::Patch;
@@ -13,9 +13,9 @@ use crate::load::Model;
 use crate::samples::Sample;
 use tract_onnx::pb::ModelProto;
 
-/// The most rows kept of a value, over all pictures.
+/// The most rows kept of a value, over all images.
 const ROWS: usize = 128;
-/// The share of calibration pictures that may be unusable.
+/// The share of calibration images that may be unusable.
 const MAX_BAD: f64 = 0.05;
 
 /// What was seen of one value: rows of K channels.
@@ -33,8 +33,8 @@ pub(super) struct Activation {
 }
 
 impl Activation {
-    /// Takes in one picture's rows, and keeps `keep` of them. False if a value is not finite.
-    fn add(&mut self, values: &[f32], channels: usize, keep: usize, picture: usize) -> bool {
+    /// Takes in one image's rows, and keeps `keep` of them. False if a value is not finite.
+    fn add(&mut self, values: &[f32], channels: usize, keep: usize, image: usize) -> bool {
         if channels == 0 || !self.histogram.add(values) {
             return false;
         }
@@ -48,10 +48,10 @@ impl Activation {
         self.more_than_bytes |= values.iter().any(|&x| f32::from(x as u8) != x);
         let rows = values.len() / channels;
         self.seen += rows as u64;
-        // Other rows of every picture, so that all places are seen.
+        // Other rows of every image, so that all places are seen.
         let keep = keep.min(rows).min(ROWS.saturating_sub(self.rows.len() / channels));
         for i in 0..keep {
-            let row = (i * rows / keep + 7 * picture) % rows;
+            let row = (i * rows / keep + 7 * image) % rows;
             self.rows.extend(&values[row * channels..(row + 1) * channels]);
         }
         true
@@ -73,13 +73,13 @@ impl Activation {
 pub(super) struct Calibration {
     /// One for each value.
     pub(super) activations: Vec<Activation>,
-    /// Pictures that were used.
-    pub(super) pictures: usize,
+    /// Images that were used.
+    pub(super) images: usize,
 }
 
-/// Runs the model over the samples and looks at `values`; `step` is called after each picture.
+/// Runs the model over the samples and looks at `values`; `step` is called after each image.
 ///
-/// Errors: [`Error::Data`] if too many pictures cannot be used, [`Error::Engine`] if a value is not finite.
+/// Errors: [`Error::Data`] if too many images cannot be used, [`Error::Engine`] if a value is not finite.
 pub(super) fn calibrate(
     proto: &ModelProto,
     model: &Model,
@@ -92,9 +92,9 @@ pub(super) fn calibrate(
     let mut rows = Vec::new();
     let mut activations = vec![Activation::default(); values.len()];
     let keep = ROWS.div_ceil(samples.len().max(1));
-    let (mut pictures, mut bad) = (0, Vec::new());
+    let (mut images, mut bad) = (0, Vec::new());
     for (i, sample) in samples.iter().enumerate() {
-        match sample.open().and_then(|picture| prepare(model, &picture)) {
+        match sample.open().and_then(|image| prepare(model, &image)) {
             Ok(pixels) => {
                 taps.run(&pixels, |value, seen, shape| {
                     let (seen, channels) = match (values[value].1, shape) {
@@ -109,7 +109,7 @@ pub(super) fn calibrate(
                         false => Err(not_finite(names[value], &sample.name)),
                     }
                 })?;
-                pictures += 1;
+                images += 1;
             }
             Err(Error::Data { problem, .. }) => {
                 log::warn!("{}: {problem}", sample.name);
@@ -119,29 +119,29 @@ pub(super) fn calibrate(
         }
         step(i + 1);
     }
-    if pictures == 0 || bad.len() as f64 > MAX_BAD * samples.len() as f64 {
+    if images == 0 || bad.len() as f64 > MAX_BAD * samples.len() as f64 {
         let (place, problem) =
-            bad.first().map_or(("calibration", "no pictures"), |(name, problem)| (*name, problem.as_str()));
+            bad.first().map_or(("calibration", "no images"), |(name, problem)| (*name, problem.as_str()));
         let found =
-            format!("{problem} ({} of {} calibration pictures cannot be used)", bad.len(), samples.len());
+            format!("{problem} ({} of {} calibration images cannot be used)", bad.len(), samples.len());
         return Err(Error::data(place, found));
     }
-    Ok(Calibration { activations, pictures })
+    Ok(Calibration { activations, images })
 }
 
-/// The patches of a picture `[C, H, W]`, each a row in the order channel, row, column.
-fn patches(picture: &[f32], [height, width]: [usize; 2], patch: Patch, rows: &mut Vec<f32>) {
+/// The patches of an image `[C, H, W]`, each a row in the order channel, row, column.
+fn patches(image: &[f32], [height, width]: [usize; 2], patch: Patch, rows: &mut Vec<f32>) {
     let [channels, down, across] = patch;
-    let (image, values) = (View::whole(&[channels, height, width]), channels * down * across);
+    let (view, values) = (View::whole(&[channels, height, width]), channels * down * across);
     rows.resize((height / down) * (width / across) * values, 0.0);
     for (i, row) in rows.chunks_exact_mut(values).enumerate() {
-        gather(&image, [down, across], i, picture, row, |&x| x);
+        gather(&view, [down, across], i, image, row, |&x| x);
     }
 }
 
-/// The error for a model that overflows on a picture.
-fn not_finite(value: &str, picture: &str) -> Error {
-    let problem = format!("`{value}` is not finite for {picture}");
+/// The error for a model that overflows on an image.
+fn not_finite(value: &str, image: &str) -> Error {
+    let problem = format!("`{value}` is not finite for {image}");
     Error::Engine { step: "calibrate", problem }
 }
 
@@ -152,8 +152,8 @@ mod tests {
     #[test]
     fn rows_are_kept_within_bounds_and_squares_are_means() {
         let mut activation = Activation::default();
-        for picture in 0..300 {
-            assert!(activation.add(&[1.0, 2.0, 3.0, 4.0], 2, 1, picture));
+        for image in 0..300 {
+            assert!(activation.add(&[1.0, 2.0, 3.0, 4.0], 2, 1, image));
         }
         assert_eq!((activation.rows.len(), activation.moments()), (2 * ROWS, vec![[2.0, 5.0], [3.0, 10.0]]));
         assert!(activation.rows.chunks(2).any(|row| row == [1.0, 2.0]));
@@ -176,9 +176,9 @@ mod tests {
     #[test]
     fn patches_are_rows() {
         // Two channels of 2 x 4 in patches of 2 x 2.
-        let picture: Vec<f32> = (0..16u8).map(f32::from).collect();
+        let image: Vec<f32> = (0..16u8).map(f32::from).collect();
         let mut rows = vec![9.0];
-        patches(&picture, [2, 4], [2, 2, 2], &mut rows);
+        patches(&image, [2, 4], [2, 2, 2], &mut rows);
         let want = [0, 1, 4, 5, 8, 9, 12, 13, 2, 3, 6, 7, 10, 11, 14, 15u8].map(f32::from);
         assert_eq!(rows, want);
     }

@@ -1,4 +1,4 @@
-//! Which layers can be quantized: products of something that depends on the picture with a fixed matrix.
+//! Which layers can be quantized: products of something that depends on the image with a fixed matrix.
 //!
 //! These are `MatMul` with a constant `[K, N]`, `Gemm` with a constant weight, `transA = 0`, `alpha = beta = 1`, and
 //! `Conv` with a constant weight whose windows touch but do not overlap: the patch embedding. Attention's own products
@@ -14,7 +14,7 @@ use crate::gate::{Summary, attribute, windows_touch};
 /// ONNX's number of 32-bit floats.
 const FLOAT: i32 = 1;
 
-/// Channels, height and width of a window of a picture `[1, C, H, W]`.
+/// Channels, height and width of a window of an image `[1, C, H, W]`.
 pub(super) type Patch = [usize; 3];
 
 /// A layer that can be quantized.
@@ -39,7 +39,7 @@ pub(super) fn find(graph: &GraphProto, summary: &Summary) -> Vec<Layer> {
     let constants = constants(graph);
     let work: HashMap<&str, u64> =
         summary.nodes.iter().map(|node| (node.name.as_str(), node.multiply_adds)).collect();
-    // What depends on the picture; other names are weights or follow from weights.
+    // What depends on the image; other names are weights or follow from weights.
     let moving: HashSet<&str> = graph
         .node
         .iter()

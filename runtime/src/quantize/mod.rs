@@ -1,7 +1,7 @@
-//! From a float model and some pictures to int8, as standard ONNX that other engines run too, behind a gate.
+//! From a float model and some images to int8, as standard ONNX that other engines run too, behind a gate.
 //!
 //! The order of the modules is the order of the data: `layers` finds what can be quantized; `calibrate` runs the
-//! pictures and keeps a `histogram` of what goes into each layer; `range` makes a `step` of each, `weights` makes
+//! images and keeps a `histogram` of what goes into each layer; `range` makes a `step` of each, `weights` makes
 //! int8 of the matrices, `noise` measures what both cost each layer, all of which is its `plan`; `rewrite` changes
 //! the graph; `search` runs the result beside the float model, and while it costs more than the `budget`, keeps the
 //! layers with most noise float. `record` is what the file says about itself, [`report`] a page for people.
@@ -43,9 +43,9 @@ use search::Search;
 /// What is being done, for progress.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Stage {
-    /// The float model runs over the calibration pictures.
+    /// The float model runs over the calibration images.
     Calibrate,
-    /// The float model runs over the pictures to measure on.
+    /// The float model runs over the images to measure on.
     MeasureFloat,
     /// The quantized model does, with so many layers kept float.
     MeasureInt8(usize),
@@ -62,7 +62,7 @@ pub struct Settings<'a> {
     pub tries: usize,
     /// Threads for measuring.
     pub threads: usize,
-    /// Called with the pictures done and in all; from any thread.
+    /// Called with the images done and in all; from any thread.
     pub progress: &'a (dyn Fn(Stage, usize, usize) + Sync),
 }
 
@@ -113,14 +113,14 @@ pub struct Quantized {
     pub comparison: Comparison,
     /// The layers, in the order of the graph.
     pub layers: Vec<Row>,
-    /// Calibration pictures that were used.
+    /// Calibration images that were used.
     pub samples: usize,
 }
 
 /// Quantizes the model file `bytes`, whose loaded form with its preprocessing is `float`.
 ///
 /// Errors: [`Error::Usage`] for a model that is quantized already or has nothing to quantize, [`Error::Data`] for
-/// pictures that cannot be used, [`Error::GateFailed`] if the budget does not hold with any number of layers tried.
+/// images that cannot be used, [`Error::GateFailed`] if the budget does not hold with any number of layers tried.
 pub fn quantize(
     bytes: &[u8],
     float: &Model,
@@ -144,16 +144,8 @@ pub fn quantize(
     let total = measuring.len();
     let step = |done| (settings.progress)(Stage::MeasureFloat, done, total);
     let wanted = samples::outputs(float, measuring, settings.threads, &step)?;
-    Search {
-        proto: &proto,
-        float,
-        plans: &plans,
-        measuring,
-        wanted: &wanted,
-        settings,
-        pictures: seen.pictures,
-    }
-    .run()
+    Search { proto: &proto, float, plans: &plans, measuring, wanted: &wanted, settings, images: seen.images }
+        .run()
 }
 
 /// Calibrates: every value that goes into a layer is looked at once.

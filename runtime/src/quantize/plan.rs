@@ -41,7 +41,7 @@ impl Plan {
     }
 }
 
-/// The values that go into layers, each once, with what makes rows of a picture.
+/// The values that go into layers, each once, with what makes rows of an image.
 pub(super) fn inputs(layers: &[Layer]) -> Vec<(&str, Option<Patch>)> {
     let mut inputs: Vec<(&str, Option<Patch>)> = Vec::new();
     for layer in layers {

@@ -1,6 +1,6 @@
-//! A picture as the model takes it.
+//! An image as the model takes it.
 
-use smalti_models::Picture;
+use smalti_models::Image;
 
 use crate::error::{Error, Result};
 use crate::gate::Form;
@@ -16,13 +16,13 @@ pub(super) enum Pixels {
 }
 
 /// Resizes, crops and normalises as the model's preprocessing says.
-pub(super) fn prepare(model: &Model, picture: &Picture) -> Result<Pixels> {
+pub(super) fn prepare(model: &Model, image: &Image) -> Result<Pixels> {
     let Some(preprocess) = model.preprocess() else {
-        let problem = "the model file does not say how to prepare pictures: give --mean and --std";
+        let problem = "the model file does not say how to prepare images: give --mean and --std";
         return Err(Error::Usage(problem.into()));
     };
-    let unusable = |error: smalti_models::Error| Error::data("picture", error);
-    let prepared = preprocess.apply(picture).map_err(unusable)?;
+    let unusable = |error: smalti_models::Error| Error::data("image", error);
+    let prepared = preprocess.apply(image).map_err(unusable)?;
     if model.input().form == Form::U8Nhwc {
         return Ok(Pixels::Bytes(prepared.data().to_vec()));
     }

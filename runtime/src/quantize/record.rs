@@ -15,7 +15,7 @@ use crate::selftest;
 /// The value of `quantization`.
 pub(super) fn quantization(
     settings: &Settings<'_>,
-    pictures: usize,
+    images: usize,
     rows: &[Row],
     found: &Comparison,
     tolerance: Option<f32>,
@@ -25,7 +25,7 @@ pub(super) fn quantization(
     let float: Vec<&str> = rows.iter().filter(|row| row.kept_float).map(|row| row.name.as_str()).collect();
     json!({
         "method": settings.method.name(),
-        "samples": pictures,
+        "samples": images,
         "activations": "uint8, asymmetric, one scale a tensor",
         "weights": "int8, symmetric, one scale an output channel; four neighbours of one sign come to 128 at most",
         "layers": rows.len() - float.len(),
@@ -44,16 +44,16 @@ pub(super) fn quantization(
 pub(super) fn golden(float: &Model, int8: &Model) -> Result<Option<(Vec<Golden>, f32)>> {
     let Some(record) = float.record() else { return Ok(None) };
     let (size, channels) = (float.input().width, float.input().channels);
-    // As the file's own record prepares pictures, whatever was said for the measuring.
+    // As the file's own record prepares images, whatever was said for the measuring.
     let session = |model: &Model| model.clone().with_preprocess(record.preprocess.clone())?.session();
     let mut sessions = (session(float)?, session(int8)?);
     let (mut vectors, mut furthest) = (Vec::new(), 0.0f32);
     for vector in &record.golden {
-        let picture = vector.picture(size, channels)?;
-        let wanted = sessions.0.run_pixels(picture.data())?.logits;
-        let logits = sessions.1.run_pixels(picture.data())?.logits;
+        let image = vector.image(size, channels)?;
+        let wanted = sessions.0.run_pixels(image.data())?.logits;
+        let logits = sessions.1.run_pixels(image.data())?.logits;
         furthest = furthest.max(selftest::relative_difference(&logits, &wanted));
-        vectors.push(Golden::new(vector.pattern, &picture, logits));
+        vectors.push(Golden::new(vector.pattern, &image, logits));
     }
     Ok(Some((vectors, furthest)))
 }

@@ -73,7 +73,7 @@ fn summary(page: &Page<'_>) -> String {
         None => format!("{:.2} % changed answers", 100.0 * page.budget.flips),
     };
     format!(
-        "<p>{} of {} layers run in int8, {float} stay float. Ranges by <code>{}</code> from {samples} pictures, \
+        "<p>{} of {} layers run in int8, {float} stay float. Ranges by <code>{}</code> from {samples} images, \
          measured on {}; the budget was {budget}.</p>\n",
         layers.len() - float,
         layers.len(),

@@ -21,7 +21,7 @@ pub(super) struct Search<'a> {
     /// What the float model gives.
     pub(super) wanted: &'a Outputs,
     pub(super) settings: &'a Settings<'a>,
-    pub(super) pictures: usize,
+    pub(super) images: usize,
 }
 
 impl Search<'_> {
@@ -45,7 +45,7 @@ impl Search<'_> {
             }
             log::info!("{last}");
         }
-        let advice = "give pictures like those of the training, or allow more by --budget";
+        let advice = "give images like those of the training, or allow more by --budget";
         Err(Error::GateFailed(format!("quantize: {last}; nothing is written; {advice}")))
     }
 
@@ -89,13 +89,13 @@ impl Search<'_> {
             self.plans.iter().enumerate().map(|(i, plan)| plan.row(float.contains(&i))).collect();
         let golden = record::golden(self.float, model)?;
         let tolerance = golden.as_ref().map(|(_, furthest)| selftest::quantized_tolerance(*furthest));
-        let note = record::quantization(self.settings, self.pictures, &layers, &comparison, tolerance);
+        let note = record::quantization(self.settings, self.images, &layers, &comparison, tolerance);
         record::write(&mut proto, golden.as_ref().map(|(golden, _)| &golden[..]), &note);
         let bytes = proto.encode_to_vec();
         let written = Model::from_bytes(&bytes)?;
         if golden.is_some_and(|(golden, _)| !golden.is_empty()) {
             selftest::judge(&selftest::run(&written)?)?;
         }
-        Ok(Quantized { bytes, comparison, layers, samples: self.pictures })
+        Ok(Quantized { bytes, comparison, layers, samples: self.images })
     }
 }

@@ -33,7 +33,7 @@ impl Taps {
         Ok(Taps { state, input: input.clone() })
     }
 
-    /// Runs one picture and shows each value with its number and its shape.
+    /// Runs one image and shows each value with its number and its shape.
     pub(super) fn run(
         &mut self,
         pixels: &Pixels,
@@ -49,7 +49,7 @@ impl Taps {
                 (Pixels::Floats(floats), Form::F32Nchw) => {
                     Tensor::from_shape(&[1, channels, height, width], floats)
                 }
-                _ => TractResult::Err(TractError::msg("a picture in another form than the input")),
+                _ => TractResult::Err(TractError::msg("an image in another form than the input")),
             };
             state.run(tvec!(Arc::new(tensor?).into_tvalue()))
         })?;
@@ -62,7 +62,7 @@ impl Taps {
     }
 }
 
-/// The name under which a value can be an output: a picture itself cannot, a copy can.
+/// The name under which a value can be an output: an image itself cannot, a copy can.
 fn tap(graph: &mut GraphProto, name: &str) -> String {
     if graph.input.iter().all(|input| input.name != name) {
         return name.to_owned();

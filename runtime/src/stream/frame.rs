@@ -1,7 +1,7 @@
 //! One frame of a stream.
 
-use smalti_models::Picture;
-use smalti_models::picture::{self, Limits, View};
+use smalti_models::Image;
+use smalti_models::image::{self, Limits, View};
 
 use super::Format;
 use crate::error::{Error, Result};
@@ -18,7 +18,7 @@ pub struct Frame {
 #[derive(Clone, Debug)]
 pub enum Pixels<'a> {
     /// Decoded from a file.
-    Decoded(Picture),
+    Decoded(Image),
     /// As they are in the frame.
     Raw(View<'a>),
 }
@@ -27,7 +27,7 @@ impl Pixels<'_> {
     /// The pixels without their memory.
     pub fn view(&self) -> View<'_> {
         match self {
-            Pixels::Decoded(picture) => picture.view(),
+            Pixels::Decoded(image) => image.view(),
             Pixels::Raw(view) => *view,
         }
     }
@@ -47,7 +47,7 @@ impl Frame {
     /// The pixels; [`Error::Data`] if the frame is damaged.
     pub fn pixels(&self, limits: &Limits) -> Result<Pixels<'_>> {
         let pixels = match self.format {
-            Format::Mjpeg => picture::decode(&self.bytes, limits).map(Pixels::Decoded),
+            Format::Mjpeg => image::decode(&self.bytes, limits).map(Pixels::Decoded),
             Format::Raw { width, height, channels } => {
                 View::new(width, height, channels, width * channels, &self.bytes).map(Pixels::Raw)
             }

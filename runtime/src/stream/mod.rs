@@ -1,4 +1,4 @@
-//! Pictures from a camera: a stream of bytes, cut into frames, of which the newest is classified.
+//! Images from a camera: a stream of bytes, cut into frames, of which the newest is classified.
 //!
 //! A [`Spec`] says what a stream holds and where it comes from (`mjpeg:-`, `raw:640x480:rgb8:/run/camera`). [`Stream`]
 //! reads it on a thread of its own and keeps one frame: while the model is busy, newer frames take its place and the

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use smalti_models::picture::jpeg::{Mark, Markers};
+use smalti_models::image::jpeg::{Mark, Markers};
 
 use super::Format;
 use crate::error::{Error, Result};

@@ -10,7 +10,7 @@ use super::*;
 
 const LONG: Duration = Duration::from_secs(60);
 
-/// A picture's outline with that content, which holds no FF: a segment with a thumbnail's marks in it, and data.
+/// An image's outline with that content, which holds no FF: a segment with a thumbnail's marks in it, and data.
 fn jpeg(content: &[u8]) -> Vec<u8> {
     let head: &[u8] = &[0xff, 0xd8, 0xff, 0xe1, 0, 6, 0xff, 0xd8, 0xff, 0xd9, 0xff, 0xda, 0, 2];
     [head, content, &[0xff, 0, 0xff, 0xd0, 0xff, 0xd9]].concat()
@@ -280,7 +280,7 @@ fn dropping_the_stream_ends_the_reading() {
 
 #[test]
 fn damaged_frames_are_errors_that_say_which() {
-    let frame = Frame { number: 7, format: Format::Mjpeg, bytes: jpeg(b"no picture") };
+    let frame = Frame { number: 7, format: Format::Mjpeg, bytes: jpeg(b"no image") };
     let error = frame.pixels(&Default::default()).unwrap_err();
     assert!(error.exit_code() == 5 && error.to_string().starts_with("frame 7: "), "{error}");
     let format = Format::Raw { width: 2, height: 1, channels: 3 };

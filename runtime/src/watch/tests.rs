@@ -32,9 +32,9 @@ fn variant(factor: f32, version: &str) -> Vec<u8> {
     let mut session = model.session().unwrap();
     let mut record = model.record().unwrap().clone();
     for golden in &mut record.golden {
-        let picture = golden.picture(model.input().width, model.input().channels).unwrap();
-        let output = session.run_pixels(picture.data()).unwrap();
-        *golden = Golden::new(golden.pattern, &picture, output.logits);
+        let image = golden.image(model.input().width, model.input().channels).unwrap();
+        let output = session.run_pixels(image.data()).unwrap();
+        *golden = Golden::new(golden.pattern, &image, output.logits);
     }
     record.version = version.into();
     record.weights_sha256 = inspect::digest(&proto);
@@ -81,7 +81,7 @@ impl Place {
     }
 }
 
-/// What the model says of a picture in one colour.
+/// What the model says of an image in one colour.
 fn logits(session: &mut Session) -> Vec<f32> {
     session.run_pixels(&[200; 192]).unwrap().logits
 }

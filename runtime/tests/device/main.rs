@@ -64,7 +64,7 @@ fn labels(objects: &[Value]) -> Vec<&str> {
     objects.iter().filter_map(|object| object["predictions"][0]["label"].as_str()).collect()
 }
 
-/// A picture in one colour, as a JPEG file.
+/// An image in one colour, as a JPEG file.
 fn jpeg(colour: [u8; 3]) -> Vec<u8> {
     let mut bytes = Vec::new();
     let pixels: Vec<u8> = colour.repeat(16 * 12);

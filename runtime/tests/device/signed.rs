@@ -37,13 +37,13 @@ fn verify_says_who_signed() {
 fn whatever_opens_a_model_asks_for_the_signature() {
     let (folder, model) = signed();
     let key = fixture("signed/test.pub");
-    let picture = fixture("models/red.png");
+    let image = fixture("models/red.png");
     let photos = folder.path().join("photos/red");
     fs::create_dir_all(&photos).unwrap();
-    fs::copy(&picture, photos.join("1.png")).unwrap();
+    fs::copy(&image, photos.join("1.png")).unwrap();
     let (photos, out) = (folder.path().join("photos"), folder.path().join("out.onnx"));
     let commands: [&[&dyn AsRef<OsStr>]; 9] = [
-        &[&"run", &model, &picture],
+        &[&"run", &model, &image],
         &[&"run", &model, &"mjpeg:-"],
         &[&"run", &model, &"mjpeg:-", &"--watch"],
         &[&"eval", &model, &photos],

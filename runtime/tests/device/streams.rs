@@ -78,7 +78,7 @@ fn bad_frames_are_left_out_and_counted() {
 
 #[test]
 fn streams_without_frames_are_5_and_wrong_streams_2() {
-    for bytes in [&b""[..], b"no picture", &[0xff; 100_000]] {
+    for bytes in [&b""[..], b"no image", &[0xff; 100_000]] {
         let (out, err) = expect(5, bytes, &[&"run", &model(), &"mjpeg:-"]);
         assert!(out.is_empty() && err.contains("ended without a frame"), "{out}{err}");
     }

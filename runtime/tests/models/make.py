@@ -1,11 +1,11 @@
-"""Makes the model files of this folder, the pictures beside them and expected.json (logits from ONNX Runtime).
+"""Makes the model files of this folder, the images beside them and expected.json (logits from ONNX Runtime).
 
     python make.py
 
 Needs torch, timm, onnx, onnxscript, onnxruntime, numpy and pillow. Everything is tiny (width 8) so that the
 files stay in kilobytes; the graphs are what full-size exports look like.
 
-- colours_u8, colours_f32: a trained classifier of reddish, greenish and bluish pictures in the form that
+- colours_u8, colours_f32: a trained classifier of reddish, greenish and bluish images in the form that
   Smalti's exporter writes, with its metadata; colours_qdq: the same in ONNX Runtime's static int8.
 - the others: random weights, exported by PyTorch from plain PyTorch and timm models.
 """
@@ -81,7 +81,7 @@ class ViT(nn.Module):
 
 
 def colours(count, rng):
-    """Pictures of one noisy colour on a grey ground; u8 [count, SIDE, SIDE, 3] and labels."""
+    """Images of one noisy colour on a grey ground; u8 [count, SIDE, SIDE, 3] and labels."""
     labels = rng.integers(0, 3, count)
     pixels = rng.integers(40, 160, (count, 1, 1, 1)) + rng.integers(-30, 31, (count, SIDE, SIDE, 3))
     pixels[np.arange(count), :, :, labels] += rng.integers(50, 90, (count, 1, 1))
@@ -199,14 +199,14 @@ def exporter_form(model, pixels_in):
 
 
 def mix(x):
-    """SplitMix64, as the contract's test pictures use it."""
+    """SplitMix64, as the contract's test images use it."""
     x = (x + 0x9E3779B97F4A7C15) & MASK
     x = ((x ^ (x >> 30)) * 0xBF58476D1CE4E5B9) & MASK
     x = ((x ^ (x >> 27)) * 0x94D049BB133111EB) & MASK
     return x ^ (x >> 31)
 
 
-def golden_picture(pattern):
+def golden_image(pattern):
     data, base = np.zeros((SIDE, SIDE, 3), np.uint8), mix(pattern)
     for y in range(SIDE):
         for x in range(SIDE):
@@ -245,16 +245,16 @@ def add_record(model, name, pixels_in):
     onnx.save(model, path(name))
     golden = []
     for pattern in range(2):
-        picture = golden_picture(pattern)
-        feed = picture[None] if pixels_in else normalise(picture[None])
-        golden.append({"pattern": pattern, "sha256": hashlib.sha256(picture.tobytes()).hexdigest(), "logits": logits_of(name, feed)[0].tolist()})
+        image = golden_image(pattern)
+        feed = image[None] if pixels_in else normalise(image[None])
+        golden.append({"pattern": pattern, "sha256": hashlib.sha256(image.tobytes()).hexdigest(), "logits": logits_of(name, feed)[0].tolist()})
     preprocessor = {
         "image_processor_type": "ViTImageProcessor", "do_convert_rgb": True, "do_resize": True, "do_rescale": True, "do_normalize": True, "rescale_factor": 1 / 255,
         "resample": 3, "size": {"height": SIDE, "width": SIDE}, "image_mean": MEAN, "image_std": STD,
     }
     record = {
         "names": "{0: 'red', 1: 'green', 2: 'blue'}", "imgsz": f"[{SIDE}, {SIDE}]", "task": "classify",
-        "description": "Tells reddish, greenish and bluish pictures apart", "license": "MIT OR Apache-2.0", "version": "1",
+        "description": "Tells reddish, greenish and bluish images apart", "license": "MIT OR Apache-2.0", "version": "1",
         "preprocessor_config": json.dumps(preprocessor), "golden": json.dumps(golden), "training": "{}",
         "sha256.weights": weights_digest(model),
     }
@@ -304,7 +304,7 @@ def foreign():
 
 
 def ramp():
-    """The picture for models without preprocessing, as the tests make it."""
+    """The image for models without preprocessing, as the tests make it."""
     flat = np.arange(3 * SIDE * SIDE) * 73 + 19
     return (flat % 256 / np.float32(128) - 1).astype(np.float32).reshape(1, 3, SIDE, SIDE)
 

@@ -153,11 +153,8 @@ mod tests {
         let text =
             "epochs = 3\nmask_ratio = 0.5\nthreads = 7\nflip = false\nmean = [0.5, 0.25, 1]\ndata = \"a b\"";
         let args = merged(&["--epochs=9"], text, Some("5")).unwrap();
-        assert_eq!(
-            (args.course.epochs, args.mask_ratio, args.machine.threads),
-            (Some(9), Some(0.5), Some(5))
-        );
-        assert_eq!((args.pictures.flip, args.pictures.mean), (Some(false), Some(vec![0.5, 0.25, 1.0])));
+        assert_eq!((args.optim.epochs, args.mask_ratio, args.machine.threads), (Some(9), Some(0.5), Some(5)));
+        assert_eq!((args.images.flip, args.images.mean), (Some(false), Some(vec![0.5, 0.25, 1.0])));
         assert_eq!(args.data.unwrap().to_str(), Some("a b"));
         assert_eq!(merged(&["-t1"], text, Some("5")).unwrap().machine.threads, Some(1));
         assert_eq!(merged(&[], text, None).unwrap().machine.threads, Some(7));
@@ -168,7 +165,7 @@ mod tests {
     fn a_flag_voids_what_says_the_same_otherwise() {
         let text = "lr = 0.1\ndim = 32\nheads = 2";
         let args = merged(&["--blr=0.2", "--model=tiny", "--heads=4"], text, None).unwrap();
-        assert_eq!((args.course.lr, args.course.blr), (None, Some(0.2)));
+        assert_eq!((args.optim.lr, args.optim.blr), (None, Some(0.2)));
         assert_eq!((args.size.dim, args.size.heads), (None, Some(4)));
     }
 
@@ -177,7 +174,7 @@ mod tests {
         let problem = |text| merged(&[], text, None).unwrap_err().to_string();
         assert!(problem("learning-rate = 1").contains("`learning-rate`"));
         assert!(problem("config = \"x\"").contains("`config`"));
-        assert!(problem("[course]\nepochs = 1").contains("`course`"));
+        assert!(problem("[optim]\nepochs = 1").contains("`optim`"));
         assert!(problem("[epochs]\nx = 1").contains("`epochs` is table"));
         assert!(problem("epochs = \"many\"").contains("many"));
         assert!(problem("\nepochs = ").contains("line 2"));
@@ -190,6 +187,6 @@ mod tests {
         assert!(!text.contains("resume"), "{text}");
         let again = merged(&[], &text, None).unwrap();
         assert_eq!(to_toml(&again).unwrap(), text);
-        assert_eq!(again.course.betas, Some(vec![0.9, 0.95]));
+        assert_eq!(again.optim.betas, Some(vec![0.9, 0.95]));
     }
 }

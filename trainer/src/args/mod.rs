@@ -14,7 +14,7 @@ use serde::{Deserialize, Serialize};
 
 pub(crate) use training::{FinetuneArgs, PretrainArgs};
 
-/// From unlabelled pictures to a classifier on a device: pretrains compact vision transformers as masked
+/// From unlabelled images to a classifier on a device: pretrains compact vision transformers as masked
 /// autoencoders, fine-tunes them on few labels and exports them, on a CPU. Results go to the standard output,
 /// everything else to the standard error.
 #[derive(Debug, Parser)]
@@ -50,19 +50,19 @@ pub(crate) struct Global {
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
-    /// The whole job in one command: pictures, pretraining, fine-tuning, export, run; at most three minutes.
+    /// The whole job in one command: images, pretraining, fine-tuning, export, run; at most three minutes.
     Quickstart(QuickstartArgs),
     /// Look a data set over before any training.
     Data(DataArgs),
-    /// Pretrain on pictures without labels, as a masked autoencoder.
+    /// Pretrain on images without labels, as a masked autoencoder.
     Pretrain(Box<PretrainArgs>),
-    /// Train a classifier on labelled pictures, from a pretrained run or from scratch.
+    /// Train a classifier on labelled images, from a pretrained run or from scratch.
     Finetune(Box<FinetuneArgs>),
-    /// Accuracy on held-out pictures, per class and as a confusion matrix; or of a probe on frozen embeddings.
+    /// Accuracy on held-out images, per class and as a confusion matrix; or of a probe on frozen embeddings.
     Eval(EvalArgs),
-    /// One embedding a picture, as safetensors.
+    /// One embedding an image, as safetensors.
     Embed(EmbedArgs),
-    /// A picture of what a pretrained run makes of hidden patches: original, masked, reconstructed.
+    /// An image of what a pretrained run makes of hidden patches: original, masked, reconstructed.
     Reconstruct(ReconstructArgs),
     /// Write a fine-tuned run as an ONNX file that is complete: weights, preprocessing, labels, test vectors.
     Export(ExportArgs),
@@ -91,10 +91,10 @@ pub(crate) struct MachineArgs {
     /// Threads that compute; their number changes no result [default: all of this machine, or SMALTI_THREADS].
     #[arg(long, short, value_name = "N")]
     pub(crate) threads: Option<usize>,
-    /// Threads that read and prepare pictures beside them [default: 1].
+    /// Threads that read and prepare images beside them [default: 1].
     #[arg(long, value_name = "N")]
     pub(crate) loader_threads: Option<usize>,
-    /// The share of unusable pictures that is put up with [default: 5%].
+    /// The share of unusable images that is put up with [default: 5%].
     #[arg(long, value_name = "SHARE")]
     pub(crate) max_bad: Option<String>,
 }
@@ -102,7 +102,7 @@ pub(crate) struct MachineArgs {
 #[derive(Clone, Debug, Default, Args, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub(crate) struct QuickstartArgs {
-    /// Your own pictures, one folder for each class [default: a set of drawn shapes].
+    /// Your own images, one folder for each class [default: a set of drawn shapes].
     #[arg(long, value_name = "DIR")]
     pub(crate) data: Option<PathBuf>,
     /// Where everything goes [default: smalti-quickstart].
@@ -138,7 +138,7 @@ pub(crate) struct DataArgs {
     /// Measure how long an epoch of pretraining takes with each model here [default: on; --no-timing].
     #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = ON, value_name = "BOOL")]
     pub(crate) timing: Option<bool>,
-    /// Look at no more than this many pictures of each part [default: 100000].
+    /// Look at no more than this many images of each part [default: 100000].
     #[arg(long, value_name = "N")]
     pub(crate) most: Option<usize>,
     #[command(flatten)]
@@ -158,11 +158,11 @@ pub(crate) struct EvalArgs {
     /// The part to measure on [default: test if there is one, else val, else all].
     #[arg(long, value_parser = ["train", "val", "test", "all"])]
     pub(crate) split: Option<String>,
-    /// Measure frozen embeddings instead of the head: the 20 nearest neighbours among the training pictures, or
+    /// Measure frozen embeddings instead of the head: the 20 nearest neighbours among the training images, or
     /// logistic regression fitted on them.
     #[arg(long, value_parser = ["knn", "linear"])]
     pub(crate) probe: Option<String>,
-    /// Labels that a probe learns from: all, a share (10%), a number, or a file of picture numbers [default: all].
+    /// Labels that a probe learns from: all, a share (10%), a number, or a file of image numbers [default: all].
     #[arg(long, value_name = "SPEC")]
     pub(crate) labels: Option<String>,
     /// The seed of the draw of labels [default: 0].
@@ -205,10 +205,10 @@ pub(crate) struct ReconstructArgs {
     /// The part [default: test if there is one, else all].
     #[arg(long, value_parser = ["train", "val", "test", "all"])]
     pub(crate) split: Option<String>,
-    /// Where the picture goes.
+    /// Where the image goes.
     #[arg(long, short, value_name = "FILE.png")]
     pub(crate) output: Option<PathBuf>,
-    /// How many pictures, one a row [default: 8].
+    /// How many images, one a row [default: 8].
     #[arg(long, value_name = "N")]
     pub(crate) count: Option<usize>,
     /// Share of the patches that is hidden [default: 0.75].
@@ -258,7 +258,7 @@ pub(crate) struct BenchArgs {
     /// What layers multiply in [default: auto].
     #[arg(long, value_parser = ["auto", "f32", "bf16"])]
     pub(crate) precision: Option<String>,
-    /// Pictures a step [default: 64].
+    /// Images a step [default: 64].
     #[arg(long, value_name = "N")]
     pub(crate) batch_size: Option<usize>,
     /// Seconds to measure, after a warm-up [default: 5].

@@ -30,13 +30,13 @@ pub(crate) struct SizeArgs {
     /// nano: width 128, depth 6, 4 heads; micro: 160, 8, 5; tiny: 192, 12, 3 (ViT-Tiny) [default: nano].
     #[arg(long, value_parser = ["nano", "micro", "tiny"])]
     pub(crate) model: Option<String>,
-    /// Side of the model's input in pixels [default: the pictures' own if they share one of at most 128, else 96].
+    /// Side of the model's input in pixels [default: the images' own if they share one of at most 128, else 96].
     #[arg(long, value_name = "PIXELS")]
     pub(crate) img_size: Option<usize>,
-    /// Side of a patch in pixels [default: the divisor of the picture size that gives about 64 patches].
+    /// Side of a patch in pixels [default: the divisor of the image size that gives about 64 patches].
     #[arg(long, value_name = "PIXELS")]
     pub(crate) patch_size: Option<usize>,
-    /// 1 (grey) or 3 (RGB) [default: the pictures' own].
+    /// 1 (grey) or 3 (RGB) [default: the images' own].
     #[arg(long, value_name = "N")]
     pub(crate) channels: Option<usize>,
     /// Width of a token, instead of the model's.
@@ -70,29 +70,29 @@ pub(crate) struct DecoderArgs {
     pub(crate) dec_heads: Option<usize>,
 }
 
-/// From a picture to the model's input.
+/// From an image to the model's input.
 #[derive(Clone, Debug, Default, Args, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
-#[command(next_help_heading = "Pictures")]
-pub(crate) struct PictureArgs {
-    /// Short side to the picture size and centre crop, or both sides squashed [default: crop].
+#[command(next_help_heading = "Images")]
+pub(crate) struct ImageArgs {
+    /// Short side to the image size and centre crop, or both sides squashed [default: crop].
     #[arg(long, value_parser = ["crop", "squash"])]
     pub(crate) fit: Option<String>,
     /// The filter of the resize [default: bicubic].
     #[arg(long, value_parser = ["bilinear", "bicubic"])]
     pub(crate) interpolation: Option<String>,
-    /// Mean of each channel on the scale 0 to 1, e.g. 0.485,0.456,0.406 [default: that of the pictures].
+    /// Mean of each channel on the scale 0 to 1, e.g. 0.485,0.456,0.406 [default: that of the images].
     #[arg(long, value_delimiter = ',', value_name = "R,G,B")]
     pub(crate) mean: Option<Vec<f64>>,
-    /// Standard deviation of each channel on the scale 0 to 1 [default: that of the pictures].
+    /// Standard deviation of each channel on the scale 0 to 1 [default: that of the images].
     #[arg(long, value_delimiter = ',', value_name = "R,G,B")]
     pub(crate) std: Option<Vec<f64>>,
-    /// Which part of each picture is seen in training: none (always the same), padded or padded:PIXELS (a border, then a
+    /// Which part of each image is seen in training: none (always the same), padded or padded:PIXELS (a border, then a
     /// random place), resized or resized:LEAST (a random part of at least this share, resized) [default: padded by an eighth
     /// up to 64 pixels; above, resized].
     #[arg(long, value_name = "KIND")]
     pub(crate) crop: Option<String>,
-    /// Mirror half of the pictures [default: on; --no-flip].
+    /// Mirror half of the images [default: on; --no-flip].
     #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = ON, value_name = "BOOL")]
     pub(crate) flip: Option<bool>,
     /// Change brightness, contrast and saturation by up to this share.
@@ -106,19 +106,19 @@ pub(crate) struct PictureArgs {
 /// How parameters are moved over a run.
 #[derive(Clone, Debug, Default, Args, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
-#[command(next_help_heading = "Course")]
-pub(crate) struct CourseArgs {
-    /// Passes over the pictures.
+#[command(next_help_heading = "OptimConfig")]
+pub(crate) struct OptimArgs {
+    /// Passes over the images.
     #[arg(long, value_name = "N")]
     pub(crate) epochs: Option<u64>,
-    /// Pictures a step.
+    /// Images a step.
     #[arg(long, value_name = "N")]
     pub(crate) batch_size: Option<usize>,
-    /// Steps average over batch-size times this. Memory does not grow with either: pictures go through the model a
+    /// Steps average over batch-size times this. Memory does not grow with either: images go through the model a
     /// few at a time [default: 1].
     #[arg(long, value_name = "N")]
     pub(crate) accum_iter: Option<usize>,
-    /// Base learning rate: the learning rate is this x pictures a step / 256.
+    /// Base learning rate: the learning rate is this x images a step / 256.
     #[arg(long, value_name = "RATE")]
     pub(crate) blr: Option<f64>,
     /// The highest learning rate, instead of --blr.
@@ -185,10 +185,10 @@ pub(crate) struct PretrainArgs {
     pub(crate) norm_pix_loss: Option<bool>,
     #[command(flatten)]
     #[serde(flatten)]
-    pub(crate) pictures: PictureArgs,
+    pub(crate) images: ImageArgs,
     #[command(flatten)]
     #[serde(flatten)]
-    pub(crate) course: CourseArgs,
+    pub(crate) optim: OptimArgs,
     #[command(flatten)]
     #[serde(flatten)]
     pub(crate) machine: MachineArgs,
@@ -204,15 +204,15 @@ pub(crate) struct FinetuneArgs {
     /// `scratch`.
     #[arg(long, value_name = "RUN|FILE|scratch")]
     pub(crate) init: Option<PathBuf>,
-    /// Labels to learn from: all, a share (10%), a number (500), or a file with one picture number (from 0) a line
+    /// Labels to learn from: all, a share (10%), a number (500), or a file with one image number (from 0) a line
     /// [default: all].
     #[arg(long, value_name = "SPEC")]
     pub(crate) labels: Option<String>,
     /// The seed of the draw of labels [default: 0].
     #[arg(long, value_name = "N")]
     pub(crate) label_seed: Option<u64>,
-    /// Labelled pictures that choose the best epoch: another data set, a share of the labels (20%), a file of
-    /// picture numbers, or none [default: the data set's val part, if any].
+    /// Labelled images that choose the best epoch: another data set, a share of the labels (20%), a file of
+    /// image numbers, or none [default: the data set's val part, if any].
     #[arg(long, value_name = "SPEC")]
     pub(crate) val: Option<String>,
     #[command(flatten)]
@@ -226,10 +226,10 @@ pub(crate) struct FinetuneArgs {
     pub(crate) pool: Option<String>,
     #[command(flatten)]
     #[serde(flatten)]
-    pub(crate) pictures: PictureArgs,
+    pub(crate) images: ImageArgs,
     #[command(flatten)]
     #[serde(flatten)]
-    pub(crate) course: CourseArgs,
+    pub(crate) optim: OptimArgs,
     #[command(flatten)]
     #[serde(flatten)]
     pub(crate) regular: RegularArgs,
@@ -238,7 +238,7 @@ pub(crate) struct FinetuneArgs {
     pub(crate) machine: MachineArgs,
 }
 
-/// What keeps a classifier from learning its pictures by heart.
+/// What keeps a classifier from learning its images by heart.
 #[derive(Clone, Debug, Default, Args, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 #[command(next_help_heading = "Regularisation")]

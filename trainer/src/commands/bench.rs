@@ -8,12 +8,12 @@ use smalti_trainer::bench::{self, Settings, Task};
 
 use crate::args::{BenchArgs, Global};
 use crate::console::out;
-use crate::plan::course::precision;
-use crate::plan::pictures::Facts;
+use crate::plan::images::InputShape;
+use crate::plan::optim::precision;
 use crate::plan::{size, threads};
 
-/// The picture that is measured where nothing is said: CIFAR-10's.
-const USUAL: Facts = Facts { img_size: 32, channels: 3 };
+/// The image that is measured where nothing is said: CIFAR-10's.
+const USUAL: InputShape = InputShape { img_size: 32, channels: 3 };
 
 pub(super) fn run(args: &BenchArgs, global: &Global) -> anyhow::Result<()> {
     let mut args = args.clone();
@@ -46,7 +46,7 @@ pub(super) fn run(args: &BenchArgs, global: &Global) -> anyhow::Result<()> {
         return out::json(serde_json::to_value(&report)?);
     }
     out::text(&format!(
-        "{:.1} pictures/s, {:.1} ms a step of {batch_size}, {:.1} Gflop/s ({} of this machine's peak), {} on {} threads, {}{}",
+        "{:.1} images/s, {:.1} ms a step of {batch_size}, {:.1} Gflop/s ({} of this machine's peak), {} on {} threads, {}{}",
         report.images_per_s,
         report.step_ms,
         report.gflops,

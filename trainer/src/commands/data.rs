@@ -5,15 +5,15 @@ use std::time::Duration;
 
 use smalti_models::presets::Preset;
 use smalti_trainer::bench::{self, Settings, Task};
-use smalti_trainer::data::{Dataset, Split, doctor};
-use smalti_trainer::precision::Precision;
+use smalti_trainer::data::{Dataset, Split, audit};
+use smalti_trainer::model::precision::Precision;
 
 use crate::args::{DataArgs, Global};
 use crate::console::log::tell;
 use crate::console::out;
-use crate::plan::{pictures, required, size};
+use crate::plan::{images, required, size};
 
-/// Pictures a step when the time is taken: few, so that the largest model does not take long.
+/// Images a step when the time is taken: few, so that the largest model does not take long.
 const BATCH: usize = 16;
 /// How long each model is watched.
 const WATCHED: Duration = Duration::from_millis(500);
@@ -21,7 +21,7 @@ const WATCHED: Duration = Duration::from_millis(500);
 pub(super) fn run(args: &DataArgs, global: &Global) -> anyhow::Result<()> {
     let path = required(&args.data, "DIR", "a data set")?;
     let threads = super::machine(&args.machine)?.threads;
-    let report = doctor::look(&path, args.most.unwrap_or(doctor::MOST))?;
+    let report = audit::look(&path, args.most.unwrap_or(audit::MOST))?;
     let times = match args.timing {
         Some(false) => Vec::new(),
         _ => {
@@ -46,12 +46,12 @@ pub(super) fn run(args: &DataArgs, global: &Global) -> anyhow::Result<()> {
     out::text(&text)
 }
 
-/// Seconds that each model takes to see every picture once; none for pictures that no patch divides.
+/// Seconds that each model takes to see every image once; none for images that no patch divides.
 fn epoch_seconds(data: &Dataset, threads: usize) -> anyhow::Result<Vec<(Preset, f64)>> {
-    let facts = pictures::facts(data)?;
-    let Ok(patch_size) = size::patch_size(facts.img_size) else { return Ok(Vec::new()) };
+    let shape = images::shape(data)?;
+    let Ok(patch_size) = size::patch_size(shape.img_size) else { return Ok(Vec::new()) };
     let time = |preset: Preset| {
-        let task = Task::Pretrain(preset.mae(facts.img_size, patch_size, facts.channels));
+        let task = Task::Pretrain(preset.mae(shape.img_size, patch_size, shape.channels));
         let report = bench::run(&Settings {
             task,
             batch_size: BATCH,

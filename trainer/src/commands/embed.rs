@@ -1,9 +1,10 @@
-//! `smalti embed`: one embedding a picture, in a safetensors file.
+//! `smalti embed`: one embedding an image, in a safetensors file.
 
 use serde_json::json;
 use smalti_trainer::data::{Dataset, Split};
 use smalti_trainer::evaluate::Predictions;
-use smalti_trainer::{checkpoint, probe};
+use smalti_trainer::evaluate::probe;
+use smalti_trainer::run::checkpoint;
 
 use crate::args::{EmbedArgs, Global};
 use crate::console::out;
@@ -13,11 +14,11 @@ pub(super) fn run(args: &EmbedArgs, global: &Global) -> anyhow::Result<()> {
     let path = required(&args.run, "RUN", "what `smalti pretrain` or `smalti finetune` wrote")?;
     let data = required(&args.data, "--data", "a data set")?;
     let output = required(&args.output, "--output", "a file name ending in .safetensors")?;
-    let resources = super::machine(&args.machine)?;
+    let exec = super::machine(&args.machine)?;
     let part = args.split.as_deref().map_or(Ok(Split::All), split)?;
     let data = Dataset::open(&data, part)?;
     let model = probe::load(&path)?;
-    let found = probe::embed(&model, &data, &resources)?;
+    let found = probe::embed(&model, &data, &exec)?;
     let shape = [found.ids.len(), found.dim];
     let tensors = [("embeddings", &shape[..], &found.embeddings[..])];
     checkpoint::save(&output, tensors, &about(&found, &data))?;
@@ -27,7 +28,7 @@ pub(super) fn run(args: &EmbedArgs, global: &Global) -> anyhow::Result<()> {
     }
 }
 
-/// What the rows are, in the file's metadata: where each picture lies, and its class where it has one.
+/// What the rows are, in the file's metadata: where each image lies, and its class where it has one.
 fn about(found: &Predictions, data: &Dataset) -> serde_json::Value {
     let places: Vec<String> = found.ids.iter().map(|&id| data.place(id as usize)).collect();
     json!({"places": places, "labels": found.labels, "classes": data.classes()})

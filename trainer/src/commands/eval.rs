@@ -5,9 +5,10 @@ use std::path::Path;
 
 use serde_json::Value;
 use smalti_trainer::data::{Dataset, LabelSpec, Split, pick_labels};
+use smalti_trainer::evaluate::probe;
 use smalti_trainer::evaluate::{self, Evaluation};
-use smalti_trainer::pretrain::Resources;
-use smalti_trainer::{finetune, probe};
+use smalti_trainer::stages::finetune;
+use smalti_trainer::stages::pretrain::ExecConfig;
 
 use crate::args::{EvalArgs, Global};
 use crate::console::log::tell;
@@ -20,20 +21,17 @@ const SHOWN: usize = 20;
 pub(super) fn run(args: &EvalArgs, global: &Global) -> anyhow::Result<()> {
     let path = required(&args.run, "RUN", "what `smalti finetune` or `smalti pretrain` wrote")?;
     let data = required(&args.data, "--data", "a data set with labels")?;
-    let resources = super::machine(&args.machine)?;
+    let exec = super::machine(&args.machine)?;
     let (held_out, split) = open_held_out(&data, args.split.as_deref())?;
     let (found, learned_from) = match args.probe.as_deref() {
         None => {
             let model = finetune::load(&path)?;
-            (super::finetune::evaluate(&model, &held_out.with_classes(&model.labels)?, &resources)?, None)
+            (super::finetune::evaluate(&model, &held_out.with_classes(&model.labels)?, &exec)?, None)
         }
         Some(kind) => {
-            let train = training_pictures(args, &data, split, global)?;
+            let train = training_images(args, &data, split, global)?;
             let count = train.len();
-            (
-                run_probe(kind, &path, &train, &held_out.with_classes(train.classes())?, &resources)?,
-                Some(count),
-            )
+            (run_probe(kind, &path, &train, &held_out.with_classes(train.classes())?, &exec)?, Some(count))
         }
     };
     if global.json {
@@ -48,11 +46,11 @@ pub(super) fn run(args: &EvalArgs, global: &Global) -> anyhow::Result<()> {
     out::text(&text(&found, split))
 }
 
-/// The labelled pictures that a probe learns from.
-fn training_pictures(args: &EvalArgs, data: &Path, split: Split, global: &Global) -> anyhow::Result<Dataset> {
+/// The labelled images that a probe learns from.
+fn training_images(args: &EvalArgs, data: &Path, split: Split, global: &Global) -> anyhow::Result<Dataset> {
     let train = Dataset::open(data, Split::Train)?;
     if matches!(split, Split::Train | Split::All) {
-        tell(global, "note: the probe is measured on pictures that it learned from: keep some in test/");
+        tell(global, "note: the probe is measured on images that it learned from: keep some in test/");
     }
     let spec: LabelSpec = args.labels.as_deref().unwrap_or("all").parse()?;
     let picked = pick_labels(&train, &spec, args.label_seed.unwrap_or(0))?;
@@ -64,11 +62,11 @@ fn run_probe(
     run: &Path,
     train: &Dataset,
     test: &Dataset,
-    resources: &Resources,
+    exec: &ExecConfig,
 ) -> anyhow::Result<Evaluation> {
     let model = probe::load(run)?;
     let classes = train.classes();
-    let (train, test) = (probe::embed(&model, train, resources)?, probe::embed(&model, test, resources)?);
+    let (train, test) = (probe::embed(&model, train, exec)?, probe::embed(&model, test, exec)?);
     let said = match kind {
         "knn" => probe::knn(&train, &test, classes.len())?,
         _ => probe::linear::probe(&train, &test, classes.len())?,
@@ -81,7 +79,7 @@ fn text(found: &Evaluation, split: Split) -> String {
     let width =
         found.per_class.iter().map(|class| class.name.chars().count()).max().unwrap_or(0).clamp(5, 40);
     let mut text = format!(
-        "accuracy {} on {} {split} pictures, balanced {}\n\n{:width$}  pictures   right\n",
+        "accuracy {} on {} {split} images, balanced {}\n\n{:width$}  images   right\n",
         out::percent(found.accuracy),
         found.n,
         out::percent(found.balanced_accuracy),

@@ -2,9 +2,11 @@
 
 use serde_json::json;
 use smalti_runtime::{Model, selftest};
-use smalti_trainer::onnx::{self, Details, InputForm};
+use smalti_trainer::export::{self, Details, InputForm};
+use smalti_trainer::files;
 use smalti_trainer::run::RunDir;
-use smalti_trainer::{checkpoint, files, finetune};
+use smalti_trainer::run::checkpoint;
+use smalti_trainer::stages::finetune;
 
 use crate::args::{ExportArgs, Global};
 use crate::console::log::tell;
@@ -20,7 +22,7 @@ pub(super) fn run(args: &ExportArgs, global: &Global) -> anyhow::Result<()> {
     let file = if best.is_file() { best } else { run.model("last") };
     let vit = model.model.vit();
     let described = format!(
-        "Vision transformer for {0}x{0}x{1} pictures, patch {2}, width {3}, depth {4}, {5} classes",
+        "Vision transformer for {0}x{0}x{1} images, patch {2}, width {3}, depth {4}, {5} classes",
         vit.img_size,
         vit.channels,
         vit.patch_size,
@@ -36,7 +38,7 @@ pub(super) fn run(args: &ExportArgs, global: &Global) -> anyhow::Result<()> {
         version: args.model_version.clone().unwrap_or_else(|| "1".into()),
         training: checkpoint::load(&file)?.1,
     };
-    let bytes = onnx::export(&model.model, &model.params, &details, form)?;
+    let bytes = export::export(&model.model, &model.params, &details, form)?;
     // The device must compute what the trainer does, and this is the last moment to notice that it does not.
     let tested = selftest::run(&Model::from_bytes(&bytes)?)?;
     selftest::judge(&tested)?;
@@ -57,6 +59,6 @@ pub(super) fn run(args: &ExportArgs, global: &Global) -> anyhow::Result<()> {
         vit.img_size,
         vit.channels
     ))?;
-    tell(global, &format!("next: smalti-run run {} PICTURES", output.display()));
+    tell(global, &format!("next: smalti-run run {} IMAGES", output.display()));
     Ok(())
 }

@@ -3,9 +3,9 @@
 use serde_json::{Value, json};
 use smalti_trainer::data::Dataset;
 use smalti_trainer::evaluate::{Evaluation, loader, predict};
-use smalti_trainer::finetune::{self, Finetuned, Pictures};
-use smalti_trainer::pretrain::Resources;
-use smalti_trainer::step::Lanes;
+use smalti_trainer::stages::finetune::{self, Finetuned, Images};
+use smalti_trainer::stages::pretrain::ExecConfig;
+use smalti_trainer::train::step::GradLanes;
 
 use super::job::Job;
 use super::runs;
@@ -24,7 +24,7 @@ pub(super) fn run(args: FinetuneArgs, global: &Global) -> anyhow::Result<()> {
         Some(args) => args,
         None => runs::merge(args, &run, global)?,
     };
-    let resources = super::machine(&args.machine)?;
+    let exec = super::machine(&args.machine)?;
     // The first rank knows what a run is like that is started from, and has said so.
     let init = if job.is_first() { Init::read(&args.init)? } else { Init::told(&args.init) };
     let sets = sets(&mut args)?;
@@ -35,20 +35,20 @@ pub(super) fn run(args: FinetuneArgs, global: &Global) -> anyhow::Result<()> {
     let dir = job.is_first().then(|| runs::open(&args.run, &args)).transpose()?;
     job.tell(&args)?;
     let resume = dir.as_ref().is_some_and(|dir| runs::resumes(&args.run, dir, global));
-    let resources = Resources { resume, ranks: job.ranks(), ..resources };
+    let exec = ExecConfig { resume, ranks: job.ranks(), ..exec };
     tell(
         global,
         &format!(
-            "fine-tuning on {} labelled pictures in {} classes, {} epochs, {}",
+            "fine-tuning on {} labelled images in {} classes, {} epochs, {}",
             sets.train.len(),
             sets.train.classes().len(),
-            settings.course.epochs,
-            runs::workers(&resources),
+            settings.optim.epochs,
+            runs::workers(&exec),
         ),
     );
     let mut watch = Watch::new(global, "finetune", job.stop());
-    let pictures = Pictures { train: &sets.train, val: sets.val.as_ref() };
-    let last = finetune::finetune(&settings, &resources, &pictures, init.file(), dir.as_ref(), &mut watch)?;
+    let images = Images { train: &sets.train, val: sets.val.as_ref() };
+    let last = finetune::finetune(&settings, &exec, &images, init.file(), dir.as_ref(), &mut watch)?;
     job.leave();
     let Some(dir) = dir else { return Ok(()) };
     let (rate, loading, waiting) = (watch.images_per_s(), watch.loading(), watch.waiting());
@@ -56,13 +56,13 @@ pub(super) fn run(args: FinetuneArgs, global: &Global) -> anyhow::Result<()> {
     let (steps, seconds) = watch.last().map_or((0, 0.0), |last| (last.step, last.seconds));
     drop(watch);
     runs::tell_waiting(global, loading, waiting);
-    let ranks = runs::size(&resources);
-    let resources = Resources { ranks: None, ..resources };
+    let ranks = runs::size(&exec);
+    let exec = ExecConfig { ranks: None, ..exec };
 
-    // What was chosen on held-out pictures is what is used from here on.
+    // What was chosen on held-out images is what is used from here on.
     let model = if best.is_some() { finetune::load(dir.path())? } else { last };
     let test = sets.test.as_ref();
-    let found = test.map(|(data, _)| evaluate(&model, data, &resources)).transpose()?;
+    let found = test.map(|(data, _)| evaluate(&model, data, &exec)).transpose()?;
     let split = test.map(|(_, split)| split.to_string());
     if global.json {
         return out::json(json!({
@@ -70,14 +70,14 @@ pub(super) fn run(args: FinetuneArgs, global: &Global) -> anyhow::Result<()> {
             "balanced_accuracy": found.as_ref().map(|found| found.balanced_accuracy),
             "n": found.as_ref().map_or(0, |found| found.n), "split": split.map_or(Value::Null, Value::from),
             "labels": sets.train.len(), "classes": sets.train.classes().len(), "best_epoch": best,
-            "steps": steps, "epochs": settings.course.epochs, "images_per_s": rate, "seconds": seconds,
+            "steps": steps, "epochs": settings.optim.epochs, "images_per_s": rate, "seconds": seconds,
             "ranks": ranks, "loading": loading, "waiting": waiting,
         }));
     }
     let place = dir.path().display();
     match (found, split) {
         (Some(found), Some(split)) => out::text(&format!(
-            "{place}: accuracy {} on {} {split} pictures (balanced {}), {} labels, {steps} steps in {}",
+            "{place}: accuracy {} on {} {split} images (balanced {}), {} labels, {steps} steps in {}",
             out::percent(found.accuracy),
             found.n,
             out::percent(found.balanced_accuracy),
@@ -85,7 +85,7 @@ pub(super) fn run(args: FinetuneArgs, global: &Global) -> anyhow::Result<()> {
             out::seconds(seconds)
         ))?,
         _ => out::text(&format!(
-            "{place}: {steps} steps on {} labels in {}; no held-out pictures to measure on: keep some in test/",
+            "{place}: {steps} steps on {} labels in {}; no held-out images to measure on: keep some in test/",
             sets.train.len(),
             out::seconds(seconds)
         ))?,
@@ -94,13 +94,9 @@ pub(super) fn run(args: FinetuneArgs, global: &Global) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// How a classifier does on labelled pictures.
-pub(super) fn evaluate(
-    model: &Finetuned,
-    data: &Dataset,
-    resources: &Resources,
-) -> anyhow::Result<Evaluation> {
-    let lanes = Lanes::new(resources.threads, 0)?;
-    let loader = loader(data, &model.preprocess, resources)?;
+/// How a classifier does on labelled images.
+pub(super) fn evaluate(model: &Finetuned, data: &Dataset, exec: &ExecConfig) -> anyhow::Result<Evaluation> {
+    let lanes = GradLanes::new(exec.threads, 0)?;
+    let loader = loader(data, &model.preprocess, exec)?;
     Ok(predict(&model.model, &model.params, &loader, &lanes)?.evaluate(&model.labels)?)
 }

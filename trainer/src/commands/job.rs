@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use serde::Serialize;
 use serde::de::DeserializeOwned;
-use smalti_trainer::ranks::{self, Ranks};
+use smalti_trainer::train::ranks::{self, Ranks};
 use smalti_trainer::{Error, Result};
 
 use crate::args::Global;

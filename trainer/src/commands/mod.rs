@@ -20,7 +20,7 @@ use std::sync::{Mutex, PoisonError};
 use clap::Parser;
 
 use smalti_trainer::Error as TrainerError;
-use smalti_trainer::pretrain::Resources;
+use smalti_trainer::stages::pretrain::ExecConfig;
 
 use crate::args::{Cli, Command, Global, MachineArgs, config, words};
 use crate::console::log;
@@ -99,11 +99,11 @@ fn dispatch(command: Command, global: &Global) -> anyhow::Result<()> {
     }
 }
 
-/// The machine's resources; what works beside the training loop keeps to the same number of threads.
-pub(crate) fn machine(args: &MachineArgs) -> anyhow::Result<Resources> {
-    let resources = plan::resources(args)?;
-    rayon::ThreadPoolBuilder::new().num_threads(resources.threads).build_global()?;
-    Ok(resources)
+/// The machine's exec; what works beside the training loop keeps to the same number of threads.
+pub(crate) fn machine(args: &MachineArgs) -> anyhow::Result<ExecConfig> {
+    let exec = plan::exec(args)?;
+    rayon::ThreadPoolBuilder::new().num_threads(exec.threads).build_global()?;
+    Ok(exec)
 }
 
 /// Prints an error on one line, its causes too if asked; gives the exit code.

@@ -2,7 +2,7 @@
 
 use serde_json::json;
 use smalti_trainer::data::Dataset;
-use smalti_trainer::pretrain::{self, Resources};
+use smalti_trainer::stages::pretrain::{self, ExecConfig};
 
 use super::job::Job;
 use super::runs;
@@ -20,19 +20,19 @@ pub(super) fn run(args: PretrainArgs, global: &Global) -> anyhow::Result<()> {
         Some(args) => args,
         None => runs::merge(args, &run, global)?,
     };
-    let resources = super::machine(&args.machine)?;
-    let path = plan::required(&args.data, "--data", "a folder of pictures or another data set")?;
+    let exec = super::machine(&args.machine)?;
+    let path = plan::required(&args.data, "--data", "a folder of images or another data set")?;
     let data = Dataset::open(&path, plan::split(&plan::fill(&mut args.split, "train".into()))?)?;
     let settings = plan::pretrain::plan(&mut args, &data)?;
     let dir = job.is_first().then(|| runs::open(&args.run, &args)).transpose()?;
     job.tell(&args)?;
     let resume = dir.as_ref().is_some_and(|dir| runs::resumes(&args.run, dir, global));
-    let resources = Resources { resume, ranks: job.ranks(), ..resources };
+    let exec = ExecConfig { resume, ranks: job.ranks(), ..exec };
     let vit = &settings.model.encoder;
     tell(
         global,
         &format!(
-            "pretraining on {} pictures of {path}: {}x{}x{}, patch {}, width {}, depth {}, {} epochs, {}",
+            "pretraining on {} images of {path}: {}x{}x{}, patch {}, width {}, depth {}, {} epochs, {}",
             data.len(),
             vit.img_size,
             vit.img_size,
@@ -40,13 +40,13 @@ pub(super) fn run(args: PretrainArgs, global: &Global) -> anyhow::Result<()> {
             vit.patch_size,
             vit.dim,
             vit.depth,
-            settings.course.epochs,
-            runs::workers(&resources),
+            settings.optim.epochs,
+            runs::workers(&exec),
             path = path.display(),
         ),
     );
     let mut watch = Watch::new(global, "pretrain", job.stop());
-    pretrain::pretrain(&settings, &resources, &data, dir.as_ref(), &mut watch)?;
+    pretrain::pretrain(&settings, &exec, &data, dir.as_ref(), &mut watch)?;
     job.leave();
     let Some(dir) = dir else { return Ok(()) };
     let (loss, rate) = (watch.loss(), watch.images_per_s());
@@ -56,20 +56,20 @@ pub(super) fn run(args: PretrainArgs, global: &Global) -> anyhow::Result<()> {
     runs::tell_waiting(global, loading, waiting);
     if global.json {
         return out::json(json!({
-            "run": dir.path(), "steps": steps, "epochs": settings.course.epochs, "pictures": data.len(),
-            "loss": loss, "images_per_s": rate, "seconds": seconds, "ranks": runs::size(&resources),
+            "run": dir.path(), "steps": steps, "epochs": settings.optim.epochs, "images": data.len(),
+            "loss": loss, "images_per_s": rate, "seconds": seconds, "ranks": runs::size(&exec),
             "loading": loading, "waiting": waiting,
         }));
     }
     out::text(&format!(
-        "{}: pretrained for {steps} steps in {}, loss {loss:.4}, {rate:.0} pictures/s",
+        "{}: pretrained for {steps} steps in {}, loss {loss:.4}, {rate:.0} images/s",
         dir.path().display(),
         out::seconds(seconds)
     ))?;
     tell(
         global,
         &format!(
-            "next: smalti finetune --data DIR --init {} --out RUN, on labelled pictures",
+            "next: smalti finetune --data DIR --init {} --out RUN, on labelled images",
             dir.path().display()
         ),
     );

@@ -3,15 +3,15 @@
 use serde_json::json;
 use smalti_trainer::Error;
 use smalti_trainer::data::{Dataset, Split};
-use smalti_trainer::pretrain;
-use smalti_trainer::reconstruct::Shown;
+use smalti_trainer::evaluate::reconstruct::Shown;
+use smalti_trainer::stages::pretrain;
 
 use crate::args::{Global, ReconstructArgs};
 use crate::console::out;
 use crate::plan::defaults::MASK_RATIO;
 use crate::plan::{required, split};
 
-/// The most rows of a picture.
+/// The most rows of an image.
 const MOST: usize = 256;
 
 pub(super) fn run(args: &ReconstructArgs, global: &Global) -> anyhow::Result<()> {

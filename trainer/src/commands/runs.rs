@@ -5,8 +5,8 @@ use std::path::{Path, PathBuf};
 use clap::Args;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
-use smalti_trainer::pretrain::Resources;
 use smalti_trainer::run::RunDir;
+use smalti_trainer::stages::pretrain::ExecConfig;
 use smalti_trainer::{Error, Result, files};
 
 use crate::args::Global;
@@ -44,26 +44,26 @@ pub(super) fn resumes(run: &RunArgs, dir: &RunDir, global: &Global) -> bool {
 }
 
 /// Number of processes that share the work.
-pub(super) fn size(resources: &Resources) -> usize {
-    resources.ranks.as_ref().map_or(1, |ranks| ranks.size())
+pub(super) fn size(exec: &ExecConfig) -> usize {
+    exec.ranks.as_ref().map_or(1, |ranks| ranks.size())
 }
 
 /// Who works, for messages.
-pub(super) fn workers(resources: &Resources) -> String {
-    match size(resources) {
-        1 => format!("{} threads", resources.threads),
-        size => format!("{size} ranks, {} threads on the first", resources.threads),
+pub(super) fn workers(exec: &ExecConfig) -> String {
+    match size(exec) {
+        1 => format!("{} threads", exec.threads),
+        size => format!("{size} ranks, {} threads on the first", exec.threads),
     }
 }
 
-/// Tells which share of the time went by waiting for pictures, where that is more than a little; and, if notes are
+/// Tells which share of the time went by waiting for images, where that is more than a little; and, if notes are
 /// wanted, which the first rank waited for the sum of all gradients.
 pub(super) fn tell_waiting(global: &Global, loading: f64, waiting: Option<f64>) {
     if loading > 0.05 {
         let share = out::percent(loading);
         log::tell(
             global,
-            &format!("{share} of the time went by waiting for pictures: more --loader-threads may help"),
+            &format!("{share} of the time went by waiting for images: more --loader-threads may help"),
         );
     }
     if let Some(share) = waiting {

@@ -4,7 +4,7 @@ use std::io::{IsTerminal, stderr};
 use std::time::{Duration, Instant};
 
 use indicatif::{ProgressBar, ProgressStyle};
-use smalti_trainer::train::{Observer, Progress, Score};
+use smalti_trainer::train::trainer::{Observer, Progress, Score};
 
 use super::log;
 use super::out;
@@ -24,12 +24,12 @@ pub(crate) struct Watch<'a> {
     bar: Option<ProgressBar>,
     told: Instant,
     last_step: Instant,
-    /// Running means: seconds a step, pictures a second, loss.
+    /// Running means: seconds a step, images a second, loss.
     means: Option<[f64; 3]>,
     last: Option<Progress>,
     /// Seconds of all steps.
     spent: f64,
-    /// Those of them that this rank waited for others, and for pictures.
+    /// Those of them that this rank waited for others, and for images.
     waited: [f64; 2],
     best: Option<Score>,
 }
@@ -59,12 +59,12 @@ impl<'a> Watch<'a> {
         self.last.as_ref()
     }
 
-    /// The best score on held-out pictures.
+    /// The best score on held-out images.
     pub(crate) fn best(&self) -> Option<&Score> {
         self.best.as_ref()
     }
 
-    /// Pictures a second, over the last steps.
+    /// Images a second, over the last steps.
     pub(crate) fn images_per_s(&self) -> f64 {
         self.means.map_or(0.0, |means| means[1])
     }
@@ -79,7 +79,7 @@ impl<'a> Watch<'a> {
         self.last?.waited.map(|_| self.waited[0] / self.spent.max(1e-9))
     }
 
-    /// The share of the time that went by waiting for pictures to be decoded.
+    /// The share of the time that went by waiting for images to be decoded.
     pub(crate) fn loading(&self) -> f64 {
         self.waited[1] / self.spent.max(1e-9)
     }
@@ -99,7 +99,7 @@ impl<'a> Watch<'a> {
         let [step, rate, loss] = self.means.unwrap_or_default();
         let left = out::seconds(step * progress.steps.saturating_sub(progress.step) as f64);
         format!(
-            "epoch {:.1}, loss {loss:.4}, lr {:.1e}, {rate:.0} pictures/s, {left} left",
+            "epoch {:.1}, loss {loss:.4}, lr {:.1e}, {rate:.0} images/s, {left} left",
             progress.epoch, progress.lr
         )
     }
@@ -197,7 +197,7 @@ mod tests {
         progress.loss = 0.3;
         watch.step(&progress);
         watch.means = Some([0.1, 640.0, watch.loss()]);
-        assert_eq!(watch.line(&progress), "epoch 2.5, loss 0.4900, lr 1.0e-3, 640 pictures/s, 5.0 s left");
+        assert_eq!(watch.line(&progress), "epoch 2.5, loss 0.4900, lr 1.0e-3, 640 images/s, 5.0 s left");
         assert_eq!(watch.last().map(|last| last.step), Some(50));
     }
 }

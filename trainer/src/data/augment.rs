@@ -1,16 +1,16 @@
-//! What is changed about one picture before the model sees it: crop, mirror image, colours, a blot.
+//! What is changed about one image before the model sees it: crop, mirror image, colours, a blot.
 //!
 //! The order is crop, flip, colour jitter, normalisation, erasing, with one generator for all of it, so that the
 //! outcome depends on its key alone.
 
 use smalti_models::Preprocess;
-use smalti_models::picture::Picture;
+use smalti_models::image::Image;
 use smalti_models::resize;
 
 use crate::error::{Error, Result};
 use crate::rng::Rng;
 
-/// How the part of the picture that the model sees is chosen.
+/// How the part of the image that the model sees is chosen.
 #[derive(Clone, Copy, Debug, PartialEq, Default, serde::Serialize, serde::Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum CropKind {
@@ -18,9 +18,9 @@ pub enum CropKind {
     #[default]
     None,
     /// Preprocessed, surrounded by this many pixels of the data set's mean colour, and cut at a random place: for
-    /// pictures as small as the model's input.
+    /// images as small as the model's input.
     Padded(usize),
-    /// A random part of the picture, resized (Szegedy et al. 2014; torchvision's `RandomResizedCrop`).
+    /// A random part of the image, resized (Szegedy et al. 2014; torchvision's `RandomResizedCrop`).
     RandomResized {
         /// The part's least and greatest share of the area.
         scale: [f64; 2],
@@ -30,19 +30,19 @@ pub enum CropKind {
 }
 
 impl CropKind {
-    /// The random resized crop of the MAE paper's pretraining: at least a fifth of the picture.
+    /// The random resized crop of the MAE paper's pretraining: at least a fifth of the image.
     pub fn random_resized(least: f64) -> CropKind {
         CropKind::RandomResized { scale: [least, 1.0], ratio: [3.0 / 4.0, 4.0 / 3.0] }
     }
 }
 
-/// The changes to one picture. The default is none.
+/// The changes to one image. The default is none.
 #[derive(Clone, Copy, Debug, PartialEq, Default, serde::Serialize, serde::Deserialize)]
 #[serde(rename_all = "kebab-case", default)]
 pub struct Augment {
-    /// Which part of the picture is taken.
+    /// Which part of the image is taken.
     pub crop: CropKind,
-    /// Whether half of the pictures are mirrored.
+    /// Whether half of the images are mirrored.
     pub flip: bool,
     /// Brightness, contrast and saturation are multiplied by `1 - jitter` to `1 + jitter`; 0 leaves them.
     pub jitter: f32,
@@ -50,7 +50,7 @@ pub struct Augment {
     pub erasing: f32,
 }
 
-/// Longer sides than this are no use to a crop: pictures are kept at twice the model's size.
+/// Longer sides than this are no use to a crop: images are kept at twice the model's size.
 const KEPT: usize = 2;
 
 impl Augment {
@@ -88,36 +88,36 @@ impl Augment {
     /// The part of the work that is the same at every visit, so that its result can be kept: the right number of
     /// channels and, for a random resized crop, a short side of at most twice the model's, else the whole
     /// preprocessing.
-    pub fn prepare(&self, picture: Picture, preprocess: &Preprocess) -> Result<Picture> {
+    pub fn prepare(&self, image: Image, preprocess: &Preprocess) -> Result<Image> {
         if !matches!(self.crop, CropKind::RandomResized { .. }) {
-            if picture.channels() == preprocess.channels
-                && (picture.width(), picture.height()) == (preprocess.img_size, preprocess.img_size)
+            if image.channels() == preprocess.channels
+                && (image.width(), image.height()) == (preprocess.img_size, preprocess.img_size)
             {
-                return Ok(picture);
+                return Ok(image);
             }
-            return Ok(preprocess.apply(&picture)?);
+            return Ok(preprocess.apply(&image)?);
         }
-        let picture = picture.into_channels(preprocess.channels)?;
-        let short = picture.width().min(picture.height());
+        let image = image.into_channels(preprocess.channels)?;
+        let short = image.width().min(image.height());
         let kept = KEPT * preprocess.img_size;
         if short <= kept {
-            return Ok(picture);
+            return Ok(image);
         }
         let scaled = |side: usize| ((side as f64 * kept as f64 / short as f64).round() as usize).max(kept);
-        let (width, height) = (scaled(picture.width()), scaled(picture.height()));
-        Ok(resize::resize(&picture, width, height, preprocess.interpolation)?)
+        let (width, height) = (scaled(image.width()), scaled(image.height()));
+        Ok(resize::resize(&image, width, height, preprocess.interpolation)?)
     }
 
-    /// Changes a prepared picture and writes it normalised, channel by channel, to `out`.
+    /// Changes a prepared image and writes it normalised, channel by channel, to `out`.
     pub fn apply(
         &self,
-        prepared: &Picture,
+        prepared: &Image,
         preprocess: &Preprocess,
         rng: &mut Rng,
         out: &mut [f32],
     ) -> Result<()> {
         let size = preprocess.img_size;
-        let mut changed: Option<Picture> = match self.crop {
+        let mut changed: Option<Image> = match self.crop {
             CropKind::None => None,
             CropKind::Padded(pad) => Some(padded_crop(prepared, pad, &preprocess.mean, rng)?),
             CropKind::RandomResized { scale, ratio } => {
@@ -131,8 +131,8 @@ impl Augment {
         if self.jitter > 0.0 {
             changed = Some(jitter(changed.unwrap_or_else(|| prepared.clone()), self.jitter, rng)?);
         }
-        let picture = changed.as_ref().unwrap_or(prepared);
-        preprocess.normalise(picture.data(), out)?;
+        let image = changed.as_ref().unwrap_or(prepared);
+        preprocess.normalise(image.data(), out)?;
         if self.erasing > 0.0 && rng.chance(f64::from(self.erasing)) {
             erase(out, size, rng);
         }
@@ -140,14 +140,14 @@ impl Augment {
     }
 }
 
-/// Cuts a part of the picture's own size out of the picture with a border of the mean colour.
-fn padded_crop(picture: &Picture, pad: usize, mean: &[f32], rng: &mut Rng) -> Result<Picture> {
-    let (width, height, channels) = (picture.width(), picture.height(), picture.channels());
+/// Cuts a part of the image's own size out of the image with a border of the mean colour.
+fn padded_crop(image: &Image, pad: usize, mean: &[f32], rng: &mut Rng) -> Result<Image> {
+    let (width, height, channels) = (image.width(), image.height(), image.channels());
     let (left, top) = (rng.below(2 * pad + 1), rng.below(2 * pad + 1));
     let colour: Vec<u8> =
         (0..channels).map(|c| (mean.get(c).copied().unwrap_or(0.5) * 255.0).round() as u8).collect();
     let mut pixels: Vec<u8> = colour.iter().copied().cycle().take(width * height * channels).collect();
-    // Column x of the result is column x + left - pad of the picture, rows likewise.
+    // Column x of the result is column x + left - pad of the image, rows likewise.
     let from_x = left.saturating_sub(pad);
     let to_x = pad.saturating_sub(left);
     let n = width.saturating_sub(from_x + to_x) * channels;
@@ -155,11 +155,11 @@ fn padded_crop(picture: &Picture, pad: usize, mean: &[f32], rng: &mut Rng) -> Re
         let Some(from_y) = (y + top).checked_sub(pad).filter(|&y| y < height) else { continue };
         let start = (from_y * width + from_x) * channels;
         let target = row.get_mut(to_x * channels..to_x * channels + n);
-        if let (Some(target), Some(source)) = (target, picture.data().get(start..start + n)) {
+        if let (Some(target), Some(source)) = (target, image.data().get(start..start + n)) {
             target.copy_from_slice(source);
         }
     }
-    Ok(Picture::new(width, height, channels, pixels)?)
+    Ok(Image::new(width, height, channels, pixels)?)
 }
 
 /// A region `[left, top, right, bottom]` of random area and shape; after ten tries that do not fit, the largest in
@@ -186,9 +186,9 @@ fn random_region(width: usize, height: usize, scale: [f64; 2], ratio: [f64; 2], 
 }
 
 /// The mirror image, left for right.
-fn flip(picture: Picture) -> Result<Picture> {
-    let (width, height, channels) = (picture.width(), picture.height(), picture.channels());
-    let mut pixels = picture.into_data();
+fn flip(image: Image) -> Result<Image> {
+    let (width, height, channels) = (image.width(), image.height(), image.channels());
+    let mut pixels = image.into_data();
     for row in pixels.chunks_exact_mut(width * channels) {
         if channels == 1 {
             row.reverse();
@@ -200,15 +200,15 @@ fn flip(picture: Picture) -> Result<Picture> {
             }
         }
     }
-    Ok(Picture::new(width, height, channels, pixels)?)
+    Ok(Image::new(width, height, channels, pixels)?)
 }
 
 /// Changes brightness, contrast and saturation, in random order (torchvision's `ColorJitter` without hue).
-fn jitter(picture: Picture, strength: f32, rng: &mut Rng) -> Result<Picture> {
-    let (width, height, channels) = (picture.width(), picture.height(), picture.channels());
+fn jitter(image: Image, strength: f32, rng: &mut Rng) -> Result<Image> {
+    let (width, height, channels) = (image.width(), image.height(), image.channels());
     let mut order = [0, 1, 2];
     rng.shuffle(&mut order);
-    let mut pixels: Vec<f32> = picture.data().iter().map(|&v| f32::from(v)).collect();
+    let mut pixels: Vec<f32> = image.data().iter().map(|&v| f32::from(v)).collect();
     for change in order {
         let factor = rng.range(f64::from(1.0 - strength), f64::from(1.0 + strength)) as f32;
         match change {
@@ -223,7 +223,7 @@ fn jitter(picture: Picture, strength: f32, rng: &mut Rng) -> Result<Picture> {
         }
     }
     let pixels = pixels.into_iter().map(|v| v.round() as u8).collect();
-    Ok(Picture::new(width, height, channels, pixels)?)
+    Ok(Image::new(width, height, channels, pixels)?)
 }
 
 /// The brightness of a pixel, by the weights of ITU-R BT.601.
@@ -242,7 +242,7 @@ fn blend(pixels: &mut [f32], factor: f32, other: impl Fn(&[f32]) -> f32, channel
     }
 }
 
-/// Fills a random rectangle of 2 % to a third of the normalised picture with standard normal noise.
+/// Fills a random rectangle of 2 % to a third of the normalised image with standard normal noise.
 fn erase(pixels: &mut [f32], size: usize, rng: &mut Rng) {
     let area = (size * size) as f64;
     for _ in 0..10 {
@@ -265,7 +265,7 @@ fn erase(pixels: &mut [f32], size: usize, rng: &mut Rng) {
 
 #[cfg(test)]
 mod tests {
-    use smalti_models::preprocess::Fit;
+    use smalti_models::preprocess::FitMode;
     use smalti_models::resize::Interpolation;
 
     use super::*;
@@ -273,29 +273,36 @@ mod tests {
 
     fn preprocess(img_size: usize, channels: usize) -> Preprocess {
         let (mean, std) = (vec![0.0; channels], vec![1.0 / 255.0; channels]);
-        Preprocess { img_size, channels, fit: Fit::Crop, interpolation: Interpolation::Bilinear, mean, std }
+        Preprocess {
+            img_size,
+            channels,
+            fit: FitMode::Crop,
+            interpolation: Interpolation::Bilinear,
+            mean,
+            std,
+        }
     }
 
     fn rng(i: u64) -> Rng {
         Rng::new(1, stream::AUGMENT, [0, i])
     }
 
-    /// A picture whose first channel is its column and last its row, both from 1.
-    fn places(size: usize) -> Picture {
+    /// An image whose first channel is its column and last its row, both from 1.
+    fn places(size: usize) -> Image {
         let pixels = (0..size * size).flat_map(|p| [(p % size + 1) as u8, 99, (p / size + 1) as u8]);
-        Picture::new(size, size, 3, pixels.collect()).unwrap()
+        Image::new(size, size, 3, pixels.collect()).unwrap()
     }
 
-    fn applied(augment: Augment, picture: &Picture, i: u64) -> Vec<f32> {
-        let preprocess = preprocess(8, picture.channels());
-        let prepared = augment.prepare(picture.clone(), &preprocess).unwrap();
-        let mut out = vec![0.0; 64 * picture.channels()];
+    fn applied(augment: Augment, image: &Image, i: u64) -> Vec<f32> {
+        let preprocess = preprocess(8, image.channels());
+        let prepared = augment.prepare(image.clone(), &preprocess).unwrap();
+        let mut out = vec![0.0; 64 * image.channels()];
         augment.apply(&prepared, &preprocess, &mut rng(i), &mut out).unwrap();
         out
     }
 
     #[test]
-    fn none_is_the_picture() {
+    fn none_is_the_image() {
         let out = applied(Augment::default(), &places(8), 0);
         assert!(
             out.iter().take(64).enumerate().all(|(p, v)| (v - (p % 8 + 1) as f32).abs() < 1e-3),
@@ -327,7 +334,7 @@ mod tests {
 
     #[test]
     fn a_padded_crop_is_padded_by_the_mean() {
-        let white = Picture::new(2, 2, 3, vec![255; 12]).unwrap();
+        let white = Image::new(2, 2, 3, vec![255; 12]).unwrap();
         let corner = (0..50).map(|i| padded_crop(&white, 2, &[0.2, 0.4, 0.6], &mut rng(i)).unwrap());
         let all: std::collections::BTreeSet<Vec<u8>> = corner.map(|p| p.data()[..3].to_vec()).collect();
         assert_eq!(all.into_iter().collect::<Vec<_>>(), [vec![51, 102, 153], vec![255; 3]]);
@@ -345,7 +352,7 @@ mod tests {
             row != expected
         });
         assert!((35..65).contains(&mirrored.count()));
-        let grey = Picture::new(3, 1, 1, vec![1, 2, 3]).unwrap();
+        let grey = Image::new(3, 1, 1, vec![1, 2, 3]).unwrap();
         assert_eq!(flip(grey).unwrap().data(), [3, 2, 1]);
     }
 
@@ -360,34 +367,34 @@ mod tests {
             let (w, h) = (right - left, bottom - top);
             assert!((0.19..0.82).contains(&(w * h / 8000.0)) && (0.72..1.38).contains(&(w / h)), "{w} {h}");
         }
-        // No allowed shape of this area fits into a thin picture.
+        // No allowed shape of this area fits into a thin image.
         assert_eq!(random_region(100, 2, [0.9, 1.0], ratio, &mut rng(0)), [48.0, 0.0, 51.0, 2.0]);
         assert_eq!(random_region(1, 1, scale, ratio, &mut rng(0)), [0.0, 0.0, 1.0, 1.0]);
     }
 
     #[test]
-    fn pictures_are_kept_at_twice_the_size() {
+    fn images_are_kept_at_twice_the_size() {
         let augment = Augment { crop: CropKind::random_resized(0.5), ..Augment::default() };
         let kept = |w: usize, h: usize, channels: usize| {
-            let picture = Picture::new(w, h, 1, vec![9; w * h]).unwrap();
-            let kept = augment.prepare(picture, &preprocess(8, channels)).unwrap();
+            let image = Image::new(w, h, 1, vec![9; w * h]).unwrap();
+            let kept = augment.prepare(image, &preprocess(8, channels)).unwrap();
             (kept.width(), kept.height(), kept.channels())
         };
         assert_eq!(kept(64, 48, 3), (21, 16, 3));
         assert_eq!(kept(12, 100, 1), (12, 100, 1));
         let cut =
-            Augment::default().prepare(Picture::new(64, 48, 1, vec![9; 64 * 48]).unwrap(), &preprocess(8, 3));
+            Augment::default().prepare(Image::new(64, 48, 1, vec![9; 64 * 48]).unwrap(), &preprocess(8, 3));
         assert_eq!((cut.as_ref().unwrap().width(), cut.unwrap().height()), (8, 8));
     }
 
     #[test]
     fn jitter_moves_within_its_bounds() {
-        let flat = Picture::new(4, 4, 3, [100, 150, 50].repeat(16)).unwrap();
+        let flat = Image::new(4, 4, 3, [100, 150, 50].repeat(16)).unwrap();
         let mut seen = (255, 0);
         for i in 0..300 {
             let out = jitter(flat.clone(), 0.4, &mut rng(i)).unwrap();
             seen = (seen.0.min(out.data()[1]), seen.1.max(out.data()[1]));
-            // A flat picture stays flat.
+            // A flat image stays flat.
             assert!(out.data().chunks_exact(3).all(|p| p == &out.data()[..3]));
         }
         assert!(seen.0 < 110 && seen.1 > 190, "{seen:?}");

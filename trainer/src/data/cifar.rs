@@ -6,7 +6,7 @@ use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 
 use super::source::{Raw, Source, Store};
-use super::{Found, Split, folder};
+use super::{Listing, Split, folder};
 use crate::error::{Error, Result};
 
 /// The folder inside the published archive.
@@ -33,7 +33,7 @@ pub(crate) fn parts(folder: &Path) -> Vec<Split> {
 }
 
 /// Reads a part into memory.
-pub(crate) fn read(folder: &Path, split: Split) -> Result<Found> {
+pub(crate) fn read(folder: &Path, split: Split) -> Result<Listing> {
     let mut paths: Vec<PathBuf> = Vec::new();
     if matches!(split, Split::Train | Split::All) {
         paths.extend(folder::list(folder)?.into_iter().filter(|e| is_batch(&e.name)).map(|e| e.path));
@@ -49,7 +49,7 @@ pub(crate) fn read(folder: &Path, split: Split) -> Result<Found> {
         raw.files.push((labels.len(), path.clone()));
         read_batch(&path, classes.len(), &mut raw.pixels, &mut labels)?;
     }
-    Ok(Found { source: Source::new(folder, "CIFAR-10 batches", Store::Raw(raw)), labels, classes })
+    Ok(Listing { source: Source::new(folder, "CIFAR-10 batches", Store::Raw(raw)), labels, classes })
 }
 
 fn read_batch(
@@ -123,9 +123,9 @@ mod tests {
         let data = Dataset::open(dir.path(), Split::Train).unwrap();
         assert_eq!((data.len(), data.classes()), (3, &["cat".to_owned(), "dog".to_owned()][..]));
         assert_eq!((data.label(0), data.label(1), data.shape()), (Some(1), Some(0), Some((32, 32, 3))));
-        assert_eq!(data.picture(1).unwrap().data()[..6], [4, 5, 6, 4, 5, 6]);
+        assert_eq!(data.image(1).unwrap().data()[..6], [4, 5, 6, 4, 5, 6]);
         assert!(data.place(2).ends_with("data_batch_2.bin[0]"), "{}", data.place(2));
-        assert!(data.picture(3).is_err());
+        assert!(data.image(3).is_err());
         assert_eq!(Dataset::open(&inner, Split::All).unwrap().len(), 4);
         assert_eq!(Dataset::open(&inner, Split::Test).unwrap().len(), 1);
         let error = Dataset::open(&inner, Split::Val).unwrap_err();

@@ -1,6 +1,6 @@
-//! Folders of pictures: class folders, or loose pictures without labels, with or without `train/`, `val/`, `test/`.
+//! Folders of images: class folders, or loose images without labels, with or without `train/`, `val/`, `test/`.
 //!
-//! A class is a folder directly below the part; pictures below it at any depth belong to it. Loose pictures beside
+//! A class is a folder directly below the part; images below it at any depth belong to it. Loose images beside
 //! class folders have no label. Names are sorted byte by byte, so that numbers do not depend on the file system;
 //! hidden files and folders are left out.
 
@@ -8,10 +8,10 @@ use std::collections::{BTreeSet, HashSet};
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
-use smalti_models::picture::is_picture_name;
+use smalti_models::image::is_image_name;
 
 use super::source::{Source, Store};
-use super::{Found, Split};
+use super::{Listing, Split};
 use crate::error::{Error, Result};
 
 /// Folders below a class folder deeper than this are left out.
@@ -75,26 +75,26 @@ pub(crate) fn parts(folder: &Path, entries: &[Entry]) -> Vec<(Split, PathBuf)> {
     vec![(Split::Train, folder.to_path_buf())]
 }
 
-/// The pictures of one part: each file with the name of its class.
+/// The images of one part: each file with the name of its class.
 type Listed = Vec<(PathBuf, Option<String>)>;
 
-/// Reads the pictures of a part; the classes are those of all parts together, so that labels agree between them.
-pub(crate) fn read(root: &Path, parts: &[(Split, PathBuf)], split: Split) -> Result<Found> {
+/// Reads the images of a part; the classes are those of all parts together, so that labels agree between them.
+pub(crate) fn read(root: &Path, parts: &[(Split, PathBuf)], split: Split) -> Result<Listing> {
     let mut classes = BTreeSet::new();
     let mut listed = Listed::new();
     for (part, folder) in parts {
-        let pictures = list_part(folder)?;
-        classes.extend(pictures.iter().filter_map(|(_, class)| class.clone()));
+        let images = list_part(folder)?;
+        classes.extend(images.iter().filter_map(|(_, class)| class.clone()));
         if split == Split::All || split == *part {
-            listed.extend(pictures);
+            listed.extend(images);
         }
     }
     if listed.is_empty() {
         return Err(Error::data(
             root.display().to_string(),
             format!(
-                "no pictures (.jpg .jpeg .png .webp .bmp) in the `{split}` part; expected a folder for each class, \
-                 loose pictures (unlabelled), or train/ val/ test/ with either"
+                "no images (.jpg .jpeg .png .webp .bmp) in the `{split}` part; expected a folder for each class, \
+                 loose images (unlabelled), or train/ val/ test/ with either"
             ),
         ));
     }
@@ -102,8 +102,8 @@ pub(crate) fn read(root: &Path, parts: &[(Split, PathBuf)], split: Split) -> Res
     let number = |class: &String| classes.binary_search(class).ok().map(|p| p as u32);
     let labels = listed.iter().map(|(_, class)| class.as_ref().and_then(number)).collect();
     let files = listed.into_iter().map(|(path, _)| path).collect();
-    let kind = if classes.is_empty() { "loose pictures" } else { "class folders" };
-    Ok(Found { source: Source::new(root, kind, Store::Files(files)), labels, classes })
+    let kind = if classes.is_empty() { "loose images" } else { "class folders" };
+    Ok(Listing { source: Source::new(root, kind, Store::Files(files)), labels, classes })
 }
 
 fn list_part(folder: &Path) -> Result<Listed> {
@@ -117,11 +117,11 @@ fn list_part(folder: &Path) -> Result<Listed> {
             walk(&entry.path, &class, 0, &mut seen, &mut listed)?;
             if listed.len() == before {
                 log::warn!(
-                    "{}: no pictures in this folder, so it is not taken for a class",
+                    "{}: no images in this folder, so it is not taken for a class",
                     entry.path.display()
                 );
             }
-        } else if is_picture_name(&entry.path) {
+        } else if is_image_name(&entry.path) {
             loose.push((entry.path, None));
         }
     }
@@ -129,7 +129,7 @@ fn list_part(folder: &Path) -> Result<Listed> {
     Ok(listed)
 }
 
-/// Adds all pictures below a class folder. No folder is entered twice, so links in circles end.
+/// Adds all images below a class folder. No folder is entered twice, so links in circles end.
 fn walk(
     folder: &Path,
     class: &str,
@@ -148,7 +148,7 @@ fn walk(
     for entry in list(folder)? {
         if entry.is_dir {
             walk(&entry.path, class, depth + 1, seen, listed)?;
-        } else if is_picture_name(&entry.path) {
+        } else if is_image_name(&entry.path) {
             listed.push((entry.path, Some(class.to_owned())));
         }
     }
@@ -160,7 +160,7 @@ mod tests {
     use super::*;
     use crate::data::Dataset;
 
-    /// A folder with a grey picture at each of these paths, its value the path's number.
+    /// A folder with a grey image at each of these paths, its value the path's number.
     fn tree(paths: &[&str]) -> tempfile::TempDir {
         let dir = tempfile::tempdir().unwrap();
         for (i, path) in paths.iter().enumerate() {
@@ -172,7 +172,7 @@ mod tests {
     }
 
     fn values(data: &Dataset) -> Vec<u8> {
-        (0..data.len()).map(|i| data.picture(i).unwrap().data()[0]).collect()
+        (0..data.len()).map(|i| data.image(i).unwrap().data()[0]).collect()
     }
 
     #[test]
@@ -186,7 +186,7 @@ mod tests {
             ".hidden/1.png",
             "b/.1.png",
         ]);
-        std::fs::write(dir.path().join("b/notes.txt"), "no picture").unwrap();
+        std::fs::write(dir.path().join("b/notes.txt"), "no image").unwrap();
         std::fs::create_dir(dir.path().join("empty")).unwrap();
         let data = Dataset::open(dir.path(), Split::Train).unwrap();
         assert_eq!(data.classes(), ["B", "a", "b"]);
@@ -218,7 +218,7 @@ mod tests {
     }
 
     #[test]
-    fn loose_pictures_are_unlabelled() {
+    fn loose_images_are_unlabelled() {
         let dir = tree(&["2.png", "1.png"]);
         let data = Dataset::open(dir.path(), Split::All).unwrap();
         assert_eq!((data.classes().len(), data.label(0), values(&data)), (0, None, vec![1, 0]));
@@ -266,7 +266,7 @@ mod tests {
                 "/b/link.png"
             ]
         );
-        assert!(data.picture(5).unwrap_err().to_string().contains("broken.png"));
-        assert!(data.picture(6).is_ok());
+        assert!(data.image(5).unwrap_err().to_string().contains("broken.png"));
+        assert!(data.image(6).is_ok());
     }
 }

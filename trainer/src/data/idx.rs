@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use flate2::read::MultiGzDecoder;
 
 use super::source::{Raw, Source, Store};
-use super::{Found, Split};
+use super::{Listing, Split};
 use crate::error::{Error, Result};
 
 /// The most that one file may hold once unpacked.
@@ -56,7 +56,7 @@ impl Pair {
 }
 
 /// Reads a part into memory.
-pub(crate) fn read(root: &Path, pairs: &[Pair], split: Split) -> Result<Found> {
+pub(crate) fn read(root: &Path, pairs: &[Pair], split: Split) -> Result<Listing> {
     let mut raw = Raw { width: 0, height: 0, channels: 0, pixels: Vec::new(), files: Vec::new() };
     let mut labels = Vec::new();
     for pair in pairs.iter().filter(|p| split == Split::All || p.split == split) {
@@ -67,7 +67,7 @@ pub(crate) fn read(root: &Path, pairs: &[Pair], split: Split) -> Result<Found> {
     }
     let folder = if root.is_dir() { root } else { root.parent().unwrap_or(root) };
     let classes = class_names(folder, &labels)?;
-    Ok(Found { source: Source::new(root, "IDX files", Store::Raw(raw)), labels, classes })
+    Ok(Listing { source: Source::new(root, "IDX files", Store::Raw(raw)), labels, classes })
 }
 
 fn read_images(path: &Path, raw: &mut Raw) -> Result<usize> {
@@ -92,7 +92,7 @@ fn read_images(path: &Path, raw: &mut Raw) -> Result<usize> {
         (raw.width, raw.height, raw.channels) = (width, height, channels);
     } else if (raw.width, raw.height, raw.channels) != (width, height, channels) {
         let problem = format!(
-            "pictures of {width} x {height} x {channels}, but those before are {} x {} x {}",
+            "images of {width} x {height} x {channels}, but those before are {} x {} x {}",
             raw.width, raw.height, raw.channels
         );
         return Err(Error::data(path.display().to_string(), problem));
@@ -101,7 +101,7 @@ fn read_images(path: &Path, raw: &mut Raw) -> Result<usize> {
     Ok(n)
 }
 
-/// The labels of `n` pictures: none at all when there is no file of labels.
+/// The labels of `n` images: none at all when there is no file of labels.
 fn read_labels(pair: &Pair, n: usize) -> Result<Vec<Option<u32>>> {
     if !pair.labels.exists() {
         return Ok(vec![None; n]);
@@ -202,7 +202,7 @@ mod tests {
         put("t10k-labels-idx1-ubyte.gz", gzip(&idx(&[1], &[0])));
         let train = Dataset::open(dir.path(), Split::Train).unwrap();
         assert_eq!((train.len(), train.shape(), train.classes().len()), (2, Some((3, 1, 1)), 10));
-        assert_eq!((train.label(1), train.picture(1).unwrap().data()), (Some(3), &[4, 5, 6][..]));
+        assert_eq!((train.label(1), train.image(1).unwrap().data()), (Some(3), &[4, 5, 6][..]));
         let all = Dataset::open(dir.path(), Split::All).unwrap();
         assert_eq!((all.len(), all.labels().unwrap()), (3, vec![0, 7, 3]));
         put("labels.txt", b"a\nb\nc\nd\n".to_vec());

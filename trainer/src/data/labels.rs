@@ -1,4 +1,4 @@
-//! Which pictures may show their label, and what number a label in words has.
+//! Which images may show their label, and what number a label in words has.
 
 use std::collections::{BTreeSet, HashMap};
 use std::path::{Path, PathBuf};
@@ -14,11 +14,11 @@ pub enum LabelSpec {
     /// Every label there is.
     #[default]
     All,
-    /// This share of the labelled pictures, between 0 and 1: `10%`.
+    /// This share of the labelled images, between 0 and 1: `10%`.
     Share(f64),
-    /// This many labelled pictures in all: `500`.
+    /// This many labelled images in all: `500`.
     Count(usize),
-    /// The pictures that a file lists, one number (from 0) a line.
+    /// The images that a file lists, one number (from 0) a line.
     File(PathBuf),
 }
 
@@ -47,7 +47,7 @@ impl FromStr for LabelSpec {
     }
 }
 
-/// The numbers of the pictures whose labels are used, rising. Draws are class-balanced: every class gives the same
+/// The numbers of the images whose labels are used, rising. Draws are class-balanced: every class gives the same
 /// number, a class with fewer gives all it has, and the others make up for it. With the same seed a smaller draw is
 /// part of a larger one.
 pub fn pick_labels(data: &Dataset, spec: &LabelSpec, seed: u64) -> Result<Vec<usize>> {
@@ -63,7 +63,7 @@ pub fn pick_labels(data: &Dataset, spec: &LabelSpec, seed: u64) -> Result<Vec<us
         LabelSpec::Count(count) => *count,
     };
     if count > labelled.len() {
-        let problem = format!("{count} labels are asked for, {} pictures are labelled", labelled.len());
+        let problem = format!("{count} labels are asked for, {} images are labelled", labelled.len());
         return Err(Error::data(data.root(), problem));
     }
     let counts = data.class_counts();
@@ -88,7 +88,7 @@ pub fn pick_labels(data: &Dataset, spec: &LabelSpec, seed: u64) -> Result<Vec<us
     Ok(picked)
 }
 
-/// How many each class gives: rounds in which each class that has pictures left gives one, classes taking their
+/// How many each class gives: rounds in which each class that has images left gives one, classes taking their
 /// turns in a random order so that no class is always the one that gives one more.
 fn quotas(counts: &[usize], total: usize, seed: u64) -> Vec<usize> {
     let mut quotas = vec![0; counts.len()];
@@ -121,23 +121,20 @@ fn read_indices(data: &Dataset, path: &Path) -> Result<Vec<usize>> {
         }
         let wrong = |problem: String| Error::data(format!("{}:{}", path.display(), line + 1), problem);
         let index: usize = text.parse().map_err(|_| {
-            wrong(format!(
-                "`{}`, expected the number of a picture",
-                text.chars().take(40).collect::<String>()
-            ))
+            wrong(format!("`{}`, expected the number of an image", text.chars().take(40).collect::<String>()))
         })?;
         if index >= data.len() {
-            return Err(wrong(format!("picture {index}, there are {} (numbered from 0)", data.len())));
+            return Err(wrong(format!("image {index}, there are {} (numbered from 0)", data.len())));
         }
         if data.label(index).is_none() {
-            return Err(wrong(format!("picture {index} has no label: {}", data.place(index))));
+            return Err(wrong(format!("image {index} has no label: {}", data.place(index))));
         }
         if !picked.insert(index) {
-            return Err(wrong(format!("picture {index} is listed twice")));
+            return Err(wrong(format!("image {index} is listed twice")));
         }
     }
     if picked.is_empty() {
-        return Err(Error::data(path.display().to_string(), "no numbers of pictures, expected one a line"));
+        return Err(Error::data(path.display().to_string(), "no numbers of images, expected one a line"));
     }
     Ok(picked.into_iter().collect())
 }
@@ -187,17 +184,17 @@ pub(crate) fn number(
 
 #[cfg(test)]
 mod tests {
-    use smalti_models::Picture;
+    use smalti_models::Image;
 
     use super::*;
 
     fn data(counts: &[usize]) -> Dataset {
-        let picture = Picture::new(1, 1, 1, vec![0]).unwrap();
-        let mut pictures = vec![(picture.clone(), None)];
+        let image = Image::new(1, 1, 1, vec![0]).unwrap();
+        let mut images = vec![(image.clone(), None)];
         for (class, &n) in counts.iter().enumerate() {
-            pictures.extend((0..n).map(|_| (picture.clone(), Some(class as u32))));
+            images.extend((0..n).map(|_| (image.clone(), Some(class as u32))));
         }
-        Dataset::from_pictures(counts.iter().map(|n| n.to_string()).collect(), pictures).unwrap()
+        Dataset::from_images(counts.iter().map(|n| n.to_string()).collect(), images).unwrap()
     }
 
     fn drawn(data: &Dataset, spec: &str, seed: u64) -> (Vec<usize>, Vec<usize>) {
@@ -240,19 +237,19 @@ mod tests {
     fn impossible_draws_are_refused() {
         let data = data(&[10, 10]);
         for (spec, expected) in
-            [("1", "at least one for each of 2 classes"), ("21", "20 pictures are labelled")]
+            [("1", "at least one for each of 2 classes"), ("21", "20 images are labelled")]
         {
             let error = pick_labels(&data, &spec.parse().unwrap(), 0).unwrap_err();
             assert!(error.to_string().contains(expected), "{error}");
         }
         let unlabelled =
-            Dataset::from_pictures(vec![], vec![(Picture::new(1, 1, 1, vec![0]).unwrap(), None)]).unwrap();
+            Dataset::from_images(vec![], vec![(Image::new(1, 1, 1, vec![0]).unwrap(), None)]).unwrap();
         let error = pick_labels(&unlabelled, &LabelSpec::All, 0).unwrap_err();
         assert!(error.to_string().contains("only be pretrained on"), "{error}");
     }
 
     #[test]
-    fn a_file_lists_pictures() {
+    fn a_file_lists_images() {
         let data = data(&[3, 3]);
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("list.txt");
@@ -262,12 +259,12 @@ mod tests {
         };
         assert_eq!(picked("# mine\n5\n 2 # two\n\n").unwrap(), [2, 5]);
         for (text, expected) in [
-            ("1\n7\n", "list.txt:2: picture 7, there are 7"),
+            ("1\n7\n", "list.txt:2: image 7, there are 7"),
             ("0\n", "has no label"),
             ("1\n1\n", "listed twice"),
             ("1\nx\n", "`x`, expected the number"),
             ("-1\n", "expected the number"),
-            ("\n", "no numbers of pictures"),
+            ("\n", "no numbers of images"),
         ] {
             let error = picked(text).unwrap_err();
             assert!(error.to_string().contains(expected), "{error}");

@@ -7,7 +7,7 @@ use crate::error::{Error, Result};
 
 /// A kind of data set, with the files of each part.
 pub(crate) enum Layout {
-    /// Class folders or loose pictures.
+    /// Class folders or loose images.
     Folder(Vec<(Split, PathBuf)>),
     /// CIFAR-10's binary batches in this folder.
     Cifar(PathBuf),
@@ -38,7 +38,7 @@ impl Layout {
         }
         Err(Error::data(
             path.display().to_string(),
-            "not a data set; expected a folder of pictures, a .csv table `path,label`, a .tar shard, or an IDX file",
+            "not a data set; expected a folder of images, a .csv table `path,label`, a .tar shard, or an IDX file",
         ))
     }
 
@@ -86,7 +86,7 @@ impl Layout {
     /// The kind's name, for messages.
     pub(crate) fn kind(&self) -> &'static str {
         match self {
-            Layout::Folder(_) => "picture folders",
+            Layout::Folder(_) => "image folders",
             Layout::Cifar(_) => "CIFAR-10 batches",
             Layout::Idx(_) => "IDX files",
             Layout::Table(_) => "lines of a CSV table",

@@ -1,8 +1,8 @@
-//! Batches ahead of time: threads read, change and normalise pictures while the model computes.
+//! Batches ahead of time: threads read, change and normalise images while the model computes.
 //!
 //! What a batch holds follows from the seed, the epoch and the batch's number alone: neither the number of threads
 //! nor their timing changes a bit. Each thread takes the next batch number, makes the whole batch, and hands it
-//! over; the queue is bounded, so memory is too. An unusable picture is named once and its place taken by the next
+//! over; the queue is bounded, so memory is too. An unusable image is named once and its place taken by the next
 //! usable one in the data set's order; more of them than [`LoaderSettings::max_bad`] allows end the epoch.
 
 use std::collections::BTreeMap;
@@ -11,7 +11,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Mutex};
 
 use smalti_models::Preprocess;
-use smalti_models::picture::Picture;
+use smalti_models::image::Image;
 
 use super::cache::Cache;
 use super::queue::{Queue, lock};
@@ -19,29 +19,29 @@ use super::{Augment, Dataset};
 use crate::error::{Error, Result};
 use crate::rng::{Rng, stream};
 
-/// Pictures that the model sees together; of several ranks each has its own part of them.
+/// Images that the model sees together; of several ranks each has its own part of them.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Batch {
     /// The epoch.
     pub epoch: u64,
     /// The batch's number in the epoch.
     pub index: u64,
-    /// The pictures' numbers in the data set.
+    /// The images' numbers in the data set.
     pub ids: Vec<u32>,
-    /// Normalised pixels, `[picture, channel, row, column]`.
+    /// Normalised pixels, `[image, channel, row, column]`.
     pub pixels: Vec<f32>,
-    /// The pictures' labels.
+    /// The images' labels.
     pub labels: Vec<Option<u32>>,
-    /// Pictures of the whole batch.
+    /// Images of the whole batch.
     pub total: usize,
-    /// Where in the whole batch this rank's own pictures are.
+    /// Where in the whole batch this rank's own images are.
     pub own: Range<usize>,
-    /// Where in this part they begin; around them are pictures that they are mixed with.
+    /// Where in this part they begin; around them are images that they are mixed with.
     pub at: usize,
 }
 
 impl Batch {
-    /// How many pictures the batch holds.
+    /// How many images the batch holds.
     pub fn len(&self) -> usize {
         self.ids.len()
     }
@@ -51,24 +51,24 @@ impl Batch {
         self.ids.is_empty()
     }
 
-    /// Where in this part the pictures are that have these places in the whole batch.
+    /// Where in this part the images are that have these places in the whole batch.
     pub fn places(&self, whole: Range<usize>) -> Range<usize> {
         let place = |i: usize| (i + self.at).saturating_sub(self.own.start);
         place(whole.start)..place(whole.end)
     }
 }
 
-/// What becomes of the place of an unusable picture.
+/// What becomes of the place of an unusable image.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum OnBad {
-    /// The next usable picture of the data set takes it: for training, where batches keep their size.
+    /// The next usable image of the data set takes it: for training, where batches keep their size.
     #[default]
     Replace,
-    /// It stays empty and the batch is smaller: for measuring, where no picture may count twice.
+    /// It stays empty and the batch is smaller: for measuring, where no image may count twice.
     Skip,
 }
 
-/// Which pictures of a batch a rank reads: `share(epoch, pictures)`, without one all of them.
+/// Which images of a batch a rank reads: `share(epoch, images)`, without one all of them.
 #[derive(Clone)]
 pub struct Share {
     of: Arc<dyn Fn(u64, usize) -> Range<usize> + Send + Sync>,
@@ -76,7 +76,7 @@ pub struct Share {
 }
 
 impl Share {
-    /// A share; `mirrored` where picture `i` of `n` is needed beside picture `n - 1 - i`, see [`super::Mix`].
+    /// A share; `mirrored` where image `i` of `n` is needed beside image `n - 1 - i`, see [`super::Mix`].
     pub fn new(mirrored: bool, of: impl Fn(u64, usize) -> Range<usize> + Send + Sync + 'static) -> Share {
         Share { of: Arc::new(of), mirrored }
     }
@@ -99,11 +99,11 @@ impl std::fmt::Debug for Share {
 /// How a [`Loader`] works.
 #[derive(Clone, Debug)]
 pub struct LoaderSettings {
-    /// Pictures in a batch.
+    /// Images in a batch.
     pub batch_size: usize,
     /// The model's input.
     pub preprocess: Preprocess,
-    /// What is changed about each picture.
+    /// What is changed about each image.
     pub augment: Augment,
     /// Whether each epoch has an order of its own; otherwise the data set's.
     pub shuffle: bool,
@@ -113,20 +113,20 @@ pub struct LoaderSettings {
     pub seed: u64,
     /// Threads that prepare batches; 0 prepares each when it is asked for.
     pub threads: usize,
-    /// The greatest share of unusable pictures; one alone never ends an epoch unless this is 0.
+    /// The greatest share of unusable images; one alone never ends an epoch unless this is 0.
     pub max_bad: f64,
-    /// What becomes of the place of an unusable picture.
+    /// What becomes of the place of an unusable image.
     pub on_bad: OnBad,
     /// How often an epoch goes through the data set, each time in a new order: for small sets.
     pub repeat: usize,
-    /// Memory for prepared pictures, in bytes.
+    /// Memory for prepared images, in bytes.
     pub cache_bytes: usize,
     /// The part of each batch that is read, where ranks share batches.
     pub share: Option<Share>,
 }
 
 impl LoaderSettings {
-    /// Settings to measure with: every picture once, in order, unchanged.
+    /// Settings to measure with: every image once, in order, unchanged.
     pub fn new(batch_size: usize, preprocess: Preprocess) -> LoaderSettings {
         LoaderSettings {
             batch_size,
@@ -184,23 +184,23 @@ pub struct Loader {
 struct Shared {
     data: Dataset,
     settings: LoaderSettings,
-    /// Floats of one picture.
+    /// Floats of one image.
     record: usize,
     cache: Cache,
     bad: Mutex<BTreeMap<usize, String>>,
 }
 
 impl Loader {
-    /// A loader of `data`; pictures are read when an epoch is begun.
+    /// A loader of `data`; images are read when an epoch is begun.
     pub fn new(data: Dataset, settings: LoaderSettings) -> Result<Loader> {
         settings.check()?;
-        let pictures = data.len().saturating_mul(settings.repeat);
-        if pictures > u32::MAX as usize {
-            return Err(Error::Usage(format!("an epoch of {pictures} pictures, at most {}", u32::MAX)));
+        let images = data.len().saturating_mul(settings.repeat);
+        if images > u32::MAX as usize {
+            return Err(Error::Usage(format!("an epoch of {images} images, at most {}", u32::MAX)));
         }
-        if pictures == 0 || (settings.drop_last && pictures < settings.batch_size) {
+        if images == 0 || (settings.drop_last && images < settings.batch_size) {
             let problem = format!(
-                "{pictures} pictures do not fill a batch of {}; lower the batch size or add pictures",
+                "{images} images do not fill a batch of {}; lower the batch size or add images",
                 settings.batch_size
             );
             return Err(Error::data(data.root(), problem));
@@ -231,15 +231,11 @@ impl Loader {
     /// How many batches an epoch has.
     pub fn batches_per_epoch(&self) -> usize {
         let Shared { data, settings, .. } = &*self.shared;
-        let pictures = data.len() * settings.repeat;
-        if settings.drop_last {
-            pictures / settings.batch_size
-        } else {
-            pictures.div_ceil(settings.batch_size)
-        }
+        let images = data.len() * settings.repeat;
+        if settings.drop_last { images / settings.batch_size } else { images.div_ceil(settings.batch_size) }
     }
 
-    /// The unusable pictures found so far: where each is, and why.
+    /// The unusable images found so far: where each is, and why.
     pub fn bad(&self) -> Vec<String> {
         lock(&self.shared.bad).values().cloned().collect()
     }
@@ -265,7 +261,7 @@ impl Loader {
 }
 
 impl Shared {
-    /// The pictures of an epoch in order.
+    /// The images of an epoch in order.
     fn order(&self, epoch: u64) -> Vec<u32> {
         let n = self.data.len() as u32;
         let repeat = self.settings.repeat as u64;
@@ -285,38 +281,38 @@ impl Shared {
         order
     }
 
-    /// Picture `i`, decoded and prepared.
-    fn prepared(&self, i: usize) -> Result<Arc<Picture>> {
-        if let Some(picture) = self.cache.get(i) {
-            return Ok(picture);
+    /// Image `i`, decoded and prepared.
+    fn prepared(&self, i: usize) -> Result<Arc<Image>> {
+        if let Some(image) = self.cache.get(i) {
+            return Ok(image);
         }
         if let Some(why) = self.data.known_bad(i) {
             return Err(Error::data(self.data.place(i), why));
         }
-        let picture = self.data.picture(i)?;
-        let prepared = self.settings.augment.prepare(picture, &self.settings.preprocess);
+        let image = self.data.image(i)?;
+        let prepared = self.settings.augment.prepare(image, &self.settings.preprocess);
         let prepared = Arc::new(prepared.map_err(|e| Error::data(self.data.place(i), e.to_string()))?);
         self.cache.put(i, &prepared);
         Ok(prepared)
     }
 
-    /// The picture wanted, or what takes its place.
-    fn usable(&self, wanted: usize) -> Result<Option<(usize, Arc<Picture>)>> {
+    /// The image wanted, or what takes its place.
+    fn usable(&self, wanted: usize) -> Result<Option<(usize, Arc<Image>)>> {
         let n = self.data.len();
         for step in 0..n {
             let i = (wanted + step) % n;
             match self.prepared(i) {
-                Ok(picture) => return Ok(Some((i, picture))),
+                Ok(image) => return Ok(Some((i, image))),
                 Err(why) => self.note_bad(i, &why)?,
             }
             if self.settings.on_bad == OnBad::Skip {
                 return Ok(None);
             }
         }
-        Err(Error::data(self.data.root(), format!("none of the {n} pictures can be used")))
+        Err(Error::data(self.data.root(), format!("none of the {n} images can be used")))
     }
 
-    /// Counts an unusable picture; an error when there are too many.
+    /// Counts an unusable image; an error when there are too many.
     fn note_bad(&self, i: usize, why: &Error) -> Result<()> {
         self.data.note_bad(i, why);
         let mut bad = lock(&self.bad);
@@ -328,7 +324,7 @@ impl Shared {
         }
         let first: Vec<&str> = bad.values().take(3).map(String::as_str).collect();
         let problem = format!(
-            "at least {found} of {n} pictures cannot be used, more than --max-bad {}% allows; the first: {}",
+            "at least {found} of {n} images cannot be used, more than --max-bad {}% allows; the first: {}",
             most * 100.0,
             first.join("; ")
         );
@@ -375,13 +371,13 @@ impl Plan {
             own,
         };
         for (offset, wanted) in places.into_iter().map(|place| (place, wanted[place])) {
-            let Some((i, picture)) = self.shared.usable(wanted as usize)? else { continue };
+            let Some((i, image)) = self.shared.usable(wanted as usize)? else { continue };
             let pass = (start + offset) / data.len().max(1);
             let pass = self.epoch.wrapping_mul(settings.repeat as u64).wrapping_add(pass as u64);
             let mut rng = Rng::new(settings.seed, stream::AUGMENT, [pass, u64::from(wanted)]);
             let at = batch.ids.len() * record;
             let out = batch.pixels.get_mut(at..at + record).unwrap_or_default();
-            settings.augment.apply(&picture, &settings.preprocess, &mut rng, out)?;
+            settings.augment.apply(&image, &settings.preprocess, &mut rng, out)?;
             batch.ids.push(i as u32);
             batch.labels.push(data.label(i));
         }
@@ -416,7 +412,7 @@ impl Iterator for Epoch {
             // A batch that no thread has begun is made here: nothing waits for a thread that could not be started.
             let batch = self.queue.wait(index).unwrap_or_else(|| self.plan.batch(index));
             match batch {
-                // Every picture of it was unusable; a rank without a share waits for the others all the same.
+                // Every image of it was unusable; a rank without a share waits for the others all the same.
                 Ok(batch) if batch.is_empty() && !batch.own.is_empty() => continue,
                 Ok(batch) => return Some(Ok(batch)),
                 Err(error) => {
@@ -442,7 +438,7 @@ impl Drop for Epoch {
 
 #[cfg(test)]
 mod tests {
-    use smalti_models::preprocess::Fit;
+    use smalti_models::preprocess::FitMode;
     use smalti_models::resize::Interpolation;
 
     use super::*;
@@ -450,13 +446,20 @@ mod tests {
 
     pub(crate) fn preprocess(img_size: usize, channels: usize) -> Preprocess {
         let (mean, std) = (vec![0.5; channels], vec![0.25; channels]);
-        Preprocess { img_size, channels, fit: Fit::Crop, interpolation: Interpolation::Bilinear, mean, std }
+        Preprocess {
+            img_size,
+            channels,
+            fit: FitMode::Crop,
+            interpolation: Interpolation::Bilinear,
+            mean,
+            std,
+        }
     }
 
-    /// `n` grey pictures; each pixel of picture `i` is `i`.
+    /// `n` grey images; each pixel of image `i` is `i`.
     fn numbered(n: usize) -> Dataset {
-        let picture = |i: usize| (Picture::new(8, 8, 1, vec![i as u8; 64]).unwrap(), Some((i % 2) as u32));
-        Dataset::from_pictures(vec!["even".into(), "odd".into()], (0..n).map(picture).collect()).unwrap()
+        let image = |i: usize| (Image::new(8, 8, 1, vec![i as u8; 64]).unwrap(), Some((i % 2) as u32));
+        Dataset::from_images(vec!["even".into(), "odd".into()], (0..n).map(image).collect()).unwrap()
     }
 
     fn training(n: usize, threads: usize) -> Loader {
@@ -471,14 +474,14 @@ mod tests {
     }
 
     #[test]
-    fn every_picture_comes_once_and_threads_change_nothing() {
+    fn every_image_comes_once_and_threads_change_nothing() {
         let plain = all(training(22, 0).epoch(3, 0));
         assert_eq!(plain.len(), 5);
         let mut ids: Vec<u32> = plain.iter().flat_map(|b| b.ids.clone()).collect();
         assert!(plain.iter().all(|b| b.labels.iter().zip(&b.ids).all(|(l, id)| *l == Some(id % 2))));
         ids.sort_unstable();
         ids.dedup();
-        assert_eq!(ids.len(), 20, "no picture twice");
+        assert_eq!(ids.len(), 20, "no image twice");
         for threads in [1, 2, 5] {
             let loader = training(22, threads);
             assert_eq!(all(loader.epoch(3, 0)), plain, "{threads} threads");
@@ -492,11 +495,11 @@ mod tests {
     #[test]
     fn the_cache_changes_nothing() {
         let settings = training(22, 0).settings().clone();
-        let pictures = (0..22).map(|i| {
+        let images = (0..22).map(|i| {
             let pixels = (0..40 * 30).map(|p| (p * (i + 1) % 251) as u8).collect();
-            (Picture::new(40, 30, 1, pixels).unwrap(), None)
+            (Image::new(40, 30, 1, pixels).unwrap(), None)
         });
-        let data = Dataset::from_pictures(vec![], pictures.collect()).unwrap();
+        let data = Dataset::from_images(vec![], images.collect()).unwrap();
         let epochs = |cache_bytes| {
             let loader =
                 Loader::new(data.clone(), LoaderSettings { cache_bytes, ..settings.clone() }).unwrap();
@@ -559,13 +562,13 @@ mod tests {
         assert_eq!(refused(&|s| s.batch_size = 23), 5);
     }
 
-    /// A folder of `n` pictures of which those numbered in `bad` are text.
+    /// A folder of `n` images of which those numbered in `bad` are text.
     fn folder(n: usize, bad: &[usize]) -> (tempfile::TempDir, Dataset) {
         let dir = tempfile::tempdir().unwrap();
         for i in 0..n {
             let path = dir.path().join(format!("{i:03}.png"));
             if bad.contains(&i) {
-                std::fs::write(path, "no picture").unwrap();
+                std::fs::write(path, "no image").unwrap();
             } else {
                 image::GrayImage::from_pixel(8, 8, image::Luma([i as u8])).save(path).unwrap();
             }
@@ -575,7 +578,7 @@ mod tests {
     }
 
     #[test]
-    fn the_next_good_picture_takes_a_bad_ones_place() {
+    fn the_next_good_image_takes_a_bad_ones_place() {
         let (_dir, data) = folder(40, &[3, 4]);
         for threads in [0, 2] {
             let settings = LoaderSettings {
@@ -595,7 +598,7 @@ mod tests {
     }
 
     #[test]
-    fn too_many_bad_pictures_end_the_epoch() {
+    fn too_many_bad_images_end_the_epoch() {
         for (n, bad, max_bad, ends) in [
             (20, &[1][..], 0.01, false),
             (20, &[1], 0.0, true),

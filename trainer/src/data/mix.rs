@@ -1,23 +1,23 @@
-//! Mixing the pictures of a batch with each other, and their targets with them: mixup and CutMix.
+//! Mixing the images of a batch with each other, and their targets with them: mixup and CutMix.
 //!
-//! One share is drawn for the whole batch, and picture `i` is mixed with picture `n - 1 - i`, as timm does it.
+//! One share is drawn for the whole batch, and image `i` is mixed with image `n - 1 - i`, as timm does it.
 
 use super::Batch;
 use crate::error::{Error, Result};
 use crate::rng::Rng;
 
-/// How strongly pictures are mixed: the parameter of the Beta distribution that the share is drawn from; 0 for never.
+/// How strongly images are mixed: the parameter of the Beta distribution that the share is drawn from; 0 for never.
 /// With both above 0 each batch takes one or the other.
 #[derive(Clone, Copy, Debug, Default, PartialEq, serde::Serialize, serde::Deserialize)]
 #[serde(rename_all = "kebab-case", default)]
 pub struct Mix {
-    /// Weighted sums of two pictures (Zhang et al. 2017).
+    /// Weighted sums of two images (Zhang et al. 2017).
     pub mixup: f64,
-    /// A rectangle of one picture in the other (Yun et al. 2019).
+    /// A rectangle of one image in the other (Yun et al. 2019).
     pub cutmix: f64,
 }
 
-/// Soft targets `[picture, class]`: 1 for the label, less `smoothing` spread over all classes.
+/// Soft targets `[image, class]`: 1 for the label, less `smoothing` spread over all classes.
 pub fn soft_targets(batch: &Batch, classes: usize, smoothing: f32) -> Result<Vec<f32>> {
     let low = smoothing / classes.max(1) as f32;
     let mut targets = vec![low; batch.len() * classes];
@@ -27,9 +27,9 @@ pub fn soft_targets(batch: &Batch, classes: usize, smoothing: f32) -> Result<Vec
         let Some(target) = place else {
             let found = label.map_or("none".to_owned(), |l| l.to_string());
             let problem =
-                format!("label {found}, expected one below {classes}; train on labelled pictures only");
+                format!("label {found}, expected one below {classes}; train on labelled images only");
             return Err(Error::data(
-                format!("picture {}", batch.ids.get(i).copied().unwrap_or_default()),
+                format!("image {}", batch.ids.get(i).copied().unwrap_or_default()),
                 problem,
             ));
         };
@@ -51,8 +51,8 @@ impl Mix {
         Ok(())
     }
 
-    /// Mixes the `pixels`, `[picture, channel, row, column]` with `size` rows and columns, and the `targets`,
-    /// `[picture, class]`, of `n` pictures. Returns the share that each picture keeps of itself.
+    /// Mixes the `pixels`, `[image, channel, row, column]` with `size` rows and columns, and the `targets`,
+    /// `[image, class]`, of `n` images. Returns the share that each image keeps of itself.
     pub fn apply(
         &self,
         pixels: &mut [f32],
@@ -78,7 +78,7 @@ impl Mix {
     }
 }
 
-/// Calls `work` with the records of every two pictures that are mixed. The middle one of an odd number is mixed with
+/// Calls `work` with the records of every two images that are mixed. The middle one of an odd number is mixed with
 /// itself, which changes nothing.
 fn pairs(values: &mut [f32], n: usize, mut work: impl FnMut(&mut [f32], &mut [f32])) {
     let record = values.len() / n.max(1);
@@ -97,8 +97,8 @@ fn blend(a: &mut [f32], b: &mut [f32], share: f32) {
     }
 }
 
-/// Swaps a rectangle between the pictures of each pair; returns the share of the area that is not swapped, which the
-/// picture's edge may make larger than the share drawn.
+/// Swaps a rectangle between the images of each pair; returns the share of the area that is not swapped, which the
+/// image's edge may make larger than the share drawn.
 fn cut_mix(pixels: &mut [f32], n: usize, size: usize, share: f64, rng: &mut Rng) -> f32 {
     let side = (size as f64 * libm::sqrt(1.0 - share)) as usize;
     let mut span = || {
@@ -141,7 +141,7 @@ mod tests {
         assert!(soft_targets(&batch(vec![Some(2)]), 2, 0.0).unwrap_err().to_string().contains("label 2"));
     }
 
-    /// Pictures whose pixels are all their number, with one-hot targets: then pixels and targets tell the share.
+    /// Images whose pixels are all their number, with one-hot targets: then pixels and targets tell the share.
     fn mixed(mix: Mix, n: usize, seed: u64) -> (Vec<f32>, Vec<f32>, f32) {
         let mut pixels: Vec<f32> = (0..n).flat_map(|i| vec![i as f32; 3 * 64]).collect();
         let mut targets: Vec<f32> = (0..n * n).map(|i| f32::from(i / n == i % n)).collect();

@@ -1,9 +1,9 @@
-//! Pictures in: where they lie, what they show, and how they reach the model in batches.
+//! Images in: where they lie, what they show, and how they reach the model in batches.
 //!
 //! The order of the modules is the way of the data: [`layout`] tells what kind of data set a path holds, a reader
-//! ([`folder`], [`table`], [`idx`], [`cifar`], [`tar`]) lists its pictures into a [`source`], a [`Dataset`] is a
-//! choice among them ([`labels`] draws the labelled ones), [`augment`] changes one picture and [`mix`] a batch, and
-//! the [`loader`] does all of it ahead of time on threads of its own. [`mod@statistics`] and [`doctor`] look a data set
+//! ([`folder`], [`table`], [`idx`], [`cifar`], [`tar`]) lists its images into a [`source`], a [`Dataset`] is a
+//! choice among them ([`labels`] draws the labelled ones), [`augment`] changes one image and [`mix`] a batch, and
+//! the [`loader`] does all of it ahead of time on threads of its own. [`mod@statistics`] and [`audit`] look a data set
 //! over before any training; [`synthetic`] draws one.
 
 mod cache;
@@ -16,8 +16,8 @@ mod source;
 mod table;
 mod tar;
 
+pub mod audit;
 pub mod augment;
-pub mod doctor;
 pub mod labels;
 pub mod loader;
 pub mod mix;
@@ -28,7 +28,7 @@ use std::fmt;
 use std::path::Path;
 use std::sync::Arc;
 
-use smalti_models::picture::Picture;
+use smalti_models::image::Image;
 
 use crate::error::{Error, Result};
 use layout::Layout;
@@ -47,13 +47,13 @@ pub const MAX_CLASSES: usize = 65_536;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize, serde::Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Split {
-    /// The pictures to learn from: `train/`, CIFAR's `data_batch_*.bin`, MNIST's `train-*`.
+    /// The images to learn from: `train/`, CIFAR's `data_batch_*.bin`, MNIST's `train-*`.
     Train,
-    /// The pictures to choose settings by: `val/`.
+    /// The images to choose settings by: `val/`.
     Val,
-    /// The pictures to measure by: `test/`, CIFAR's `test_batch.bin`, MNIST's `t10k-*`.
+    /// The images to measure by: `test/`, CIFAR's `test_batch.bin`, MNIST's `t10k-*`.
     Test,
-    /// Every picture of every part.
+    /// Every image of every part.
     All,
 }
 
@@ -68,32 +68,32 @@ impl fmt::Display for Split {
     }
 }
 
-/// A list of pictures, each with a label or without. Cheap to clone and to cut: the pictures are shared.
+/// A list of images, each with a label or without. Cheap to clone and to cut: the images are shared.
 #[derive(Clone)]
 pub struct Dataset {
     source: Arc<Source>,
     classes: Arc<[String]>,
-    /// For each picture its number in the source.
+    /// For each image its number in the source.
     items: Arc<[u32]>,
-    /// For each picture its class.
+    /// For each image its class.
     labels: Arc<[Option<u32>]>,
 }
 
 impl fmt::Debug for Dataset {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} pictures in {} classes of {}", self.len(), self.classes.len(), self.root())
+        write!(f, "{} images in {} classes of {}", self.len(), self.classes.len(), self.root())
     }
 }
 
 /// What a reader found.
-pub(crate) struct Found {
+pub(crate) struct Listing {
     pub(crate) source: Source,
     pub(crate) labels: Vec<Option<u32>>,
     pub(crate) classes: Vec<String>,
 }
 
 impl Dataset {
-    /// Opens one part of the data set at `path`, whatever its kind: a folder of class folders or of loose pictures,
+    /// Opens one part of the data set at `path`, whatever its kind: a folder of class folders or of loose images,
     /// with or without `train/`, `val/` and `test/`; a CSV table; a folder of IDX files, of CIFAR-10's binary
     /// batches, or of tar shards; one shard.
     pub fn open(path: &Path, split: Split) -> Result<Dataset> {
@@ -113,7 +113,7 @@ impl Dataset {
             Layout::Table(path) => table::read(path, split)?,
             Layout::Tar(shards) => tar::read(path, shards, split)?,
         };
-        Dataset::from_found(found)
+        Dataset::from_listing(found)
     }
 
     /// The parts that the data set at `path` has, for [`Dataset::open`].
@@ -121,24 +121,24 @@ impl Dataset {
         Layout::detect(path)?.parts()
     }
 
-    /// A data set of pictures in memory.
-    pub fn from_pictures(classes: Vec<String>, pictures: Vec<(Picture, Option<u32>)>) -> Result<Dataset> {
-        let (pictures, labels) = pictures.into_iter().unzip();
-        Dataset::from_found(Found { source: Source::memory(pictures), labels, classes })
+    /// A data set of images in memory.
+    pub fn from_images(classes: Vec<String>, images: Vec<(Image, Option<u32>)>) -> Result<Dataset> {
+        let (images, labels) = images.into_iter().unzip();
+        Dataset::from_listing(Listing { source: Source::memory(images), labels, classes })
     }
 
-    fn from_found(found: Found) -> Result<Dataset> {
-        let Found { source, labels, classes } = found;
+    fn from_listing(found: Listing) -> Result<Dataset> {
+        let Listing { source, labels, classes } = found;
         let (n, k) = (source.len(), classes.len());
         if n == 0 {
-            return Err(Error::data(source.root(), "no pictures, expected at least one"));
+            return Err(Error::data(source.root(), "no images, expected at least one"));
         }
         if n > u32::MAX as usize || k > MAX_CLASSES {
-            let problem = format!("{n} pictures in {k} classes, at most {} in {MAX_CLASSES}", u32::MAX);
+            let problem = format!("{n} images in {k} classes, at most {} in {MAX_CLASSES}", u32::MAX);
             return Err(Error::data(source.root(), problem));
         }
         if labels.len() != n {
-            return Err(Error::data(source.root(), format!("{} labels for {n} pictures", labels.len())));
+            return Err(Error::data(source.root(), format!("{} labels for {n} images", labels.len())));
         }
         if let Some(i) = labels.iter().position(|l| l.is_some_and(|l| l as usize >= k)) {
             let label = labels[i].unwrap_or_default();
@@ -155,7 +155,7 @@ impl Dataset {
         })
     }
 
-    /// How many pictures there are.
+    /// How many images there are.
     pub fn len(&self) -> usize {
         self.items.len()
     }
@@ -170,17 +170,17 @@ impl Dataset {
         &self.classes
     }
 
-    /// The label of picture `i`, if it has one.
+    /// The label of image `i`, if it has one.
     pub fn label(&self, i: usize) -> Option<u32> {
         self.labels.get(i).copied().flatten()
     }
 
-    /// The labels of all pictures, or an error naming the first picture without one.
+    /// The labels of all images, or an error naming the first image without one.
     pub fn labels(&self) -> Result<Vec<u32>> {
         if self.classes.is_empty() {
             return Err(Error::data(
                 self.root(),
-                "the pictures carry no labels, expected class folders, a CSV table `path,label`, IDX or CIFAR-10 \
+                "the images carry no labels, expected class folders, a CSV table `path,label`, IDX or CIFAR-10 \
                  files; an unlabelled set can only be pretrained on",
             ));
         }
@@ -188,12 +188,12 @@ impl Dataset {
         labels.ok_or_else(|| {
             let first = self.labels.iter().position(Option::is_none).unwrap_or_default();
             let missing = self.labels.iter().filter(|l| l.is_none()).count();
-            let problem = format!("no label; {missing} of {} pictures have none", self.len());
+            let problem = format!("no label; {missing} of {} images have none", self.len());
             Error::data(self.place(first), problem)
         })
     }
 
-    /// How many pictures have each label.
+    /// How many images have each label.
     pub fn class_counts(&self) -> Vec<usize> {
         let mut counts = vec![0; self.classes.len()];
         for label in self.labels.iter().flatten() {
@@ -204,7 +204,7 @@ impl Dataset {
         counts
     }
 
-    /// Where picture `i` is, for messages.
+    /// Where image `i` is, for messages.
     pub fn place(&self, i: usize) -> String {
         self.items.get(i).map_or_else(|| self.root(), |&item| self.source.place(item as usize))
     }
@@ -219,27 +219,27 @@ impl Dataset {
         self.source.kind()
     }
 
-    /// Channels and size shared by all pictures where the kind of data set fixes them: `(width, height, channels)`.
+    /// Channels and size shared by all images where the kind of data set fixes them: `(width, height, channels)`.
     pub fn shape(&self) -> Option<(usize, usize, usize)> {
         self.source.shape()
     }
 
-    /// Picture `i` as it was made, turned as its EXIF record says.
-    pub fn picture(&self, i: usize) -> Result<Picture> {
+    /// Image `i` as it was made, turned as its EXIF record says.
+    pub fn image(&self, i: usize) -> Result<Image> {
         match self.items.get(i) {
-            Some(&item) => self.source.picture(item as usize),
-            None => Err(Error::data(self.root(), format!("no picture {i}, there are {}", self.len()))),
+            Some(&item) => self.source.image(item as usize),
+            None => Err(Error::data(self.root(), format!("no image {i}, there are {}", self.len()))),
         }
     }
 
-    /// The pictures with these numbers, in this order; numbers out of range are left out.
+    /// The images with these numbers, in this order; numbers out of range are left out.
     pub fn select(&self, indices: &[usize]) -> Dataset {
         let pairs = indices.iter().filter_map(|&i| Some((*self.items.get(i)?, *self.labels.get(i)?)));
         let (items, labels): (Vec<u32>, Vec<Option<u32>>) = pairs.unzip();
         Dataset { items: items.into(), labels: labels.into(), ..self.clone() }
     }
 
-    /// The same pictures under another list of classes, labels translated by name: for measuring a model, whose list
+    /// The same images under another list of classes, labels translated by name: for measuring a model, whose list
     /// this is, on a data set of its own.
     pub fn with_classes(&self, classes: &[String]) -> Result<Dataset> {
         let places: Vec<Option<u32>> = self
@@ -267,14 +267,14 @@ impl Dataset {
         Ok(Dataset { classes: classes.into(), labels: labels.into(), ..self.clone() })
     }
 
-    /// Marks picture `i` as unusable, naming it to the user the first time.
+    /// Marks image `i` as unusable, naming it to the user the first time.
     pub(crate) fn note_bad(&self, i: usize, why: &Error) {
         if let Some(&item) = self.items.get(i) {
             self.source.note_bad(item as usize, why);
         }
     }
 
-    /// Whether picture `i` is known to be unusable, and why.
+    /// Whether image `i` is known to be unusable, and why.
     pub(crate) fn known_bad(&self, i: usize) -> Option<String> {
         self.source.known_bad(*self.items.get(i)? as usize)
     }

@@ -1,43 +1,43 @@
-//! Where the pictures of a data set lie: files, raw bytes in memory, or members of tar shards.
+//! Where the images of a data set lie: files, raw bytes in memory, or members of tar shards.
 
 use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 
-use smalti_models::picture::{self, Limits, Picture};
+use smalti_models::image::{self, Image, Limits};
 
 use super::tar::Shards;
 use crate::error::{Error, Result};
 
-/// The pictures of one data set, each reached by its number.
+/// The images of one data set, each reached by its number.
 pub(crate) struct Source {
     root: PathBuf,
     kind: &'static str,
     store: Store,
-    /// Pictures found unusable, with the reason: each is named to the user once, however often it is met.
+    /// Images found unusable, with the reason: each is named to the user once, however often it is met.
     bad: Mutex<BTreeMap<usize, String>>,
 }
 
-/// How the pictures are stored.
+/// How the images are stored.
 pub(crate) enum Store {
     /// One file each.
     Files(Vec<PathBuf>),
-    /// Raw pixels of one size, one picture after the other.
+    /// Raw pixels of one size, one image after the other.
     Raw(Raw),
     /// Members of tar shards.
     Shards(Shards),
-    /// Decoded pictures.
-    Memory(Vec<Picture>),
+    /// Decoded images.
+    Memory(Vec<Image>),
 }
 
-/// Raw pictures of one size: rows from top to bottom, channels interleaved.
+/// Raw images of one size: rows from top to bottom, channels interleaved.
 pub(crate) struct Raw {
     pub(crate) width: usize,
     pub(crate) height: usize,
     pub(crate) channels: usize,
     pub(crate) pixels: Vec<u8>,
-    /// The files they came from, each with the number of its first picture, in rising order.
+    /// The files they came from, each with the number of its first image, in rising order.
     pub(crate) files: Vec<(usize, PathBuf)>,
 }
 
@@ -48,14 +48,14 @@ impl Raw {
 }
 
 impl Source {
-    /// The pictures of `store`, found at `root`.
+    /// The images of `store`, found at `root`.
     pub(crate) fn new(root: &Path, kind: &'static str, store: Store) -> Source {
         Source { root: root.to_path_buf(), kind, store, bad: Mutex::default() }
     }
 
-    /// Pictures in memory.
-    pub(crate) fn memory(pictures: Vec<Picture>) -> Source {
-        Source::new(Path::new("pictures in memory"), "pictures in memory", Store::Memory(pictures))
+    /// Images in memory.
+    pub(crate) fn memory(images: Vec<Image>) -> Source {
+        Source::new(Path::new("images in memory"), "images in memory", Store::Memory(images))
     }
 
     pub(crate) fn len(&self) -> usize {
@@ -63,7 +63,7 @@ impl Source {
             Store::Files(files) => files.len(),
             Store::Raw(raw) => raw.pixels.len() / raw.record().max(1),
             Store::Shards(shards) => shards.len(),
-            Store::Memory(pictures) => pictures.len(),
+            Store::Memory(images) => images.len(),
         }
     }
 
@@ -78,16 +78,16 @@ impl Source {
     pub(crate) fn shape(&self) -> Option<(usize, usize, usize)> {
         match &self.store {
             Store::Raw(raw) => Some((raw.width, raw.height, raw.channels)),
-            Store::Memory(pictures) => {
-                let shape = |p: &Picture| (p.width(), p.height(), p.channels());
-                let first = shape(pictures.first()?);
-                pictures.iter().all(|p| shape(p) == first).then_some(first)
+            Store::Memory(images) => {
+                let shape = |p: &Image| (p.width(), p.height(), p.channels());
+                let first = shape(images.first()?);
+                images.iter().all(|p| shape(p) == first).then_some(first)
             }
             Store::Files(_) | Store::Shards(_) => None,
         }
     }
 
-    /// Where picture `i` is, for messages.
+    /// Where image `i` is, for messages.
     pub(crate) fn place(&self, i: usize) -> String {
         match &self.store {
             Store::Files(files) => files.get(i).map_or_else(|| self.root(), |f| f.display().to_string()),
@@ -96,63 +96,63 @@ impl Source {
                 file.map_or_else(|| self.root(), |(first, path)| format!("{}[{}]", path.display(), i - first))
             }
             Store::Shards(shards) => shards.place(i).unwrap_or_else(|| self.root()),
-            Store::Memory(_) => format!("picture {i} in memory"),
+            Store::Memory(_) => format!("image {i} in memory"),
         }
     }
 
-    /// Picture `i`, decoded. Panics of a decoder are caught: one bad file must not end a run.
-    pub(crate) fn picture(&self, i: usize) -> Result<Picture> {
+    /// Image `i`, decoded. Panics of a decoder are caught: one bad file must not end a run.
+    pub(crate) fn image(&self, i: usize) -> Result<Image> {
         catch_unwind(AssertUnwindSafe(|| self.decode(i))).unwrap_or_else(|_| {
             Err(Error::data(self.place(i), "the decoder failed on it; leave the file out"))
         })
     }
 
-    fn decode(&self, i: usize) -> Result<Picture> {
-        let missing = || Error::data(self.root(), format!("no picture {i}, there are {}", self.len()));
+    fn decode(&self, i: usize) -> Result<Image> {
+        let missing = || Error::data(self.root(), format!("no image {i}, there are {}", self.len()));
         match &self.store {
             Store::Files(files) => open(files.get(i).ok_or_else(missing)?),
             Store::Raw(raw) => {
                 let start = i.checked_mul(raw.record()).ok_or_else(missing)?;
                 let pixels =
                     raw.pixels.get(start..).and_then(|rest| rest.get(..raw.record())).ok_or_else(missing)?;
-                Ok(Picture::new(raw.width, raw.height, raw.channels, pixels.to_vec())?)
+                Ok(Image::new(raw.width, raw.height, raw.channels, pixels.to_vec())?)
             }
             Store::Shards(shards) => {
                 let bytes = shards.bytes(i).map_err(|problem| Error::data(self.place(i), problem))?;
-                picture::decode(&bytes, &Limits::default())
+                image::decode(&bytes, &Limits::default())
                     .map_err(|e| Error::data(self.place(i), e.to_string()))
             }
-            Store::Memory(pictures) => pictures.get(i).cloned().ok_or_else(missing),
+            Store::Memory(images) => images.get(i).cloned().ok_or_else(missing),
         }
     }
 
-    /// Marks picture `i` as unusable; the first time the user is told.
+    /// Marks image `i` as unusable; the first time the user is told.
     pub(crate) fn note_bad(&self, i: usize, why: &Error) {
         let mut bad = self.bad.lock().unwrap_or_else(PoisonError::into_inner);
         bad.entry(i).or_insert_with(|| {
             let why = why.to_string();
-            log::warn!("{why}; the picture is left out");
+            log::warn!("{why}; the image is left out");
             why
         });
     }
 
-    /// Why picture `i` is unusable, if it was found to be.
+    /// Why image `i` is unusable, if it was found to be.
     pub(crate) fn known_bad(&self, i: usize) -> Option<String> {
         self.bad.lock().unwrap_or_else(PoisonError::into_inner).get(&i).cloned()
     }
 }
 
-/// Opens a picture file. What is no ordinary file is refused first: opening a pipe would wait forever.
-fn open(path: &Path) -> Result<Picture> {
+/// Opens an image file. What is no ordinary file is refused first: opening a pipe would wait forever.
+fn open(path: &Path) -> Result<Image> {
     let place = || path.display().to_string();
     let found = std::fs::metadata(path).map_err(|e| Error::data(place(), format!("cannot be read: {e}")))?;
     if !found.is_file() {
-        return Err(Error::data(place(), "not an ordinary file, expected a picture"));
+        return Err(Error::data(place(), "not an ordinary file, expected an image"));
     }
     if found.len() == 0 {
-        return Err(Error::data(place(), "the file is empty, expected a picture"));
+        return Err(Error::data(place(), "the file is empty, expected an image"));
     }
     // The reader names the file itself.
     let bytes = std::fs::read(path).map_err(|e| Error::data(place(), format!("cannot be read: {e}")))?;
-    picture::decode(&bytes, &Limits::default()).map_err(|e| Error::data(place(), e.to_string()))
+    image::decode(&bytes, &Limits::default()).map_err(|e| Error::data(place(), e.to_string()))
 }

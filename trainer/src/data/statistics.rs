@@ -1,4 +1,4 @@
-//! Mean and standard deviation of each channel, as the model will see the pictures.
+//! Mean and standard deviation of each channel, as the model will see the images.
 
 use rayon::prelude::*;
 use smalti_models::Preprocess;
@@ -6,7 +6,7 @@ use smalti_models::Preprocess;
 use super::Dataset;
 use crate::error::{Error, Result};
 
-/// The most pictures that are looked at: more change the third decimal.
+/// The most images that are looked at: more change the third decimal.
 pub const ENOUGH: usize = 10_000;
 
 /// What pixels are like, on a scale from 0 to 1.
@@ -16,8 +16,8 @@ pub struct Statistics {
     pub mean: Vec<f32>,
     /// The standard deviation of each channel, at least one grey level: normalisation divides by it.
     pub std: Vec<f32>,
-    /// How many pictures were looked at.
-    pub pictures: usize,
+    /// How many images were looked at.
+    pub images: usize,
 }
 
 /// At most `most` of the numbers below `len`, evenly spread.
@@ -26,18 +26,18 @@ pub(crate) fn spread(len: usize, most: usize) -> Vec<usize> {
     (0..n).map(|i| (i as u128 * len as u128 / n as u128) as usize).collect()
 }
 
-/// Sums of one picture's pixels and of their squares, channel by channel: whole numbers, so that the order in which
+/// Sums of one image's pixels and of their squares, channel by channel: whole numbers, so that the order in which
 /// threads add them changes nothing.
 type Sums = Vec<(u64, u64)>;
 
-/// The statistics of up to `most` pictures ([`ENOUGH`]) after resizing and cropping by `preprocess`, whose own mean
-/// and standard deviation play no part. Unusable pictures are named and left out.
+/// The statistics of up to `most` images ([`ENOUGH`]) after resizing and cropping by `preprocess`, whose own mean
+/// and standard deviation play no part. Unusable images are named and left out.
 pub fn statistics(data: &Dataset, preprocess: &Preprocess, most: usize) -> Result<Statistics> {
     let zero = || (vec![(0, 0); preprocess.channels], 0usize);
-    let (sums, pictures) = spread(data.len(), most)
+    let (sums, images) = spread(data.len(), most)
         .into_par_iter()
-        .filter_map(|i| match data.picture(i).and_then(|p| Ok(preprocess.apply(&p)?)) {
-            Ok(picture) => Some(sums(picture.data(), preprocess.channels)),
+        .filter_map(|i| match data.image(i).and_then(|p| Ok(preprocess.apply(&p)?)) {
+            Ok(image) => Some(sums(image.data(), preprocess.channels)),
             Err(why) => {
                 data.note_bad(i, &why);
                 None
@@ -45,10 +45,10 @@ pub fn statistics(data: &Dataset, preprocess: &Preprocess, most: usize) -> Resul
         })
         .fold(zero, |(total, n), sums| (add(total, &sums), n + 1))
         .reduce(zero, |(total, n), (sums, m)| (add(total, &sums), n + m));
-    if pictures == 0 {
-        return Err(Error::data(data.root(), "none of the pictures can be used"));
+    if images == 0 {
+        return Err(Error::data(data.root(), "none of the images can be used"));
     }
-    let pixels = (pictures * preprocess.img_size * preprocess.img_size) as f64;
+    let pixels = (images * preprocess.img_size * preprocess.img_size) as f64;
     let mean = |sum: u64| sum as f64 / pixels / 255.0;
     let std = |sum: u64, squares: u64| {
         let variance = squares as f64 / pixels / (255.0 * 255.0) - mean(sum) * mean(sum);
@@ -57,7 +57,7 @@ pub fn statistics(data: &Dataset, preprocess: &Preprocess, most: usize) -> Resul
     Ok(Statistics {
         mean: sums.iter().map(|&(sum, _)| mean(sum) as f32).collect(),
         std: sums.iter().map(|&(sum, squares)| std(sum, squares) as f32).collect(),
-        pictures,
+        images,
     })
 }
 
@@ -81,8 +81,8 @@ fn add(mut total: Sums, sums: &Sums) -> Sums {
 
 #[cfg(test)]
 mod tests {
-    use smalti_models::Picture;
-    use smalti_models::preprocess::Fit;
+    use smalti_models::Image;
+    use smalti_models::preprocess::FitMode;
     use smalti_models::resize::Interpolation;
 
     use super::*;
@@ -92,7 +92,7 @@ mod tests {
         Preprocess {
             img_size: 2,
             channels: 3,
-            fit: Fit::Crop,
+            fit: FitMode::Crop,
             interpolation: Interpolation::Bicubic,
             mean,
             std,
@@ -101,17 +101,17 @@ mod tests {
 
     #[test]
     fn the_numbers_are_right() {
-        let picture = |v: u8| (Picture::new(2, 2, 3, [v, 255 - v, 7].repeat(4)).unwrap(), None);
-        let data = Dataset::from_pictures(vec![], vec![picture(0), picture(255)]).unwrap();
+        let image = |v: u8| (Image::new(2, 2, 3, [v, 255 - v, 7].repeat(4)).unwrap(), None);
+        let data = Dataset::from_images(vec![], vec![image(0), image(255)]).unwrap();
         let found = statistics(&data, &preprocess(), ENOUGH).unwrap();
-        assert_eq!(found.pictures, 2);
+        assert_eq!(found.images, 2);
         for (found, expected) in found.mean.iter().zip([0.5, 0.5, 7.0 / 255.0]) {
             assert!((found - expected).abs() < 1e-6);
         }
         for (found, expected) in found.std.iter().zip([0.5, 0.5, 1.0 / 255.0]) {
             assert!((found - expected).abs() < 1e-6, "a flat channel keeps one grey level");
         }
-        assert_eq!(statistics(&data, &preprocess(), 1).unwrap().pictures, 1);
+        assert_eq!(statistics(&data, &preprocess(), 1).unwrap().images, 1);
     }
 
     #[test]

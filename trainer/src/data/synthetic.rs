@@ -1,16 +1,16 @@
-//! A picture set that needs no download: ten classes told apart by the form and texture of a pattern, nothing else.
+//! An image set that needs no download: ten classes told apart by the form and texture of a pattern, nothing else.
 //!
 //! A class is a pattern: stripes of three directions, two kinds of checks, dots, a grid, rings, rays, or none. It
-//! fills a shape, and everything else is nuisance, drawn anew for each picture: the shape and its place, size, angle
+//! fills a shape, and everything else is nuisance, drawn anew for each image: the shape and its place, size, angle
 //! and proportions, all colours, the pattern's period, phases and a small turn, the gradient behind it, blots, noise
 //! over all of it. No pixel tells the class, so that a linear classifier on pixels fails; a pattern goes on where a
 //! patch is hidden, so that a masked autoencoder learns patterns without being told of them. Every number comes from
-//! the seed and the picture's index by arithmetic that is the same on every machine.
+//! the seed and the image's index by arithmetic that is the same on every machine.
 
 use std::path::Path;
 
 use rayon::prelude::*;
-use smalti_models::picture::Picture;
+use smalti_models::image::Image;
 
 use super::Dataset;
 use crate::error::{Error, Result};
@@ -70,12 +70,12 @@ pub fn classes() -> Vec<String> {
 
 type Colour = [f64; 3];
 
-/// Everything that is drawn in one picture; lengths in 32nds of the picture's side.
+/// Everything that is drawn in one image; lengths in 32nds of the image's side.
 struct Scene {
     shape: Shape,
     pattern: Pattern,
     centre: [f64; 2],
-    /// The inverse of turning and stretching: picture to shape coordinates.
+    /// The inverse of turning and stretching: image to shape coordinates.
     to_shape: [[f64; 2]; 2],
     /// The pattern's first axis divided by its period; the second is at a right angle.
     axis: [f64; 2],
@@ -228,10 +228,10 @@ impl Shape {
     }
 }
 
-/// Picture `index` of the set of this seed, `size` pixels a side, and its label. The labels take turns.
-pub fn draw(seed: u64, index: u64, size: usize) -> Result<(Picture, u32)> {
+/// Image `index` of the set of this seed, `size` pixels a side, and its label. The labels take turns.
+pub fn draw(seed: u64, index: u64, size: usize) -> Result<(Image, u32)> {
     if !(1..=LARGEST).contains(&size) {
-        return Err(Error::Usage(format!("pictures of {size} pixels a side, expected 1 to {LARGEST}")));
+        return Err(Error::Usage(format!("images of {size} pixels a side, expected 1 to {LARGEST}")));
     }
     let mut rng = Rng::new(seed, stream::SYNTHETIC, [index]);
     let label = (index % PATTERNS.len() as u64) as u32;
@@ -258,26 +258,26 @@ pub fn draw(seed: u64, index: u64, size: usize) -> Result<(Picture, u32)> {
             }
         }
     }
-    Ok((Picture::new(size, size, 3, pixels)?, label))
+    Ok((Image::new(size, size, 3, pixels)?, label))
 }
 
-/// Pictures `first` to `first + count` of a set, in memory.
+/// Images `first` to `first + count` of a set, in memory.
 pub fn dataset(seed: u64, first: u64, count: usize, size: usize) -> Result<Dataset> {
     let drawn = (0..count).into_par_iter().map(|i| {
-        let (picture, label) = draw(seed, first + i as u64, size)?;
-        Ok((picture, Some(label)))
+        let (image, label) = draw(seed, first + i as u64, size)?;
+        Ok((image, Some(label)))
     });
-    Dataset::from_pictures(classes(), drawn.collect::<Result<Vec<_>>>()?)
+    Dataset::from_images(classes(), drawn.collect::<Result<Vec<_>>>()?)
 }
 
-/// Writes `train` pictures to learn from and `test` others to measure by as PNG files into `dir/train/CLASS` and
+/// Writes `train` images to learn from and `test` others to measure by as PNG files into `dir/train/CLASS` and
 /// `dir/test/CLASS`. The folder must be new or empty; it appears with everything in it or not at all.
 pub fn write(dir: &Path, train: usize, test: usize, size: usize, seed: u64) -> Result<()> {
     let parent = dir.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
     std::fs::create_dir_all(parent).map_err(Error::file("create", parent))?;
     if dir.exists() {
         // Only an empty folder can be removed, so nothing of the user's is ever lost.
-        std::fs::remove_dir(dir).map_err(Error::file("write the picture set to the folder", dir))?;
+        std::fs::remove_dir(dir).map_err(Error::file("write the image set to the folder", dir))?;
     }
     let new = tempfile::Builder::new()
         .prefix(".smalti-")
@@ -291,12 +291,12 @@ pub fn write(dir: &Path, train: usize, test: usize, size: usize, seed: u64) -> R
         }
     }
     (0..train + test).into_par_iter().try_for_each(|i| {
-        let (picture, label) = draw(seed, i as u64, size)?;
+        let (image, label) = draw(seed, i as u64, size)?;
         let part = if i < train { "train" } else { "test" };
         let class = names.get(label as usize).map_or("", String::as_str);
         let path = new.path().join(part).join(class).join(format!("{i:06}.png"));
         let side = size as u32;
-        image::save_buffer(&path, picture.data(), side, side, image::ColorType::Rgb8)
+        image::save_buffer(&path, image.data(), side, side, image::ColorType::Rgb8)
             .map_err(|e| Error::file("write", &path)(std::io::Error::other(e)))
     })?;
     let new = new.keep();
@@ -325,16 +325,16 @@ mod tests {
 
     #[test]
     fn the_seed_fixes_every_byte() {
-        let (picture, label) = draw(1, 7, 32).unwrap();
-        assert_eq!((draw(1, 7, 32).unwrap(), label), ((picture.clone(), 7), 7));
-        assert_ne!(draw(2, 7, 32).unwrap().0, picture);
-        assert_ne!(draw(1, 17, 32).unwrap().0, picture);
+        let (image, label) = draw(1, 7, 32).unwrap();
+        assert_eq!((draw(1, 7, 32).unwrap(), label), ((image.clone(), 7), 7));
+        assert_ne!(draw(2, 7, 32).unwrap().0, image);
+        assert_ne!(draw(1, 17, 32).unwrap().0, image);
         assert!(draw(1, 7, 0).is_err() && draw(1, 7, usize::MAX).is_err());
         // Frozen: a change here changes every published number of the quickstart.
         let sum = |seed, size| {
-            let pictures = (0..20).map(|i| draw(seed, i, size).unwrap().0);
-            pictures
-                .flat_map(Picture::into_data)
+            let images = (0..20).map(|i| draw(seed, i, size).unwrap().0);
+            images
+                .flat_map(Image::into_data)
                 .fold(0u32, |sum, v| sum.rotate_left(5).wrapping_add(u32::from(v)))
         };
         assert_eq!((sum(0, 32), sum(3, 17)), (2_907_700_249, 2_911_605_364));
@@ -358,9 +358,9 @@ mod tests {
         let train = Dataset::open(&path, Split::Train).unwrap();
         let test = Dataset::open(&path, Split::Test).unwrap();
         assert_eq!((train.len(), test.len(), train.classes()), (30, 10, &classes()[..]));
-        // By class, then by number: the first is picture 0, the next 10.
-        assert_eq!(train.picture(1).unwrap(), draw(9, 10, 16).unwrap().0);
-        assert_eq!((train.label(4), test.picture(9).unwrap()), (Some(1), draw(9, 39, 16).unwrap().0));
+        // By class, then by number: the first is image 0, the next 10.
+        assert_eq!(train.image(1).unwrap(), draw(9, 10, 16).unwrap().0);
+        assert_eq!((train.label(4), test.image(9).unwrap()), (Some(1), draw(9, 39, 16).unwrap().0));
         let again = write(&path, 1, 1, 16, 9).unwrap_err();
         assert_eq!(again.exit_code(), 6);
         assert_eq!(
@@ -370,13 +370,13 @@ mod tests {
         );
     }
 
-    /// Accuracy on 1,000 pictures of ridge regression on the pixels of 2,000, solved by conjugate gradients.
+    /// Accuracy on 1,000 images of ridge regression on the pixels of 2,000, solved by conjugate gradients.
     fn linear_accuracy(strength: f64) -> f64 {
         let (n, held_out, size) = (2000, 1000, 32);
         let data = dataset(11, 0, n + held_out, size).unwrap();
         let width = size * size * 3;
         let rows: Vec<Vec<f32>> = (0..data.len())
-            .map(|i| data.picture(i).unwrap().data().iter().map(|&v| f32::from(v) / 128.0 - 1.0).collect())
+            .map(|i| data.image(i).unwrap().data().iter().map(|&v| f32::from(v) / 128.0 - 1.0).collect())
             .collect();
         let labels = data.labels().unwrap();
         let dot = |a: &[f32], b: &[f32]| a.iter().zip(b).map(|(a, b)| f64::from(a * b)).sum::<f64>();

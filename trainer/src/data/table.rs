@@ -1,4 +1,4 @@
-//! Tables of pictures: CSV lines `path,label`, or `path,label,split`, with or without a header line.
+//! Tables of images: CSV lines `path,label`, or `path,label,split`, with or without a header line.
 //!
 //! Paths are relative to the table's folder. An empty label is none; whole numbers count from 0; anything else is the
 //! name of a class. Lines of a table without a `split` column all belong to `train`.
@@ -6,7 +6,7 @@
 use std::path::{Path, PathBuf};
 
 use super::source::{Source, Store};
-use super::{Found, Split, folder, labels};
+use super::{Listing, Split, folder, labels};
 use crate::error::{Error, Result};
 
 /// Whether this is the name of a table.
@@ -47,14 +47,14 @@ pub(crate) fn parts(path: &Path) -> Result<Vec<Split>> {
 }
 
 /// Reads the lines of a part; the classes are those of the whole table.
-pub(crate) fn read(path: &Path, split: Split) -> Result<Found> {
+pub(crate) fn read(path: &Path, split: Split) -> Result<Listing> {
     let mut rows = rows(path)?;
     let texts: Vec<Option<String>> = rows.iter_mut().map(|row| row.label.take()).collect();
     let (classes, labels) =
         labels::number(texts, None).map_err(|p| Error::data(path.display().to_string(), p))?;
     let kept = rows.into_iter().zip(labels).filter(|(row, _)| split == Split::All || row.split == split);
     let (files, labels) = kept.map(|(row, label)| (row.path, label)).unzip();
-    Ok(Found { source: Source::new(path, "a CSV table", Store::Files(files)), labels, classes })
+    Ok(Listing { source: Source::new(path, "a CSV table", Store::Files(files)), labels, classes })
 }
 
 fn rows(path: &Path) -> Result<Vec<Row>> {
@@ -116,15 +116,15 @@ mod tests {
     }
 
     #[test]
-    fn lines_are_pictures() {
-        let (_dir, path) = table("a.png,dog\n\"sub/b, c.png\",cat\n# no picture\nx.png,\n");
+    fn lines_are_images() {
+        let (_dir, path) = table("a.png,dog\n\"sub/b, c.png\",cat\n# no image\nx.png,\n");
         let data = Dataset::open(&path, Split::Train).unwrap();
         assert_eq!(data.classes(), ["cat", "dog"]);
         assert_eq!((data.label(0), data.label(1), data.label(2)), (Some(1), Some(0), None));
-        assert_eq!(data.picture(0).unwrap().data(), [9; 16]);
+        assert_eq!(data.image(0).unwrap().data(), [9; 16]);
         assert!(data.place(1).ends_with("sub/b, c.png"));
-        assert!(data.picture(1).unwrap_err().to_string().contains("cannot be read"));
-        assert!(data.labels().unwrap_err().to_string().contains("1 of 3 pictures have none"));
+        assert!(data.image(1).unwrap_err().to_string().contains("cannot be read"));
+        assert!(data.labels().unwrap_err().to_string().contains("1 of 3 images have none"));
     }
 
     #[test]

@@ -9,10 +9,10 @@ use std::fs::File;
 use std::io::{BufReader, Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
 
-use smalti_models::picture::{Limits, is_picture_name};
+use smalti_models::image::{Limits, is_image_name};
 
 use super::source::{Source, Store};
-use super::{Found, Split, folder, labels, layout};
+use super::{Listing, Split, folder, labels, layout};
 use crate::error::{Error, Result};
 
 /// The most bytes of a `.cls` member.
@@ -30,7 +30,7 @@ pub(crate) fn split_of_shard(path: &Path) -> Split {
     folder::split_of_name(word).unwrap_or(Split::Train)
 }
 
-/// Pictures inside shards.
+/// Images inside shards.
 pub(crate) struct Shards {
     paths: Vec<PathBuf>,
     members: Vec<Member>,
@@ -77,11 +77,11 @@ impl Shards {
     }
 }
 
-/// Pictures and label texts of a shard, in the shard's order.
+/// Images and label texts of a shard, in the shard's order.
 type Indexed = Vec<(Member, Option<String>)>;
 
 /// Reads the index of all shards; the classes are those of all parts together.
-pub(crate) fn read(root: &Path, shards: &[(Split, PathBuf)], split: Split) -> Result<Found> {
+pub(crate) fn read(root: &Path, shards: &[(Split, PathBuf)], split: Split) -> Result<Listing> {
     let mut found = Vec::new();
     for (i, (part, path)) in shards.iter().enumerate() {
         found.extend(index(path, i as u32)?.into_iter().map(|pair| (*part, pair)));
@@ -93,7 +93,7 @@ pub(crate) fn read(root: &Path, shards: &[(Split, PathBuf)], split: Split) -> Re
     let kept = found.into_iter().zip(labels).filter(|((part, _), _)| split == Split::All || split == *part);
     let (members, labels) = kept.map(|((_, (member, _)), label)| (member, label)).unzip();
     let shards = Shards { paths: shards.iter().map(|(_, path)| path.clone()).collect(), members };
-    Ok(Found { source: Source::new(root, "tar shards", Store::Shards(shards)), labels, classes })
+    Ok(Listing { source: Source::new(root, "tar shards", Store::Shards(shards)), labels, classes })
 }
 
 fn index(path: &Path, shard: u32) -> Result<Indexed> {
@@ -103,7 +103,7 @@ fn index(path: &Path, shard: u32) -> Result<Indexed> {
     }
     let damaged =
         |e: std::io::Error| Error::data(path.display().to_string(), format!("not a sound tar file: {e}"));
-    let mut pictures: Vec<(String, Member)> = Vec::new();
+    let mut images: Vec<(String, Member)> = Vec::new();
     let mut texts: HashMap<String, String> = HashMap::new();
     let mut archive = ::tar::Archive::new(BufReader::new(file));
     for entry in archive.entries_with_seek().map_err(damaged)? {
@@ -117,12 +117,12 @@ fn index(path: &Path, shard: u32) -> Result<Indexed> {
             let mut text = String::new();
             entry.take(MAX_LABEL).read_to_string(&mut text).map_err(damaged)?;
             texts.insert(key.to_owned(), text.trim().to_owned());
-        } else if !extension.contains('.') && is_picture_name(Path::new(&name)) {
+        } else if !extension.contains('.') && is_image_name(Path::new(&name)) {
             let (offset, size) = (entry.raw_file_position(), entry.size());
-            pictures.push((key.to_owned(), Member { shard, offset, size, name: name.into() }));
+            images.push((key.to_owned(), Member { shard, offset, size, name: name.into() }));
         }
     }
-    Ok(pictures.into_iter().map(|(key, member)| (member, texts.get(&key).cloned())).collect())
+    Ok(images.into_iter().map(|(key, member)| (member, texts.get(&key).cloned())).collect())
 }
 
 /// A member's name up to the first dot of its last part, and what follows that dot. Hidden files have no key.
@@ -180,7 +180,7 @@ mod tests {
         let data = Dataset::open(dir.path(), Split::Train).unwrap();
         assert_eq!((data.len(), data.classes().len()), (3, 5));
         assert_eq!((data.label(0), data.label(1), data.label(2)), (Some(2), Some(0), None));
-        let values: Vec<u8> = (0..3).map(|i| data.picture(i).unwrap().data()[0]).collect();
+        let values: Vec<u8> = (0..3).map(|i| data.image(i).unwrap().data()[0]).collect();
         assert_eq!(values, [1, 2, 3]);
         assert!(data.place(1).ends_with("train-000.tar:b/0002.png"), "{}", data.place(1));
         let test = Dataset::open(dir.path(), Split::Test).unwrap();
@@ -208,8 +208,8 @@ mod tests {
         // The shard ends inside its last member.
         std::fs::write(&path, &whole[..3000]).unwrap();
         let data = Dataset::open(&path, Split::Train).unwrap();
-        assert!(data.picture(0).is_ok());
-        let error = data.picture(1).unwrap_err();
+        assert!(data.image(0).is_ok());
+        let error = data.image(1).unwrap_err();
         assert!(error.to_string().contains("2.png: the shard ends after"), "{error}");
         // A member that claims to be huge.
         let mut header = ::tar::Header::new_gnu();
@@ -217,12 +217,12 @@ mod tests {
         header.set_size(1 << 40);
         header.set_cksum();
         std::fs::write(&path, header.as_bytes()).unwrap();
-        let error = Dataset::open(&path, Split::Train).unwrap().picture(0).unwrap_err();
+        let error = Dataset::open(&path, Split::Train).unwrap().image(0).unwrap_err();
         assert!(error.to_string().contains("the limit is"), "{error}");
         for (bytes, expected) in [
             (vec![b'x'; 2048], "not a sound tar file"),
             (whole[..100].to_vec(), "not a sound tar file"),
-            (vec![], "no pictures"),
+            (vec![], "no images"),
             (shard(&[("1.png", &png(1)), ("1.cls", b"4000000000")]), "4000000000"),
         ] {
             std::fs::write(&path, bytes).unwrap();

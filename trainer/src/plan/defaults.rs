@@ -1,9 +1,9 @@
 //! Every default of training in one table.
 
 use smalti_trainer::data::CropKind;
-use smalti_trainer::optim::Decay;
+use smalti_trainer::train::optim::LrDecay;
 
-/// The share of unusable pictures that is put up with.
+/// The share of unusable images that is put up with.
 pub(crate) const MAX_BAD: f64 = 0.05;
 /// What moves the matrices of the blocks.
 pub(crate) const OPTIMIZER: &str = "muon";
@@ -13,7 +13,7 @@ pub(crate) const MUON_LR: f64 = 0.02;
 pub(crate) const CHECKPOINT_MINUTES: f64 = 5.0;
 /// Share of the patches that pretraining hides.
 pub(crate) const MASK_RATIO: f64 = 0.75;
-/// Pictures up to this side are cropped from a border, larger ones by resizing a part.
+/// Images up to this side are cropped from a border, larger ones by resizing a part.
 pub(crate) const SMALL: usize = 64;
 
 /// What one kind of training does where nothing is said.
@@ -21,16 +21,16 @@ pub(crate) const SMALL: usize = 64;
 pub(crate) struct Defaults {
     pub(crate) epochs: u64,
     pub(crate) batch_size: usize,
-    /// Base learning rate, for 256 pictures a step.
+    /// Base learning rate, for 256 images a step.
     pub(crate) blr: f64,
     pub(crate) betas: [f64; 2],
     pub(crate) weight_decay: f64,
     /// Share of the epochs in which the learning rate rises.
     pub(crate) warmup: f64,
-    pub(crate) schedule: Decay,
+    pub(crate) schedule: LrDecay,
     pub(crate) clip_grad: f64,
     pub(crate) layer_decay: f64,
-    /// Least share of a picture that a resized crop takes.
+    /// Least share of an image that a resized crop takes.
     pub(crate) least: f64,
     pub(crate) flip: bool,
     pub(crate) jitter: f64,
@@ -50,7 +50,7 @@ pub(crate) const PRETRAIN: Defaults = Defaults {
     betas: [0.9, 0.95],
     weight_decay: 0.05,
     warmup: 0.05,
-    schedule: Decay::Linear,
+    schedule: LrDecay::Linear,
     clip_grad: 3.0,
     layer_decay: 1.0,
     least: 0.2,
@@ -72,7 +72,7 @@ pub(crate) const FINETUNE: Defaults = Defaults {
     betas: [0.9, 0.999],
     weight_decay: 0.05,
     warmup: 0.1,
-    schedule: Decay::Linear,
+    schedule: LrDecay::Linear,
     clip_grad: 3.0,
     layer_decay: 0.75,
     least: 0.4,
@@ -90,7 +90,7 @@ pub(crate) const FINETUNE: Defaults = Defaults {
 pub(crate) const SCRATCH: Defaults = Defaults { layer_decay: 1.0, ..FINETUNE };
 
 impl Defaults {
-    /// The crop for pictures of this size.
+    /// The crop for images of this size.
     pub(crate) fn crop(&self, img_size: usize) -> CropKind {
         if img_size <= SMALL { CropKind::Padded(img_size / 8) } else { CropKind::random_resized(self.least) }
     }

@@ -4,12 +4,12 @@ use std::path::{Path, PathBuf};
 
 use smalti_models::{Pool, Preprocess, VitConfig};
 use smalti_trainer::data::{Dataset, LabelSpec, Mix, Split, pick_labels};
-use smalti_trainer::finetune::FinetuneSettings;
 use smalti_trainer::run::{RunDir, load_config};
+use smalti_trainer::stages::finetune::FinetuneSettings;
 use smalti_trainer::{Error, Result};
 
 use super::defaults::{FINETUNE, SCRATCH};
-use super::{course, fill, named, pictures, required, size};
+use super::{fill, images, named, optim, required, size};
 use crate::args::FinetuneArgs;
 
 const POOLS: [(&str, Pool); 2] = [("token", Pool::Token), ("mean", Pool::Mean)];
@@ -68,17 +68,17 @@ impl Init {
     }
 }
 
-/// The pictures of a fine-tuning.
+/// The images of a fine-tuning.
 pub(crate) struct Sets {
-    /// Labelled pictures to learn from.
+    /// Labelled images to learn from.
     pub(crate) train: Dataset,
-    /// Labelled pictures that choose the best epoch.
+    /// Labelled images that choose the best epoch.
     pub(crate) val: Option<Dataset>,
-    /// Labelled pictures to measure on, and what part they are.
+    /// Labelled images to measure on, and what part they are.
     pub(crate) test: Option<(Dataset, Split)>,
 }
 
-/// The pictures that the arguments name.
+/// The images that the arguments name.
 pub(crate) fn sets(args: &mut FinetuneArgs) -> Result<Sets> {
     let path = required(&args.data, "--data", "a data set with labels")?;
     let (all, parts) = (Dataset::open(&path, Split::Train)?, Dataset::parts(&path)?);
@@ -104,7 +104,7 @@ pub(crate) fn sets(args: &mut FinetuneArgs) -> Result<Sets> {
     Ok(Sets { train: all.select(&picked), val, test })
 }
 
-/// Takes validation pictures out of the training part: a file's, or a draw among the labelled ones.
+/// Takes validation images out of the training part: a file's, or a draw among the labelled ones.
 fn held_back(all: &Dataset, picked: &mut Vec<usize>, spec: &LabelSpec, seed: u64) -> Result<Dataset> {
     let val: Vec<usize> = match spec {
         LabelSpec::File(_) => pick_labels(all, spec, seed)?,
@@ -116,23 +116,23 @@ fn held_back(all: &Dataset, picked: &mut Vec<usize>, spec: &LabelSpec, seed: u64
     // Both are rising.
     picked.retain(|i| val.binary_search(i).is_err());
     if picked.is_empty() {
-        return Err(Error::Usage("--val takes every labelled picture: none is left to learn from".into()));
+        return Err(Error::Usage("--val takes every labelled image: none is left to learn from".into()));
     }
     Ok(all.select(&val))
 }
 
-/// Settings for these pictures; the arguments say all of them afterwards.
+/// Settings for these images; the arguments say all of them afterwards.
 pub(crate) fn plan(args: &mut FinetuneArgs, init: &Init, train: &Dataset) -> Result<FinetuneSettings> {
     let defaults = if matches!(init, Init::Scratch) { &SCRATCH } else { &FINETUNE };
     let (encoder, preprocess) = match init {
         Init::File(_, Some((encoder, preprocess))) => {
-            size::of_run(&mut args.size, encoder)?;
-            pictures::of_run(&mut args.pictures, preprocess)?;
+            size::from_init(&mut args.size, encoder)?;
+            images::from_init(&mut args.images, preprocess)?;
             (encoder.clone(), preprocess.clone())
         }
         _ => {
-            let encoder = size::encoder(&mut args.size, || pictures::facts(train))?;
-            let preprocess = pictures::preprocess(&mut args.pictures, &encoder, train)?;
+            let encoder = size::encoder(&mut args.size, || images::shape(train))?;
+            let preprocess = images::preprocess(&mut args.images, &encoder, train)?;
             (encoder, preprocess)
         }
     };
@@ -140,8 +140,8 @@ pub(crate) fn plan(args: &mut FinetuneArgs, init: &Init, train: &Dataset) -> Res
     let layer_decay = fill(&mut regular.layer_decay, defaults.layer_decay);
     let settings = FinetuneSettings {
         pool: named("pool", &fill(&mut args.pool, "mean".into()), &POOLS)?,
-        course: course::course(&mut args.course, layer_decay, defaults)?,
-        augment: course::augment(&mut args.pictures, encoder.img_size, defaults)?,
+        optim: optim::optim(&mut args.optim, layer_decay, defaults)?,
+        augment: optim::augment(&mut args.images, encoder.img_size, defaults)?,
         mix: Mix {
             mixup: fill(&mut regular.mixup, defaults.mixup),
             cutmix: fill(&mut regular.cutmix, defaults.cutmix),

@@ -3,17 +3,17 @@
 //! Each plan fills what its arguments left open, so that the arguments afterwards say everything: saved as the run's
 //! `config.toml` they lead to the same plan again. [`DEFAULTS`](defaults) stand in one table.
 
-pub(crate) mod course;
 pub(crate) mod defaults;
 pub(crate) mod finetune;
-pub(crate) mod pictures;
+pub(crate) mod images;
+pub(crate) mod optim;
 pub(crate) mod pretrain;
 pub(crate) mod size;
 
 use std::path::Path;
 
 use smalti_trainer::data::{Dataset, Split};
-use smalti_trainer::pretrain::Resources;
+use smalti_trainer::stages::pretrain::ExecConfig;
 use smalti_trainer::{Error, Result};
 
 use crate::args::MachineArgs;
@@ -56,13 +56,13 @@ pub(crate) fn threads(given: Option<usize>) -> Result<usize> {
 }
 
 /// What does not change results.
-pub(crate) fn resources(args: &MachineArgs) -> Result<Resources> {
+pub(crate) fn exec(args: &MachineArgs) -> Result<ExecConfig> {
     let loader_threads = args.loader_threads.unwrap_or(1);
     if loader_threads > 1024 {
         return Err(Error::Usage(format!("loader-threads is {loader_threads}: expected 0 to 1024")));
     }
     let max_bad = args.max_bad.as_deref().map_or(Ok(defaults::MAX_BAD), |text| share("max-bad", text))?;
-    Ok(Resources { loader_threads, max_bad, ..Resources::new(threads(args.threads)?) })
+    Ok(ExecConfig { loader_threads, max_bad, ..ExecConfig::new(threads(args.threads)?) })
 }
 
 /// The part of a data set to measure on: what was asked for, else test, else val, else everything.
@@ -100,7 +100,7 @@ mod tests {
     fn machines_are_checked() {
         assert!(threads(Some(0)).is_err() && threads(None).unwrap() >= 1);
         let args = MachineArgs { threads: Some(3), max_bad: Some("0%".into()), loader_threads: Some(0) };
-        let found = resources(&args).unwrap();
+        let found = exec(&args).unwrap();
         assert_eq!((found.threads, found.loader_threads, found.max_bad), (3, 0, 0.0));
     }
 }

@@ -1,14 +1,14 @@
-//! The model's size, from flags and from the pictures.
+//! The model's size, from flags and from the images.
 
 use smalti_models::presets::Preset;
 use smalti_models::{DecoderConfig, DecoderKind, VitConfig};
 use smalti_trainer::{Error, Result};
 
-use super::pictures::Facts;
+use super::images::InputShape;
 use super::{fill, named};
 use crate::args::training::{DecoderArgs, SizeArgs};
 
-/// Patches that a picture should have, about.
+/// Patches that an image should have, about.
 const PATCHES: f64 = 64.0;
 /// The largest patch that is chosen unasked: larger ones hide all detail in one vector.
 const LARGEST_PATCH: usize = 16;
@@ -20,13 +20,13 @@ pub(crate) fn preset(name: &str) -> Result<Preset> {
     named("model", name, &Preset::ALL.map(|preset| (preset.name(), preset)))
 }
 
-/// The encoder; what flags leave open comes from the pictures.
-pub(crate) fn encoder(args: &mut SizeArgs, facts: impl FnOnce() -> Result<Facts>) -> Result<VitConfig> {
+/// The encoder; what flags leave open comes from the images.
+pub(crate) fn encoder(args: &mut SizeArgs, shape: impl FnOnce() -> Result<InputShape>) -> Result<VitConfig> {
     let (img_size, channels) = match (args.img_size, args.channels) {
         (Some(img_size), Some(channels)) => (img_size, channels),
         (img_size, channels) => {
-            let facts = facts()?;
-            (img_size.unwrap_or(facts.img_size), channels.unwrap_or(facts.channels))
+            let shape = shape()?;
+            (img_size.unwrap_or(shape.img_size), channels.unwrap_or(shape.channels))
         }
     };
     let patch_size = args.patch_size.map_or_else(|| patch_size(img_size), Ok)?;
@@ -54,7 +54,7 @@ fn say(args: &mut SizeArgs, vit: &VitConfig, preset: Option<Preset>) {
 }
 
 /// The encoder of a run that is gone on from: flags may repeat it, not change it.
-pub(crate) fn of_run(args: &mut SizeArgs, vit: &VitConfig) -> Result<()> {
+pub(crate) fn from_init(args: &mut SizeArgs, vit: &VitConfig) -> Result<()> {
     let usual = Preset::ALL
         .into_iter()
         .find(|preset| preset.encoder(vit.img_size, vit.patch_size, vit.channels) == *vit);
@@ -89,7 +89,7 @@ pub(crate) fn decoder(args: &mut DecoderArgs, encoder: &VitConfig) -> Result<Dec
     })
 }
 
-/// The divisor of the picture size that comes nearest to [`PATCHES`].
+/// The divisor of the image size that comes nearest to [`PATCHES`].
 pub(crate) fn patch_size(img_size: usize) -> Result<usize> {
     let distance = |patch: usize| ((img_size / patch).pow(2) as f64 / PATCHES).ln().abs();
     let fitting = (1..=LARGEST_PATCH.min(img_size)).filter(|patch| img_size.is_multiple_of(*patch));
@@ -106,12 +106,12 @@ pub(crate) fn patch_size(img_size: usize) -> Result<usize> {
 mod tests {
     use super::*;
 
-    fn facts() -> Result<Facts> {
-        Ok(Facts { img_size: 32, channels: 3 })
+    fn shape() -> Result<InputShape> {
+        Ok(InputShape { img_size: 32, channels: 3 })
     }
 
     #[test]
-    fn patches_fit_the_picture() {
+    fn patches_fit_the_image() {
         for (img_size, want) in [(32, 4), (28, 4), (96, 12), (64, 8), (224, 16), (128, 16), (8, 1)] {
             assert_eq!(patch_size(img_size).unwrap(), want, "{img_size}");
         }
@@ -119,9 +119,9 @@ mod tests {
     }
 
     #[test]
-    fn flags_come_before_the_model_and_that_before_the_pictures() {
+    fn flags_come_before_the_model_and_that_before_the_images() {
         let mut args = SizeArgs { model: Some("tiny".into()), depth: Some(2), ..SizeArgs::default() };
-        let vit = encoder(&mut args, facts).unwrap();
+        let vit = encoder(&mut args, shape).unwrap();
         assert_eq!((vit.img_size, vit.patch_size, vit.dim, vit.depth, vit.heads), (32, 4, 192, 2, 3));
         assert_eq!((args.model.as_deref(), args.dim), (None, Some(192)));
         let again = encoder(&mut args, || Err(Error::Usage("not asked".into()))).unwrap();
@@ -132,9 +132,11 @@ mod tests {
     fn a_run_is_not_resized() {
         let vit = Preset::Micro.encoder(32, 4, 3);
         let mut args = SizeArgs { img_size: Some(32), ..SizeArgs::default() };
-        of_run(&mut args, &vit).unwrap();
+        from_init(&mut args, &vit).unwrap();
         assert_eq!(args.model.as_deref(), Some("micro"));
-        assert!(of_run(&mut SizeArgs { img_size: Some(64), ..SizeArgs::default() }, &vit).is_err());
-        assert!(of_run(&mut SizeArgs { model: Some("tiny".into()), ..SizeArgs::default() }, &vit).is_err());
+        assert!(from_init(&mut SizeArgs { img_size: Some(64), ..SizeArgs::default() }, &vit).is_err());
+        assert!(
+            from_init(&mut SizeArgs { model: Some("tiny".into()), ..SizeArgs::default() }, &vit).is_err()
+        );
     }
 }

@@ -11,25 +11,25 @@ use smalti_trainer::evaluate::{Predictions, top};
 /// How trainer and runtime compare, and how fast the runtime is.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Device {
-    /// Share of the pictures that both put into the same class.
+    /// Share of the images that both put into the same class.
     pub(super) agreement: f64,
     /// The largest difference between two logits.
     pub(super) largest_difference: f64,
-    /// Share of the labelled pictures that the runtime gets right.
+    /// Share of the labelled images that the runtime gets right.
     pub(super) accuracy: f64,
-    /// Median latency of one picture.
+    /// Median latency of one image.
     pub(super) latency_ms: f64,
     /// Size of the file.
     pub(super) bytes: u64,
 }
 
-/// Runs the model file over the pictures that the trainer saw.
+/// Runs the model file over the images that the trainer saw.
 pub(super) fn run(file: &Path, data: &Dataset, trainer: &Predictions) -> anyhow::Result<Device> {
     let mut session = Model::open(file)?.session()?;
     let (mut same, mut right, mut labelled, mut largest) = (0, 0, 0, 0f32);
     let rows = trainer.logits.chunks_exact(trainer.classes);
     for ((&id, logits), label) in trainer.ids.iter().zip(rows).zip(&trainer.labels) {
-        let output = session.classify(&data.picture(id as usize)?)?.output;
+        let output = session.classify(&data.image(id as usize)?)?.output;
         let said = top(&output.logits);
         same += usize::from(said == top(logits));
         labelled += usize::from(label.is_some());

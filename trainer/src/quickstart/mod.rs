@@ -1,12 +1,12 @@
 //! `smalti quickstart`: the whole job in one command.
 //!
-//! Pictures are drawn (or the user's taken) and looked over; an autoencoder is pretrained on all of them without
+//! Images are drawn (or the user's taken) and looked over; an autoencoder is pretrained on all of them without
 //! labels; a classifier is fine-tuned on a few labels, from the pretrained encoder and from scratch, over some draws
 //! of labels; the first is exported and run as on a device. [`recipe`] says how much of everything; the numbers of
 //! epochs are chosen so that it ends in time on this machine, all else follows from fixed seeds.
 
 mod device;
-mod pictures;
+mod images;
 mod recipe;
 mod report;
 
@@ -14,17 +14,17 @@ use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use serde_json::json;
-use smalti_trainer::data::{Dataset, LabelSpec, doctor, pick_labels};
+use smalti_trainer::data::{Dataset, LabelSpec, audit, pick_labels};
 use smalti_trainer::evaluate::{self, Predictions};
-use smalti_trainer::finetune::{self, FinetuneSettings, Finetuned};
-use smalti_trainer::onnx::{self, Details, InputForm};
-use smalti_trainer::pretrain::{self, PretrainSettings, Resources};
+use smalti_trainer::export::{self, Details, InputForm};
 use smalti_trainer::run::RunDir;
-use smalti_trainer::step::Lanes;
-use smalti_trainer::train::Course;
+use smalti_trainer::stages::finetune::{self, FinetuneSettings, Finetuned};
+use smalti_trainer::stages::pretrain::{self, ExecConfig, PretrainSettings};
+use smalti_trainer::train::step::GradLanes;
+use smalti_trainer::train::trainer::OptimConfig;
 use smalti_trainer::{Error, Result, files};
 
-use crate::args::training::{CourseArgs, DecoderArgs, RunArgs, SizeArgs};
+use crate::args::training::{DecoderArgs, OptimArgs, RunArgs, SizeArgs};
 use crate::args::{FinetuneArgs, Global, PretrainArgs, QuickstartArgs};
 use crate::commands::{self, runs};
 use crate::console::log::tell;
@@ -33,13 +33,13 @@ use crate::console::progress::Watch;
 use crate::console::signals::Stop;
 use crate::plan;
 use crate::plan::finetune::Init;
-use pictures::Pictures;
+use images::Images;
 use recipe::{FULL, QUICK, Recipe, Speed};
 use report::{Draw, Report};
 
 /// Minutes that it takes, unless told otherwise: less than the three that are promised.
 const MINUTES: f64 = 2.75;
-/// Pictures that are looked at before training.
+/// Images that are looked at before training.
 const LOOKED_AT: usize = 2000;
 /// What a quickstart leaves behind in its folder.
 const LEFT: [&str; 5] = ["data", "pretrain", "finetune", "model.onnx", "report.json"];
@@ -52,7 +52,7 @@ struct Quickstart<'a> {
     /// Seconds for everything.
     budget: f64,
     out: PathBuf,
-    resources: Resources,
+    exec: ExecConfig,
     /// Epochs that the user fixed.
     epochs: [Option<u64>; 2],
 }
@@ -69,7 +69,7 @@ pub(crate) fn run(args: &QuickstartArgs, global: &Global) -> anyhow::Result<()> 
         start: Instant::now(),
         budget: minutes * 60.0,
         out: args.out.clone().unwrap_or_else(|| "smalti-quickstart".into()),
-        resources: commands::machine(&args.machine)?,
+        exec: commands::machine(&args.machine)?,
         epochs: [args.epochs, args.finetune_epochs],
     };
     job.make_room(args.overwrite == Some(true))?;
@@ -111,18 +111,18 @@ impl Quickstart<'_> {
     }
 
     fn run(&self, own: Option<&Path>, quick: bool) -> anyhow::Result<Report> {
-        let mut pictures = self.pictures(own)?;
-        let (mut args, settings) = self.plan_pretraining(&pictures)?;
-        let speed = Speed::measure(&settings.model, &self.recipe, self.resources.threads)?;
+        let mut images = self.images(own)?;
+        let (mut args, settings) = self.plan_pretraining(&images)?;
+        let speed = Speed::measure(&settings.model, &self.recipe, self.exec.threads)?;
         if own.is_some() {
-            pictures.train = self.as_many_as_fit(&pictures.train, &speed);
+            images.train = self.as_many_as_fit(&images.train, &speed);
         }
-        let labelled = pictures.train.class_counts().iter().sum::<usize>();
-        let labels = labelled.min(self.recipe.labels_per_class * pictures.train.classes().len());
-        let sizes = [labels, pictures.test.as_ref().map_or(0, Dataset::len)];
-        let epochs = speed.pretrain_epochs(&self.recipe, self.left(), pictures.train.len(), sizes);
-        args.course.epochs = Some(self.epochs[0].unwrap_or(epochs));
-        let rate = self.pretrain(args, &pictures.train)?;
+        let labelled = images.train.class_counts().iter().sum::<usize>();
+        let labels = labelled.min(self.recipe.labels_per_class * images.train.classes().len());
+        let sizes = [labels, images.test.as_ref().map_or(0, Dataset::len)];
+        let epochs = speed.pretrain_epochs(&self.recipe, self.left(), images.train.len(), sizes);
+        args.optim.epochs = Some(self.epochs[0].unwrap_or(epochs));
+        let rate = self.pretrain(args, &images.train)?;
         let mut report = Report {
             pretrained_accuracy: None,
             scratch_accuracy: None,
@@ -134,23 +134,23 @@ impl Quickstart<'_> {
             seconds: 0.0,
             model: None,
             out: self.out.clone(),
-            pictures: pictures.train.len(),
-            test_pictures: sizes[1],
+            images: images.train.len(),
+            test_images: sizes[1],
             labels,
             draws: Vec::new(),
             pretrain_epochs: self.epochs[0].unwrap_or(epochs),
             finetune_epochs: None,
             finetune_steps: None,
             pretrain_images_per_s: rate,
-            threads: self.resources.threads,
+            threads: self.exec.threads,
             quick,
         };
-        if let Some(test) = &pictures.test {
+        if let Some(test) = &images.test {
             let epochs = speed.finetune_epochs(&self.recipe, self.left(), sizes);
-            self.label_efficiency(&mut report, &pictures, test, self.epochs[1].unwrap_or(epochs))?;
+            self.label_efficiency(&mut report, &images, test, self.epochs[1].unwrap_or(epochs))?;
         } else {
             self.tell(
-                "the pictures carry no labels, so that is all: sort some of them into one folder for each class, and \
+                "the images carry no labels, so that is all: sort some of them into one folder for each class, and \
                  `smalti finetune` makes a classifier of it",
             );
         }
@@ -158,38 +158,38 @@ impl Quickstart<'_> {
         Ok(report)
     }
 
-    /// Draws pictures or opens the user's, and looks them over.
-    fn pictures(&self, own: Option<&Path>) -> anyhow::Result<Pictures> {
+    /// Draws images or opens the user's, and looks them over.
+    fn images(&self, own: Option<&Path>) -> anyhow::Result<Images> {
         let path = own.map_or_else(|| self.out.join("data"), Path::to_owned);
         if own.is_none() {
             let count = self.recipe.train + self.recipe.test;
-            self.tell(&format!("1 drawing {count} pictures into {}", path.display()));
-            pictures::draw(&path, &self.recipe)?;
+            self.tell(&format!("1 drawing {count} images into {}", path.display()));
+            images::draw(&path, &self.recipe)?;
         }
-        let report = doctor::look(&path, LOOKED_AT)?;
-        self.tell(&format!("2 the pictures\n{}", report.to_string().trim_end()));
-        let pictures = pictures::open(&path)?;
-        if pictures.held_out {
-            self.tell("there is no test part: a fifth of the labelled pictures is kept back to measure on");
+        let report = audit::look(&path, LOOKED_AT)?;
+        self.tell(&format!("2 the images\n{}", report.to_string().trim_end()));
+        let images = images::open(&path)?;
+        if images.held_out {
+            self.tell("there is no test part: a fifth of the labelled images is kept back to measure on");
         }
-        Ok(pictures)
+        Ok(images)
     }
 
-    /// The user's pictures, not more than can be read and seen a few times in the time.
+    /// The user's images, not more than can be read and seen a few times in the time.
     fn as_many_as_fit(&self, train: &Dataset, speed: &Speed) -> Dataset {
         // Looking them over meant reading them, so that is how long it takes.
         let read = self.start.elapsed().as_secs_f64() / train.len().clamp(1, LOOKED_AT) as f64;
         let most = (0.2 * self.budget / read).min(0.1 * self.budget * speed.pretrain).max(100.0) as usize;
         if train.len() > most {
-            self.tell(&format!("taking {most} of {} pictures, to end in time", train.len()));
+            self.tell(&format!("taking {most} of {} images, to end in time", train.len()));
         }
-        pictures::at_most(train, most)
+        images::at_most(train, most)
     }
 
-    fn plan_pretraining(&self, pictures: &Pictures) -> Result<(PretrainArgs, PretrainSettings)> {
+    fn plan_pretraining(&self, images: &Images) -> Result<(PretrainArgs, PretrainSettings)> {
         let recipe = &self.recipe;
         let mut args = PretrainArgs {
-            data: Some(pictures.path.clone()),
+            data: Some(images.path.clone()),
             run: RunArgs { out: Some(self.out.join("pretrain")), ..RunArgs::default() },
             size: SizeArgs {
                 dim: Some(recipe.dim),
@@ -203,33 +203,33 @@ impl Quickstart<'_> {
                 dec_heads: Some(recipe.dec_heads),
                 ..DecoderArgs::default()
             },
-            course: CourseArgs {
-                batch_size: Some(recipe.pretrain_batch.min(pictures.train.len())),
+            optim: OptimArgs {
+                batch_size: Some(recipe.pretrain_batch.min(images.train.len())),
                 lr: Some(recipe.pretrain_lr),
                 // Muon's own work, the same at any batch, is dear at a small one; the plan's speeds are AdamW's.
                 optimizer: Some("adamw".into()),
-                ..CourseArgs::default()
+                ..OptimArgs::default()
             },
             ..PretrainArgs::default()
         };
-        let settings = plan::pretrain::plan(&mut args.clone(), &pictures.train)?;
+        let settings = plan::pretrain::plan(&mut args.clone(), &images.train)?;
         // Found once, so that neither sizes nor statistics are looked for again.
         args.size.img_size = Some(settings.preprocess.img_size);
         args.size.channels = Some(settings.preprocess.channels);
         Ok((args, settings))
     }
 
-    /// Pretrains; gives the pictures a second.
+    /// Pretrains; gives the images a second.
     fn pretrain(&self, mut args: PretrainArgs, train: &Dataset) -> Result<f64> {
         let settings = plan::pretrain::plan(&mut args, train)?;
         self.tell(&format!(
-            "3 pretraining on {} pictures without labels, {} epochs",
+            "3 pretraining on {} images without labels, {} epochs",
             train.len(),
-            settings.course.epochs
+            settings.optim.epochs
         ));
         let dir = runs::open(&args.run, &args)?;
         let mut watch = Watch::new(self.global, "pretrain", Stop::default());
-        pretrain::pretrain(&settings, &self.resources, train, Some(&dir), &mut watch)?;
+        pretrain::pretrain(&settings, &self.exec, train, Some(&dir), &mut watch)?;
         Ok(watch.images_per_s())
     }
 
@@ -237,11 +237,11 @@ impl Quickstart<'_> {
     fn label_efficiency(
         &self,
         report: &mut Report,
-        pictures: &Pictures,
+        images: &Images,
         test: &Dataset,
         epochs: u64,
     ) -> anyhow::Result<()> {
-        let (recipe, train) = (&self.recipe, &pictures.train);
+        let (recipe, train) = (&self.recipe, &images.train);
         let init = Init::read(&Some(self.out.join("pretrain")))?;
         self.tell(&format!(
             "4 fine-tuning on {} labels, {epochs} epochs each, pretrained and from scratch",
@@ -250,15 +250,15 @@ impl Quickstart<'_> {
         let mut draws = Vec::new();
         for seed in 0..recipe.draws {
             let picked = train.select(&pick_labels(train, &LabelSpec::Count(report.labels), seed)?);
-            let mut args = self.finetune_args(pictures, report.labels, seed, epochs);
+            let mut args = self.finetune_args(images, report.labels, seed, epochs);
             let settings = plan::finetune::plan(&mut args, &init, &picked)?;
-            let steps = picked.len().div_ceil(settings.course.batch_size.min(picked.len()).max(1));
+            let steps = picked.len().div_ceil(settings.optim.batch_size.min(picked.len()).max(1));
             report.finetune_steps = Some(steps as u64 * epochs);
             let dir = (seed == 0).then(|| runs::open(&args.run, &args)).transpose()?;
             let (model, found) = self.finetune(&settings, &picked, test, Some(&init), dir.as_ref())?;
             let pretrained = found.accuracy()?;
             let scratch = FinetuneSettings {
-                course: Course { layer_decay: 1.0, ..settings.course.clone() },
+                optim: OptimConfig { layer_decay: 1.0, ..settings.optim.clone() },
                 ..settings.clone()
             };
             let scratch = self.finetune(&scratch, &picked, test, None, None)?.1.accuracy()?;
@@ -279,21 +279,21 @@ impl Quickstart<'_> {
         Ok(())
     }
 
-    fn finetune_args(&self, pictures: &Pictures, labels: usize, seed: u64, epochs: u64) -> FinetuneArgs {
+    fn finetune_args(&self, images: &Images, labels: usize, seed: u64, epochs: u64) -> FinetuneArgs {
         FinetuneArgs {
-            data: Some(pictures.path.clone()),
+            data: Some(images.path.clone()),
             init: Some(self.out.join("pretrain")),
             labels: Some(labels.to_string()),
             label_seed: Some(seed),
             val: Some("none".into()),
             run: RunArgs { out: Some(self.out.join("finetune")), ..RunArgs::default() },
-            course: CourseArgs {
+            optim: OptimArgs {
                 epochs: Some(epochs),
                 batch_size: Some(self.recipe.finetune_batch),
                 lr: Some(self.recipe.finetune_lr),
                 seed: Some(seed),
                 optimizer: Some("adamw".into()), // As above.
-                ..CourseArgs::default()
+                ..OptimArgs::default()
             },
             regular: crate::args::training::RegularArgs {
                 layer_decay: Some(self.recipe.layer_decay),
@@ -313,11 +313,11 @@ impl Quickstart<'_> {
         run: Option<&RunDir>,
     ) -> Result<(Finetuned, Predictions)> {
         let mut watch = Watch::new(self.global, "finetune", Stop::default());
-        let pictures = finetune::Pictures { train, val: None };
+        let images = finetune::Images { train, val: None };
         let file = init.and_then(Init::file);
-        let model = finetune::finetune(settings, &self.resources, &pictures, file, run, &mut watch)?;
-        let loader = evaluate::loader(test, &model.preprocess, &self.resources)?;
-        let lanes = Lanes::new(self.resources.threads, 0)?;
+        let model = finetune::finetune(settings, &self.exec, &images, file, run, &mut watch)?;
+        let loader = evaluate::loader(test, &model.preprocess, &self.exec)?;
+        let lanes = GradLanes::new(self.exec.threads, 0)?;
         let found = evaluate::predict(&model.model, &model.params, &loader, &lanes)?;
         Ok((model, found))
     }
@@ -332,7 +332,7 @@ impl Quickstart<'_> {
             version: "1".into(),
             training: json!(settings),
         };
-        onnx::write(&file, &model.model, &model.params, &details, InputForm::U8Nhwc)?;
+        export::write(&file, &model.model, &model.params, &details, InputForm::U8Nhwc)?;
         Ok(file)
     }
 
@@ -346,7 +346,7 @@ impl Quickstart<'_> {
             seconds(self.budget)
         ));
         if let Some(model) = &report.model {
-            self.tell(&format!("run it:            smalti-run run {} PICTURES", model.display()));
+            self.tell(&format!("run it:            smalti-run run {} IMAGES", model.display()));
         }
         if !own {
             self.tell("on your own photos: smalti quickstart --data DIR --out RUN, one folder for each class in DIR");

@@ -5,13 +5,13 @@ use std::time::Duration;
 use smalti_models::MaeConfig;
 use smalti_trainer::Result;
 use smalti_trainer::bench::{self, Settings, Task};
-use smalti_trainer::finetune::FULL_TOKENS;
-use smalti_trainer::precision::Precision;
+use smalti_trainer::model::precision::Precision;
+use smalti_trainer::stages::finetune::FULL_TOKENS;
 
 /// How much of everything.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Recipe {
-    /// Pictures that are drawn to learn from, and to measure on.
+    /// Images that are drawn to learn from, and to measure on.
     pub(super) train: usize,
     pub(super) test: usize,
     /// Their side in pixels.
@@ -80,7 +80,7 @@ pub(super) const QUICK: Recipe = Recipe {
 
 /// Seconds that export and the runtime take, about.
 const AFTERWARDS: f64 = 4.0;
-/// Seconds that the runtime takes for a picture of a model of one million multiply-adds, about.
+/// Seconds that the runtime takes for an image of a model of one million multiply-adds, about.
 const RUN: f64 = 1.2e-4;
 /// What is left out of a measured speed: others may want the machine too.
 const CAUTION: f64 = 0.85;
@@ -88,7 +88,7 @@ const CAUTION: f64 = 0.85;
 /// How fast this machine trains.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Speed {
-    /// Pictures a second.
+    /// Images a second.
     pub(super) pretrain: f64,
     pub(super) finetune: f64,
     /// Multiply-adds of a forward pass in millions.
@@ -115,12 +115,12 @@ impl Speed {
         })
     }
 
-    /// Seconds of all fine-tunings of this many epochs on `labels` pictures, measured on `test`.
+    /// Seconds of all fine-tunings of this many epochs on `labels` images, measured on `test`.
     fn finetunings(&self, recipe: &Recipe, epochs: u64, labels: usize, test: usize) -> f64 {
         // Tokens are left out in all but the last epochs.
         let share = 1.0 - recipe.token_drop * (1.0 - FULL_TOKENS);
-        let pictures = share * epochs as f64 * labels as f64 + test as f64 / 3.0;
-        2.0 * recipe.draws as f64 * pictures / (self.finetune * CAUTION)
+        let images = share * epochs as f64 * labels as f64 + test as f64 / 3.0;
+        2.0 * recipe.draws as f64 * images / (self.finetune * CAUTION)
     }
 
     /// Seconds of everything after the last fine-tuning.
@@ -128,7 +128,7 @@ impl Speed {
         AFTERWARDS + test as f64 * self.mega * RUN
     }
 
-    /// Epochs of pretraining on `train` pictures that fit into `seconds` when as much fine-tuning as possible is to
+    /// Epochs of pretraining on `train` images that fit into `seconds` when as much fine-tuning as possible is to
     /// follow.
     pub(super) fn pretrain_epochs(
         &self,

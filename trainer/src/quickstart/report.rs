@@ -19,10 +19,10 @@ pub(super) struct Draw {
 /// The keys that measuring scripts read, and more.
 #[derive(Clone, Debug, Serialize)]
 pub(super) struct Report {
-    /// Mean over draws; none for pictures without labels.
+    /// Mean over draws; none for images without labels.
     pub(super) pretrained_accuracy: Option<f64>,
     pub(super) scratch_accuracy: Option<f64>,
-    /// Share of the test pictures that trainer and runtime put into the same class.
+    /// Share of the test images that trainer and runtime put into the same class.
     pub(super) runtime_agreement: Option<f64>,
     pub(super) largest_logit_difference: Option<f64>,
     pub(super) runtime_accuracy: Option<f64>,
@@ -31,9 +31,9 @@ pub(super) struct Report {
     pub(super) seconds: f64,
     pub(super) model: Option<PathBuf>,
     pub(super) out: PathBuf,
-    /// Pictures to learn from and to measure on, labels of each draw.
-    pub(super) pictures: usize,
-    pub(super) test_pictures: usize,
+    /// Images to learn from and to measure on, labels of each draw.
+    pub(super) images: usize,
+    pub(super) test_images: usize,
     pub(super) labels: usize,
     pub(super) draws: Vec<Draw>,
     pub(super) pretrain_epochs: u64,
@@ -69,11 +69,7 @@ impl Report {
     pub(super) fn table(&self) -> String {
         let mut text = String::new();
         if let (Some(pretrained), Some(scratch)) = (self.pretrained_accuracy, self.scratch_accuracy) {
-            _ = writeln!(
-                text,
-                "accuracy on {} held-out pictures, {} labels",
-                self.test_pictures, self.labels
-            );
+            _ = writeln!(text, "accuracy on {} held-out images, {} labels", self.test_images, self.labels);
             _ = write!(text, "  {:<26}{:>9}", "", "mean");
             self.draws.iter().for_each(|draw| _ = write!(text, "{:>9}", format!("draw {}", draw.seed)));
             self.row(&mut text, "pretrained without labels", pretrained, |draw| draw.pretrained);
@@ -96,12 +92,12 @@ impl Report {
                 "same answer as the trainer",
                 percent(agreement)
             );
-            _ = writeln!(text, "  {:<26}{:>9}   median, one thread", "a picture", format!("{latency:.2} ms"));
+            _ = writeln!(text, "  {:<26}{:>9}   median, one thread", "an image", format!("{latency:.2} ms"));
             _ = writeln!(text, "  {:<26}{:>9}", "model file", format!("{kb:.0} kB"));
         }
         _ = writeln!(
             text,
-            "{} in all: {} epochs of pretraining at {:.0} pictures/s on {} threads",
+            "{} in all: {} epochs of pretraining at {:.0} images/s on {} threads",
             seconds(self.seconds),
             self.pretrain_epochs,
             self.pretrain_images_per_s,

@@ -1,12 +1,12 @@
-//! Folders as they are found in the world: files that are no pictures, and pictures of every kind.
+//! Folders as they are found in the world: files that are no images, and images of every kind.
 
 use std::path::PathBuf;
 
 use crate::support::{Folder, read};
 
-/// A picture file of the shared test set.
+/// An image file of the shared test set.
 fn fixture(name: &str) -> Vec<u8> {
-    let folder = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../models/tests/golden/pictures");
+    let folder = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../models/tests/golden/images");
     std::fs::read(folder.join(name)).unwrap_or_else(|e| panic!("{name}: {e}"))
 }
 
@@ -16,7 +16,7 @@ fn a_damaged_folder_trains_and_names_each_bad_file_once() {
     let put = |name: &str, bytes: &[u8]| std::fs::write(folder.path("data/train/rings").join(name), bytes);
     let whole = fixture("rgb-420.jpg");
     put("truncated.jpg", &whole[..whole.len() / 2]).unwrap();
-    put("text.jpg", b"this is no picture").unwrap();
+    put("text.jpg", b"this is no image").unwrap();
     put("empty.png", b"").unwrap();
     let good = ["cmyk.jpg", "deep-rgb.png", "exif-6.jpg"];
     good.iter().for_each(|name| put(name, &fixture(name)).unwrap());

@@ -3,11 +3,11 @@
 use crate::support::{Folder, read};
 
 #[test]
-fn from_pictures_to_a_model_file() {
+fn from_images_to_a_model_file() {
     let folder = Folder::with_data();
     let found = folder.tiny("pretrain", &["--data=data", "--out=pre", "--dec-dim=8", "--json"]);
     let found = found.json(&["run", "steps", "loss", "images_per_s", "seconds"]);
-    assert_eq!((&found["steps"], &found["pictures"]), (&5.into(), &40.into()));
+    assert_eq!((&found["steps"], &found["images"]), (&5.into(), &40.into()));
     assert_eq!(read(&folder.path("pre/metrics.jsonl")).lines().count(), 5);
     assert!(folder.path("pre/recon/step-5.png").is_file() && folder.path("pre/train.log").is_file());
 
@@ -29,7 +29,7 @@ fn from_pictures_to_a_model_file() {
     }
     eval(&["pre"]).fails(5, &["pretraining run"]);
     let text = folder.run(&["eval", "fine", "--data=data", "--split=train"]).ok().out;
-    assert!(text.contains("on 40 train pictures") && text.contains("stripes-flat"), "{text}");
+    assert!(text.contains("on 40 train images") && text.contains("stripes-flat"), "{text}");
 
     let found =
         folder.run(&["export", "fine", "-o", "m.onnx", "--json"]).json(&["file", "bytes", "selftest"]);
@@ -42,17 +42,17 @@ fn from_pictures_to_a_model_file() {
 
     let found = folder.run(&["embed", "pre", "--data=data", "-o", "e.safetensors", "--json"]).json(&["file"]);
     assert_eq!((&found["n"], &found["dim"]), (&60.into(), &16.into()));
-    let (tensors, about) = smalti_trainer::checkpoint::load(&folder.path("e.safetensors")).unwrap();
+    let (tensors, about) = smalti_trainer::run::checkpoint::load(&folder.path("e.safetensors")).unwrap();
     assert_eq!((&tensors["embeddings"].0, about["places"].as_array().unwrap().len()), (&vec![60, 16], 60));
 
     folder.run(&["reconstruct", "pre", "--data=data", "-o", "r.png", "--count=3"]).ok();
-    let picture = smalti_models::picture::open(&folder.path("r.png"), &Default::default()).unwrap();
-    assert!(picture.width() > 3 * 16 && picture.height() > 3 * 16);
+    let image = smalti_models::image::open(&folder.path("r.png"), &Default::default()).unwrap();
+    assert!(image.width() > 3 * 16 && image.height() > 3 * 16);
     folder.run(&["reconstruct", "fine", "--data=data", "-o", "r.png"]).fails(5, &["classifier"]);
 }
 
 #[test]
-fn validation_pictures_choose_and_are_not_learned_from() {
+fn validation_images_choose_and_are_not_learned_from() {
     let folder = Folder::with_data();
     let finetune = |out: &str, args: &[&str]| {
         let out = format!("--out={out}");
@@ -99,7 +99,7 @@ fn speed_is_measured() {
 
     let found =
         folder.run(&["data", "data", "--no-timing", "--json"]).json(&["parts", "duplicates", "unusable"]);
-    assert_eq!(found["parts"][0]["pictures"], 40);
+    assert_eq!(found["parts"][0]["images"], 40);
     assert!(folder.run(&["data", "data", "--no-timing"]).ok().out.contains("rings"));
 }
 
@@ -117,7 +117,7 @@ fn a_quickstart_does_the_whole_job() {
     }
     folder.run(&[&args[..], &["q"]].concat()).fails(2, &["--overwrite", "--out"]);
 
-    // Pictures without labels are pretrained on, and that is said.
+    // Images without labels are pretrained on, and that is said.
     std::fs::rename(folder.path("q/data/test/rings"), folder.path("flat")).unwrap();
     let outcome = folder.run(&[&args[..], &["u", "--data=flat"]].concat());
     assert!(outcome.err.contains("no labels"), "{}", outcome.err);

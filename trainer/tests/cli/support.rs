@@ -1,4 +1,4 @@
-//! A folder of its own for each test, small pictures, and the program.
+//! A folder of its own for each test, small images, and the program.
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -27,7 +27,7 @@ impl Folder {
         Folder(tempfile::tempdir().unwrap())
     }
 
-    /// With 40 pictures of 16 pixels to learn from and 20 to measure on.
+    /// With 40 images of 16 pixels to learn from and 20 to measure on.
     pub fn with_data() -> Folder {
         let folder = Folder::empty();
         synthetic::write(&folder.path("data"), 40, 20, 16, 1).unwrap();

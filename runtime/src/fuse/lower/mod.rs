@@ -20,7 +20,7 @@ use super::step::{Buffer, Pointwise, Span, Step, Target};
 use super::view::View;
 use crate::gate::{Fact, Facts, attribute};
 
-/// The picture.
+/// The image.
 pub(super) const IMAGE: Buffer = 0;
 
 /// Why a graph is left to the engine.
@@ -59,7 +59,7 @@ enum Value<'a> {
 #[derive(Debug)]
 pub(super) struct Lowered<'a> {
     pub(super) steps: Vec<Step<'a>>,
-    /// Rows and columns of each buffer, the picture first.
+    /// Rows and columns of each buffer, the image first.
     pub(super) buffers: Vec<[usize; 2]>,
     /// Where the graph's outputs lie.
     pub(super) outputs: Vec<Span>,
@@ -212,7 +212,7 @@ impl<'a> Lower<'a> {
     fn span(&mut self, data: &Data) -> Result<Span> {
         let data = self.plain(data)?;
         if data.buffer == IMAGE {
-            return Err("the picture itself".into());
+            return Err("the image itself".into());
         }
         let cols = data.view.dims.last().copied().unwrap_or(1);
         let rows = data.view.len() / cols.max(1);
@@ -300,7 +300,7 @@ impl<'a> Lower<'a> {
         Ok(())
     }
 
-    /// The mean over the rows of one picture.
+    /// The mean over the rows of one image.
     fn mean(&mut self, node: &'a NodeProto) -> Result<()> {
         let data = self.data(node.input.first().map_or("", String::as_str))?;
         let axes = match node.input.get(1) {

@@ -16,14 +16,14 @@ impl<'a> Lower<'a> {
             (self.data(node.input.first().map_or("", String::as_str))?, self.constant(node, 1)?);
         let (&[1, dim, down, across], &[_, channels, height, width]) = (self.dims(node)?, weight.dims())
         else {
-            return Err("other axes than a picture's".into());
+            return Err("other axes than an image's".into());
         };
         let touching = windows_touch(node, [height, width]);
         let whole = image.view.dims == [1, channels, down * height, across * width];
         if image.buffer != IMAGE || !image.is_plain() || !touching || !whole {
-            return Err("windows other than patches of the picture".into());
+            return Err("windows other than patches of the image".into());
         }
-        let view = need(image.view.pick(0, 0), "no picture")?;
+        let view = need(image.view.pick(0, 0), "no image")?;
         let (rows, cols) = (down * across, channels * height * width);
         let patches = self.buffer(rows, cols);
         let out = Target { buffer: patches, quantize: None };

@@ -41,13 +41,13 @@ pub(in super::super) fn gemm<'a>(node: &Node<'a>) -> Result<Vec<Value<'a>>> {
     Ok(vec![Value::computed(Kind::F32, vec![m, n])])
 }
 
-/// `Conv` over pictures in NCHW.
+/// `Conv` over images in NCHW.
 pub(in super::super) fn conv<'a>(node: &Node<'a>) -> Result<Vec<Value<'a>>> {
     let (x, w) = (node.input_of(0, Kind::F32)?, node.input_of(1, Kind::F32)?);
     let (&[batch, channels, height, width], &[outputs, per_group, kernel_h, kernel_w]) =
         (&x.dims[..], &w.dims[..])
     else {
-        return node.refuse(format!("shapes {:?} and {:?}", x.dims, w.dims), "pictures in NCHW (rank 4)");
+        return node.refuse(format!("shapes {:?} and {:?}", x.dims, w.dims), "images in NCHW (rank 4)");
     };
     let groups = node.int("group").unwrap_or(1) as usize;
     if per_group.checked_mul(groups) != Some(channels) || !outputs.is_multiple_of(groups) {
@@ -73,7 +73,7 @@ pub(in super::super) fn conv<'a>(node: &Node<'a>) -> Result<Vec<Value<'a>>> {
     Ok(vec![Value::computed(Kind::F32, vec![batch, outputs, rows, columns])])
 }
 
-/// Positions of a convolution's window along axis `i` (0 or 1) of the picture.
+/// Positions of a convolution's window along axis `i` (0 or 1) of the image.
 fn window(node: &Node<'_>, i: usize, side: usize, kernel: usize) -> Result<usize> {
     let pair = |name: &str, default: i64| match node.ints(name) {
         None => Ok(default),

@@ -1,0 +1,154 @@
+//! From the bytes of a file to a [`Image`].
+//!
+//! The format is told by the content, never by the name. The size in the header is checked before anything is
+//! allocated for it; a file that ends early is refused, where decoders would fill the rest with grey; the EXIF
+//! orientation is applied. Where a format has more than grey or RGB of 8 bits, alpha is dropped, as Pillow's
+//! `convert("RGB")` does, and of 16 bits the upper 8 remain. Of an animation the first frame is read.
+
+use std::fs::File;
+use std::io::{Cursor, Read};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::Path;
+
+use image::codecs::{bmp::BmpDecoder, jpeg::JpegDecoder, png::PngDecoder, webp::WebPDecoder};
+use image::metadata::Orientation;
+use image::{DynamicImage, GrayImage, ImageDecoder, ImageFormat, ImageResult, RgbImage};
+
+use super::{Image, Limits, check_pixels, complete, webp};
+use crate::error::{Error, Result};
+
+/// Bytes of a decoder's own tables and rows, beside the pixels.
+const DECODER_ROOM: u64 = 64 << 20;
+
+/// The image in the bytes of a JPEG, PNG, WebP or BMP file.
+pub fn decode(bytes: &[u8], limits: &Limits) -> Result<Image> {
+    if bytes.is_empty() {
+        return Err(Error::Image("the file is empty".into()));
+    }
+    check_bytes(bytes.len() as u64, limits)?;
+    let format = format_of(bytes)?;
+    let bytes = complete::trim(format, bytes)?;
+    // The last fence: one file must not end a run, whatever a decoder makes of it.
+    match catch_unwind(AssertUnwindSafe(|| decode_as(format, bytes, limits))) {
+        Ok(result) => result,
+        Err(_) => Err(Error::Image("damaged: the decoder panicked on it".into())),
+    }
+}
+
+/// The image in a file; errors name the file.
+pub fn open(path: &Path, limits: &Limits) -> Result<Image> {
+    let in_file = |cause| Error::File { path: path.to_owned(), cause: Box::new(cause) };
+    let failed = |source| Error::Read { path: path.to_owned(), source };
+    let file = File::open(path).map_err(failed)?;
+    let size = file.metadata().map_err(failed)?.len();
+    check_bytes(size, limits).map_err(in_file)?;
+    let mut bytes = Vec::with_capacity(size as usize);
+    // The file may grow, or be a pipe, which has no size.
+    file.take(limits.max_bytes.saturating_add(1)).read_to_end(&mut bytes).map_err(failed)?;
+    decode(&bytes, limits).map_err(in_file)
+}
+
+fn check_bytes(size: u64, limits: &Limits) -> Result<()> {
+    if size <= limits.max_bytes {
+        return Ok(());
+    }
+    Err(Error::Image(format!("the file has {size} bytes or more, the limit is {}", limits.max_bytes)))
+}
+
+/// The format by the first bytes, among those that this crate reads.
+fn format_of(bytes: &[u8]) -> Result<ImageFormat> {
+    let expected = "expected JPEG, PNG, WebP or BMP";
+    match image::guess_format(bytes) {
+        Ok(format @ (ImageFormat::Jpeg | ImageFormat::Png | ImageFormat::WebP | ImageFormat::Bmp)) => {
+            Ok(format)
+        }
+        Ok(other) => Err(Error::Image(format!("a file of type {}: {expected}", other.to_mime_type()))),
+        Err(_) => Err(Error::Image(format!("no image format begins like this file: {expected}"))),
+    }
+}
+
+fn decode_as(format: ImageFormat, bytes: &[u8], limits: &Limits) -> Result<Image> {
+    let reader = Cursor::new(bytes);
+    match format {
+        ImageFormat::Jpeg => read_pixels(JpegDecoder::new(reader), limits),
+        ImageFormat::Png => read_pixels(PngDecoder::with_limits(reader, table_limits()), limits),
+        ImageFormat::WebP => {
+            webp::check(bytes, limits)?;
+            read_pixels(WebPDecoder::new(reader), limits)
+        }
+        _ => {
+            let decoder = BmpDecoder::new(reader).map_err(damaged)?;
+            let palette = decoder.get_palette().unwrap_or(&[[0, 1, 2]]);
+            let grey = palette.iter().all(|[r, g, b]| r == g && g == b);
+            let image = read_pixels(Ok(decoder), limits)?;
+            if grey { image.into_channels(1) } else { Ok(image) }
+        }
+    }
+}
+
+/// What a decoder may allocate beside the pixels.
+fn table_limits() -> image::Limits {
+    let mut limits = image::Limits::no_limits();
+    limits.max_alloc = Some(DECODER_ROOM);
+    limits
+}
+
+/// The decoder's complaint as ours, on one line.
+fn damaged(error: image::ImageError) -> Error {
+    Error::Image(format!("damaged or unsupported: {error}").replace('\n', " "))
+}
+
+/// The pixels of a decoder that has read its header and nothing more.
+fn read_pixels(decoder: ImageResult<impl ImageDecoder>, limits: &Limits) -> Result<Image> {
+    let mut decoder = decoder.map_err(damaged)?;
+    let (width, height) = decoder.dimensions();
+    check_pixels(width, height, limits)?;
+    let orientation = orientation(&mut decoder);
+    let (channels, data) = eight_bits(DynamicImage::from_decoder(decoder).map_err(damaged)?);
+    let mut upright = if channels == 1 {
+        GrayImage::from_raw(width, height, data).map(DynamicImage::ImageLuma8)
+    } else {
+        RgbImage::from_raw(width, height, data).map(DynamicImage::ImageRgb8)
+    }
+    .ok_or_else(|| Error::Image("damaged: fewer pixels than the header says".into()))?;
+    upright.apply_orientation(orientation);
+    let (width, height) = (upright.width() as usize, upright.height() as usize);
+    Image::new(width, height, channels, upright.into_bytes())
+}
+
+/// What EXIF says about the camera; damaged EXIF says nothing about the pixels.
+fn orientation(decoder: &mut impl ImageDecoder) -> Orientation {
+    let exif = decoder.exif_metadata().ok().flatten().unwrap_or_default();
+    // JPEG's introduction, which some writers keep in other formats.
+    let exif = exif.strip_prefix(b"Exif\0\0").unwrap_or(&exif);
+    Orientation::from_exif_chunk(exif).unwrap_or(Orientation::NoTransforms)
+}
+
+/// Any kind of pixels as grey or RGB of 8 bits: the number of channels and the bytes.
+fn eight_bits(image: DynamicImage) -> (usize, Vec<u8>) {
+    match image {
+        DynamicImage::ImageLuma8(pixels) => (1, pixels.into_raw()),
+        DynamicImage::ImageLumaA8(pixels) => (1, narrow::<2, 1, _>(pixels.as_raw(), |value| value)),
+        DynamicImage::ImageRgba8(pixels) => (3, narrow::<4, 3, _>(pixels.as_raw(), |value| value)),
+        DynamicImage::ImageLuma16(pixels) => (1, narrow::<1, 1, _>(pixels.as_raw(), upper)),
+        DynamicImage::ImageLumaA16(pixels) => (1, narrow::<2, 1, _>(pixels.as_raw(), upper)),
+        DynamicImage::ImageRgb16(pixels) => (3, narrow::<3, 3, _>(pixels.as_raw(), upper)),
+        DynamicImage::ImageRgba16(pixels) => (3, narrow::<4, 3, _>(pixels.as_raw(), upper)),
+        other => (3, other.into_rgb8().into_raw()),
+    }
+}
+
+/// The upper half of 16 bits, as Pillow reads RGB of 16 bits.
+fn upper(value: u16) -> u8 {
+    (value >> 8) as u8
+}
+
+/// The first `TO` of every `FROM` values.
+fn narrow<const FROM: usize, const TO: usize, T: Copy>(values: &[T], byte: impl Fn(T) -> u8) -> Vec<u8> {
+    let (pixels, _) = values.as_chunks::<FROM>();
+    let mut out = Vec::with_capacity(pixels.len() * TO);
+    for pixel in pixels {
+        out.extend(pixel.iter().take(TO).map(|&value| byte(value)));
+    }
+    out
+}

@@ -1,0 +1,220 @@
+//! How good a model is on held-out images: accuracy, confusion, and probes of frozen embeddings.
+
+pub mod probe;
+pub mod reconstruct;
+
+use serde::Serialize;
+use smalti_models::Preprocess;
+
+use crate::data::{Dataset, Loader, LoaderSettings, Share};
+use crate::error::{Error, Result};
+use crate::model::{Classifier, classifier};
+use crate::objective::mask::Mask;
+use crate::stages::pretrain::ExecConfig;
+use crate::train::step::{GradLanes, micro_batch};
+
+/// Images of a batch that is measured.
+const BATCH: usize = 256;
+
+/// What a model says of a data set's images.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Predictions {
+    /// Number of classes.
+    pub classes: usize,
+    /// Width of an embedding.
+    pub dim: usize,
+    /// The images' numbers in the data set: those that could be read.
+    pub ids: Vec<u32>,
+    /// `[images, classes]`.
+    pub logits: Vec<f32>,
+    /// `[images, dim]`.
+    pub embeddings: Vec<f32>,
+    /// The true labels, where known.
+    pub labels: Vec<Option<u32>>,
+}
+
+/// How right the predictions are. The keys are those that measuring scripts read.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Evaluation {
+    /// Version of these keys.
+    pub schema_version: u32,
+    /// Share of the images that the model gets right.
+    pub accuracy: f64,
+    /// Mean over classes of the share that the model gets right.
+    pub balanced_accuracy: f64,
+    /// Number of labelled images.
+    pub n: usize,
+    /// Each class: its name, how many there are, the share that is right.
+    pub per_class: Vec<ClassScore>,
+    /// `confusion[truth][said]`.
+    pub confusion: Vec<Vec<usize>>,
+}
+
+/// One class's part of an [`Evaluation`].
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct ClassScore {
+    /// The class.
+    pub name: String,
+    /// Images of it.
+    pub n: usize,
+    /// Share that is right.
+    pub accuracy: f64,
+}
+
+/// The place of the largest value.
+pub fn top(values: &[f32]) -> usize {
+    values.iter().enumerate().fold(0, |best, (i, &x)| if x > values[best] { i } else { best })
+}
+
+/// Batches of every image once, in order, unchanged; of several ranks each has its share of every batch.
+pub fn loader(data: &Dataset, preprocess: &Preprocess, exec: &ExecConfig) -> Result<Loader> {
+    let share = exec.ranks.clone();
+    let settings = LoaderSettings {
+        share: share.map(|ranks| Share::new(false, move |_, images| ranks.share(images))),
+        threads: exec.loader_threads,
+        max_bad: exec.max_bad,
+        ..LoaderSettings::new(BATCH, preprocess.clone())
+    };
+    Loader::new(data.clone(), settings)
+}
+
+/// Runs the model over all images of a loader.
+pub fn predict(
+    model: &Classifier,
+    params: &[f32],
+    loader: &Loader,
+    lanes: &GradLanes<classifier::Saved<f32>>,
+) -> Result<Predictions> {
+    let vit = model.vit();
+    let mut found = Predictions {
+        classes: model.classes(),
+        dim: vit.dim,
+        ids: Vec::new(),
+        logits: Vec::new(),
+        embeddings: Vec::new(),
+        labels: Vec::new(),
+    };
+    for batch in loader.epoch(0, 0) {
+        let batch = batch?;
+        let seen = Mask::none(batch.len(), vit.patches()).visible;
+        let input = classifier::Input {
+            pixels: &batch.pixels,
+            seen: &seen,
+            drop: None,
+            targets: &[],
+            batch: batch.len(),
+        };
+        let parts = lanes.map(batch.len(), micro_batch(vit.tokens()), |part, saved| {
+            let (logits, embeddings) = model.predict(params, input.slice(part.start, part.end), saved);
+            (logits.to_vec(), embeddings.to_vec())
+        });
+        for (logits, embeddings) in parts {
+            found.logits.extend(logits);
+            found.embeddings.extend(embeddings);
+        }
+        found.ids.extend(batch.ids);
+        found.labels.extend(batch.labels);
+    }
+    Ok(found)
+}
+
+impl Predictions {
+    /// The class that each image is put into.
+    pub fn said(&self) -> impl Iterator<Item = usize> + '_ {
+        self.logits.chunks_exact(self.classes).map(top)
+    }
+
+    /// How many labelled images are right, and how many there are.
+    pub fn right(&self) -> (usize, usize) {
+        let judged =
+            self.said().zip(&self.labels).filter_map(|(said, label)| Some(label.as_ref()? == &(said as u32)));
+        judged.fold((0, 0), |(right, all), hit| (right + usize::from(hit), all + 1))
+    }
+
+    /// Share of the labelled images that are right.
+    pub fn accuracy(&self) -> Result<f64> {
+        let (right, all) = self.right();
+        share(right, all)
+    }
+
+    /// The whole [`Evaluation`] under these class names.
+    pub fn evaluate(&self, names: &[String]) -> Result<Evaluation> {
+        let said: Vec<usize> = self.said().collect();
+        evaluate(&said, &self.labels, names)
+    }
+}
+
+/// The share of `all` labelled images that `right` of them are.
+pub fn share(right: usize, all: usize) -> Result<f64> {
+    if all == 0 {
+        return Err(Error::Usage("accuracy needs labelled images, and there are none".into()));
+    }
+    Ok(right as f64 / all as f64)
+}
+
+/// An [`Evaluation`] of answers against labels.
+pub fn evaluate(said: &[usize], labels: &[Option<u32>], names: &[String]) -> Result<Evaluation> {
+    let classes = names.len();
+    let mut confusion = vec![vec![0; classes]; classes];
+    for (&said, label) in said.iter().zip(labels) {
+        let Some(truth) = label else { continue };
+        match confusion.get_mut(*truth as usize).and_then(|row| row.get_mut(said)) {
+            Some(count) => *count += 1,
+            None => {
+                return Err(Error::Usage(format!(
+                    "label {truth} is not one of the model's {classes} classes"
+                )));
+            }
+        }
+    }
+    let n: usize = confusion.iter().flatten().sum();
+    if n == 0 {
+        return Err(Error::Usage("accuracy needs labelled images, and there are none".into()));
+    }
+    let share_of = |right: usize, n: usize| if n == 0 { 0.0 } else { right as f64 / n as f64 };
+    let per_class: Vec<ClassScore> = names
+        .iter()
+        .zip(&confusion)
+        .enumerate()
+        .map(|(i, (name, row))| {
+            let n = row.iter().sum();
+            ClassScore { name: name.clone(), n, accuracy: share_of(row[i], n) }
+        })
+        .collect();
+    let right = (0..classes).map(|i| confusion[i][i]).sum();
+    let present: Vec<&ClassScore> = per_class.iter().filter(|class| class.n > 0).collect();
+    let balanced_accuracy = present.iter().map(|class| class.accuracy).sum::<f64>() / present.len() as f64;
+    Ok(Evaluation {
+        schema_version: 1,
+        accuracy: share_of(right, n),
+        balanced_accuracy,
+        n,
+        per_class,
+        confusion,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn counts_are_right() {
+        let names: Vec<String> = ["a", "b", "c"].map(String::from).into();
+        let labels = [Some(0), Some(0), Some(1), Some(1), Some(1), None];
+        let found = evaluate(&[0, 1, 1, 1, 2, 0], &labels, &names).unwrap();
+        assert_eq!((found.n, found.accuracy), (5, 0.6));
+        assert_eq!(found.confusion, [[1, 1, 0], [0, 2, 1], [0, 0, 0]]);
+        assert!((found.balanced_accuracy - (0.5 + 2.0 / 3.0) / 2.0).abs() < 1e-12);
+        assert_eq!(found.per_class[2].n, 0);
+        assert!(evaluate(&[0], &[None], &names).is_err());
+        assert!(evaluate(&[0], &[Some(7)], &names).is_err());
+    }
+
+    #[test]
+    fn ties_and_nans_do_not_panic() {
+        assert_eq!(top(&[1.0, 3.0, 3.0]), 1);
+        assert_eq!(top(&[f32::NAN, 3.0]), 0);
+        assert_eq!(top(&[]), 0);
+    }
+}

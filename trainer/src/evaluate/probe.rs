@@ -1,0 +1,167 @@
+//! How much frozen embeddings know: nearest neighbours, and logistic regression ([`linear`]).
+//!
+//! The embedding of a classifier is the vector in front of its head. That of a pretrained encoder is the mean over
+//! its patch tokens, then the layer norm that pretraining put behind the encoder (`norm`), with its trained scale.
+
+use std::path::Path;
+
+use ndarray::ArrayView2;
+use rayon::prelude::*;
+use smalti_models::{Pool, names};
+
+use crate::data::Dataset;
+use crate::error::{Error, Result};
+use crate::evaluate::{self, Predictions};
+use crate::model::Classifier;
+use crate::run::RunDir;
+use crate::run::checkpoint;
+use crate::stages::finetune::{self, Finetuned};
+use crate::stages::pretrain::ExecConfig;
+use crate::train::step::GradLanes;
+
+pub mod linear;
+
+/// Neighbours that have a say.
+pub const NEIGHBOURS: usize = 20;
+/// A neighbour's say is `exp(cosine / TEMPERATURE)` (Wu et al. 2018, arXiv 1805.01978).
+const TEMPERATURE: f32 = 0.07;
+/// Images that are compared with all others in one product.
+const BLOCK: usize = 128;
+
+/// Reads a run of either kind as something that embeds images. A pretrained run has one class without a meaning.
+pub fn load(path: &Path) -> Result<Finetuned> {
+    let run = RunDir::open(path)?;
+    let (config, preprocess, _) = run.load_config()?;
+    if config.pool.is_some() {
+        return finetune::load(path);
+    }
+    let file = run.model("last");
+    let (mut tensors, _) = checkpoint::load(&file)?;
+    for part in ["weight", "bias"] {
+        if let Some(norm) = tensors.remove(&format!("norm.{part}")) {
+            tensors.insert(format!("{}.{part}", names::pool_norm(Pool::Mean)), norm);
+        }
+    }
+    let model = Classifier::new(&config.encoder, 1, Pool::Mean)?;
+    let mut params = model.layout().init::<f32>(0);
+    let missing = checkpoint::restore(&file, &tensors, model.layout(), &mut params)?;
+    match missing.iter().find(|name| !name.starts_with("head.")) {
+        Some(name) => Err(Error::Checkpoint { path: file, problem: format!("lacks tensor `{name}`") }),
+        None => Ok(Finetuned { model, params, preprocess, labels: Vec::new() }),
+    }
+}
+
+/// Embeddings of all usable images.
+pub fn embed(model: &Finetuned, data: &Dataset, exec: &ExecConfig) -> Result<Predictions> {
+    let loader = evaluate::loader(data, &model.preprocess, exec)?;
+    evaluate::predict(&model.model, &model.params, &loader, &GradLanes::new(exec.threads, 0)?)
+}
+
+/// The labelled rows of some predictions: embeddings and labels.
+fn labelled(found: &Predictions) -> (Vec<f32>, Vec<u32>) {
+    let rows = found.embeddings.chunks_exact(found.dim.max(1)).zip(&found.labels);
+    let (rows, labels): (Vec<&[f32]>, Vec<u32>) =
+        rows.filter_map(|(row, label)| Some((row, (*label)?))).unzip();
+    (rows.concat(), labels)
+}
+
+/// Refuses to learn from nothing.
+fn check(train: &Predictions, test: &Predictions, labels: &[u32], classes: usize) -> Result<()> {
+    if train.dim != test.dim {
+        return Err(Error::Usage(format!(
+            "embeddings of width {} and {}: expected one model's",
+            train.dim, test.dim
+        )));
+    }
+    if labels.is_empty() {
+        return Err(Error::Usage("a probe needs labelled images to learn from, and there are none".into()));
+    }
+    match labels.iter().find(|label| **label as usize >= classes) {
+        Some(label) => Err(Error::Usage(format!("label {label} is not one of {classes} classes"))),
+        None => Ok(()),
+    }
+}
+
+/// The class of each test image by the [`NEIGHBOURS`] most similar labelled training images.
+pub fn knn(train: &Predictions, test: &Predictions, classes: usize) -> Result<Vec<usize>> {
+    let (mut known, labels) = labelled(train);
+    check(train, test, &labels, classes)?;
+    let dim = train.dim;
+    let mut asked = test.embeddings.clone();
+    [&mut known, &mut asked].into_iter().for_each(|rows| rows.chunks_exact_mut(dim).for_each(to_unit_length));
+    let shape = |e: ndarray::ShapeError| Error::Usage(format!("embeddings: {e}"));
+    let known = ArrayView2::from_shape((labels.len(), dim), &known).map_err(shape)?;
+    let blocks: Result<Vec<Vec<usize>>> = asked
+        .par_chunks(BLOCK * dim)
+        .map(|block| {
+            let block = ArrayView2::from_shape((block.len() / dim, dim), block).map_err(shape)?;
+            let similar = block.dot(&known.t());
+            Ok(similar.rows().into_iter().map(|row| vote(row.iter().copied(), &labels, classes)).collect())
+        })
+        .collect();
+    Ok(blocks?.concat())
+}
+
+fn to_unit_length(row: &mut [f32]) {
+    let length = row.iter().map(|x| x * x).sum::<f32>().sqrt().max(1e-12);
+    row.iter_mut().for_each(|x| *x /= length);
+}
+
+/// The class with the most say among the nearest; of equal ones the lower.
+fn vote(similar: impl Iterator<Item = f32>, labels: &[u32], classes: usize) -> usize {
+    let mut pairs: Vec<(f32, u32)> = similar.zip(labels.iter().copied()).collect();
+    let nearest = NEIGHBOURS.min(pairs.len());
+    if nearest < pairs.len() {
+        pairs.select_nth_unstable_by(nearest, |a, b| b.0.total_cmp(&a.0).then(a.1.cmp(&b.1)));
+    }
+    let mut votes = vec![0f64; classes];
+    for (similarity, label) in pairs.iter().take(nearest) {
+        if let Some(vote) = votes.get_mut(*label as usize).filter(|_| similarity.is_finite()) {
+            *vote += f64::from(*similarity / TEMPERATURE).exp();
+        }
+    }
+    (0..classes).rev().max_by(|&a, &b| votes[a].total_cmp(&votes[b])).unwrap_or(0)
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use super::*;
+    use crate::rng::Rng;
+
+    /// Three clouds of points; the label of every seventh is unknown.
+    pub(crate) fn clouds(seed: u64, n: usize, spread: f64) -> Predictions {
+        let (dim, classes, mut rng) = (6, 3, Rng::new(seed, 0, []));
+        let mut embeddings = Vec::new();
+        for i in 0..n {
+            let at = |d: usize| if d == i % classes { 2.0 } else { 0.0 } + spread * rng.normal();
+            embeddings.extend((0..dim).map(at).map(|x| x as f32));
+        }
+        let labels = (0..n).map(|i| (i % 7 != 6).then_some((i % classes) as u32)).collect();
+        Predictions {
+            classes,
+            dim,
+            ids: (0..n as u32).collect(),
+            logits: vec![0.0; n * classes],
+            embeddings,
+            labels,
+        }
+    }
+
+    #[test]
+    fn neighbours_tell_clouds_apart() {
+        let said = knn(&clouds(1, 300, 0.5), &clouds(2, 90, 0.5), 3).unwrap();
+        let right = said.iter().enumerate().filter(|(i, said)| **said == i % 3).count();
+        assert!(right > 80, "{right} of 90");
+    }
+
+    #[test]
+    fn few_images_and_wrong_labels_are_no_trouble() {
+        let said = knn(&clouds(1, 2, 0.1), &clouds(2, 5, 0.1), 3).unwrap();
+        assert_eq!(said.len(), 5);
+        assert!(knn(&clouds(1, 30, 0.1), &clouds(2, 5, 0.1), 2).is_err());
+        let mut none = clouds(1, 30, 0.1);
+        none.labels.fill(None);
+        assert!(knn(&none, &clouds(2, 5, 0.1), 3).is_err());
+        assert_eq!(vote([f32::NAN, 0.5].into_iter(), &[1, 0], 2), 0);
+    }
+}

@@ -1,0 +1,266 @@
+//! Multinomial logistic regression on standardised embeddings, to its optimum by L-BFGS (Liu and Nocedal 1989).
+//!
+//! The loss is the mean cross-entropy plus `decay / 2` times the squared weights; it is convex, so there is no
+//! learning rate to choose. The decay is the one that does best on a fifth of the training images.
+
+use std::collections::VecDeque;
+
+use ndarray::{Array2, ArrayView2};
+use rayon::prelude::*;
+
+use super::{check, labelled};
+use crate::error::{Error, Result};
+use crate::evaluate::{Predictions, top};
+use crate::rng::{Rng, stream};
+
+/// The decays that are tried.
+const DECAYS: [f64; 4] = [1e-4, 1e-3, 1e-2, 1e-1];
+/// One in so many training images chooses among them.
+const HELD_OUT: usize = 5;
+/// The most steps of the optimizer.
+const STEPS: usize = 200;
+/// Pairs of steps and gradient changes that it remembers.
+const MEMORY: usize = 10;
+/// It ends when the gradient is this short.
+const ENOUGH: f64 = 1e-5;
+/// Rows of one task; sums over tasks are taken in order, so that threads change nothing.
+const ROWS: usize = 2048;
+
+/// The class of each test image by a regression fitted on the labelled training images.
+pub fn probe(train: &Predictions, test: &Predictions, classes: usize) -> Result<Vec<usize>> {
+    let (mut rows, labels) = labelled(train);
+    check(train, test, &labels, classes)?;
+    let mut asked = test.embeddings.clone();
+    standardise(&mut rows, &mut asked, train.dim);
+    let known = TrainSet { rows: &rows, labels: &labels, dim: train.dim, classes };
+    let weights = known.solve(known.choose_decay()?)?;
+    scores(&asked, train.dim, &weights, classes)
+}
+
+/// Moves and scales each column to mean 0 and deviation 1 in `rows`, and likewise in `asked`.
+fn standardise(rows: &mut [f32], asked: &mut [f32], dim: usize) {
+    let n = (rows.len() / dim.max(1)).max(1) as f64;
+    for d in 0..dim {
+        let column = || rows.iter().skip(d).step_by(dim).map(|&x| f64::from(x));
+        let mean = column().sum::<f64>() / n;
+        let deviation = (column().map(|x| (x - mean) * (x - mean)).sum::<f64>() / n).sqrt().max(1e-6);
+        let change = |x: &mut f32| *x = ((f64::from(*x) - mean) / deviation) as f32;
+        rows.iter_mut().skip(d).step_by(dim).for_each(change);
+        asked.iter_mut().skip(d).step_by(dim).for_each(change);
+    }
+}
+
+/// What is learned from.
+struct TrainSet<'a> {
+    rows: &'a [f32],
+    labels: &'a [u32],
+    dim: usize,
+    classes: usize,
+}
+
+fn shape(error: ndarray::ShapeError) -> Error {
+    Error::Usage(format!("embeddings: {error}"))
+}
+
+/// The best class of each row under weights `[class, dim + 1]`, the last column a constant.
+fn scores(rows: &[f32], dim: usize, weights: &[f64], classes: usize) -> Result<Vec<usize>> {
+    let logits = logits(rows, dim, weights, classes)?;
+    Ok(logits.rows().into_iter().map(|row| top(&row.to_vec())).collect())
+}
+
+fn logits(rows: &[f32], dim: usize, weights: &[f64], classes: usize) -> Result<Array2<f32>> {
+    let weight = |class: usize, d: usize| weights.get(class * (dim + 1) + d).copied().unwrap_or(0.0) as f32;
+    let product = Array2::from_shape_fn((dim, classes), |(d, class)| weight(class, d));
+    let constants = Array2::from_shape_fn((1, classes), |(_, class)| weight(class, dim));
+    let rows = ArrayView2::from_shape((rows.len() / dim.max(1), dim), rows).map_err(shape)?;
+    Ok(rows.dot(&product) + constants)
+}
+
+impl TrainSet<'_> {
+    /// The decay that is best on held-out rows; with few rows the second strongest.
+    fn choose_decay(&self) -> Result<f64> {
+        if self.labels.len() < 2 * HELD_OUT * self.classes {
+            return Ok(DECAYS[2]);
+        }
+        let mut order: Vec<usize> = (0..self.labels.len()).collect();
+        Rng::new(0, stream::PROBE, []).shuffle(&mut order);
+        let (held, kept) = order.split_at(order.len() / HELD_OUT);
+        let ((held, truth), (kept, labels)) = (self.select(held), self.select(kept));
+        let part = TrainSet { rows: &kept, labels: &labels, ..*self };
+        let mut best = (0, DECAYS[0]);
+        for decay in DECAYS {
+            let said = scores(&held, self.dim, &part.solve(decay)?, self.classes)?;
+            let right = said.iter().zip(&truth).filter(|(said, truth)| **said == **truth as usize).count();
+            if right > best.0 {
+                best = (right, decay);
+            }
+        }
+        Ok(best.1)
+    }
+
+    fn select(&self, chosen: &[usize]) -> (Vec<f32>, Vec<u32>) {
+        let row = |&i: &usize| self.rows.get(i * self.dim..(i + 1) * self.dim).unwrap_or_default();
+        let rows = chosen.iter().flat_map(row).copied().collect();
+        (rows, chosen.iter().filter_map(|&i| self.labels.get(i).copied()).collect())
+    }
+
+    /// Loss and gradient.
+    fn loss(&self, weights: &[f64], decay: f64) -> Result<(f64, Vec<f64>)> {
+        let (dim, classes) = (self.dim, self.classes);
+        let parts: Result<Vec<(f64, Vec<f64>)>> = self
+            .rows
+            .par_chunks(ROWS * dim)
+            .zip(self.labels.par_chunks(ROWS))
+            .map(|(rows, labels)| part_loss(rows, labels, dim, weights, classes))
+            .collect();
+        let n = self.labels.len() as f64;
+        let (mut loss, mut gradient) = (0.0, vec![0.0; weights.len()]);
+        for (part, of_part) in parts? {
+            loss += part / n;
+            gradient.iter_mut().zip(of_part).for_each(|(sum, part)| *sum += part / n);
+        }
+        for (i, (gradient, &weight)) in gradient.iter_mut().zip(weights).enumerate() {
+            if i % (dim + 1) != dim {
+                loss += 0.5 * decay * weight * weight;
+                *gradient += decay * weight;
+            }
+        }
+        Ok((loss, gradient))
+    }
+
+    /// The weights of least loss.
+    fn solve(&self, decay: f64) -> Result<Vec<f64>> {
+        let mut weights = vec![0.0; self.classes * (self.dim + 1)];
+        let (mut loss, mut gradient) = self.loss(&weights, decay)?;
+        let mut memory = VecDeque::new();
+        for _ in 0..STEPS {
+            if dot(&gradient, &gradient).sqrt() < ENOUGH {
+                break;
+            }
+            let direction = direction(&gradient, &memory);
+            let slope = dot(&gradient, &direction);
+            let mut size =
+                if memory.is_empty() { 1.0 / dot(&gradient, &gradient).sqrt().max(1.0) } else { 1.0 };
+            // Halving until the loss falls as far as the slope promises (Armijo).
+            let step = loop {
+                let next: Vec<f64> = weights.iter().zip(&direction).map(|(w, d)| w + size * d).collect();
+                let (next_loss, next_gradient) = self.loss(&next, decay)?;
+                if next_loss <= loss + 1e-4 * size * slope {
+                    break Some((next, next_loss, next_gradient));
+                }
+                size /= 2.0;
+                if size < 1e-10 {
+                    break None;
+                }
+            };
+            let Some((next, next_loss, next_gradient)) = step else { break };
+            let moved: Vec<f64> = next.iter().zip(&weights).map(|(a, b)| a - b).collect();
+            let changed: Vec<f64> = next_gradient.iter().zip(&gradient).map(|(a, b)| a - b).collect();
+            if dot(&moved, &changed) > 1e-12 {
+                memory.push_back((moved, changed));
+            }
+            if memory.len() > MEMORY {
+                memory.pop_front();
+            }
+            (weights, loss, gradient) = (next, next_loss, next_gradient);
+        }
+        Ok(weights)
+    }
+}
+
+/// Summed loss and gradient of some rows.
+fn part_loss(
+    rows: &[f32],
+    labels: &[u32],
+    dim: usize,
+    weights: &[f64],
+    classes: usize,
+) -> Result<(f64, Vec<f64>)> {
+    let mut logits = logits(rows, dim, weights, classes)?;
+    let mut loss = 0.0;
+    for (mut row, &label) in logits.rows_mut().into_iter().zip(labels) {
+        let most = row.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+        let sum: f64 = row.iter().map(|x| f64::from(x - most).exp()).sum();
+        for (class, x) in row.iter_mut().enumerate() {
+            let share = f64::from(*x - most).exp() / sum;
+            if class == label as usize {
+                loss -= share.max(f64::MIN_POSITIVE).ln();
+            }
+            *x = (share - f64::from(u8::from(class == label as usize))) as f32;
+        }
+    }
+    let rows = ArrayView2::from_shape((labels.len(), dim), rows).map_err(shape)?;
+    let product = logits.t().dot(&rows);
+    let constants = logits.sum_axis(ndarray::Axis(0));
+    let mut gradient = Vec::with_capacity(weights.len());
+    for (row, constant) in product.rows().into_iter().zip(&constants) {
+        gradient.extend(row.iter().chain([constant]).map(|&x| f64::from(x)));
+    }
+    Ok((loss, gradient))
+}
+
+/// The two loops of L-BFGS: minus the inverse Hessian, as remembered, times the gradient.
+fn direction(gradient: &[f64], memory: &VecDeque<(Vec<f64>, Vec<f64>)>) -> Vec<f64> {
+    let mut q: Vec<f64> = gradient.iter().map(|g| -g).collect();
+    let mut shares = Vec::with_capacity(memory.len());
+    for (moved, changed) in memory.iter().rev() {
+        let share = dot(moved, &q) / dot(moved, changed);
+        q.iter_mut().zip(changed).for_each(|(q, c)| *q -= share * c);
+        shares.push(share);
+    }
+    if let Some((moved, changed)) = memory.back() {
+        let scale = dot(moved, changed) / dot(changed, changed).max(1e-30);
+        q.iter_mut().for_each(|q| *q *= scale);
+    }
+    for ((moved, changed), share) in memory.iter().zip(shares.iter().rev()) {
+        let back = dot(changed, &q) / dot(moved, changed);
+        q.iter_mut().zip(moved).for_each(|(q, m)| *q += (share - back) * m);
+    }
+    q
+}
+
+fn dot(a: &[f64], b: &[f64]) -> f64 {
+    a.iter().zip(b).map(|(a, b)| a * b).sum()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::tests::clouds;
+    use super::*;
+
+    #[test]
+    fn the_gradient_is_the_loss_s() {
+        let (mut rows, labels) = labelled(&clouds(3, 40, 0.7));
+        standardise(&mut rows, &mut [], 6);
+        let known = TrainSet { rows: &rows, labels: &labels, dim: 6, classes: 3 };
+        let weights: Vec<f64> = (0..21).map(|i| (i as f64 * 0.7).sin()).collect();
+        let (_, gradient) = known.loss(&weights, 0.1).unwrap();
+        for i in 0..21 {
+            let at = |change: f64| {
+                let mut weights = weights.clone();
+                weights[i] += change;
+                known.loss(&weights, 0.1).unwrap().0
+            };
+            let slope = (at(1e-2) - at(-1e-2)) / 2e-2;
+            assert!((slope - gradient[i]).abs() < 1e-3, "{i}: {slope} {}", gradient[i]);
+        }
+    }
+
+    #[test]
+    fn the_fit_is_an_optimum() {
+        let (mut rows, labels) = labelled(&clouds(4, 200, 1.0));
+        standardise(&mut rows, &mut [], 6);
+        let known = TrainSet { rows: &rows, labels: &labels, dim: 6, classes: 3 };
+        let weights = known.solve(1e-2).unwrap();
+        let (_, gradient) = known.loss(&weights, 1e-2).unwrap();
+        assert!(dot(&gradient, &gradient).sqrt() < 1e-3);
+    }
+
+    #[test]
+    fn a_regression_tells_clouds_apart() {
+        let said = probe(&clouds(1, 600, 0.5), &clouds(2, 90, 0.5), 3).unwrap();
+        let right = said.iter().enumerate().filter(|(i, said)| **said == i % 3).count();
+        assert!(right > 80, "{right} of 90");
+        assert_eq!(probe(&clouds(1, 4, 0.1), &clouds(2, 9, 0.1), 3).unwrap().len(), 9);
+    }
+}

@@ -1,0 +1,184 @@
+//! Images of what an autoencoder makes of hidden patches: original, masked, reconstructed, side by side.
+
+use std::io::Cursor;
+use std::path::Path;
+
+use image::{ExtendedColorType, ImageEncoder};
+use smalti_models::Preprocess;
+
+use crate::data::Dataset;
+use crate::error::{Error, Result};
+use crate::files;
+use crate::model::patch;
+use crate::model::{Mae, mae};
+use crate::objective::mask::Mask;
+
+/// Pixels between images.
+const GAP: usize = 2;
+/// Grey of hidden patches and gaps.
+const GREY: u8 = 128;
+
+/// A trained autoencoder and how it was trained.
+pub struct Shown<'a> {
+    /// The model.
+    pub model: &'a Mae,
+    /// Its parameters.
+    pub params: &'a [f32],
+    /// Its input.
+    pub preprocess: &'a Preprocess,
+    /// Whether its targets were normalised; then each patch gets its own mean and deviation back.
+    pub norm_pix_loss: bool,
+    /// Share of the patches that is hidden.
+    pub mask_ratio: f64,
+    /// Seed of the masks.
+    pub seed: u64,
+}
+
+impl Shown<'_> {
+    /// Writes a PNG of the first `count` usable images, one a row.
+    pub fn write(&self, data: &Dataset, count: usize, path: &Path) -> Result<()> {
+        let (size, channels) = (self.preprocess.img_size, self.preprocess.channels);
+        let mut rows = Vec::new();
+        let mut saved = mae::Saved::default();
+        for i in 0..data.len() {
+            if rows.len() == count {
+                break;
+            }
+            // An unusable image was named in training.
+            let Ok(image) = data.image(i).and_then(|image| Ok(self.preprocess.apply(&image)?)) else {
+                continue;
+            };
+            rows.push(self.row(i as u32, image.data(), &mut saved)?);
+        }
+        if rows.is_empty() {
+            return Err(Error::data(data.root(), "has no usable image to reconstruct"));
+        }
+        // Small images are shown enlarged.
+        let zoom = (96 / size).max(1);
+        let (width, height) = (3 * size + 2 * GAP, rows.len() * (size + GAP) - GAP);
+        let mut canvas = vec![GREY; width * height * channels];
+        for (r, row) in rows.iter().enumerate() {
+            for (c, image) in row.iter().enumerate() {
+                for y in 0..size {
+                    let to = ((r * (size + GAP) + y) * width + c * (size + GAP)) * channels;
+                    let from = y * size * channels;
+                    canvas[to..to + size * channels].copy_from_slice(&image[from..from + size * channels]);
+                }
+            }
+        }
+        write_png(path, &enlarge(&canvas, width, channels, zoom), width * zoom, height * zoom, channels)
+    }
+
+    /// Original, masked and reconstructed pixels of one image, HWC.
+    fn row(&self, id: u32, pixels: &[u8], saved: &mut mae::Saved<f32>) -> Result<[Vec<u8>; 3]> {
+        let config = self.model.config();
+        let vit = &config.encoder;
+        let mut planes = vec![0.0; pixels.len()];
+        self.preprocess.normalise(pixels, &mut planes)?;
+        let mask = Mask::draw(self.seed, 0, &[id], vit.patches(), config.visible(self.mask_ratio));
+        let input = mae::Input::new(&planes, &mask, 1);
+        let mut predicted = self.model.predict(self.params, input, saved).to_vec();
+        if self.norm_pix_loss {
+            let mut original = vec![0.0; predicted.len()];
+            patch::targets(vit, &planes, &mask.hidden, 1, false, &mut original);
+            let len = vit.patch_len();
+            for (pred, original) in predicted.chunks_exact_mut(len).zip(original.chunks_exact(len)) {
+                let (mean, deviation) = patch::statistics(original);
+                pred.iter_mut().for_each(|x| *x = *x * deviation + mean);
+            }
+        }
+        let mut rebuilt = planes.clone();
+        patch::scatter(vit, &predicted, &mask.hidden, &mut rebuilt);
+        let mut masked = pixels.to_vec();
+        for &id in &mask.hidden {
+            let (top, left) = (id as usize / vit.grid(), id as usize % vit.grid());
+            for y in 0..vit.patch_size {
+                let start =
+                    ((top * vit.patch_size + y) * vit.img_size + left * vit.patch_size) * vit.channels;
+                masked[start..start + vit.patch_size * vit.channels].fill(GREY);
+            }
+        }
+        Ok([pixels.to_vec(), masked, self.denormalise(&rebuilt)])
+    }
+
+    /// Normalised planes back to bytes, HWC.
+    fn denormalise(&self, planes: &[f32]) -> Vec<u8> {
+        let channels = self.preprocess.channels;
+        let area = planes.len() / channels;
+        let byte = |i: usize| {
+            let (pixel, c) = (i / channels, i % channels);
+            let value = planes[c * area + pixel] * self.preprocess.std[c] + self.preprocess.mean[c];
+            (value * 255.0).round().clamp(0.0, 255.0) as u8
+        };
+        (0..planes.len()).map(byte).collect()
+    }
+}
+
+/// Repeats each pixel `zoom` times both ways.
+fn enlarge(pixels: &[u8], width: usize, channels: usize, zoom: usize) -> Vec<u8> {
+    let rows = pixels.chunks_exact(width * channels);
+    rows.flat_map(|row| {
+        let row: Vec<u8> = row.chunks_exact(channels).flat_map(|pixel| pixel.repeat(zoom)).collect();
+        row.repeat(zoom)
+    })
+    .collect()
+}
+
+/// Writes grey or RGB pixels as a PNG.
+pub fn write_png(path: &Path, pixels: &[u8], width: usize, height: usize, channels: usize) -> Result<()> {
+    let mut bytes = Cursor::new(Vec::new());
+    let colour = if channels == 1 { ExtendedColorType::L8 } else { ExtendedColorType::Rgb8 };
+    image::codecs::png::PngEncoder::new(&mut bytes)
+        .write_image(pixels, width as u32, height as u32, colour)
+        .map_err(|e| Error::data(path.display().to_string(), format!("cannot be written as PNG: {e}")))?;
+    files::write(path, bytes.get_ref())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use smalti_models::{DecoderConfig, Image, MaeConfig, VitConfig};
+
+    #[test]
+    fn visible_patches_come_through_untouched() {
+        let encoder = VitConfig { img_size: 8, patch_size: 4, channels: 3, dim: 8, depth: 1, heads: 2 };
+        let model = Mae::new(&MaeConfig {
+            encoder,
+            decoder: DecoderConfig { kind: Default::default(), dim: 8, depth: 1, heads: 2 },
+        })
+        .unwrap();
+        let params = model.layout().init::<f32>(1);
+        let preprocess = Preprocess {
+            img_size: 8,
+            channels: 3,
+            fit: Default::default(),
+            interpolation: Default::default(),
+            mean: vec![0.4, 0.5, 0.6],
+            std: vec![0.2, 0.25, 0.3],
+        };
+        let shown = Shown {
+            model: &model,
+            params: &params,
+            preprocess: &preprocess,
+            norm_pix_loss: true,
+            mask_ratio: 0.75,
+            seed: 1,
+        };
+        let pixels: Vec<u8> = (0..192).map(|i| (i * 37 % 256) as u8).collect();
+        let [original, masked, rebuilt] = shown.row(0, &pixels, &mut mae::Saved::default()).unwrap();
+        assert_eq!(original, pixels);
+        let kept = (0..64).filter(|p| masked[p * 3..p * 3 + 3] == pixels[p * 3..p * 3 + 3]).count();
+        assert!((16..20).contains(&kept), "one patch of four is seen: {kept} pixels");
+        for p in (0..64).filter(|p| masked[p * 3..p * 3 + 3] != [GREY; 3]) {
+            assert_eq!(rebuilt[p * 3..p * 3 + 3], pixels[p * 3..p * 3 + 3]);
+        }
+
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("r.png");
+        let image = Image::new(8, 8, 3, pixels).unwrap();
+        let data = Dataset::from_images(vec![], vec![(image, None)]).unwrap();
+        shown.write(&data, 4, &path).unwrap();
+        let png = image::open(&path).unwrap();
+        assert_eq!((png.width(), png.height()), (28 * 12, 8 * 12));
+    }
+}

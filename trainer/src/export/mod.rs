@@ -1,0 +1,177 @@
+//! A classifier as an ONNX file that is complete: graph, weights, labels, preprocessing, golden vectors.
+//!
+//! [`vit`] has the graph, built by [`builder`]; [`fold`] puts the normalisation into the patch embedding. What
+//! the file says about itself is a [`ModelRecord`]. The same model and details give the same bytes.
+
+use std::path::Path;
+
+use prost::Message;
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+use smalti_models::contract::{Golden, OPSET, golden_image, weights_digest};
+use smalti_models::{ModelRecord, Preprocess};
+use tract_onnx::pb::{GraphProto, ModelProto, OperatorSetIdProto, StringStringEntryProto};
+
+use crate::error::{Error, Result};
+use crate::files;
+use crate::model::{Classifier, classifier};
+use crate::objective::mask::Mask;
+
+mod builder;
+mod fold;
+mod vit;
+
+/// ONNX's file format version: the one of opset 17.
+const IR_VERSION: i64 = 8;
+/// Golden images a file.
+const PATTERNS: u64 = 3;
+/// The largest protobuf message that readers take.
+const MAX_BYTES: usize = i32::MAX as usize;
+
+/// What the model takes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum InputForm {
+    /// `u8-nhwc`: bytes `[1, H, W, C]`, as a decoder or a camera gives them; the model normalises.
+    #[default]
+    U8Nhwc,
+    /// `f32-nchw`: floats `[1, C, H, W]`, already normalised.
+    F32Nchw,
+}
+
+impl InputForm {
+    /// The name that users type.
+    pub fn name(self) -> &'static str {
+        match self {
+            InputForm::U8Nhwc => "u8-nhwc",
+            InputForm::F32Nchw => "f32-nchw",
+        }
+    }
+}
+
+impl std::fmt::Display for InputForm {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+impl std::str::FromStr for InputForm {
+    type Err = Error;
+
+    fn from_str(text: &str) -> Result<InputForm> {
+        let found = [InputForm::U8Nhwc, InputForm::F32Nchw].into_iter().find(|form| form.name() == text);
+        found.ok_or_else(|| Error::Usage(format!("input {text:?}: expected u8-nhwc or f32-nchw")))
+    }
+}
+
+/// What the file says beside the graph.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Details {
+    /// The labels, in the order of the logits.
+    pub names: Vec<String>,
+    /// What happens to an image before the model sees it.
+    pub preprocess: Preprocess,
+    /// One line for people.
+    pub description: String,
+    /// The licence of the weights.
+    pub license: String,
+    /// The version of the model.
+    pub version: String,
+    /// How the model was trained.
+    pub training: Value,
+}
+
+/// The bytes of the ONNX file of a classifier with these parameters.
+pub fn export(model: &Classifier, params: &[f32], details: &Details, form: InputForm) -> Result<Vec<u8>> {
+    check(model, params, details)?;
+    let graph = vit::graph(model, params, &details.preprocess, form)?;
+    let record = ModelRecord {
+        names: details.names.clone(),
+        preprocess: details.preprocess.clone(),
+        task: "classify".into(),
+        description: details.description.clone(),
+        license: details.license.clone(),
+        version: details.version.clone(),
+        golden: golden(model, params, &details.preprocess)?,
+        training: details.training.clone(),
+        quantization: None,
+        weights_sha256: digest(&graph),
+    };
+    record.check()?;
+    let entry = |(key, value)| StringStringEntryProto { key, value };
+    let file = ModelProto {
+        ir_version: IR_VERSION,
+        opset_import: vec![OperatorSetIdProto { domain: String::new(), version: OPSET }],
+        producer_name: "smalti".into(),
+        producer_version: env!("CARGO_PKG_VERSION").into(),
+        graph: Some(graph),
+        metadata_props: record.to_metadata().into_iter().map(entry).collect(),
+        ..Default::default()
+    };
+    let bytes = file.encoded_len();
+    if bytes > MAX_BYTES {
+        return Err(Error::Usage(format!("the model takes {bytes} bytes, an ONNX file has at most 2 GiB")));
+    }
+    Ok(file.encode_to_vec())
+}
+
+/// Writes the ONNX file of a classifier: whole, or not at all.
+pub fn write(
+    path: &Path,
+    model: &Classifier,
+    params: &[f32],
+    details: &Details,
+    form: InputForm,
+) -> Result<()> {
+    files::write(path, &export(model, params, details, form)?)
+}
+
+/// Refuses parameters and details that are not of this model.
+fn check(model: &Classifier, params: &[f32], details: &Details) -> Result<()> {
+    let refuse = |problem: String| Err(Error::Usage(problem));
+    let (vit, preprocess) = (model.vit(), &details.preprocess);
+    preprocess.check()?;
+    if params.len() != model.layout().len() {
+        return refuse(format!("{} parameters for a model that has {}", params.len(), model.layout().len()));
+    }
+    if details.names.len() != model.classes() {
+        return refuse(format!("{} labels for {} classes", details.names.len(), model.classes()));
+    }
+    let (found, wanted) = ((preprocess.img_size, preprocess.channels), (vit.img_size, vit.channels));
+    if found != wanted {
+        return refuse(format!(
+            "preprocessing to {} pixels and {} channels, the model takes {} and {}",
+            found.0, found.1, wanted.0, wanted.1
+        ));
+    }
+    for (spec, slot) in model.layout().iter() {
+        if !slot.of(params).iter().all(|value| value.is_finite()) {
+            let problem = "has values that are not finite; export an earlier checkpoint";
+            return Err(Error::Diverged(format!("tensor `{}` {problem}", spec.name)));
+        }
+    }
+    Ok(())
+}
+
+/// What the model gives for the first golden images.
+fn golden(model: &Classifier, params: &[f32], preprocess: &Preprocess) -> Result<Vec<Golden>> {
+    let vit = model.vit();
+    let (seen, mut saved) = (Mask::none(1, vit.patches()).visible, classifier::Saved::default());
+    let mut pixels = vec![0.0; vit.channels * vit.img_size * vit.img_size];
+    let mut vector = |pattern| {
+        let image = golden_image(pattern, vit.img_size, vit.channels)?;
+        preprocess.normalise(image.data(), &mut pixels)?;
+        let input = classifier::Input { pixels: &pixels, seen: &seen, drop: None, targets: &[], batch: 1 };
+        let (logits, _) = model.predict(params, input, &mut saved);
+        Ok(Golden::new(pattern, &image, logits.to_vec()))
+    };
+    (0..PATTERNS).map(&mut vector).collect()
+}
+
+/// The digest of all initializers as they stand in the file.
+fn digest(graph: &GraphProto) -> String {
+    weights_digest(graph.initializer.iter().map(|tensor| (tensor.name.as_str(), &tensor.raw_data[..])))
+}
+
+#[cfg(test)]
+mod tests;

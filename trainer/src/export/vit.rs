@@ -1,0 +1,245 @@
+//! The graph of a classifier, batch 1, every shape fixed.
+//!
+//! ```text
+//! image ─ (Cast Transpose) Conv Reshape Transpose ─ Concat class token ─ Add positions
+//!   ─ depth × [LayerNormalization, linear qkv, Split, heads, MatMul Mul Softmax MatMul, linear proj, Add,
+//!              LayerNormalization, linear fc1, GELU, linear fc2, Add]
+//!   ─ class token's row, or mean of the patches' rows ─ LayerNormalization = embedding
+//!   ─ linear head = logits
+//! ```
+//! A linear layer is `MatMul` with the transposed weight (`NAME.weight_t`) and `Add` of the bias; GELU is exact,
+//! `Div Erf Add Mul Mul`. Engines know these forms from PyTorch's exporter and fuse them. Weights that are
+//! stored as they are carry timm's names.
+
+use smalti_models::contract::{EMBEDDING, INPUT, LOGITS};
+use smalti_models::vit::LAYER_NORM_EPS;
+use smalti_models::{Pool, Preprocess, VitConfig, names};
+use tract_onnx::pb::GraphProto;
+use tract_onnx::pb::tensor_proto::DataType;
+
+use super::InputForm;
+use super::builder::{Builder, float, int, ints};
+use super::fold::fold;
+use crate::error::Result;
+use crate::model::Classifier;
+
+/// Names of the numbers that all blocks share.
+const SQRT_2: &str = "gelu.sqrt2";
+const ONE: &str = "gelu.one";
+const HALF: &str = "gelu.half";
+const SCALE: &str = "attn.scale";
+const HEADS: &str = "attn.heads";
+const ROWS: &str = "attn.rows";
+
+/// A classifier's tensors on their way into a graph.
+struct Export<'a> {
+    model: &'a Classifier,
+    params: &'a [f32],
+    graph: Builder,
+}
+
+/// The graph of a classifier with these parameters.
+pub(super) fn graph(
+    model: &Classifier,
+    params: &[f32],
+    preprocess: &Preprocess,
+    form: InputForm,
+) -> Result<GraphProto> {
+    let mut export = Export { model, params, graph: Builder::default() };
+    export.shared();
+    let patches = match form {
+        InputForm::U8Nhwc => export.bytes(preprocess)?,
+        InputForm::F32Nchw => export.floats()?,
+    };
+    let mut x = export.tokens(&patches)?;
+    for i in 0..export.vit().depth {
+        x = export.block(&format!("blocks.{i}"), &x)?;
+    }
+    export.head(&x)?;
+    Ok(export.graph.finish("smalti"))
+}
+
+impl Export<'_> {
+    fn vit(&self) -> &VitConfig {
+        self.model.vit()
+    }
+
+    /// A tensor's values.
+    fn values(&self, name: &str) -> Result<&[f32]> {
+        Ok(self.model.layout().slot(name)?.of(self.params))
+    }
+
+    /// Stores a tensor as it is, under its own name.
+    fn tensor(&mut self, name: &str, shape: &[usize]) -> Result<String> {
+        let values = self.model.layout().slot(name)?.of(self.params);
+        Ok(self.graph.floats(name, shape, values))
+    }
+
+    /// The numbers that all blocks share.
+    fn shared(&mut self) {
+        let VitConfig { dim, heads, .. } = *self.vit();
+        let (tokens, head_dim) = (self.vit().tokens(), self.vit().head_dim());
+        let scale = 1.0 / (head_dim as f64).sqrt();
+        self.graph.sizes(HEADS, &[1, tokens, heads, head_dim]);
+        self.graph.sizes(ROWS, &[1, tokens, dim]);
+        for (name, value) in
+            [(SCALE, scale as f32), (SQRT_2, std::f32::consts::SQRT_2), (ONE, 1.0), (HALF, 0.5)]
+        {
+            self.graph.floats(name, &[], &[value]);
+        }
+    }
+
+    /// Patches of an image of normalised floats, channels first.
+    fn floats(&mut self) -> Result<String> {
+        let VitConfig { img_size, patch_size, channels, dim, .. } = *self.vit();
+        let image = self.graph.input(INPUT, DataType::Float, &[1, channels, img_size, img_size]);
+        let weight = self.tensor("patch_embed.proj.weight", &[dim, channels, patch_size, patch_size])?;
+        let bias = self.tensor("patch_embed.proj.bias", &[dim])?;
+        Ok(self.patches(image, weight, bias))
+    }
+
+    /// Patches of an image of bytes, channels last; the embedding's weights do the normalising.
+    fn bytes(&mut self, preprocess: &Preprocess) -> Result<String> {
+        let VitConfig { img_size, patch_size, channels, dim, .. } = *self.vit();
+        let image = self.graph.input(INPUT, DataType::Uint8, &[1, img_size, img_size, channels]);
+        let real = self.graph.node("Cast", "image.float", &[image], vec![int("to", DataType::Float as i64)]);
+        let planes = self.graph.node("Transpose", "image.planes", &[real], vec![ints("perm", &[0, 3, 1, 2])]);
+        let [weight, bias] = ["weight", "bias"].map(|part| format!("patch_embed.proj.{part}"));
+        let (weight, bias) = fold(self.values(&weight)?, self.values(&bias)?, preprocess)?;
+        let shape = [dim, channels, patch_size, patch_size];
+        let weight = self.graph.floats("patch_embed.proj.weight_folded", &shape, &weight);
+        let bias = self.graph.floats("patch_embed.proj.bias_folded", &[dim], &bias);
+        Ok(self.patches(planes, weight, bias))
+    }
+
+    /// `[1, patches, dim]`.
+    fn patches(&mut self, planes: String, weight: String, bias: String) -> String {
+        let side = self.vit().patch_size as i64;
+        let sizes = [1, self.vit().dim, self.vit().patches()];
+        let attributes = vec![ints("kernel_shape", &[side; 2]), ints("strides", &[side; 2])];
+        let map = self.graph.node("Conv", "patch_embed.proj", &[planes, weight, bias], attributes);
+        let shape = self.graph.sizes("patch_embed.shape", &sizes);
+        let columns = self.graph.node("Reshape", "patch_embed.columns", &[map, shape], vec![]);
+        self.graph.node("Transpose", "patch_embed", &[columns], vec![ints("perm", &[0, 2, 1])])
+    }
+
+    /// The class token in front, positions on all: `[1, tokens, dim]`.
+    fn tokens(&mut self, patches: &str) -> Result<String> {
+        let (dim, tokens) = (self.vit().dim, self.vit().tokens());
+        let class_token = self.tensor("cls_token", &[1, 1, dim])?;
+        let positions = self.tensor("pos_embed", &[1, tokens, dim])?;
+        let all = self.graph.node("Concat", "tokens", &[class_token.as_str(), patches], vec![int("axis", 1)]);
+        Ok(self.graph.node("Add", "tokens.placed", &[all, positions], vec![]))
+    }
+
+    fn layer_norm(&mut self, output: &str, name: &str, x: &str) -> Result<String> {
+        let dim = self.vit().dim;
+        let weight = self.tensor(&format!("{name}.weight"), &[dim])?;
+        let bias = self.tensor(&format!("{name}.bias"), &[dim])?;
+        let attributes = vec![int("axis", -1), float("epsilon", LAYER_NORM_EPS)];
+        Ok(self.graph.node("LayerNormalization", output, &[x, &weight, &bias], attributes))
+    }
+
+    /// `x · weightᵀ + bias`, with the weight stored transposed.
+    fn linear(&mut self, output: &str, name: &str, x: &str) -> Result<String> {
+        let outputs = self.values(&format!("{name}.bias"))?.len();
+        let weight = transpose(self.values(&format!("{name}.weight"))?, outputs);
+        let shape = [weight.len() / outputs.max(1), outputs];
+        let weight = self.graph.floats(&format!("{name}.weight_t"), &shape, &weight);
+        let bias = self.tensor(&format!("{name}.bias"), &[outputs])?;
+        let product = self.graph.node("MatMul", &format!("{name}.product"), &[x, &weight], vec![]);
+        Ok(self.graph.node("Add", output, &[product, bias], vec![]))
+    }
+
+    fn block(&mut self, name: &str, x: &str) -> Result<String> {
+        let norm = self.layer_norm(&format!("{name}.norm1"), &format!("{name}.norm1"), x)?;
+        let mixed = self.attention(&format!("{name}.attn"), &norm)?;
+        let mid = self.graph.node("Add", &format!("{name}.mid"), &[x, &mixed], vec![]);
+        let norm = self.layer_norm(&format!("{name}.norm2"), &format!("{name}.norm2"), &mid)?;
+        let hidden = self.linear(&format!("{name}.mlp.fc1"), &format!("{name}.mlp.fc1"), &norm)?;
+        let active = self.gelu(&format!("{name}.mlp.gelu"), &hidden);
+        let out = self.linear(&format!("{name}.mlp.fc2"), &format!("{name}.mlp.fc2"), &active)?;
+        Ok(self.graph.node("Add", name, &[mid, out], vec![]))
+    }
+
+    fn attention(&mut self, name: &str, x: &str) -> Result<String> {
+        let qkv = self.linear(&format!("{name}.qkv"), &format!("{name}.qkv"), x)?;
+        let rows = ["q", "k", "v"].map(|part| format!("{name}.{part}_rows"));
+        let [q, k, v] = self.graph.split("Split", rows, &[qkv], vec![int("axis", 2)]);
+        let q = self.heads(&format!("{name}.q"), &q, &[0, 2, 1, 3]);
+        let k = self.heads(&format!("{name}.k"), &k, &[0, 2, 3, 1]);
+        let v = self.heads(&format!("{name}.v"), &v, &[0, 2, 1, 3]);
+        let graph = &mut self.graph;
+        let scores = graph.node("MatMul", &format!("{name}.products"), &[q, k], vec![]);
+        let scores = graph.node("Mul", &format!("{name}.scores"), &[scores.as_str(), SCALE], vec![]);
+        let shares = graph.node("Softmax", &format!("{name}.softmax"), &[scores], vec![int("axis", -1)]);
+        let mixed = graph.node("MatMul", &format!("{name}.mixed_heads"), &[shares, v], vec![]);
+        let order = vec![ints("perm", &[0, 2, 1, 3])];
+        let mixed = graph.node("Transpose", &format!("{name}.mixed_tokens"), &[mixed], order);
+        let mixed = graph.node("Reshape", &format!("{name}.mixed"), &[mixed.as_str(), ROWS], vec![]);
+        self.linear(&format!("{name}.proj"), &format!("{name}.proj"), &mixed)
+    }
+
+    /// `[1, tokens, dim]` by heads, in the order `perm` of (batch, token, head, value).
+    fn heads(&mut self, name: &str, rows: &str, perm: &[i64]) -> String {
+        let split = self.graph.node("Reshape", &format!("{name}_heads"), &[rows, HEADS], vec![]);
+        self.graph.node("Transpose", name, &[split], vec![ints("perm", perm)])
+    }
+
+    /// `x / 2 · (1 + erf(x / √2))`, in the order of operations that PyTorch writes.
+    fn gelu(&mut self, name: &str, x: &str) -> String {
+        let graph = &mut self.graph;
+        let part = graph.node("Div", &format!("{name}.part"), &[x, SQRT_2], vec![]);
+        let erf = graph.node("Erf", &format!("{name}.erf"), &[part], vec![]);
+        let sum = graph.node("Add", &format!("{name}.sum"), &[erf.as_str(), ONE], vec![]);
+        let product = graph.node("Mul", &format!("{name}.product"), &[x, &sum], vec![]);
+        graph.node("Mul", name, &[product.as_str(), HALF], vec![])
+    }
+
+    /// One vector out of all tokens, then both outputs.
+    fn head(&mut self, x: &str) -> Result<()> {
+        let (dim, pool, classes) = (self.vit().dim, self.model.pool(), self.model.classes());
+        let pooled = match pool {
+            Pool::Token => self.class_row(x),
+            Pool::Mean => self.patch_mean(x),
+        };
+        let embedding = self.layer_norm(EMBEDDING, names::pool_norm(pool), &pooled)?;
+        let logits = self.linear(LOGITS, "head", &embedding)?;
+        self.graph.output(&logits, &[1, classes]);
+        self.graph.output(&embedding, &[1, dim]);
+        Ok(())
+    }
+
+    /// The class token's row: `[1, dim]`. The norm behind works row by row, so the others need none.
+    fn class_row(&mut self, x: &str) -> String {
+        let index = self.graph.index("pool.index", 0);
+        self.graph.node("Gather", "pool", &[x, &index], vec![int("axis", 1)])
+    }
+
+    /// The mean over the patches' rows, without the class token's: `[1, dim]`.
+    fn patch_mean(&mut self, x: &str) -> String {
+        let window = [("pool.start", 1), ("pool.end", self.vit().tokens()), ("pool.axis", 1)];
+        let [start, end, axis] = window.map(|(name, value)| self.graph.sizes(name, &[value]));
+        let rows = self.graph.node("Slice", "pool.rows", &[x, &start, &end, &axis], vec![]);
+        let attributes = vec![ints("axes", &[1]), int("keepdims", 0)];
+        self.graph.node("ReduceMean", "pool", &[rows], attributes)
+    }
+}
+
+/// The transpose of a matrix of `rows` rows.
+fn transpose(matrix: &[f32], rows: usize) -> Vec<f32> {
+    let columns = matrix.len() / rows.max(1);
+    let column = |j: usize| matrix.iter().skip(j).step_by(columns.max(1)).copied();
+    (0..columns).flat_map(column).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::transpose;
+
+    #[test]
+    fn a_matrix_is_transposed() {
+        assert_eq!(transpose(&[1.0, 2.0, 3.0, 4.0, 5.0, 6.0], 2), [1.0, 4.0, 2.0, 5.0, 3.0, 6.0]);
+        assert!(transpose(&[], 3).is_empty());
+    }
+}

@@ -1,0 +1,3 @@
+//! What a model learns from: which patches are hidden, and what is compared with what.
+
+pub mod mask;

@@ -1,0 +1,56 @@
+//! The images of a quickstart: drawn for the occasion, or the user's own.
+
+use std::path::{Path, PathBuf};
+
+use smalti_trainer::Result;
+use smalti_trainer::data::{Dataset, LabelSpec, Split, pick_labels, synthetic};
+
+use super::recipe::Recipe;
+
+/// The seed of the drawn set.
+const SEED: u64 = 0;
+/// The share of the user's images that is kept back where there is no test part.
+const HELD_OUT: f64 = 0.2;
+/// More test images than this are not measured on.
+const MOST_TEST: usize = 1000;
+
+/// What a quickstart learns from and is measured on.
+pub(super) struct Images {
+    /// Where they are.
+    pub(super) path: PathBuf,
+    /// Images to learn from, labels or not.
+    pub(super) train: Dataset,
+    /// Held-out images; none without labels.
+    pub(super) test: Option<Dataset>,
+    /// Whether the test images were kept back from the training part.
+    pub(super) held_out: bool,
+}
+
+/// Draws the set into `folder`.
+pub(super) fn draw(folder: &Path, recipe: &Recipe) -> Result<()> {
+    synthetic::write(folder, recipe.train, recipe.test, recipe.img_size, SEED)
+}
+
+/// Opens a set, with a part of it for tests.
+pub(super) fn open(path: &Path) -> Result<Images> {
+    let (all, parts) = (Dataset::open(path, Split::Train)?, Dataset::parts(path)?);
+    let at = |train, test, held_out| Images { path: path.into(), train, test, held_out };
+    if all.classes().len() < 2 {
+        return Ok(at(all, None, false));
+    }
+    let part = [Split::Test, Split::Val].into_iter().find(|part| parts.contains(part));
+    if let Some(part) = part {
+        let test = Dataset::open(path, part)?.with_classes(all.classes())?;
+        return Ok(at(all, Some(at_most(&test, MOST_TEST)), false));
+    }
+    let held = pick_labels(&all, &LabelSpec::Share(HELD_OUT), SEED)?;
+    let kept: Vec<usize> = (0..all.len()).filter(|i| held.binary_search(i).is_err()).collect();
+    let test = at_most(&all.select(&held), MOST_TEST);
+    Ok(at(all.select(&kept), Some(test), true))
+}
+
+/// At most so many images, evenly spread.
+pub(super) fn at_most(data: &Dataset, most: usize) -> Dataset {
+    let (len, n) = (data.len(), data.len().min(most));
+    data.select(&(0..n).map(|i| i * len / n).collect::<Vec<_>>())
+}

@@ -1,0 +1,4 @@
+//! What users ask for: the stages of training.
+
+pub mod finetune;
+pub mod pretrain;
