@@ -22,7 +22,7 @@ use smalti_trainer::export::{self, Details, InputForm};
 use smalti_trainer::files;
 use smalti_trainer::model::Classifier;
 use smalti_trainer::run::checkpoint;
-use smalti_trainer::run::{ModelConfig, RunDir, load_config};
+use smalti_trainer::run::{ModelConfig, ModelFiles};
 
 type Result<T, E = Box<dyn std::error::Error>> = std::result::Result<T, E>;
 
@@ -62,7 +62,8 @@ fn drawn() -> Vec<(&'static str, Drawn)> {
 
 /// The model of a fine-tuned checkpoint, with the files beside it.
 fn trained(path: &Path) -> Result<Drawn> {
-    let (config, preprocess, names) = load_config(path.parent().unwrap_or(Path::new(".")))?;
+    let ModelFiles { config, preprocess, labels: names } =
+        ModelFiles::load(path.parent().unwrap_or(Path::new(".")))?;
     let model =
         Classifier::new(&config.encoder, names.len(), config.pool.ok_or("a checkpoint without head")?)?;
     let (tensors, training) = checkpoint::load(path)?;
@@ -87,14 +88,22 @@ fn images(model: &Drawn, from: Option<&Path>) -> Result<Vec<Image>> {
 fn write(folder: &Path, model: &Drawn, from: Option<&Path>) -> Result<()> {
     let images = images(model, from)?;
     let said = model.predict(&images);
-    let run = RunDir::create(folder, true)?;
+    let checkpoints = folder.join("checkpoints");
+    files::make_folder(&checkpoints)?;
     let vit = model.model.vit().clone();
     let pool = Some(model.model.pool());
     let config =
         ModelConfig { model_type: "vit".into(), encoder: vit, decoder: None, pool, norm_pix_loss: None };
-    run.save_config(&config, &model.details.preprocess, &model.details.names)?;
-    let checkpoint = run.checkpoints().join("last.safetensors");
-    checkpoint::save_model(&checkpoint, model.model.layout(), &model.params, &json!({}))?;
+    let (preprocess, labels) = (model.details.preprocess.clone(), model.details.names.clone());
+    for (name, bytes) in (ModelFiles { config, preprocess, labels }).to_files()? {
+        files::write(&checkpoints.join(name), &bytes)?;
+    }
+    checkpoint::save_model(
+        &checkpoints.join("last.safetensors"),
+        model.model.layout(),
+        &model.params,
+        &json!({}),
+    )?;
     write_probe(&folder.join("probe.safetensors"), model, &images, &said)?;
     for form in [InputForm::U8Nhwc, InputForm::F32Nchw] {
         let path = folder.join(format!("{form}.onnx"));

@@ -1,8 +1,7 @@
 //! Speed of training on this machine: `cargo bench -p smalti-trainer`.
 //!
-//! Operations one by one, forward and backward, at the sizes of a micro-batch, on one thread; then whole steps of the
-//! presets, on one thread and on all. `-- linear`, `-- attention`, `-- norm`, `-- gelu`, `-- optimizer` and `-- step` run
-//! a part.
+//! Operations one by one, forward and backward, at the sizes of a micro-batch, on one thread. `-- linear`, `-- attention`,
+//! `-- norm`, `-- gelu` and `-- optimizer` run one of them. `smalti bench` measures whole steps.
 
 use std::hint::black_box;
 use std::time::{Duration, Instant};
@@ -10,7 +9,6 @@ use std::time::{Duration, Instant};
 use smalti_kernels::Real;
 use smalti_models::names::{self, Role, TensorSpec};
 use smalti_models::presets::Preset;
-use smalti_trainer::bench::{self, Settings, Task};
 use smalti_trainer::model::ops::attention::{Attention, Scratch, Tokens};
 use smalti_trainer::model::ops::layer_norm::LayerNorm;
 use smalti_trainer::model::ops::linear::Linear;
@@ -128,46 +126,14 @@ fn optimizers() {
     });
 }
 
-fn steps() {
-    let all = std::thread::available_parallelism().map_or(1, usize::from);
-    println!(
-        "\n{:44}{:>14}{:>19}{:>11}",
-        "whole steps of 64 images, 32 pixels", "images/s", "Gflop/s", "of peak"
-    );
-    for preset in Preset::ALL {
-        let config = preset.mae(32, 4, 3);
-        for (name, task) in [
-            ("pretrain", Task::Pretrain(config.clone())),
-            ("finetune", Task::Finetune(config.encoder.clone())),
-        ] {
-            for threads in if all > 1 { vec![1, all] } else { vec![1] } {
-                let time = Duration::from_secs(2);
-                let precision = Precision::fastest();
-                let settings = Settings { task: task.clone(), batch_size: 64, threads, time, precision };
-                match bench::run(&settings) {
-                    Ok(report) => println!(
-                        "{:44}{:14.1}{:19.1}{:10.0}%",
-                        format!("{} {name}, {threads} threads", preset.name()),
-                        report.images_per_s,
-                        report.gflops,
-                        100.0 * report.of_peak
-                    ),
-                    Err(e) => println!("{} {name}: {e}", preset.name()),
-                }
-            }
-        }
-    }
-}
-
 fn main() {
     let only = std::env::args().skip(1).find(|arg| !arg.starts_with('-')).unwrap_or_default();
-    let parts: [(&str, fn()); 6] = [
+    let parts: [(&str, fn()); 5] = [
         ("linear", linear),
         ("attention", attentions),
         ("norm", norms),
         ("gelu", gelu),
         ("optimizer", optimizers),
-        ("step", steps),
     ];
     parts.iter().filter(|(name, _)| name.contains(&only)).for_each(|(_, run)| run());
 }

@@ -1,42 +1,57 @@
-//! Training throughput on this machine: whole steps (masks, forward, backward, AdamW) on random images.
+//! Training throughput on this machine: the stages themselves, with their loaders, optimizers and defaults, watched for a
+//! while and stopped.
 
 use std::time::{Duration, Instant};
 
 use serde::Serialize;
-use smalti_models::{MaeConfig, Pool, VitConfig};
+use smalti_models::Image;
 
 use crate::clock::{self, Op};
-use crate::error::Result;
+use crate::data::Dataset;
+use crate::error::{Error, Result};
 use crate::model::precision::Precision;
-use crate::model::{Classifier, Mae, classifier, mae};
-use crate::objective::mask::Mask;
 use crate::rng::Rng;
+use crate::stages::finetune::{self, FinetuneSettings};
+use crate::stages::pretrain::{self, PretrainSettings};
 use crate::train::memory::Memory;
-use crate::train::optim::{AdamW, adamw};
-use crate::train::step::{BatchPlan, GradLanes, micro_batch};
+use crate::train::{ExecConfig, Observer, OptimConfig, Progress};
 
-/// What is trained.
+/// Classes of drawn images.
+const CLASSES: usize = 10;
+/// The exit code that stops a stage which was watched for long enough. It never leaves this module.
+const ENOUGH: u8 = 1;
+
+/// The stage that is measured.
 #[derive(Clone, Debug, PartialEq)]
-pub enum Task {
-    /// Masked-autoencoder pretraining with 75 % of the patches hidden.
-    Pretrain(MaeConfig),
-    /// Supervised fine-tuning on ten classes, every patch seen.
-    Finetune(VitConfig),
+pub enum Stage {
+    /// Pretraining.
+    Pretrain(PretrainSettings),
+    /// Fine-tuning, from scratch: the start makes no difference to the speed.
+    Finetune(FinetuneSettings),
 }
 
 /// How it is measured.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Settings {
-    /// The model and what is done with it.
-    pub task: Task,
-    /// Images a step.
-    pub batch_size: usize,
-    /// Threads that compute.
-    pub threads: usize,
-    /// How long to measure, after a warm-up.
+#[derive(Clone, Debug)]
+pub struct Settings<'a> {
+    /// The stage.
+    pub stage: Stage,
+    /// The images to train on.
+    pub data: &'a Dataset,
+    /// Threads.
+    pub exec: ExecConfig,
+    /// Steps before the measurement.
+    pub warm_up: usize,
+    /// Steps that are measured at least.
+    pub min_steps: usize,
+    /// How long to measure.
     pub time: Duration,
-    /// What layers multiply in.
-    pub precision: Precision,
+}
+
+impl<'a> Settings<'a> {
+    /// Five steps or more, for so long, after a warm-up of four.
+    pub fn new(stage: Stage, data: &'a Dataset, exec: ExecConfig, time: Duration) -> Settings<'a> {
+        Settings { stage, data, exec, warm_up: 4, min_steps: 5, time }
+    }
 }
 
 /// What was measured. The keys are those that measuring scripts read.
@@ -78,123 +93,160 @@ pub struct Share {
     pub share: f64,
 }
 
-/// Trains on random images for the time asked.
-pub fn run(settings: &Settings) -> Result<Report> {
-    let ((median, shares), multiply_adds) = match &settings.task {
-        Task::Pretrain(config) => (pretrain(config, settings)?, config.multiply_adds(config.visible(0.75))),
-        Task::Finetune(vit) => (finetune(vit, settings)?, vit.multiply_adds(vit.patches())),
+/// Trains for the time asked.
+pub fn run(settings: &Settings<'_>) -> Result<Report> {
+    let mut watch = Watch::new(settings);
+    let ended = match &settings.stage {
+        Stage::Pretrain(stage) => {
+            let stage = PretrainSettings { optim: endless(&stage.optim), ..stage.clone() };
+            pretrain::pretrain(&stage, &settings.exec, settings.data, None, &mut watch).err()
+        }
+        Stage::Finetune(stage) => {
+            let stage = FinetuneSettings { optim: endless(&stage.optim), ..stage.clone() };
+            let images = finetune::Images { train: settings.data, val: None };
+            finetune::finetune(&stage, &settings.exec, &images, None, None, &mut watch).err()
+        }
     };
-    let (batch, threads) = (settings.batch_size, settings.threads);
-    let memory = match &settings.task {
-        Task::Pretrain(config) => Memory::of_pretraining(config, config.visible(0.75), batch, threads),
-        Task::Finetune(vit) => Memory::of_finetuning(vit, 10, batch, threads),
-    };
-    let images_per_s = settings.batch_size as f64 / median;
-    let gflops = images_per_s * 6.0 * multiply_adds as f64 / 1e9;
-    let isa = smalti_kernels::Isa::best();
-    // A multiply-add is two.
-    let peak_gflops = 2.0 * smalti_kernels::peak::measure(isa).floats * settings.threads as f64;
-    Ok(Report {
-        schema_version: 1,
-        images_per_s,
-        step_ms: median * 1e3,
-        gflops,
-        peak_rss_mb: peak_rss_mb(),
-        buffers_mb: memory.bytes() as f64 / (1 << 20) as f64,
-        isa: isa.name(),
-        precision: settings.precision,
-        threads: settings.threads,
-        peak_gflops,
-        of_peak: gflops / peak_gflops.max(1e-9),
-        shares,
-    })
-}
-
-/// Standard normal images.
-fn images(vit: &VitConfig, count: usize) -> Vec<f32> {
-    let mut rng = Rng::new(0, 0, []);
-    (0..count * vit.channels * vit.img_size * vit.img_size).map(|_| rng.normal() as f32).collect()
-}
-
-fn pretrain(config: &MaeConfig, settings: &Settings) -> Result<(f64, Vec<Share>)> {
-    let (model, batch) = (Mae::with_precision(config, settings.precision)?, settings.batch_size);
-    let (vit, visible) = (&config.encoder, config.visible(0.75));
-    let pixels = images(vit, batch);
-    let ids: Vec<u32> = (0..batch as u32).collect();
-    let mut params = model.layout().init::<f32>(0);
-    let mut adamw = AdamW::new(model.layout(), [0.9, 0.95], 0.05, 1.0);
-    let mut lanes = GradLanes::<mae::Saved<f32>>::new(settings.threads, params.len())?;
-    let weight = 1.0 / (batch * (vit.patches() - visible)) as f64;
-    let micro = micro_batch(vit.tokens());
-    measure(settings, |step| {
-        let timer = clock::time(Op::Patches);
-        let mask = Mask::draw(0, step, &ids, vit.patches(), visible);
-        drop(timer);
-        let input = mae::Input::new(&pixels, &mask, batch);
-        lanes.sum(BatchPlan::new(batch, micro), |part, saved, grads, settled| {
-            model.gradient(&params, input.slice(part.start, part.end), true, weight, saved, grads, settled)
-        })?;
-        update(&mut lanes, &mut adamw, &mut params);
-        Ok(())
-    })
-}
-
-fn finetune(vit: &VitConfig, settings: &Settings) -> Result<(f64, Vec<Share>)> {
-    let (model, batch, classes) =
-        (Classifier::with_precision(vit, 10, Pool::Mean, settings.precision)?, settings.batch_size, 10);
-    let pixels = images(vit, batch);
-    let mut targets = vec![0.0; batch * classes];
-    targets.chunks_exact_mut(classes).enumerate().for_each(|(i, row)| row[i % classes] = 1.0);
-    let seen = Mask::none(batch, vit.patches()).visible;
-    let mut params = model.layout().init::<f32>(0);
-    let mut adamw = AdamW::new(model.layout(), [0.9, 0.999], 0.05, 1.0);
-    let mut lanes = GradLanes::<classifier::Saved<f32>>::new(settings.threads, params.len())?;
-    let micro = micro_batch(vit.tokens());
-    let input = classifier::Input { pixels: &pixels, seen: &seen, drop: None, targets: &targets, batch };
-    measure(settings, |_| {
-        lanes.sum(BatchPlan::new(batch, micro), |part, saved, grads, settled| {
-            let input = input.slice(part.start, part.end);
-            model.gradient(&params, input, 1.0 / batch as f64, saved, grads, settled)
-        })?;
-        update(&mut lanes, &mut adamw, &mut params);
-        Ok(())
-    })
-}
-
-fn update<W: Default + Send>(lanes: &mut GradLanes<W>, optimizer: &mut AdamW, params: &mut [f32]) {
-    let start = Instant::now();
-    lanes.finish(|_, grads| {
-        optimizer.update(1e-4, adamw::clip_factor(adamw::norm(grads), None), grads, params)
-    });
-    // On all threads at once.
-    clock::spend(Op::Optimizer, start.elapsed().as_secs_f64() * lanes.pool().current_num_threads() as f64);
-}
-
-/// Median seconds of a step, after a warm-up of four, and where the time goes, over as many steps again: looking costs
-/// time itself.
-fn measure(settings: &Settings, mut step: impl FnMut(u64) -> Result<()>) -> Result<(f64, Vec<Share>)> {
-    (0..4).try_for_each(&mut step)?;
-    let (mut times, start) = (Vec::new(), Instant::now());
-    while times.len() < 5 || start.elapsed() < settings.time {
-        let before = Instant::now();
-        step(4 + times.len() as u64)?;
-        times.push(before.elapsed().as_secs_f64());
-    }
-    clock::switch(true);
-    let (steps, start) = (times.len() as u64, Instant::now());
-    let looked = (0..steps.min(20)).try_for_each(|i| step(4 + steps + i));
-    let (all, spent) = (start.elapsed().as_secs_f64() * settings.threads as f64, clock::spent());
+    let spent = clock::spent();
     clock::switch(false);
-    looked?;
-    let mut shares: Vec<Share> = Op::ALL
-        .iter()
-        .zip(spent)
-        .map(|(op, spent)| Share { operation: op.name(), share: spent / all })
-        .collect();
+    match ended {
+        None | Some(Error::Interrupted { code: ENOUGH, .. }) => Ok(watch.report(settings, spent)),
+        Some(error) => Err(error),
+    }
+}
+
+/// The same course without an end that the measurement could reach.
+fn endless(optim: &OptimConfig) -> OptimConfig {
+    OptimConfig { epochs: 1_000_000, ..optim.clone() }
+}
+
+/// Random images with labels.
+pub fn noise(count: usize, img_size: usize, channels: usize) -> Result<Dataset> {
+    let mut rng = Rng::new(0, 0, []);
+    let mut image = |i: usize| {
+        let pixels = (0..img_size * img_size * channels).map(|_| rng.bits() as u8).collect();
+        Ok((Image::new(img_size, img_size, channels, pixels)?, Some((i % CLASSES) as u32)))
+    };
+    let images = (0..count).map(&mut image).collect::<Result<Vec<_>>>()?;
+    Dataset::from_images((0..CLASSES).map(|class| class.to_string()).collect(), images)
+}
+
+/// Times the steps of a stage, then looks where the time goes over as many steps again (looking costs time itself), then
+/// stops the stage.
+struct Watch {
+    warm_up: usize,
+    min_steps: usize,
+    time: Duration,
+    /// Steps seen.
+    seen: usize,
+    last: Instant,
+    /// When measuring began.
+    start: Instant,
+    /// Seconds of each step that was measured.
+    times: Vec<f64>,
+    /// When looking began, and the steps since.
+    looking: Option<(Instant, usize)>,
+    /// Seconds of looking.
+    looked: Option<f64>,
+    images: usize,
+}
+
+impl Watch {
+    fn new(settings: &Settings<'_>) -> Watch {
+        let now = Instant::now();
+        Watch {
+            warm_up: settings.warm_up,
+            min_steps: settings.min_steps.max(1),
+            time: settings.time,
+            seen: 0,
+            last: now,
+            start: now,
+            times: Vec::new(),
+            looking: None,
+            looked: None,
+            images: 0,
+        }
+    }
+
+    fn report(&self, settings: &Settings<'_>, spent: [f64; Op::ALL.len()]) -> Report {
+        let mut times = self.times.clone();
+        times.sort_unstable_by(f64::total_cmp);
+        let median = times.get(times.len() / 2).copied().unwrap_or(f64::NAN);
+        let threads = settings.exec.threads;
+        let (multiply_adds, memory, precision) = described(settings, self.images);
+        let images_per_s = self.images as f64 / median;
+        let gflops = images_per_s * 6.0 * multiply_adds as f64 / 1e9;
+        let isa = smalti_kernels::Isa::best();
+        // A multiply-add is two operations.
+        let peak_gflops = 2.0 * smalti_kernels::peak::measure(isa).floats * threads as f64;
+        Report {
+            schema_version: 1,
+            images_per_s,
+            step_ms: median * 1e3,
+            gflops,
+            peak_rss_mb: peak_rss_mb(),
+            buffers_mb: memory.bytes() as f64 / (1 << 20) as f64,
+            isa: isa.name(),
+            precision,
+            threads,
+            peak_gflops,
+            of_peak: gflops / peak_gflops.max(1e-9),
+            shares: shares(spent, self.looked.unwrap_or_default() * threads as f64),
+        }
+    }
+}
+
+impl Observer for Watch {
+    fn step(&mut self, progress: &Progress) {
+        let (now, lap) = (Instant::now(), self.last.elapsed().as_secs_f64());
+        self.seen += 1;
+        self.images = progress.images;
+        if let Some((since, steps)) = &mut self.looking {
+            *steps += 1;
+            if *steps >= self.times.len().min(20) {
+                self.looked = Some(since.elapsed().as_secs_f64());
+            }
+        } else if self.seen == self.warm_up {
+            self.start = now;
+        } else if self.seen > self.warm_up {
+            self.times.push(lap);
+            if self.times.len() >= self.min_steps && self.start.elapsed() >= self.time {
+                clock::switch(true);
+                self.looking = Some((Instant::now(), 0));
+            }
+        }
+        self.last = Instant::now();
+    }
+
+    fn stop(&self) -> Option<u8> {
+        self.looked.map(|_| ENOUGH)
+    }
+}
+
+/// Multiply-adds of a forward pass of one image, the memory of training, and the arithmetic of the matrix products.
+fn described(settings: &Settings<'_>, batch: usize) -> (u64, Memory, Precision) {
+    let threads = settings.exec.threads;
+    match &settings.stage {
+        Stage::Pretrain(stage) => {
+            let (config, visible) = (&stage.model, stage.model.visible(stage.mask_ratio));
+            let memory = Memory::of_pretraining(config, visible, batch, threads);
+            (config.multiply_adds(visible), memory, stage.optim.precision)
+        }
+        Stage::Finetune(stage) => {
+            let (vit, classes) = (&stage.encoder, settings.data.classes().len());
+            let memory = Memory::of_finetuning(vit, classes, batch, threads);
+            (vit.multiply_adds(vit.patches()), memory, stage.optim.precision)
+        }
+    }
+}
+
+/// Each operation's fraction of `all` seconds.
+fn shares(spent: [f64; Op::ALL.len()], all: f64) -> Vec<Share> {
+    let share = |(op, spent): (&Op, f64)| Share { operation: op.name(), share: spent / all.max(1e-9) };
+    let mut shares: Vec<Share> = Op::ALL.iter().zip(spent).map(share).collect();
     let rest = 1.0 - shares.iter().map(|share| share.share).sum::<f64>();
     shares.push(Share { operation: "rest", share: rest.max(0.0) });
-    times.sort_unstable_by(f64::total_cmp);
-    Ok((times[times.len() / 2], shares))
+    shares
 }
 
 /// The process's peak resident memory in MB, where `/proc` has it.
@@ -206,22 +258,61 @@ pub fn peak_rss_mb() -> Option<f64> {
 
 #[cfg(test)]
 mod tests {
+    use smalti_models::{DecoderConfig, MaeConfig, Pool, Preprocess, VitConfig};
+
     use super::*;
-    use smalti_models::DecoderConfig;
+    use crate::data::{Augment, Mix};
+    use crate::train::optim::{LrDecay, MatrixOptimizer};
 
     #[test]
-    fn both_tasks_are_measured() {
+    fn both_stages_are_measured() {
         let vit = VitConfig { img_size: 8, patch_size: 2, channels: 1, dim: 16, depth: 1, heads: 2 };
         let decoder = DecoderConfig { kind: Default::default(), dim: 8, depth: 1, heads: 2 };
-        let config = MaeConfig { encoder: vit.clone(), decoder };
-        for task in [Task::Pretrain(config), Task::Finetune(vit)] {
-            let settings = Settings {
-                task,
-                batch_size: 4,
-                threads: 2,
-                time: Duration::ZERO,
-                precision: Precision::Bf16,
-            };
+        let preprocess = Preprocess {
+            img_size: 8,
+            channels: 1,
+            fit: Default::default(),
+            interpolation: Default::default(),
+            mean: vec![0.5],
+            std: vec![0.25],
+        };
+        let optim = OptimConfig {
+            epochs: 1,
+            batch_size: 4,
+            lr: 1e-3,
+            betas: [0.9, 0.95],
+            weight_decay: 0.05,
+            layer_decay: 1.0,
+            warmup_epochs: 1.0,
+            schedule: LrDecay::Linear,
+            clip_grad: Some(1.0),
+            matrices: MatrixOptimizer::Muon(0.02),
+            seed: 0,
+            precision: Precision::Bf16,
+        };
+        let pretrain = PretrainSettings {
+            model: MaeConfig { encoder: vit.clone(), decoder },
+            preprocess: preprocess.clone(),
+            optim: optim.clone(),
+            mask_ratio: 0.75,
+            predict_ratio: 1.0,
+            norm_pix_loss: true,
+            augment: Augment::default(),
+        };
+        let finetune = FinetuneSettings {
+            encoder: vit,
+            pool: Pool::Mean,
+            preprocess,
+            optim,
+            augment: Augment::default(),
+            mix: Mix::default(),
+            smoothing: 0.1,
+            drop_path: 0.0,
+            token_drop: 0.0,
+        };
+        let data = noise(12, 8, 1).unwrap();
+        for stage in [Stage::Pretrain(pretrain), Stage::Finetune(finetune)] {
+            let settings = Settings::new(stage, &data, ExecConfig::new(2), Duration::ZERO);
             let report = run(&settings).unwrap();
             assert!(report.images_per_s > 0.0 && report.gflops > 0.0 && report.threads == 2);
             assert!(report.peak_gflops > report.gflops);

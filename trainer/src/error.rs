@@ -29,16 +29,22 @@ pub enum Error {
         problem: String,
     },
     /// The file system said no (exit code 6).
-    #[error("cannot {action} {}", path.display())]
+    #[error("cannot {action} {}: {cause}", path.display())]
     File {
         /// What was tried: "read", "write".
         action: &'static str,
         /// The file or folder.
         path: PathBuf,
         /// The system's reason.
-        source: std::io::Error,
+        cause: std::io::Error,
     },
-    /// Training went wrong (exit code 1): a loss that is no number.
+    /// Another process works in the folder (exit code 1).
+    #[error("{} is locked: another smalti process is writing to this folder; wait for it, or stop it", path.display())]
+    Locked {
+        /// The file that is locked.
+        path: PathBuf,
+    },
+    /// Training diverged (exit code 1): the loss is not a number, or far above where it started.
     #[error("{0}")]
     Diverged(String),
     /// The user stopped the run; the last checkpoint holds everything (exit code 130 or 143).
@@ -69,7 +75,7 @@ impl Error {
             Error::Usage(_) | Error::Config(_) => 2,
             Error::Data { .. } | Error::Checkpoint { .. } => 5,
             Error::File { .. } => 6,
-            Error::Diverged(_) => 1,
+            Error::Diverged(_) | Error::Locked { .. } => 1,
             Error::Interrupted { code, .. } | Error::JobEnded { code, .. } => *code,
         }
     }
@@ -82,7 +88,7 @@ impl Error {
     /// An error of the file system: `.map_err(Error::file("read", path))`.
     pub fn file(action: &'static str, path: impl Into<PathBuf>) -> impl FnOnce(std::io::Error) -> Error {
         let path = path.into();
-        move |source| Error::File { action, path, source }
+        move |cause| Error::File { action, path, cause }
     }
 }
 

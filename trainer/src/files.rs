@@ -1,15 +1,18 @@
-//! Files that are whole or not there: written beside their place, synced, renamed.
+//! Files that are whole or not there: written to a temporary file in the same folder, synced, renamed.
 
 use std::io::Write;
 use std::path::Path;
 
 use crate::error::{Error, Result};
 
+/// How the names of files begin that are being written.
+const UNFINISHED: &str = ".writing-";
+
 /// Replaces `path` by these bytes. A crash at any moment leaves the old file or the new one, never a part.
 pub fn write(path: &Path, bytes: &[u8]) -> Result<()> {
     let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
     let attempt = || {
-        let mut file = tempfile::Builder::new().prefix(".writing-").tempfile_in(folder)?;
+        let mut file = tempfile::Builder::new().prefix(UNFINISHED).tempfile_in(folder)?;
         file.write_all(bytes)?;
         file.as_file().sync_all()?;
         #[cfg(unix)]
@@ -18,7 +21,7 @@ pub fn write(path: &Path, bytes: &[u8]) -> Result<()> {
             file.as_file().set_permissions(std::fs::Permissions::from_mode(0o644))?;
         }
         file.persist(path).map_err(|e| e.error)?;
-        // The rename itself is safe only once the folder is.
+        // The rename survives a power failure only once the folder is synced.
         #[cfg(unix)]
         std::fs::File::open(folder)?.sync_all()?;
         Ok(())
@@ -29,6 +32,16 @@ pub fn write(path: &Path, bytes: &[u8]) -> Result<()> {
 /// Makes a folder and those above it.
 pub fn make_folder(path: &Path) -> Result<()> {
     std::fs::create_dir_all(path).map_err(Error::file("make the folder", path))
+}
+
+/// Removes what a process that was killed while writing left in a folder that only one process writes to.
+pub fn remove_unfinished(folder: &Path) {
+    for entry in std::fs::read_dir(folder).into_iter().flatten().flatten() {
+        if entry.file_name().as_encoded_bytes().starts_with(UNFINISHED.as_bytes()) {
+            // One that stays is in nobody's way.
+            let _ = std::fs::remove_file(entry.path());
+        }
+    }
 }
 
 /// A file's bytes, at most `limit` of them.
@@ -56,11 +69,15 @@ mod tests {
         assert_eq!(read(&path, 100).unwrap(), b"new and longer");
         assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 1);
         assert!(read(&path, 3).unwrap_err().to_string().contains("14 bytes"));
+        std::fs::write(folder.path().join(".writing-abc"), "torn").unwrap();
+        remove_unfinished(folder.path());
+        assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 1);
     }
 
     #[test]
     fn a_missing_folder_is_a_file_error() {
         let error = write(Path::new("/no/such/folder/x"), b"").unwrap_err();
         assert_eq!(error.exit_code(), 6);
+        assert!(error.to_string().contains("No such file"), "the cause is said too: {error}");
     }
 }

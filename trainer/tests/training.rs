@@ -1,17 +1,19 @@
 //! Whole runs of the library on small models: the same bits from the same seed, over threads, and after a stop.
 
+use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 use smalti_models::{DecoderConfig, DecoderKind, MaeConfig, Pool, Preprocess, VitConfig};
 use smalti_trainer::data::{Augment, CropKind, Dataset, Mix, synthetic};
 use smalti_trainer::error::Error;
 use smalti_trainer::model::precision::Precision;
-use smalti_trainer::run::RunDir;
+use smalti_trainer::run::{Create, RunDir};
 use smalti_trainer::stages::finetune::{self, FinetuneSettings, Images, finetune};
-use smalti_trainer::stages::pretrain::{self, ExecConfig, PretrainSettings, pretrain};
+use smalti_trainer::stages::pretrain::{self, PretrainSettings, pretrain};
 use smalti_trainer::train::optim::{LrDecay, MatrixOptimizer};
 use smalti_trainer::train::ranks::Ranks;
-use smalti_trainer::train::trainer::{Observer, OptimConfig, Progress};
+use smalti_trainer::train::{ExecConfig, Observer, OptimConfig, Progress};
 
 const SIZE: usize = 16;
 
@@ -47,7 +49,6 @@ fn optim(epochs: u64) -> OptimConfig {
         clip_grad: Some(1.0),
         matrices: MatrixOptimizer::AdamW,
         seed: 7,
-        checkpoint_minutes: 0.0,
         precision: Precision::F32,
     }
 }
@@ -107,14 +108,23 @@ impl Observer for Watch {
 }
 
 fn exec(threads: usize) -> ExecConfig {
-    ExecConfig { loader_threads: threads, ..ExecConfig::new(threads) }
+    let checkpoint_every = Duration::ZERO;
+    ExecConfig { loader_threads: threads, checkpoint_every, ..ExecConfig::new(threads) }
+}
+
+fn resume(path: &Path) -> RunDir {
+    RunDir::resume(path, "test").unwrap()
+}
+
+fn create(path: &Path) -> RunDir {
+    RunDir::create(path, "test", &Create::default()).unwrap()
 }
 
 #[test]
 fn pretraining_gives_the_same_bits_from_the_same_seed_over_any_threads() {
     let run = |settings: &PretrainSettings, threads| {
         let mut watch = Watch::default();
-        let found = pretrain(settings, &exec(threads), &data(), None, &mut watch).unwrap();
+        let found = pretrain(settings, &exec(threads), &data(), None, &mut watch).unwrap().0;
         (found.params, watch.losses)
     };
     let [one, rounded] = [pretraining(3), in_bf16(pretraining(3))].map(|settings| {
@@ -128,7 +138,7 @@ fn pretraining_gives_the_same_bits_from_the_same_seed_over_any_threads() {
         assert!(loss != rounded && (loss - rounded).abs() < 0.01 * loss, "{loss}, in bf16 {rounded}");
     }
     let other = PretrainSettings { optim: OptimConfig { seed: 8, ..optim(3) }, ..pretraining(3) };
-    assert_ne!(pretrain(&other, &exec(1), &data(), None, &mut ()).unwrap().params, one.0);
+    assert_ne!(pretrain(&other, &exec(1), &data(), None, &mut ()).unwrap().0.params, one.0);
 }
 
 #[test]
@@ -146,16 +156,17 @@ fn in_pieces(
     mut run: impl FnMut(&RunDir, &ExecConfig, &mut dyn Observer) -> Result<Vec<f32>, Error>,
 ) -> [Vec<f32>; 2] {
     let folder = tempfile::tempdir().unwrap();
-    let whole = RunDir::create(&folder.path().join("whole"), false).unwrap();
+    let whole = create(&folder.path().join("whole"));
     let whole_params = run(&whole, &exec(2), &mut ()).unwrap();
-    let pieces = RunDir::create(&folder.path().join("pieces"), false).unwrap();
+    let path = folder.path().join("pieces");
     for (i, stop) in [3, 2].into_iter().enumerate() {
         let mut watch = Watch { stop_after: Some(stop), ..Watch::default() };
-        let exec = ExecConfig { resume: i > 0, ..exec(1 + i) };
-        let error = run(&pieces, &exec, &mut watch).unwrap_err();
+        let pieces = if i == 0 { create(&path) } else { resume(&path) };
+        let error = run(&pieces, &exec(1 + i), &mut watch).unwrap_err();
         assert!(matches!(error, Error::Interrupted { code: 130, .. }), "{error}");
     }
-    let params = run(&pieces, &ExecConfig { resume: true, ..exec(1) }, &mut ()).unwrap();
+    let pieces = resume(&path);
+    let params = run(&pieces, &exec(1), &mut ()).unwrap();
     assert_eq!(losses(&whole), losses(&pieces));
     assert_eq!(std::fs::read(whole.model("last")).unwrap(), std::fs::read(pieces.model("last")).unwrap());
     [whole_params, params]
@@ -174,11 +185,11 @@ fn losses(run: &RunDir) -> Vec<(serde_json::Value, serde_json::Value)> {
 #[test]
 fn an_interrupted_pretraining_ends_with_the_same_bits() {
     let [whole, pieces] = in_pieces(|run, exec, observer| {
-        Ok(pretrain(&pretraining(5), exec, &data(), Some(run), observer)?.params)
+        Ok(pretrain(&pretraining(5), exec, &data(), Some(run), observer)?.0.params)
     });
     assert_eq!(whole, pieces);
     let [rounded, pieces] = in_pieces(|run, exec, observer| {
-        Ok(pretrain(&in_bf16(pretraining(5)), exec, &data(), Some(run), observer)?.params)
+        Ok(pretrain(&in_bf16(pretraining(5)), exec, &data(), Some(run), observer)?.0.params)
     });
     assert_eq!(rounded, pieces);
     assert_ne!(rounded, whole);
@@ -189,7 +200,7 @@ fn an_interrupted_finetuning_ends_with_the_same_bits() {
     let data = data();
     let [whole, pieces] = in_pieces(|run, exec, observer| {
         let images = Images { train: &data, val: Some(&data) };
-        Ok(finetune(&finetuning(4), exec, &images, None, Some(run), observer)?.params)
+        Ok(finetune(&finetuning(4), exec, &images, None, Some(run), observer)?.0.params)
     });
     assert_eq!(whole, pieces);
 }
@@ -208,7 +219,7 @@ fn other_pretraining(epochs: u64) -> PretrainSettings {
 #[test]
 fn an_interrupted_pretraining_by_muon_ends_with_the_same_bits() {
     let [whole, pieces] = in_pieces(|run, exec, observer| {
-        Ok(pretrain(&other_pretraining(5), exec, &data(), Some(run), observer)?.params)
+        Ok(pretrain(&other_pretraining(5), exec, &data(), Some(run), observer)?.0.params)
     });
     assert_eq!(whole, pieces);
 }
@@ -216,16 +227,16 @@ fn an_interrupted_pretraining_by_muon_ends_with_the_same_bits() {
 #[test]
 fn the_cross_decoder_and_muon_learn_and_come_back_from_disk() {
     let folder = tempfile::tempdir().unwrap();
-    let run = RunDir::create(&folder.path().join("run"), false).unwrap();
+    let run = create(&folder.path().join("run"));
     let settings = PretrainSettings { augment: Augment::default(), ..other_pretraining(40) };
     let mut watch = Watch::default();
-    let found = pretrain(&settings, &exec(2), &data(), Some(&run), &mut watch).unwrap();
+    let found = pretrain(&settings, &exec(2), &data(), Some(&run), &mut watch).unwrap().0;
     let mean = |losses: &[f64]| losses.iter().sum::<f64>() / losses.len() as f64;
     let (first, last) = (mean(&watch.losses[..4]), mean(&watch.losses[watch.losses.len() - 4..]));
     assert!(last < 0.8 * first, "{first} to {last}");
     let loaded = pretrain::load(run.path()).unwrap();
     assert_eq!((loaded.params, loaded.model.config()), (found.params, found.model.config()));
-    assert!(run.recon().join("step-80.png").is_file());
+    assert!(run.path().join("recon/step-80.png").is_file());
 
     let (data, init) = (data(), run.model("last"));
     let images = Images { train: &data, val: None };
@@ -251,11 +262,11 @@ fn ranks<T: Send>(size: usize, work: impl Fn(&ExecConfig, bool) -> T + Sync) -> 
 fn ranks_pretrain_to_the_bits_of_one_process() {
     for settings in [pretraining(3), other_pretraining(2)] {
         let mut watch = Watch::default();
-        let alone = pretrain(&settings, &exec(1), &data(), None, &mut watch).unwrap();
+        let alone = pretrain(&settings, &exec(1), &data(), None, &mut watch).unwrap().0;
         for size in [2, 3] {
             let found = ranks(size, |exec, _| {
                 let mut watch = Watch::default();
-                let found = pretrain(&settings, exec, &data(), None, &mut watch).unwrap();
+                let found = pretrain(&settings, exec, &data(), None, &mut watch).unwrap().0;
                 (found.params, watch.losses)
             });
             assert!(found.iter().all(|found| *found == (alone.params.clone(), watch.losses.clone())));
@@ -269,18 +280,20 @@ fn ranks_finetune_to_the_bits_of_one_process_and_go_on_with_its_run() {
     let data = data();
     let images = || Images { train: &data, val: Some(&data) };
     let mut watch = Watch::default();
-    let alone = finetune(&finetuning(4), &exec(1), &images(), None, None, &mut watch).unwrap();
+    let alone = finetune(&finetuning(4), &exec(1), &images(), None, None, &mut watch).unwrap().0;
     let found =
-        ranks(3, |exec, _| finetune(&finetuning(4), exec, &images(), None, None, &mut ()).unwrap().params);
+        ranks(3, |exec, _| finetune(&finetuning(4), exec, &images(), None, None, &mut ()).unwrap().0.params);
     assert!(found.iter().all(|params| *params == alone.params));
 
     // Begun by one process, gone on with by two.
-    let run = RunDir::create(&folder.path().join("run"), false).unwrap();
+    let run = create(&folder.path().join("run"));
     let mut stopped = Watch { stop_after: Some(4), ..Watch::default() };
     finetune(&finetuning(4), &exec(1), &images(), None, Some(&run), &mut stopped).unwrap_err();
+    drop(run);
+    let run = resume(&folder.path().join("run"));
     let found = ranks(2, |exec, first| {
-        let (exec, run) = (ExecConfig { resume: first, ..exec.clone() }, first.then_some(&run));
-        finetune(&finetuning(4), &exec, &images(), None, run, &mut ()).unwrap().params
+        let run = first.then_some(&run);
+        finetune(&finetuning(4), exec, &images(), None, run, &mut ()).unwrap().0.params
     });
     assert!(found.iter().all(|params| *params == alone.params));
     let losses: Vec<f64> = losses(&run).iter().filter_map(|(_, loss)| loss.as_f64()).collect();
@@ -291,16 +304,16 @@ fn ranks_finetune_to_the_bits_of_one_process_and_go_on_with_its_run() {
 fn a_pretrained_encoder_goes_into_a_classifier_and_back_from_disk() {
     let folder = tempfile::tempdir().unwrap();
     let data = data();
-    let first = RunDir::create(&folder.path().join("pre"), false).unwrap();
-    let pretrained = pretrain(&pretraining(1), &exec(1), &data, Some(&first), &mut ()).unwrap();
+    let first = create(&folder.path().join("pre"));
+    let pretrained = pretrain(&pretraining(1), &exec(1), &data, Some(&first), &mut ()).unwrap().0;
     assert_eq!(pretrain::load(first.path()).unwrap().params, pretrained.params);
     assert!(finetune::load(first.path()).unwrap_err().to_string().contains("pretraining run"));
 
     // A learning rate of zero shows what the start was.
     let still = FinetuneSettings { optim: OptimConfig { lr: 0.0, ..optim(1) }, ..finetuning(1) };
-    let second = RunDir::create(&folder.path().join("fine"), false).unwrap();
+    let second = create(&folder.path().join("fine"));
     let (images, init) = (Images { train: &data, val: None }, first.model("last"));
-    let tuned = finetune(&still, &exec(1), &images, Some(&init), Some(&second), &mut ()).unwrap();
+    let tuned = finetune(&still, &exec(1), &images, Some(&init), Some(&second), &mut ()).unwrap().0;
     for (spec, slot) in tuned.model.layout().iter() {
         if spec.name.starts_with("blocks.") || spec.name.starts_with("patch_embed.") {
             let source = pretrained.model.layout().slot(&spec.name).unwrap().of(&pretrained.params);
@@ -319,13 +332,14 @@ fn a_pretrained_encoder_goes_into_a_classifier_and_back_from_disk() {
 #[test]
 fn a_resumed_run_must_have_the_same_settings() {
     let folder = tempfile::tempdir().unwrap();
-    let run = RunDir::create(&folder.path().join("run"), false).unwrap();
+    let run = create(&folder.path().join("run"));
     let mut watch = Watch { stop_after: Some(1), ..Watch::default() };
     pretrain(&pretraining(2), &exec(1), &data(), Some(&run), &mut watch).unwrap_err();
-    let resume = ExecConfig { resume: true, ..exec(1) };
+    drop(run);
+    let run = resume(&folder.path().join("run"));
     let other = PretrainSettings { mask_ratio: 0.5, ..pretraining(2) };
     for (other, name) in [(other, "mask-ratio"), (in_bf16(pretraining(2)), "precision")] {
-        let error = pretrain(&other, &resume, &data(), Some(&run), &mut ()).unwrap_err();
+        let error = pretrain(&other, &exec(1), &data(), Some(&run), &mut ()).unwrap_err();
         assert!(error.to_string().contains(name), "{error}");
     }
 }
@@ -333,7 +347,7 @@ fn a_resumed_run_must_have_the_same_settings() {
 #[test]
 fn a_loss_that_is_no_number_ends_the_run_and_keeps_the_last_checkpoint() {
     let folder = tempfile::tempdir().unwrap();
-    let run = RunDir::create(&folder.path().join("run"), false).unwrap();
+    let run = create(&folder.path().join("run"));
     let wild =
         OptimConfig { lr: 100.0, weight_decay: 1e6, clip_grad: None, warmup_epochs: 0.0, ..optim(200) };
     let wild = PretrainSettings { optim: wild, ..pretraining(200) };

@@ -14,11 +14,17 @@ use toml::{Table, Value};
 /// No settings file of ours is larger.
 const LIMIT: u64 = 1 << 20;
 
-/// A flag that is typed makes these keys of the file void: they would say the same thing otherwise.
-const VOIDS: [(&str, &[&str]); 3] =
-    [("blr", &["lr"]), ("lr", &["blr"]), ("model", &["dim", "depth", "heads"])];
+/// A typed flag makes these keys of the file void, which say the same in another way or belong to another choice, unless
+/// the file makes the same choice.
+const VOIDS: [(&str, &[&str]); 5] = [
+    ("blr", &["lr"]),
+    ("lr", &["blr"]),
+    ("model", &["dim", "depth", "heads"]),
+    ("optimizer", &["muon-lr"]),
+    ("decoder", &["predict-ratio"]),
+];
 
-/// What no saved settings hold: it is about one call, not about the run.
+/// Flags that concern one call and not the run: no settings file holds them.
 const OF_THE_CALL: [&str; 2] = ["resume", "overwrite"];
 
 /// The flags, and for what they leave open the environment, then the file.
@@ -33,18 +39,15 @@ fn merge_with<T: Args + Serialize + DeserializeOwned>(
 ) -> Result<T> {
     let from_file = file.map(read::<T>).transpose()?.unwrap_or_default();
     let mut merged = given(&flags)?;
-    let typed: Vec<&str> = VOIDS
-        .iter()
-        .filter(|(key, _)| merged.contains_key(*key))
-        .flat_map(|(_, void)| *void)
-        .copied()
-        .collect();
+    let chosen = |key: &str| merged.get(key).is_some_and(|value| from_file.get(key) != Some(value));
+    let void: Vec<&str> =
+        VOIDS.iter().filter(|(key, _)| chosen(key)).flat_map(|(_, void)| *void).copied().collect();
     if let Some(text) = threads.filter(|_| names::<T>().iter().any(|name| name == "threads")) {
         let wrong = || Error::Usage(format!("SMALTI_THREADS is `{text}`: expected a number of threads"));
         let threads: u32 = text.parse().map_err(|_| wrong())?;
         merged.entry("threads").or_insert(i64::from(threads).into());
     }
-    for (key, value) in from_file.into_iter().filter(|(key, _)| !typed.contains(&key.as_str())) {
+    for (key, value) in from_file.into_iter().filter(|(key, _)| !void.contains(&key.as_str())) {
         merged.entry(key).or_insert(value);
     }
     merged.try_into().map_err(unusable)
@@ -167,6 +170,11 @@ mod tests {
         let args = merged(&["--blr=0.2", "--model=tiny", "--heads=4"], text, None).unwrap();
         assert_eq!((args.optim.lr, args.optim.blr), (None, Some(0.2)));
         assert_eq!((args.size.dim, args.size.heads), (None, Some(4)));
+        let text = "optimizer = \"muon\"\nmuon-lr = 0.04\ndecoder = \"cross\"\npredict-ratio = 0.5";
+        let other = merged(&["--optimizer=adamw", "--decoder=full"], text, None).unwrap();
+        assert_eq!((other.optim.muon_lr, other.predict_ratio), (None, None));
+        let same = merged(&["--optimizer=muon", "--decoder=cross"], text, None).unwrap();
+        assert_eq!((same.optim.muon_lr, same.predict_ratio), (Some(0.04), Some(0.5)));
     }
 
     #[test]

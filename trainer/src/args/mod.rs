@@ -258,7 +258,10 @@ pub(crate) struct BenchArgs {
     /// What layers multiply in [default: auto].
     #[arg(long, value_parser = ["auto", "f32", "bf16"])]
     pub(crate) precision: Option<String>,
-    /// Images a step [default: 64].
+    /// Optimizer of the matrices of the blocks [default: muon, as in training].
+    #[arg(long, value_parser = ["adamw", "muon"])]
+    pub(crate) optimizer: Option<String>,
+    /// Images a step [default: 128 for pretraining, 64 for fine-tuning, as in training].
     #[arg(long, value_name = "N")]
     pub(crate) batch_size: Option<usize>,
     /// Seconds to measure, after a warm-up [default: 5].

@@ -11,15 +11,19 @@ use super::{MachineArgs, ON};
 #[derive(Clone, Debug, Default, Args, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub(crate) struct RunArgs {
-    /// The run's folder.
+    /// The run's folder: settings, metrics, checkpoints and messages go there.
     #[arg(long, value_name = "RUN")]
     pub(crate) out: Option<PathBuf>,
-    /// Go on with the run in --out after an interruption, with the settings that it was started with.
+    /// Continue the run in --out after an interruption, with the settings and on the images that it was started with
+    /// [default: off].
     #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = ON, value_name = "BOOL")]
     pub(crate) resume: Option<bool>,
-    /// Replace the run in --out.
+    /// Replace the run in --out. Only files that smalti wrote are removed [default: off].
     #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = ON, value_name = "BOOL")]
     pub(crate) overwrite: Option<bool>,
+    /// Minutes between checkpoints [default: 5].
+    #[arg(long, value_name = "MINUTES")]
+    pub(crate) checkpoint_minutes: Option<f64>,
 }
 
 /// The model's size.
@@ -148,9 +152,6 @@ pub(crate) struct OptimArgs {
     /// The seed of everything random: the same seed gives the same bits [default: 0].
     #[arg(long, value_name = "N")]
     pub(crate) seed: Option<u64>,
-    /// Minutes between checkpoints [default: 5].
-    #[arg(long, value_name = "MINUTES")]
-    pub(crate) checkpoint_minutes: Option<f64>,
     /// What layers multiply in. `auto` takes bf16 where the processor has products of it, else f32.
     #[arg(long, value_parser = ["auto", "f32", "bf16"])]
     pub(crate) precision: Option<String>,

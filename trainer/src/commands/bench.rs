@@ -1,52 +1,45 @@
-//! `smalti bench`.
+//! `smalti bench`, and the time of an epoch for `smalti data`.
 
 use std::time::Duration;
 
-use smalti_models::MaeConfig;
-use smalti_trainer::Error;
-use smalti_trainer::bench::{self, Settings, Task};
+use smalti_models::presets::Preset;
+use smalti_trainer::bench::{self, Settings, Stage};
+use smalti_trainer::data::Dataset;
+use smalti_trainer::train::ExecConfig;
+use smalti_trainer::{Error, Result};
 
-use crate::args::{BenchArgs, Global};
+use crate::args::training::{ImageArgs, OptimArgs, SizeArgs};
+use crate::args::{BenchArgs, FinetuneArgs, Global, PretrainArgs};
 use crate::console::out;
-use crate::plan::images::InputShape;
-use crate::plan::optim::precision;
-use crate::plan::{size, threads};
+use crate::plan::finetune::Init;
+use crate::plan::{self, threads};
 
-/// The image that is measured where nothing is said: CIFAR-10's.
-const USUAL: InputShape = InputShape { img_size: 32, channels: 3 };
+/// The image size where nothing is said: CIFAR-10's.
+const IMG_SIZE: usize = 32;
+/// Batches that are drawn.
+const BATCHES: usize = 4;
 
 pub(super) fn run(args: &BenchArgs, global: &Global) -> anyhow::Result<()> {
-    let mut args = args.clone();
-    let encoder = size::encoder(&mut args.size, || Ok(USUAL))?;
-    let task = match args.task.as_deref() {
-        // A classifier has no decoder: whatever is said of one plays no part.
-        Some("finetune") => Task::Finetune(encoder),
-        _ => {
-            let decoder = size::decoder(&mut args.decoder, &encoder)?;
-            Task::Pretrain(MaeConfig { encoder, decoder })
-        }
-    };
-    let batch_size = args.batch_size.unwrap_or(64);
     let seconds = args.seconds.unwrap_or(5.0);
-    if !(1..=1 << 16).contains(&batch_size) {
-        return Err(Error::Usage(format!("batch-size is {batch_size}: expected 1 to 65536")).into());
+    if args.batch_size.is_some_and(|batch_size| !(1..=1 << 16).contains(&batch_size)) {
+        return Err(Error::Usage("batch-size: expected 1 to 65536".into()).into());
     }
     if !(0.0..=3600.0).contains(&seconds) {
         return Err(Error::Usage(format!("seconds is {seconds}: expected 0 to 3600")).into());
     }
-    let settings = Settings {
-        task,
-        batch_size,
-        threads: threads(args.threads)?,
-        time: Duration::from_secs_f64(seconds),
-        precision: precision(args.precision.as_deref()),
-    };
-    let report = bench::run(&settings)?;
+    let exec = ExecConfig::new(threads(args.threads)?);
+    let (size, channels) = (args.size.img_size.unwrap_or(IMG_SIZE), args.size.channels.unwrap_or(3));
+    if !(1..=1024).contains(&size) || !matches!(channels, 1 | 3) {
+        return Err(Error::Usage("expected --img-size 1 to 1024 and --channels 1 or 3".into()).into());
+    }
+    let data = bench::noise(BATCHES * args.batch_size.unwrap_or(128), size, channels)?;
+    let stage = stage(args, &data)?;
+    let report = bench::run(&Settings::new(stage, &data, exec, Duration::from_secs_f64(seconds)))?;
     if global.json {
         return out::json(serde_json::to_value(&report)?);
     }
     out::text(&format!(
-        "{:.1} images/s, {:.1} ms a step of {batch_size}, {:.1} Gflop/s ({} of this machine's peak), {} on {} threads, {}{}",
+        "{:.1} images/s, {:.1} ms a step, {:.1} Gflop/s ({} of this machine's peak), {} on {} threads, {}{}",
         report.images_per_s,
         report.step_ms,
         report.gflops,
@@ -64,4 +57,44 @@ pub(super) fn run(args: &BenchArgs, global: &Global) -> anyhow::Result<()> {
         .iter()
         .map(|share| format!("  {:10} {:>7}\n", share.operation, out::percent(share.share)));
     out::text(&rows.collect::<String>())
+}
+
+/// The stage as its command plans it by default.
+fn stage(args: &BenchArgs, data: &Dataset) -> Result<Stage> {
+    let optim = OptimArgs {
+        batch_size: args.batch_size,
+        optimizer: args.optimizer.clone(),
+        precision: args.precision.clone(),
+        ..OptimArgs::default()
+    };
+    if args.task.as_deref() == Some("finetune") {
+        // A classifier has no decoder: whatever is said of one plays no part.
+        let mut args = FinetuneArgs { size: args.size.clone(), optim, ..FinetuneArgs::default() };
+        return plan::finetune::plan(&mut args, &Init::Scratch, data).map(Stage::Finetune);
+    }
+    let (size, decoder) = (args.size.clone(), args.decoder.clone());
+    let mut args = PretrainArgs { size, decoder, optim, ..PretrainArgs::default() };
+    plan::pretrain::plan(&mut args, data).map(Stage::Pretrain)
+}
+
+/// Seconds that pretraining this preset takes to see every image of `data` once, by a few steps on them.
+pub(super) fn epoch_seconds(preset: Preset, data: &Dataset, exec: &ExecConfig) -> Result<f64> {
+    let channels = plan::images::shape(data)?.channels;
+    let mut args = PretrainArgs {
+        size: SizeArgs { model: Some(preset.name().into()), ..SizeArgs::default() },
+        // Any will do: finding the data set's own takes a while.
+        images: ImageArgs {
+            mean: Some(vec![0.5; channels]),
+            std: Some(vec![0.25; channels]),
+            ..ImageArgs::default()
+        },
+        ..PretrainArgs::default()
+    };
+    let stage = Stage::Pretrain(plan::pretrain::plan(&mut args, data)?);
+    let watched = Settings {
+        warm_up: 1,
+        min_steps: 2,
+        ..Settings::new(stage, data, exec.clone(), Duration::from_millis(500))
+    };
+    Ok(data.len() as f64 / bench::run(&watched)?.images_per_s)
 }

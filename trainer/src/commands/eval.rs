@@ -8,7 +8,7 @@ use smalti_trainer::data::{Dataset, LabelSpec, Split, pick_labels};
 use smalti_trainer::evaluate::probe;
 use smalti_trainer::evaluate::{self, Evaluation};
 use smalti_trainer::stages::finetune;
-use smalti_trainer::stages::pretrain::ExecConfig;
+use smalti_trainer::train::ExecConfig;
 
 use crate::args::{EvalArgs, Global};
 use crate::console::log::tell;

@@ -1,12 +1,14 @@
 //! `smalti export`.
 
+use std::path::PathBuf;
+
 use serde_json::json;
 use smalti_runtime::{Model, selftest};
 use smalti_trainer::export::{self, Details, InputForm};
-use smalti_trainer::files;
 use smalti_trainer::run::RunDir;
 use smalti_trainer::run::checkpoint;
 use smalti_trainer::stages::finetune;
+use smalti_trainer::{Error, Result, files};
 
 use crate::args::{ExportArgs, Global};
 use crate::console::log::tell;
@@ -18,8 +20,7 @@ pub(super) fn run(args: &ExportArgs, global: &Global) -> anyhow::Result<()> {
     let form: InputForm = args.input.as_deref().unwrap_or("u8-nhwc").parse()?;
     let model = finetune::load(&path)?;
     let run = RunDir::open(&path)?;
-    let best = run.model("best");
-    let file = if best.is_file() { best } else { run.model("last") };
+    let file = run.best_or_last();
     let vit = model.model.vit();
     let described = format!(
         "Vision transformer for {0}x{0}x{1} images, patch {2}, width {3}, depth {4}, {5} classes",
@@ -42,7 +43,10 @@ pub(super) fn run(args: &ExportArgs, global: &Global) -> anyhow::Result<()> {
     // The device must compute what the trainer does, and this is the last moment to notice that it does not.
     let tested = selftest::run(&Model::from_bytes(&bytes)?)?;
     selftest::judge(&tested)?;
-    let output = args.output.clone().unwrap_or_else(|| path.join("model.onnx"));
+    let output = match &args.output {
+        Some(output) => output.clone(),
+        None => own_file(&run, "model.onnx")?,
+    };
     files::write(&output, &bytes)?;
     if global.json {
         return out::json(json!({
@@ -61,4 +65,16 @@ pub(super) fn run(args: &ExportArgs, global: &Global) -> anyhow::Result<()> {
     ))?;
     tell(global, &format!("next: smalti-run run {} IMAGES", output.display()));
     Ok(())
+}
+
+/// A file of the run, unless someone else wrote one of this name there.
+fn own_file(run: &RunDir, name: &str) -> Result<PathBuf> {
+    let path = run.path().join(name);
+    if path.exists() && !run.owns(name)? {
+        return Err(Error::Usage(format!(
+            "{} is there and was not written by smalti: name another file with --output",
+            path.display()
+        )));
+    }
+    run.own(name)
 }

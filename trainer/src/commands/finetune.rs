@@ -1,10 +1,12 @@
 //! `smalti finetune`.
 
+use std::path::PathBuf;
+
 use serde_json::{Value, json};
 use smalti_trainer::data::Dataset;
 use smalti_trainer::evaluate::{Evaluation, loader, predict};
 use smalti_trainer::stages::finetune::{self, Finetuned, Images};
-use smalti_trainer::stages::pretrain::ExecConfig;
+use smalti_trainer::train::ExecConfig;
 use smalti_trainer::train::step::GradLanes;
 
 use super::job::Job;
@@ -24,7 +26,7 @@ pub(super) fn run(args: FinetuneArgs, global: &Global) -> anyhow::Result<()> {
         Some(args) => args,
         None => runs::merge(args, &run, global)?,
     };
-    let exec = super::machine(&args.machine)?;
+    let exec = runs::exec(&args.run, super::machine(&args.machine)?)?;
     // The first rank knows what a run is like that is started from, and has said so.
     let init = if job.is_first() { Init::read(&args.init)? } else { Init::told(&args.init) };
     let sets = sets(&mut args)?;
@@ -32,10 +34,11 @@ pub(super) fn run(args: FinetuneArgs, global: &Global) -> anyhow::Result<()> {
     if let Some(file) = init.file().filter(|_| job.is_first()) {
         finetune::check_init(&settings, file)?;
     }
-    let dir = job.is_first().then(|| runs::open(&args.run, &args)).transpose()?;
+    let val = args.val.as_ref().map(PathBuf::from);
+    let inputs = [("--data", args.data.as_ref()), ("--init", args.init.as_ref()), ("--val", val.as_ref())];
+    let dir = job.is_first().then(|| runs::open(&args.run, "finetune", &args, &inputs)).transpose()?;
     job.tell(&args)?;
-    let resume = dir.as_ref().is_some_and(|dir| runs::resumes(&args.run, dir, global));
-    let exec = ExecConfig { resume, ranks: job.ranks(), ..exec };
+    let exec = ExecConfig { ranks: job.ranks(), ..exec };
     tell(
         global,
         &format!(
@@ -48,12 +51,13 @@ pub(super) fn run(args: FinetuneArgs, global: &Global) -> anyhow::Result<()> {
     );
     let mut watch = Watch::new(global, "finetune", job.stop());
     let images = Images { train: &sets.train, val: sets.val.as_ref() };
-    let last = finetune::finetune(&settings, &exec, &images, init.file(), dir.as_ref(), &mut watch)?;
+    let (last, outcome) =
+        finetune::finetune(&settings, &exec, &images, init.file(), dir.as_ref(), &mut watch)?;
     job.leave();
     let Some(dir) = dir else { return Ok(()) };
     let (rate, loading, waiting) = (watch.images_per_s(), watch.loading(), watch.waiting());
-    let best = watch.best().map(|best| best.epoch);
-    let (steps, seconds) = watch.last().map_or((0, 0.0), |last| (last.step, last.seconds));
+    let best = outcome.best.map(|best| best.epoch);
+    let (steps, seconds) = (outcome.steps, outcome.seconds);
     drop(watch);
     runs::tell_waiting(global, loading, waiting);
     let ranks = runs::size(&exec);
@@ -98,5 +102,5 @@ pub(super) fn run(args: FinetuneArgs, global: &Global) -> anyhow::Result<()> {
 pub(super) fn evaluate(model: &Finetuned, data: &Dataset, exec: &ExecConfig) -> anyhow::Result<Evaluation> {
     let lanes = GradLanes::new(exec.threads, 0)?;
     let loader = loader(data, &model.preprocess, exec)?;
-    Ok(predict(&model.model, &model.params, &loader, &lanes)?.evaluate(&model.labels)?)
+    Ok(predict(&model.model, &model.params, &loader, &lanes, &|| None)?.evaluate(&model.labels)?)
 }

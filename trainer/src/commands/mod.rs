@@ -20,7 +20,7 @@ use std::sync::{Mutex, PoisonError};
 use clap::Parser;
 
 use smalti_trainer::Error as TrainerError;
-use smalti_trainer::stages::pretrain::ExecConfig;
+use smalti_trainer::train::ExecConfig;
 
 use crate::args::{Cli, Command, Global, MachineArgs, config, words};
 use crate::console::log;

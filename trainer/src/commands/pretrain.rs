@@ -2,7 +2,8 @@
 
 use serde_json::json;
 use smalti_trainer::data::Dataset;
-use smalti_trainer::stages::pretrain::{self, ExecConfig};
+use smalti_trainer::stages::pretrain;
+use smalti_trainer::train::ExecConfig;
 
 use super::job::Job;
 use super::runs;
@@ -20,14 +21,14 @@ pub(super) fn run(args: PretrainArgs, global: &Global) -> anyhow::Result<()> {
         Some(args) => args,
         None => runs::merge(args, &run, global)?,
     };
-    let exec = super::machine(&args.machine)?;
+    let exec = runs::exec(&args.run, super::machine(&args.machine)?)?;
     let path = plan::required(&args.data, "--data", "a folder of images or another data set")?;
     let data = Dataset::open(&path, plan::split(&plan::fill(&mut args.split, "train".into()))?)?;
     let settings = plan::pretrain::plan(&mut args, &data)?;
-    let dir = job.is_first().then(|| runs::open(&args.run, &args)).transpose()?;
+    let inputs = [("--data", args.data.as_ref())];
+    let dir = job.is_first().then(|| runs::open(&args.run, "pretrain", &args, &inputs)).transpose()?;
     job.tell(&args)?;
-    let resume = dir.as_ref().is_some_and(|dir| runs::resumes(&args.run, dir, global));
-    let exec = ExecConfig { resume, ranks: job.ranks(), ..exec };
+    let exec = ExecConfig { ranks: job.ranks(), ..exec };
     let vit = &settings.model.encoder;
     tell(
         global,
@@ -46,12 +47,11 @@ pub(super) fn run(args: PretrainArgs, global: &Global) -> anyhow::Result<()> {
         ),
     );
     let mut watch = Watch::new(global, "pretrain", job.stop());
-    pretrain::pretrain(&settings, &exec, &data, dir.as_ref(), &mut watch)?;
+    let (_, outcome) = pretrain::pretrain(&settings, &exec, &data, dir.as_ref(), &mut watch)?;
     job.leave();
     let Some(dir) = dir else { return Ok(()) };
-    let (loss, rate) = (watch.loss(), watch.images_per_s());
-    let (loading, waiting) = (watch.loading(), watch.waiting());
-    let (steps, seconds) = watch.last().map_or((0, 0.0), |last| (last.step, last.seconds));
+    let (rate, loading, waiting) = (watch.images_per_s(), watch.loading(), watch.waiting());
+    let (loss, steps, seconds) = (outcome.loss, outcome.steps, outcome.seconds);
     drop(watch);
     runs::tell_waiting(global, loading, waiting);
     if global.json {

@@ -1,10 +1,10 @@
 //! `smalti reconstruct`.
 
 use serde_json::json;
-use smalti_trainer::Error;
 use smalti_trainer::data::{Dataset, Split};
 use smalti_trainer::evaluate::reconstruct::Shown;
 use smalti_trainer::stages::pretrain;
+use smalti_trainer::{Error, files};
 
 use crate::args::{Global, ReconstructArgs};
 use crate::console::out;
@@ -40,7 +40,7 @@ pub(super) fn run(args: &ReconstructArgs, global: &Global) -> anyhow::Result<()>
         mask_ratio,
         seed: args.seed.unwrap_or(0),
     };
-    shown.write(&Dataset::open(&data, part)?, count, &output)?;
+    files::write(&output, &shown.png(&Dataset::open(&data, part)?, count)?)?;
     match global.json {
         true => out::json(json!({"file": output})),
         false => out::text(&format!("{}: original, masked, reconstructed", output.display())),

@@ -1,46 +1,44 @@
-//! What `pretrain` and `finetune` share: where a run goes, and how it is gone on with.
+//! What `pretrain` and `finetune` share: where a run goes, and how it is resumed.
 
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use clap::Args;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
+use smalti_trainer::run::Create;
 use smalti_trainer::run::RunDir;
-use smalti_trainer::stages::pretrain::ExecConfig;
+use smalti_trainer::train::ExecConfig;
 use smalti_trainer::{Error, Result, files};
 
 use crate::args::Global;
 use crate::args::config::{self, to_toml};
 use crate::args::training::RunArgs;
 use crate::console::{log, out};
+use crate::plan::defaults::CHECKPOINT_MINUTES;
 use crate::plan::required;
 
-/// What may differ when a run is gone on with.
-const FREE: [&str; 5] = ["data", "out", "threads", "loader-threads", "max-bad"];
+/// Flags that may differ when a run is resumed: they change no result.
+const FREE: [&str; 6] = ["data", "out", "threads", "loader-threads", "max-bad", "checkpoint-minutes"];
 
-/// The settings file of a run.
-fn settings(run: &Path) -> PathBuf {
-    run.join("config.toml")
-}
-
-/// The arguments over the settings file that was named; for a run that is gone on with, over the run's own.
+/// The arguments over the settings file that was named; for a run that is resumed, over the run's own.
 pub(super) fn merge<T: Args + Serialize + DeserializeOwned>(
     args: T,
     run: &RunArgs,
     global: &Global,
 ) -> Result<T> {
-    let own = run.out.as_deref().filter(|_| run.resume == Some(true)).map(settings);
+    let own = run.out.as_deref().filter(|_| run.resume == Some(true)).map(|run| run.join("config.toml"));
     let file = global.config.clone().or(own.filter(|path| path.is_file()));
     config::merge(args, file.as_deref())
 }
 
-/// Whether there is a checkpoint to go on from; a run that was stopped before its first begins anew.
-pub(super) fn resumes(run: &RunArgs, dir: &RunDir, global: &Global) -> bool {
-    let asked = run.resume == Some(true);
-    if asked && !dir.state().is_file() {
-        log::tell(global, "the run has no checkpoint yet: it begins anew");
+/// How the run is executed.
+pub(super) fn exec(run: &RunArgs, exec: ExecConfig) -> Result<ExecConfig> {
+    let minutes = run.checkpoint_minutes.unwrap_or(CHECKPOINT_MINUTES);
+    if !(0.0..=1e6).contains(&minutes) {
+        return Err(Error::Usage(format!("checkpoint-minutes is {minutes}: expected 0 to 1000000")));
     }
-    asked && dir.state().is_file()
+    Ok(ExecConfig { checkpoint_every: Duration::from_secs_f64(minutes * 60.0), ..exec })
 }
 
 /// Number of processes that share the work.
@@ -56,7 +54,7 @@ pub(super) fn workers(exec: &ExecConfig) -> String {
     }
 }
 
-/// Tells which share of the time went by waiting for images, where that is more than a little; and, if notes are
+/// Tells which fraction of the time went by waiting for images, where that is more than a little; and, if notes are
 /// wanted, which the first rank waited for the sum of all gradients.
 pub(super) fn tell_waiting(global: &Global, loading: f64, waiting: Option<f64>) {
     if loading > 0.05 {
@@ -71,23 +69,43 @@ pub(super) fn tell_waiting(global: &Global, loading: f64, waiting: Option<f64>) 
     }
 }
 
-/// The run's folder with the settings in it, new or to be gone on with; messages are kept there from now on.
-pub(crate) fn open(run: &RunArgs, args: &impl Serialize) -> Result<RunDir> {
+/// The run's folder, new or to be resumed; messages are kept there from now on. `inputs` are the paths that the run
+/// reads, each with its flag: they are never removed.
+pub(crate) fn open(
+    run: &RunArgs,
+    stage: &'static str,
+    args: &impl Serialize,
+    inputs: &[(&str, Option<&PathBuf>)],
+) -> Result<RunDir> {
     let path = required(&run.out, "--out", "a folder for the run")?;
     let text = to_toml(args)?;
-    if run.resume == Some(true) {
-        let dir = RunDir::open(&path)?;
-        same_settings(&settings(&path), &text)?;
-        log::keep(&path.join("train.log"))?;
-        return Ok(dir);
-    }
-    let dir = RunDir::create(&path, run.overwrite == Some(true))?;
-    files::write(&settings(&path), text.as_bytes())?;
-    log::keep(&path.join("train.log"))?;
-    Ok(dir)
+    let dir = if run.resume == Some(true) {
+        same_settings(&path.join("config.toml"), &text)?;
+        RunDir::resume(&path, stage)?
+    } else {
+        let inputs: Vec<(&str, PathBuf)> =
+            inputs.iter().filter_map(|(flag, path)| Some((*flag, path.cloned()?))).collect();
+        refuse_own_data(&path, &inputs)?;
+        RunDir::create(&path, stage, &Create { overwrite: run.overwrite == Some(true), inputs: &inputs })?
+    };
+    log::keep(&dir.own("train.log")?)?;
+    Ok(dir.with_settings(text))
 }
 
-/// Refuses to go on with a run under other settings.
+/// Refuses to write a run into the data set's own folder, where its images would become a class.
+fn refuse_own_data(out: &Path, inputs: &[(&str, PathBuf)]) -> Result<()> {
+    let real = |path: &Path| std::fs::canonicalize(path).ok();
+    let is_out = |path: &PathBuf| real(path).is_some_and(|path| real(out) == Some(path));
+    match inputs.iter().find(|(flag, path)| *flag == "--data" && is_out(path)) {
+        Some((flag, path)) => Err(Error::Usage(format!(
+            "--out is the folder of {flag} {}: name another folder for the run",
+            path.display()
+        ))),
+        None => Ok(()),
+    }
+}
+
+/// Refuses to resume a run under other settings.
 fn same_settings(path: &Path, text: &str) -> Result<()> {
     if !path.is_file() {
         return Ok(());
@@ -100,7 +118,7 @@ fn same_settings(path: &Path, text: &str) -> Result<()> {
         let (before, now) = (saved.get(key), now.get(key));
         if before != now {
             return Err(Error::Usage(format!(
-                "{key} was {}, is {}: a run is continued with the settings it was started with; leave the flag out",
+                "{key} was {}, is {}: a run is resumed with the settings that it was started with; leave the flag out",
                 shown(before),
                 shown(now)
             )));

@@ -4,7 +4,7 @@ use std::io::{IsTerminal, stderr};
 use std::time::{Duration, Instant};
 
 use indicatif::{ProgressBar, ProgressStyle};
-use smalti_trainer::train::trainer::{Observer, Progress, Score};
+use smalti_trainer::train::{Observer, Progress, Score};
 
 use super::log;
 use super::out;
@@ -31,7 +31,6 @@ pub(crate) struct Watch<'a> {
     spent: f64,
     /// Those of them that this rank waited for others, and for images.
     waited: [f64; 2],
-    best: Option<Score>,
 }
 
 impl<'a> Watch<'a> {
@@ -50,28 +49,12 @@ impl<'a> Watch<'a> {
             last: None,
             spent: 0.0,
             waited: [0.0; 2],
-            best: None,
         }
-    }
-
-    /// The last step.
-    pub(crate) fn last(&self) -> Option<&Progress> {
-        self.last.as_ref()
-    }
-
-    /// The best score on held-out images.
-    pub(crate) fn best(&self) -> Option<&Score> {
-        self.best.as_ref()
     }
 
     /// Images a second, over the last steps.
     pub(crate) fn images_per_s(&self) -> f64 {
         self.means.map_or(0.0, |means| means[1])
-    }
-
-    /// Loss, over the last steps.
-    pub(crate) fn loss(&self) -> f64 {
-        self.means.map_or(f64::NAN, |means| means[2])
     }
 
     /// Of several ranks: the share of the time that this one waited for the sums over all.
@@ -144,9 +127,6 @@ impl Observer for Watch<'_> {
     }
 
     fn score(&mut self, score: &Score) {
-        if self.best.is_none_or(|best| score.val_accuracy > best.val_accuracy) {
-            self.best = Some(*score);
-        }
         let line = format!(
             "{}: epoch {}, val accuracy {}",
             self.what,
@@ -188,6 +168,7 @@ mod tests {
             loss: 0.5,
             lr: 1e-3,
             grad_norm: 1.0,
+            images: 64,
             images_per_s: 640.0,
             seconds: 5.0,
             loading: 0.0,
@@ -196,8 +177,8 @@ mod tests {
         watch.step(&progress);
         progress.loss = 0.3;
         watch.step(&progress);
-        watch.means = Some([0.1, 640.0, watch.loss()]);
+        watch.means = watch.means.map(|[_, _, loss]| [0.1, 640.0, loss]);
         assert_eq!(watch.line(&progress), "epoch 2.5, loss 0.4900, lr 1.0e-3, 640 images/s, 5.0 s left");
-        assert_eq!(watch.last().map(|last| last.step), Some(50));
+        assert_eq!(watch.last.map(|last| last.step), Some(50));
     }
 }

@@ -8,6 +8,7 @@
 
 mod cache;
 mod cifar;
+pub mod fingerprint;
 mod folder;
 mod idx;
 mod layout;
@@ -35,6 +36,7 @@ use layout::Layout;
 use source::Source;
 
 pub use augment::{Augment, CropKind};
+pub use fingerprint::Fingerprint;
 pub use labels::{LabelSpec, pick_labels};
 pub use loader::{Batch, Epoch, Loader, LoaderSettings, OnBad, Share};
 pub use mix::Mix;

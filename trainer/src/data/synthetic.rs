@@ -7,13 +7,16 @@
 //! patch is hidden, so that a masked autoencoder learns patterns without being told of them. Every number comes from
 //! the seed and the image's index by arithmetic that is the same on every machine.
 
-use std::path::Path;
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
 
+use image::ImageEncoder;
 use rayon::prelude::*;
 use smalti_models::image::Image;
 
 use super::Dataset;
 use crate::error::{Error, Result};
+use crate::files;
 use crate::rng::{Rng, stream};
 
 /// Shapes, each filling about the unit circle.
@@ -228,13 +231,18 @@ impl Shape {
     }
 }
 
+/// The label of image `index`: labels take turns.
+fn label(index: u64) -> u32 {
+    (index % PATTERNS.len() as u64) as u32
+}
+
 /// Image `index` of the set of this seed, `size` pixels a side, and its label. The labels take turns.
 pub fn draw(seed: u64, index: u64, size: usize) -> Result<(Image, u32)> {
     if !(1..=LARGEST).contains(&size) {
         return Err(Error::Usage(format!("images of {size} pixels a side, expected 1 to {LARGEST}")));
     }
     let mut rng = Rng::new(seed, stream::SYNTHETIC, [index]);
-    let label = (index % PATTERNS.len() as u64) as u32;
+    let label = label(index);
     let scene = Scene::new(label, &mut rng);
     let unit = 32.0 / size as f64;
     let step = unit / SAMPLES as f64;
@@ -270,52 +278,70 @@ pub fn dataset(seed: u64, first: u64, count: usize, size: usize) -> Result<Datas
     Dataset::from_images(classes(), drawn.collect::<Result<Vec<_>>>()?)
 }
 
-/// Writes `train` images to learn from and `test` others to measure by as PNG files into `dir/train/CLASS` and
-/// `dir/test/CLASS`. The folder must be new or empty; it appears with everything in it or not at all.
-pub fn write(dir: &Path, train: usize, test: usize, size: usize, seed: u64) -> Result<()> {
-    let parent = dir.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    std::fs::create_dir_all(parent).map_err(Error::file("create", parent))?;
-    if dir.exists() {
-        // Only an empty folder can be removed, so nothing of the user's is ever lost.
-        std::fs::remove_dir(dir).map_err(Error::file("write the image set to the folder", dir))?;
+/// A set to be written as PNG files.
+#[derive(Clone, Copy, Debug)]
+pub struct Drawing {
+    /// Images to learn from.
+    pub train: usize,
+    /// Images to measure by.
+    pub test: usize,
+    /// Their side in pixels.
+    pub size: usize,
+    /// The seed of the set.
+    pub seed: u64,
+}
+
+impl Drawing {
+    /// The files, relative to the set's folder: `train/CLASS/NUMBER.png` and `test/CLASS/NUMBER.png`.
+    pub fn files(&self) -> Vec<PathBuf> {
+        let names = classes();
+        let file = |i: usize| {
+            let split = if i < self.train { "train" } else { "test" };
+            Path::new(split).join(&names[label(i as u64) as usize]).join(format!("{i:06}.png"))
+        };
+        (0..self.train + self.test).map(file).collect()
     }
-    let new = tempfile::Builder::new()
-        .prefix(".smalti-")
-        .tempdir_in(parent)
-        .map_err(Error::file("write", parent))?;
-    let names = classes();
-    for part in ["train", "test"] {
-        for name in &names {
-            let folder = new.path().join(part).join(name);
-            std::fs::create_dir_all(&folder).map_err(Error::file("create", &folder))?;
+
+    /// Draws all images into `folder`. Errors: as soon as one cannot be written, or with [`Error::Interrupted`] when
+    /// `stop` says so.
+    pub fn write(&self, folder: &Path, stop: &(dyn Fn() -> Option<u8> + Sync)) -> Result<()> {
+        if std::fs::read_dir(folder).is_ok_and(|mut entries| entries.next().is_some()) {
+            let place = folder.display();
+            return Err(Error::Usage(format!("{place} is not empty: expected a new folder for the images")));
         }
+        let files = self.files();
+        let folders: BTreeSet<&Path> = files.iter().filter_map(|file| file.parent()).collect();
+        folders.iter().try_for_each(|name| files::make_folder(&folder.join(name)))?;
+        files.par_iter().enumerate().try_for_each(|(i, name)| {
+            if let Some(code) = stop() {
+                return Err(Error::Interrupted { step: 0, code });
+            }
+            let (image, _) = draw(self.seed, i as u64, self.size)?;
+            let path = folder.join(name);
+            let bytes =
+                encode_png(&image).map_err(|e| Error::data(path.display().to_string(), e.to_string()))?;
+            // Not through a buffer that swallows the error of a full disk when it is dropped.
+            std::fs::write(&path, bytes).map_err(Error::file("write", &path))
+        })
     }
-    (0..train + test).into_par_iter().try_for_each(|i| {
-        let (image, label) = draw(seed, i as u64, size)?;
-        let part = if i < train { "train" } else { "test" };
-        let class = names.get(label as usize).map_or("", String::as_str);
-        let path = new.path().join(part).join(class).join(format!("{i:06}.png"));
-        let side = size as u32;
-        image::save_buffer(&path, image.data(), side, side, image::ColorType::Rgb8)
-            .map_err(|e| Error::file("write", &path)(std::io::Error::other(e)))
-    })?;
-    let new = new.keep();
-    open_to_others(&new)?;
-    std::fs::rename(&new, dir).map_err(Error::file("write", dir))
 }
 
-/// A temporary folder is its owner's alone; the finished set is as any folder.
-#[cfg(unix)]
-fn open_to_others(dir: &Path) -> Result<()> {
-    use std::os::unix::fs::PermissionsExt;
-    // What the user's own settings give to a new folder.
-    let inside = std::fs::metadata(dir.join("train")).map_err(Error::file("read", dir))?.permissions().mode();
-    std::fs::set_permissions(dir, std::fs::Permissions::from_mode(inside)).map_err(Error::file("write", dir))
+fn encode_png(image: &Image) -> image::ImageResult<Vec<u8>> {
+    let mut bytes = std::io::Cursor::new(Vec::new());
+    let (width, height) = (image.width() as u32, image.height() as u32);
+    image::codecs::png::PngEncoder::new(&mut bytes).write_image(
+        image.data(),
+        width,
+        height,
+        image::ExtendedColorType::Rgb8,
+    )?;
+    Ok(bytes.into_inner())
 }
 
-#[cfg(not(unix))]
-fn open_to_others(_: &Path) -> Result<()> {
-    Ok(())
+/// Writes `train` images to learn from and `test` others to measure by as PNG files into `folder/train/CLASS` and
+/// `folder/test/CLASS`.
+pub fn write(folder: &Path, train: usize, test: usize, size: usize, seed: u64) -> Result<()> {
+    Drawing { train, test, size, seed }.write(folder, &|| None)
 }
 
 #[cfg(test)]
@@ -362,12 +388,12 @@ mod tests {
         assert_eq!(train.image(1).unwrap(), draw(9, 10, 16).unwrap().0);
         assert_eq!((train.label(4), test.image(9).unwrap()), (Some(1), draw(9, 39, 16).unwrap().0));
         let again = write(&path, 1, 1, 16, 9).unwrap_err();
-        assert_eq!(again.exit_code(), 6);
-        assert_eq!(
-            std::fs::read_dir(path.parent().unwrap()).unwrap().count(),
-            1,
-            "nothing is left lying about"
-        );
+        assert!(again.exit_code() == 2 && again.to_string().contains("not empty"), "{again}");
+        let files = Drawing { train: 30, test: 10, size: 16, seed: 9 }.files();
+        assert!(files.len() == 40 && files.iter().all(|file| path.join(file).is_file()));
+        let stopped =
+            Drawing { train: 3, test: 1, size: 16, seed: 9 }.write(&dir.path().join("b"), &|| Some(130));
+        assert_eq!(stopped.unwrap_err().exit_code(), 130);
     }
 
     /// Accuracy on 1,000 images of ridge regression on the pixels of 2,000, solved by conjugate gradients.

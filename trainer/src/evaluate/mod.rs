@@ -10,8 +10,8 @@ use crate::data::{Dataset, Loader, LoaderSettings, Share};
 use crate::error::{Error, Result};
 use crate::model::{Classifier, classifier};
 use crate::objective::mask::Mask;
-use crate::stages::pretrain::ExecConfig;
 use crate::train::step::{GradLanes, micro_batch};
+use crate::train::{ExecConfig, StopCheck};
 
 /// Images of a batch that is measured.
 const BATCH: usize = 256;
@@ -78,12 +78,13 @@ pub fn loader(data: &Dataset, preprocess: &Preprocess, exec: &ExecConfig) -> Res
     Loader::new(data.clone(), settings)
 }
 
-/// Runs the model over all images of a loader.
+/// Runs the model over all images of a loader. Ends with [`Error::Interrupted`] when `stop` says so.
 pub fn predict(
     model: &Classifier,
     params: &[f32],
     loader: &Loader,
     lanes: &GradLanes<classifier::Saved<f32>>,
+    stop: StopCheck<'_>,
 ) -> Result<Predictions> {
     let vit = model.vit();
     let mut found = Predictions {
@@ -96,6 +97,9 @@ pub fn predict(
     };
     for batch in loader.epoch(0, 0) {
         let batch = batch?;
+        if let Some(code) = stop() {
+            return Err(Error::Interrupted { step: 0, code });
+        }
         let seen = Mask::none(batch.len(), vit.patches()).visible;
         let input = classifier::Input {
             pixels: &batch.pixels,

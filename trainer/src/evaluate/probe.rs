@@ -13,10 +13,10 @@ use crate::data::Dataset;
 use crate::error::{Error, Result};
 use crate::evaluate::{self, Predictions};
 use crate::model::Classifier;
-use crate::run::RunDir;
 use crate::run::checkpoint;
+use crate::run::{ModelFiles, RunDir};
 use crate::stages::finetune::{self, Finetuned};
-use crate::stages::pretrain::ExecConfig;
+use crate::train::ExecConfig;
 use crate::train::step::GradLanes;
 
 pub mod linear;
@@ -31,7 +31,7 @@ const BLOCK: usize = 128;
 /// Reads a run of either kind as something that embeds images. A pretrained run has one class without a meaning.
 pub fn load(path: &Path) -> Result<Finetuned> {
     let run = RunDir::open(path)?;
-    let (config, preprocess, _) = run.load_config()?;
+    let ModelFiles { config, preprocess, .. } = run.load_model_files()?;
     if config.pool.is_some() {
         return finetune::load(path);
     }
@@ -54,7 +54,7 @@ pub fn load(path: &Path) -> Result<Finetuned> {
 /// Embeddings of all usable images.
 pub fn embed(model: &Finetuned, data: &Dataset, exec: &ExecConfig) -> Result<Predictions> {
     let loader = evaluate::loader(data, &model.preprocess, exec)?;
-    evaluate::predict(&model.model, &model.params, &loader, &GradLanes::new(exec.threads, 0)?)
+    evaluate::predict(&model.model, &model.params, &loader, &GradLanes::new(exec.threads, 0)?, &|| None)
 }
 
 /// The labelled rows of some predictions: embeddings and labels.

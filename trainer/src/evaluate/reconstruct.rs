@@ -1,14 +1,12 @@
 //! Images of what an autoencoder makes of hidden patches: original, masked, reconstructed, side by side.
 
 use std::io::Cursor;
-use std::path::Path;
 
 use image::{ExtendedColorType, ImageEncoder};
 use smalti_models::Preprocess;
 
 use crate::data::Dataset;
 use crate::error::{Error, Result};
-use crate::files;
 use crate::model::patch;
 use crate::model::{Mae, mae};
 use crate::objective::mask::Mask;
@@ -35,8 +33,8 @@ pub struct Shown<'a> {
 }
 
 impl Shown<'_> {
-    /// Writes a PNG of the first `count` usable images, one a row.
-    pub fn write(&self, data: &Dataset, count: usize, path: &Path) -> Result<()> {
+    /// A PNG of the first `count` usable images, one a row.
+    pub fn png(&self, data: &Dataset, count: usize) -> Result<Vec<u8>> {
         let (size, channels) = (self.preprocess.img_size, self.preprocess.channels);
         let mut rows = Vec::new();
         let mut saved = mae::Saved::default();
@@ -66,7 +64,7 @@ impl Shown<'_> {
                 }
             }
         }
-        write_png(path, &enlarge(&canvas, width, channels, zoom), width * zoom, height * zoom, channels)
+        encode_png(&enlarge(&canvas, width, channels, zoom), width * zoom, height * zoom, channels)
     }
 
     /// Original, masked and reconstructed pixels of one image, HWC.
@@ -124,14 +122,14 @@ fn enlarge(pixels: &[u8], width: usize, channels: usize, zoom: usize) -> Vec<u8>
     .collect()
 }
 
-/// Writes grey or RGB pixels as a PNG.
-pub fn write_png(path: &Path, pixels: &[u8], width: usize, height: usize, channels: usize) -> Result<()> {
+/// Grey or RGB pixels as a PNG.
+fn encode_png(pixels: &[u8], width: usize, height: usize, channels: usize) -> Result<Vec<u8>> {
     let mut bytes = Cursor::new(Vec::new());
     let colour = if channels == 1 { ExtendedColorType::L8 } else { ExtendedColorType::Rgb8 };
     image::codecs::png::PngEncoder::new(&mut bytes)
         .write_image(pixels, width as u32, height as u32, colour)
-        .map_err(|e| Error::data(path.display().to_string(), format!("cannot be written as PNG: {e}")))?;
-    files::write(path, bytes.get_ref())
+        .map_err(|e| Error::data("reconstructions", format!("cannot be encoded as PNG: {e}")))?;
+    Ok(bytes.into_inner())
 }
 
 #[cfg(test)]
@@ -173,12 +171,9 @@ mod tests {
             assert_eq!(rebuilt[p * 3..p * 3 + 3], pixels[p * 3..p * 3 + 3]);
         }
 
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("r.png");
         let image = Image::new(8, 8, 3, pixels).unwrap();
         let data = Dataset::from_images(vec![], vec![(image, None)]).unwrap();
-        shown.write(&data, 4, &path).unwrap();
-        let png = image::open(&path).unwrap();
+        let png = image::load_from_memory(&shown.png(&data, 4).unwrap()).unwrap();
         assert_eq!((png.width(), png.height()), (28 * 12, 8 * 12));
     }
 }

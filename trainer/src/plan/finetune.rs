@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use smalti_models::{Pool, Preprocess, VitConfig};
 use smalti_trainer::data::{Dataset, LabelSpec, Mix, Split, pick_labels};
-use smalti_trainer::run::{RunDir, load_config};
+use smalti_trainer::run::{ModelFiles, RunDir};
 use smalti_trainer::stages::finetune::FinetuneSettings;
 use smalti_trainer::{Error, Result};
 
@@ -32,15 +32,13 @@ impl Init {
         }
         if path.is_dir() {
             let run = RunDir::open(&path)?;
-            let (config, preprocess, _) = run.load_config()?;
-            let best = run.model("best");
-            let file = if best.is_file() { best } else { run.model("last") };
-            return Ok(Init::File(file, Some((config.encoder, preprocess))));
+            let ModelFiles { config, preprocess, .. } = run.load_model_files()?;
+            return Ok(Init::File(run.best_or_last(), Some((config.encoder, preprocess))));
         }
         std::fs::metadata(&path).map_err(Error::file("read", &path))?;
         let beside = path.parent().filter(|folder| folder.join("config.json").is_file());
-        let known = match beside.map(load_config) {
-            Some(Ok((config, preprocess, _))) => Some((config.encoder, preprocess)),
+        let known = match beside.map(ModelFiles::load) {
+            Some(Ok(ModelFiles { config, preprocess, .. })) => Some((config.encoder, preprocess)),
             Some(Err(why)) => {
                 // Others write files of this name too.
                 log::warn!("{why}; sizes are taken from the flags");

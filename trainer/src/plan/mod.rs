@@ -13,7 +13,7 @@ pub(crate) mod size;
 use std::path::Path;
 
 use smalti_trainer::data::{Dataset, Split};
-use smalti_trainer::stages::pretrain::ExecConfig;
+use smalti_trainer::train::ExecConfig;
 use smalti_trainer::{Error, Result};
 
 use crate::args::MachineArgs;

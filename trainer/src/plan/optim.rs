@@ -2,11 +2,11 @@
 
 use smalti_trainer::data::{Augment, CropKind};
 use smalti_trainer::model::precision::Precision;
+use smalti_trainer::train::OptimConfig;
 use smalti_trainer::train::optim::{LrDecay, MatrixOptimizer, schedule::scaled_rate};
-use smalti_trainer::train::trainer::OptimConfig;
 use smalti_trainer::{Error, Result};
 
-use super::defaults::{CHECKPOINT_MINUTES, Defaults, MUON_LR, OPTIMIZER};
+use super::defaults::{Defaults, MUON_LR, OPTIMIZER};
 use super::{fill, named};
 use crate::args::training::{ImageArgs, OptimArgs};
 
@@ -47,7 +47,6 @@ pub(crate) fn optim(args: &mut OptimArgs, layer_decay: f64, defaults: &Defaults)
         },
         clip_grad: (clip_grad != 0.0).then_some(clip_grad),
         seed: fill(&mut args.seed, 0),
-        checkpoint_minutes: fill(&mut args.checkpoint_minutes, CHECKPOINT_MINUTES),
         precision,
     };
     optim.check()?;

@@ -3,7 +3,9 @@
 use std::path::{Path, PathBuf};
 
 use smalti_trainer::Result;
-use smalti_trainer::data::{Dataset, LabelSpec, Split, pick_labels, synthetic};
+use smalti_trainer::data::synthetic::Drawing;
+use smalti_trainer::data::{Dataset, LabelSpec, Split, pick_labels};
+use smalti_trainer::run::Owner;
 
 use super::recipe::Recipe;
 
@@ -26,9 +28,21 @@ pub(super) struct Images {
     pub(super) held_out: bool,
 }
 
-/// Draws the set into `folder`.
-pub(super) fn draw(folder: &Path, recipe: &Recipe) -> Result<()> {
-    synthetic::write(folder, recipe.train, recipe.test, recipe.img_size, SEED)
+/// Draws the set into `folder`, a subfolder of the owner's.
+pub(super) fn draw(
+    folder: &Path,
+    recipe: &Recipe,
+    owner: &Owner,
+    stop: &(dyn Fn() -> Option<u8> + Sync),
+) -> Result<()> {
+    let drawing = Drawing { train: recipe.train, test: recipe.test, size: recipe.img_size, seed: SEED };
+    let names: Vec<PathBuf> = drawing
+        .files()
+        .iter()
+        .filter_map(|name| Some(folder.strip_prefix(owner.folder()).ok()?.join(name)))
+        .collect();
+    owner.add(names.iter().map(PathBuf::as_path))?;
+    drawing.write(folder, stop)
 }
 
 /// Opens a set, with a part of it for tests.

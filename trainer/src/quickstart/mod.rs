@@ -17,11 +17,12 @@ use serde_json::json;
 use smalti_trainer::data::{Dataset, LabelSpec, audit, pick_labels};
 use smalti_trainer::evaluate::{self, Predictions};
 use smalti_trainer::export::{self, Details, InputForm};
-use smalti_trainer::run::RunDir;
+use smalti_trainer::run::owner::{Claim, Owner};
+use smalti_trainer::run::{Create, RunDir};
 use smalti_trainer::stages::finetune::{self, FinetuneSettings, Finetuned};
-use smalti_trainer::stages::pretrain::{self, ExecConfig, PretrainSettings};
+use smalti_trainer::stages::pretrain::{self, PretrainSettings};
 use smalti_trainer::train::step::GradLanes;
-use smalti_trainer::train::trainer::OptimConfig;
+use smalti_trainer::train::{ExecConfig, OptimConfig};
 use smalti_trainer::{Error, Result, files};
 
 use crate::args::training::{DecoderArgs, OptimArgs, RunArgs, SizeArgs};
@@ -41,8 +42,10 @@ use report::{Draw, Report};
 const MINUTES: f64 = 2.75;
 /// Images that are looked at before training.
 const LOOKED_AT: usize = 2000;
-/// What a quickstart leaves behind in its folder.
-const LEFT: [&str; 5] = ["data", "pretrain", "finetune", "model.onnx", "report.json"];
+/// The files that a quickstart leaves in its folder, next to the runs `pretrain/` and `finetune/`.
+const FILES: [&str; 2] = ["model.onnx", "report.json"];
+/// The images that it draws.
+const DATA: &str = "data";
 
 /// What stays the same throughout.
 struct Quickstart<'a> {
@@ -52,6 +55,9 @@ struct Quickstart<'a> {
     /// Seconds for everything.
     budget: f64,
     out: PathBuf,
+    owner: Owner,
+    overwrite: bool,
+    stop: Stop,
     exec: ExecConfig,
     /// Epochs that the user fixed.
     epochs: [Option<u64>; 2],
@@ -63,25 +69,50 @@ pub(crate) fn run(args: &QuickstartArgs, global: &Global) -> anyhow::Result<()> 
     if !(minutes > 0.0 && minutes <= 1e4) {
         return Err(Error::Usage(format!("minutes is {minutes}: expected above 0, at most 10000")).into());
     }
+    let out = args.out.clone().unwrap_or_else(|| "smalti-quickstart".into());
+    let overwrite = args.overwrite == Some(true);
     let job = Quickstart {
         global,
         recipe: if quick { QUICK } else { FULL },
         start: Instant::now(),
         budget: minutes * 60.0,
-        out: args.out.clone().unwrap_or_else(|| "smalti-quickstart".into()),
+        owner: claim(&out, overwrite, args.data.as_ref())?,
+        out,
+        overwrite,
+        stop: Stop::listen(),
         exec: commands::machine(&args.machine)?,
         epochs: [args.epochs, args.finetune_epochs],
     };
-    job.make_room(args.overwrite == Some(true))?;
-    let report = job.run(args.data.as_deref(), quick)?;
+    let report = job.run(args.data.as_deref(), quick).map_err(|error| job.explain_stop(error))?;
     let object = out::object(serde_json::to_value(&report)?);
-    files::write(&job.out.join("report.json"), format!("{object:#}\n").as_bytes())?;
+    job.write("report.json", format!("{object:#}\n").as_bytes())?;
     if global.json {
         return out::text(&object.to_string());
     }
     out::text(&report.table())?;
     job.say_what_is_next(&report, args.data.is_some());
     Ok(())
+}
+
+/// Takes the folder: refuses what is there already, or removes what smalti wrote and nothing else.
+fn claim(out: &Path, overwrite: bool, data: Option<&PathBuf>) -> Result<Owner> {
+    let mut names = FILES.to_vec();
+    if data.is_none() {
+        names.push(DATA);
+    }
+    let inputs: Vec<(&str, PathBuf)> = data.iter().map(|path| ("--data", (*path).clone())).collect();
+    for stage in ["pretrain", "finetune"] {
+        Create { overwrite, inputs: &inputs }.check(&out.join(stage), stage)?;
+    }
+    let claim = Claim {
+        written_by: "quickstart",
+        names: &names,
+        overwrite,
+        inputs: &inputs,
+        legacy: &[],
+        resumable: false,
+    };
+    Owner::claim(out, &claim)
 }
 
 impl Quickstart<'_> {
@@ -94,26 +125,39 @@ impl Quickstart<'_> {
         self.budget - self.start.elapsed().as_secs_f64()
     }
 
-    /// Refuses to write over an earlier quickstart, or clears it away.
-    fn make_room(&self, overwrite: bool) -> Result<()> {
-        for path in LEFT.map(|name| self.out.join(name)).iter().filter(|path| path.exists()) {
-            if !overwrite {
-                return Err(Error::Usage(format!(
-                    "{} is there already: replace it with --overwrite, or name another folder with --out",
-                    path.display()
-                )));
-            }
-            let removed =
-                if path.is_dir() { std::fs::remove_dir_all(path) } else { std::fs::remove_file(path) };
-            removed.map_err(Error::file("remove", path))?;
+    /// Writes one of the quickstart's own files.
+    fn write(&self, name: &str, bytes: &[u8]) -> Result<PathBuf> {
+        self.owner.add([Path::new(name)])?;
+        let path = self.out.join(name);
+        files::write(&path, bytes)?;
+        Ok(path)
+    }
+
+    /// Says what became of the work where a signal stopped it.
+    fn explain_stop(&self, error: anyhow::Error) -> anyhow::Error {
+        if self.stop.code().is_none() {
+            return error;
         }
-        files::make_folder(&self.out)
+        let out = self.out.display();
+        error.context(format!(
+            "stopped by a signal; what was done so far is in {out}: start again with --overwrite, or continue the \
+             pretraining with `smalti pretrain --resume --out {out}/pretrain`"
+        ))
+    }
+
+    /// An error if a signal came.
+    fn check_stop(&self) -> Result<()> {
+        match self.stop.code() {
+            Some(code) => Err(Error::Interrupted { step: 0, code }),
+            None => Ok(()),
+        }
     }
 
     fn run(&self, own: Option<&Path>, quick: bool) -> anyhow::Result<Report> {
         let mut images = self.images(own)?;
         let (mut args, settings) = self.plan_pretraining(&images)?;
-        let speed = Speed::measure(&settings.model, &self.recipe, self.exec.threads)?;
+        let speed = self.measure(&settings, &images)?;
+        self.check_stop()?;
         if own.is_some() {
             images.train = self.as_many_as_fit(&images.train, &speed);
         }
@@ -164,7 +208,7 @@ impl Quickstart<'_> {
         if own.is_none() {
             let count = self.recipe.train + self.recipe.test;
             self.tell(&format!("1 drawing {count} images into {}", path.display()));
-            images::draw(&path, &self.recipe)?;
+            images::draw(&path, &self.recipe, &self.owner, &|| self.stop.code())?;
         }
         let report = audit::look(&path, LOOKED_AT)?;
         self.tell(&format!("2 the images\n{}", report.to_string().trim_end()));
@@ -190,7 +234,7 @@ impl Quickstart<'_> {
         let recipe = &self.recipe;
         let mut args = PretrainArgs {
             data: Some(images.path.clone()),
-            run: RunArgs { out: Some(self.out.join("pretrain")), ..RunArgs::default() },
+            run: self.run_args("pretrain"),
             size: SizeArgs {
                 dim: Some(recipe.dim),
                 depth: Some(recipe.depth),
@@ -219,6 +263,25 @@ impl Quickstart<'_> {
         Ok((args, settings))
     }
 
+    fn run_args(&self, name: &str) -> RunArgs {
+        let (out, overwrite) = (Some(self.out.join(name)), Some(self.overwrite));
+        RunArgs { out, overwrite, ..RunArgs::default() }
+    }
+
+    /// How fast this machine does what is planned.
+    fn measure(&self, pretrain: &PretrainSettings, images: &Images) -> Result<Speed> {
+        let labelled = images.test.is_some();
+        let finetune = labelled.then(|| {
+            let mut args = self.finetune_args(images, 0, 0, 1);
+            args.size.img_size = Some(pretrain.preprocess.img_size);
+            args.size.channels = Some(pretrain.preprocess.channels);
+            (args.size.dim, args.size.depth, args.size.heads) =
+                (Some(self.recipe.dim), Some(self.recipe.depth), Some(self.recipe.heads));
+            plan::finetune::plan(&mut args, &Init::Scratch, &images.train)
+        });
+        Speed::measure(pretrain, finetune.transpose()?.as_ref(), &images.train, &self.exec)
+    }
+
     /// Pretrains; gives the images a second.
     fn pretrain(&self, mut args: PretrainArgs, train: &Dataset) -> Result<f64> {
         let settings = plan::pretrain::plan(&mut args, train)?;
@@ -227,8 +290,8 @@ impl Quickstart<'_> {
             train.len(),
             settings.optim.epochs
         ));
-        let dir = runs::open(&args.run, &args)?;
-        let mut watch = Watch::new(self.global, "pretrain", Stop::default());
+        let dir = runs::open(&args.run, "pretrain", &args, &[("--data", args.data.as_ref())])?;
+        let mut watch = Watch::new(self.global, "pretrain", self.stop.clone());
         pretrain::pretrain(&settings, &self.exec, train, Some(&dir), &mut watch)?;
         Ok(watch.images_per_s())
     }
@@ -254,7 +317,9 @@ impl Quickstart<'_> {
             let settings = plan::finetune::plan(&mut args, &init, &picked)?;
             let steps = picked.len().div_ceil(settings.optim.batch_size.min(picked.len()).max(1));
             report.finetune_steps = Some(steps as u64 * epochs);
-            let dir = (seed == 0).then(|| runs::open(&args.run, &args)).transpose()?;
+            let inputs = [("--data", args.data.as_ref()), ("--init", args.init.as_ref())];
+            let open = || runs::open(&args.run, "finetune", &args, &inputs);
+            let dir = (seed == 0).then(open).transpose()?;
             let (model, found) = self.finetune(&settings, &picked, test, Some(&init), dir.as_ref())?;
             let pretrained = found.accuracy()?;
             let scratch = FinetuneSettings {
@@ -286,7 +351,7 @@ impl Quickstart<'_> {
             labels: Some(labels.to_string()),
             label_seed: Some(seed),
             val: Some("none".into()),
-            run: RunArgs { out: Some(self.out.join("finetune")), ..RunArgs::default() },
+            run: self.run_args("finetune"),
             optim: OptimArgs {
                 epochs: Some(epochs),
                 batch_size: Some(self.recipe.finetune_batch),
@@ -312,18 +377,17 @@ impl Quickstart<'_> {
         init: Option<&Init>,
         run: Option<&RunDir>,
     ) -> Result<(Finetuned, Predictions)> {
-        let mut watch = Watch::new(self.global, "finetune", Stop::default());
+        let mut watch = Watch::new(self.global, "finetune", self.stop.clone());
         let images = finetune::Images { train, val: None };
         let file = init.and_then(Init::file);
-        let model = finetune::finetune(settings, &self.exec, &images, file, run, &mut watch)?;
+        let (model, _) = finetune::finetune(settings, &self.exec, &images, file, run, &mut watch)?;
         let loader = evaluate::loader(test, &model.preprocess, &self.exec)?;
         let lanes = GradLanes::new(self.exec.threads, 0)?;
-        let found = evaluate::predict(&model.model, &model.params, &loader, &lanes)?;
+        let found = evaluate::predict(&model.model, &model.params, &loader, &lanes, &|| self.stop.code())?;
         Ok((model, found))
     }
 
     fn export(&self, model: &Finetuned, settings: &FinetuneSettings) -> Result<PathBuf> {
-        let file = self.out.join("model.onnx");
         let details = Details {
             names: model.labels.clone(),
             preprocess: model.preprocess.clone(),
@@ -332,8 +396,7 @@ impl Quickstart<'_> {
             version: "1".into(),
             training: json!(settings),
         };
-        export::write(&file, &model.model, &model.params, &details, InputForm::U8Nhwc)?;
-        Ok(file)
+        self.write("model.onnx", &export::export(&model.model, &model.params, &details, InputForm::U8Nhwc)?)
     }
 
     fn say_what_is_next(&self, report: &Report, own: bool) {

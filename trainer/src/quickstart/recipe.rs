@@ -2,11 +2,12 @@
 
 use std::time::Duration;
 
-use smalti_models::MaeConfig;
 use smalti_trainer::Result;
-use smalti_trainer::bench::{self, Settings, Task};
-use smalti_trainer::model::precision::Precision;
-use smalti_trainer::stages::finetune::FULL_TOKENS;
+use smalti_trainer::bench::{self, Settings, Stage};
+use smalti_trainer::data::{Dataset, LabelSpec, pick_labels};
+use smalti_trainer::stages::finetune::{FULL_TOKENS, FinetuneSettings};
+use smalti_trainer::stages::pretrain::PretrainSettings;
+use smalti_trainer::train::ExecConfig;
 
 /// How much of everything.
 #[derive(Clone, Copy, Debug)]
@@ -96,21 +97,30 @@ pub(super) struct Speed {
 }
 
 impl Speed {
-    /// Trains for a second each.
-    pub(super) fn measure(model: &MaeConfig, recipe: &Recipe, threads: usize) -> Result<Speed> {
-        let run = |task, batch_size| {
-            bench::run(&Settings {
-                task,
-                batch_size,
-                threads,
-                time: Duration::from_secs(1),
-                precision: Precision::fastest(),
-            })
+    /// Trains for a second each, as the quickstart will; without labels, fine-tuning is left out.
+    pub(super) fn measure(
+        pretrain: &PretrainSettings,
+        finetune: Option<&FinetuneSettings>,
+        data: &Dataset,
+        exec: &ExecConfig,
+    ) -> Result<Speed> {
+        fn run(stage: Stage, data: &Dataset, exec: &ExecConfig) -> Result<f64> {
+            let settings = Settings::new(stage, data, exec.clone(), Duration::from_secs(1));
+            Ok(bench::run(&settings)?.images_per_s)
+        }
+        let finetune = match finetune {
+            Some(settings) => {
+                // All tokens, as in the last epochs: what is left out is reckoned apart.
+                let settings = FinetuneSettings { token_drop: 0.0, ..settings.clone() };
+                let labelled = data.select(&pick_labels(data, &LabelSpec::All, 0)?);
+                run(Stage::Finetune(settings), &labelled, exec)?
+            }
+            None => f64::INFINITY,
         };
-        let vit = &model.encoder;
+        let vit = &pretrain.model.encoder;
         Ok(Speed {
-            pretrain: run(Task::Pretrain(model.clone()), recipe.pretrain_batch)?.images_per_s,
-            finetune: run(Task::Finetune(vit.clone()), recipe.finetune_batch)?.images_per_s,
+            pretrain: run(Stage::Pretrain(pretrain.clone()), data, exec)?,
+            finetune,
             mega: vit.multiply_adds(vit.patches()) as f64 / 1e6,
         })
     }

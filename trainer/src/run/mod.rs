@@ -1,82 +1,123 @@
-//! A run's folder: `config.toml metrics.jsonl checkpoints/ recon/`, and the files beside a checkpoint.
+//! A run's folder and everything in it.
+//!
+//! ```text
+//! RUN/smalti-files.txt   which files are Smalti's; the lock            owner
+//!     config.toml        settings, with the flags' names
+//!     metrics.jsonl      one line a step and a validation              metrics
+//!     train.log          messages
+//!     checkpoints/       last.state                                    state
+//!                        last.safetensors, best.safetensors            checkpoint
+//!                        config.json, preprocessor_config.json, labels.txt    config
+//!     recon/             reconstructions as PNG
+//! ```
+//! Only [`RunDir`] knows these names, and which checkpoint stands for the run.
 
 pub mod checkpoint;
+pub mod config;
+pub mod metrics;
+pub mod owner;
+pub mod state;
 
-use std::fs::{File, OpenOptions};
-use std::io::{BufRead, BufReader, Write};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
-use serde::{Deserialize, Serialize};
-use smalti_models::{Pool, Preprocess, VitConfig};
+pub use config::{ModelConfig, ModelFiles};
+pub use metrics::Metrics;
+pub use owner::Owner;
+pub use state::{About, Best, LossTrack, State};
 
 use crate::error::{Error, Result};
 use crate::files;
+use owner::Claim;
 
-/// What `config.json` beside a checkpoint says of the model: enough to build it again.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub struct ModelConfig {
-    /// `vit` (a classifier) or `vit_mae` (a pretrained autoencoder), as Hugging Face calls them.
-    #[serde(rename = "model_type")]
-    pub model_type: String,
-    /// The encoder.
-    pub encoder: VitConfig,
-    /// The decoder of an autoencoder.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub decoder: Option<smalti_models::DecoderConfig>,
-    /// How a classifier pools tokens.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub pool: Option<Pool>,
-    /// Whether the autoencoder's targets were normalised.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub norm_pix_loss: Option<bool>,
-}
+/// What a run's folder holds, apart from the marker.
+const NAMES: [&str; 5] = ["config.toml", "metrics.jsonl", "train.log", "checkpoints", "recon"];
+const STATE: &str = "checkpoints/last.state";
 
 /// A run's folder.
 #[derive(Clone, Debug)]
 pub struct RunDir {
     path: PathBuf,
+    /// Present where this process may write.
+    owner: Option<Arc<Owner>>,
+    resumes: bool,
+    settings: Option<String>,
+}
+
+/// How a new run's folder is taken.
+#[derive(Clone, Debug, Default)]
+pub struct Create<'a> {
+    /// Whether an earlier run in the folder is replaced.
+    pub overwrite: bool,
+    /// Paths that the run reads, each with the flag that names it: they are never removed.
+    pub inputs: &'a [(&'a str, PathBuf)],
+}
+
+impl Create<'_> {
+    fn claim<'c>(&'c self, path: &Path, stage: &'static str, legacy: &'c [PathBuf]) -> Claim<'c> {
+        // A run that failed before it began left nothing to lose.
+        let has_begun = path.join("config.toml").exists();
+        Claim {
+            written_by: stage,
+            names: &NAMES,
+            overwrite: self.overwrite || !has_begun,
+            inputs: self.inputs,
+            legacy,
+            resumable: true,
+        }
+    }
+
+    /// Whether [`RunDir::create`] would take the folder, but for its lock; changes nothing.
+    pub fn check(&self, path: &Path, stage: &'static str) -> Result<()> {
+        self.claim(path, stage, &legacy_files(path)).check(path)
+    }
 }
 
 impl RunDir {
-    /// A new run. A folder that already holds a run is refused unless `overwrite`, which removes the old run's files
-    /// and nothing else.
-    pub fn create(path: &Path, overwrite: bool) -> Result<RunDir> {
-        let run = RunDir { path: path.into() };
-        if run.is_run() {
-            if !overwrite {
-                return Err(Error::Usage(format!(
-                    "{} already holds a run: continue it with --resume, replace it with --overwrite, or name \
-                     another folder",
-                    path.display()
-                )));
-            }
-            for name in ["checkpoints", "recon", "config.toml", "metrics.jsonl", "train.log", "report.html"] {
-                remove(&run.path.join(name))?;
-            }
-        }
-        files::make_folder(&run.checkpoints())?;
-        Ok(run)
+    /// A new run of the stage `stage`. Errors: the folder holds a run and is not to be overwritten, or files that are
+    /// not Smalti's under the names of a run's, or another process works in it.
+    pub fn create(path: &Path, stage: &'static str, create: &Create<'_>) -> Result<RunDir> {
+        let owner = Owner::claim(path, &create.claim(path, stage, &legacy_files(path)))?;
+        RunDir { path: path.into(), owner: Some(Arc::new(owner)), resumes: false, settings: None }.begun()
     }
 
-    /// A run that is there.
+    /// A run that is continued. One that was stopped before its first checkpoint begins anew.
+    pub fn resume(path: &Path, stage: &'static str) -> Result<RunDir> {
+        let run = RunDir::open(path)?;
+        let owner = Owner::resume(path, stage, &legacy_files(path))?;
+        let resumes = run.state().is_file();
+        RunDir { owner: Some(Arc::new(owner)), resumes, ..run }.begun()
+    }
+
+    /// A run that is read. A finished one may get more files ([`RunDir::write`]).
     pub fn open(path: &Path) -> Result<RunDir> {
-        let run = RunDir { path: path.into() };
-        if !run.is_run() {
-            let problem = "is no run (it has no folder `checkpoints`): expected what `smalti pretrain` or \
-                           `smalti finetune` wrote";
+        if !owner::is_owned(path) && legacy_files(path).is_empty() {
+            let problem = "is not a run: expected a folder that `smalti pretrain` or `smalti finetune` wrote";
             return Err(Error::Checkpoint { path: path.into(), problem: problem.into() });
         }
-        Ok(run)
+        Ok(RunDir { path: path.into(), owner: None, resumes: false, settings: None })
     }
 
-    fn is_run(&self) -> bool {
-        self.checkpoints().is_dir()
+    /// The same run with this text as `config.toml`, once it begins.
+    pub fn with_settings(self, toml: String) -> RunDir {
+        RunDir { settings: Some(toml), ..self }
+    }
+
+    /// Clears what a killed process left half written.
+    fn begun(self) -> Result<RunDir> {
+        files::make_folder(&self.checkpoints())?;
+        [self.path.clone(), self.checkpoints()].iter().for_each(|folder| files::remove_unfinished(folder));
+        Ok(self)
     }
 
     /// The folder.
     pub fn path(&self) -> &Path {
         &self.path
+    }
+
+    /// Whether there is a state to continue from, and it is to be continued.
+    pub fn resumes(&self) -> bool {
+        self.resumes
     }
 
     /// The folder of checkpoints.
@@ -86,188 +127,183 @@ impl RunDir {
 
     /// A checkpoint's tensors: `last`, `best`.
     pub fn model(&self, name: &str) -> PathBuf {
-        self.checkpoints().join(format!("{name}.safetensors"))
+        self.path.join(model_name(name))
+    }
+
+    /// The checkpoint that stands for the run: the best by validation, else the last.
+    pub fn best_or_last(&self) -> PathBuf {
+        let best = self.model("best");
+        if best.is_file() { best } else { self.model("last") }
     }
 
     /// What `--resume` reads.
     pub fn state(&self) -> PathBuf {
-        self.checkpoints().join("last.state")
+        self.path.join(STATE)
     }
 
-    /// The folder of reconstruction images.
-    pub fn recon(&self) -> PathBuf {
-        self.path.join("recon")
+    /// `config.toml`.
+    pub fn settings(&self) -> PathBuf {
+        self.path.join("config.toml")
     }
 
-    /// Saves the settings as TOML, unless the run has its settings: the program saves them as flags beforehand.
-    pub fn save_settings(&self, settings: &impl Serialize) -> Result<()> {
-        let path = self.path.join("config.toml");
-        if path.is_file() {
-            return Ok(());
+    /// What the model is, see [`ModelFiles`].
+    pub fn load_model_files(&self) -> Result<ModelFiles> {
+        ModelFiles::load(&self.checkpoints())
+    }
+
+    /// The path of the file `name`, relative to the run, listed as Smalti's: for who writes it himself.
+    pub fn own(&self, name: &str) -> Result<PathBuf> {
+        match &self.owner {
+            Some(owner) => owner.add([Path::new(name)])?,
+            None => owner::append(&self.path, [Path::new(name)])?,
         }
-        let text = toml::to_string_pretty(settings)
-            .map_err(|e| Error::Usage(format!("settings cannot be written as TOML: {e}")))?;
-        files::write(&path, text.as_bytes())
+        Ok(self.path.join(name))
     }
 
-    /// Writes what belongs beside a checkpoint: `config.json`, `preprocessor_config.json`, `labels.txt`.
-    pub fn save_config(
-        &self,
-        config: &ModelConfig,
-        preprocess: &Preprocess,
-        labels: &[String],
-    ) -> Result<()> {
-        let folder = self.checkpoints();
-        save_json(&folder.join("config.json"), config)?;
-        save_json(&folder.join("preprocessor_config.json"), &preprocess.to_json())?;
-        if !labels.is_empty() {
-            let text: String = labels.iter().map(|label| format!("{label}\n")).collect();
-            files::write(&folder.join("labels.txt"), text.as_bytes())?;
+    /// Whether `name`, relative to the run, is a file that Smalti wrote.
+    pub fn owns(&self, name: &str) -> Result<bool> {
+        Ok(owner::listed(&self.path)?.iter().any(|ours| ours == Path::new(name)))
+    }
+
+    /// Writes the file `name`, relative to the run, whole or not at all.
+    pub fn write(&self, name: &str, bytes: &[u8]) -> Result<()> {
+        let path = self.own(name)?;
+        path.parent().map_or(Ok(()), files::make_folder)?;
+        files::write(&path, bytes)
+    }
+
+    /// Writes a checkpoint's tensors by `save`, which gets the path.
+    pub fn save_model(&self, name: &str, save: impl FnOnce(&Path) -> Result<()>) -> Result<()> {
+        save(&self.own(&model_name(name))?)
+    }
+
+    /// Writes the state.
+    pub fn save_state(&self, about: &About, vectors: &[(&str, &[f32])]) -> Result<()> {
+        state::save(&self.own(STATE)?, about, vectors)
+    }
+
+    /// Writes settings and model files, unless the run has them: called once the state is accepted. `settings` is the
+    /// text for `config.toml` where [`RunDir::with_settings`] gave none.
+    pub fn begin(&self, settings: &str, model: &ModelFiles) -> Result<()> {
+        if !self.resumes || !self.settings().is_file() {
+            self.write("config.toml", self.settings.as_deref().unwrap_or(settings).as_bytes())?;
+        }
+        for (name, bytes) in model.to_files()? {
+            let name = format!("checkpoints/{name}");
+            if !self.resumes || !self.path.join(&name).is_file() {
+                self.write(&name, &bytes)?;
+            }
         }
         Ok(())
     }
 
-    /// Reads what [`RunDir::save_config`] wrote.
-    pub fn load_config(&self) -> Result<(ModelConfig, Preprocess, Vec<String>)> {
-        load_config(&self.checkpoints())
-    }
-
-    /// Opens `metrics.jsonl` and drops the lines after step `step`.
+    /// Opens `metrics.jsonl` without the lines after step `step`.
     pub fn metrics(&self, step: u64) -> Result<Metrics> {
-        let path = self.path.join("metrics.jsonl");
-        let mut kept = String::new();
-        if step > 0 && path.is_file() {
-            let file = File::open(&path).map_err(Error::file("read", &path))?;
-            for line in BufReader::new(file).lines() {
-                let line = line.map_err(Error::file("read", &path))?;
-                let of = serde_json::from_str::<serde_json::Value>(&line).ok();
-                if of.and_then(|line| line["step"].as_u64()).is_some_and(|of| of <= step) {
-                    kept.push_str(&line);
-                    kept.push('\n');
-                }
-            }
-        }
-        files::write(&path, kept.as_bytes())?;
-        let file = OpenOptions::new().append(true).open(&path).map_err(Error::file("write", &path))?;
-        Ok(Metrics { path, file })
+        Metrics::open(&self.own("metrics.jsonl")?, step)
     }
 }
 
-/// Reads `config.json`, `preprocessor_config.json` and `labels.txt` of a folder.
-pub fn load_config(folder: &Path) -> Result<(ModelConfig, Preprocess, Vec<String>)> {
-    let config: ModelConfig = load_json(&folder.join("config.json"))?;
-    config.encoder.check()?;
-    let path = folder.join("preprocessor_config.json");
-    let preprocess = Preprocess::from_json(&load_json(&path)?)?;
-    let labels = folder.join("labels.txt");
-    let labels = if labels.is_file() {
-        let text = files::read(&labels, 16 << 20)?;
-        String::from_utf8_lossy(&text).lines().map(str::to_string).collect()
-    } else {
-        Vec::new()
-    };
-    Ok((config, preprocess, labels))
+fn model_name(name: &str) -> String {
+    format!("checkpoints/{name}.safetensors")
 }
 
-fn remove(path: &Path) -> Result<()> {
-    let done = if path.is_dir() { std::fs::remove_dir_all(path) } else { std::fs::remove_file(path) };
-    match done {
-        Err(e) if e.kind() != std::io::ErrorKind::NotFound => Err(Error::file("remove", path)(e)),
-        _ => Ok(()),
+/// The files of a run that a version without a marker wrote; none where the folder is no such run.
+fn legacy_files(run: &Path) -> Vec<PathBuf> {
+    if owner::is_owned(run) || ModelFiles::load(&run.join("checkpoints")).is_err() {
+        return Vec::new();
     }
-}
-
-fn save_json(path: &Path, value: &impl Serialize) -> Result<()> {
-    let mut text = serde_json::to_string_pretty(value)
-        .map_err(|e| Error::Usage(format!("{} cannot be written: {e}", path.display())))?;
-    text.push('\n');
-    files::write(path, text.as_bytes())
-}
-
-fn load_json<T: for<'a> Deserialize<'a>>(path: &Path) -> Result<T> {
-    let bytes = files::read(path, 16 << 20)?;
-    serde_json::from_slice(&bytes)
-        .map_err(|e| Error::Checkpoint { path: path.into(), problem: format!("cannot be understood: {e}") })
-}
-
-/// `metrics.jsonl`, one object a line.
-#[derive(Debug)]
-pub struct Metrics {
-    path: PathBuf,
-    file: File,
-}
-
-impl Metrics {
-    /// Appends one line.
-    pub fn write(&mut self, line: &impl Serialize) -> Result<()> {
-        let mut text = serde_json::to_string(line)
-            .map_err(|e| Error::Usage(format!("a metric cannot be written: {e}")))?;
-        text.push('\n');
-        self.file.write_all(text.as_bytes()).map_err(Error::file("write", &self.path))
-    }
+    let checkpoints =
+        ["last.state", "last.safetensors", "best.safetensors", "config.json", "preprocessor_config.json"];
+    let mut names: Vec<PathBuf> =
+        checkpoints.iter().map(|name| Path::new("checkpoints").join(name)).collect();
+    names.extend(["checkpoints/labels.txt", "config.toml", "metrics.jsonl", "train.log"].map(PathBuf::from));
+    let recon = std::fs::read_dir(run.join("recon")).into_iter().flatten().flatten();
+    let is_step = |name: &str| name.starts_with("step-") && name.ends_with(".png");
+    names.extend(
+        recon
+            .filter_map(|entry| entry.file_name().into_string().ok())
+            .filter(|name| is_step(name))
+            .map(|name| Path::new("recon").join(name)),
+    );
+    names.retain(|name| run.join(name).is_file());
+    names
 }
 
 #[cfg(test)]
 mod tests {
+    use smalti_models::{Pool, Preprocess, presets::Preset};
+
     use super::*;
-    use serde_json::json;
+
+    fn model_files() -> ModelFiles {
+        ModelFiles {
+            config: ModelConfig {
+                model_type: "vit".into(),
+                encoder: Preset::Nano.encoder(32, 4, 3),
+                decoder: None,
+                pool: Some(Pool::Token),
+                norm_pix_loss: None,
+            },
+            preprocess: Preprocess {
+                img_size: 32,
+                channels: 3,
+                fit: smalti_models::preprocess::FitMode::Crop,
+                interpolation: smalti_models::resize::Interpolation::Bicubic,
+                mean: vec![0.5; 3],
+                std: vec![0.25; 3],
+            },
+            labels: vec!["a".to_string(), "b c".into()],
+        }
+    }
+
+    fn create(path: &Path, overwrite: bool) -> Result<RunDir> {
+        RunDir::create(path, "finetune", &Create { overwrite, inputs: &[] })
+    }
 
     #[test]
     fn a_run_is_not_overwritten_unasked() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("run");
-        let run = RunDir::create(&path, false).unwrap();
+        let run = create(&path, false).unwrap();
+        run.begin("seed = 1\n", &model_files()).unwrap();
         std::fs::write(path.join("mine.txt"), "keep").unwrap();
-        std::fs::write(run.state(), "old").unwrap();
-        assert_eq!(RunDir::create(&path, false).unwrap_err().exit_code(), 2);
-        assert!(RunDir::open(&path).is_ok());
-        let run = RunDir::create(&path, true).unwrap();
-        assert!(!run.state().exists() && path.join("mine.txt").exists());
+        drop(run);
+        assert_eq!(create(&path, false).unwrap_err().exit_code(), 2);
+        let run = create(&path, true).unwrap();
+        assert!(!run.settings().exists() && path.join("mine.txt").exists());
         assert_eq!(RunDir::open(folder.path()).unwrap_err().exit_code(), 5);
     }
 
     #[test]
-    fn metrics_after_the_step_are_dropped() {
+    fn the_model_files_come_back_and_a_resumed_run_keeps_them() {
         let folder = tempfile::tempdir().unwrap();
-        let run = RunDir::create(&folder.path().join("run"), false).unwrap();
-        let mut metrics = run.metrics(0).unwrap();
-        (1..=5).for_each(|step| metrics.write(&json!({"step": step})).unwrap());
-        OpenOptions::new()
-            .append(true)
-            .open(run.path().join("metrics.jsonl"))
-            .unwrap()
-            .write_all(b"{\"step\": 6, torn")
-            .unwrap();
-        run.metrics(3).unwrap().write(&json!({"step": 4, "again": true})).unwrap();
-        let text = std::fs::read_to_string(run.path().join("metrics.jsonl")).unwrap();
-        assert_eq!(text.lines().count(), 4);
-        assert!(text.ends_with("{\"again\":true,\"step\":4}\n"), "{text}");
+        let path = folder.path().join("run");
+        let run = create(&path, false).unwrap();
+        run.begin("seed = 1\n", &model_files()).unwrap();
+        run.save_state(&About::default(), &[("params", &[1.0])]).unwrap();
+        assert_eq!(run.load_model_files().unwrap(), model_files());
+        drop(run);
+        let run = RunDir::resume(&path, "finetune").unwrap();
+        assert!(run.resumes());
+        run.begin("seed = 2\n", &ModelFiles { labels: vec!["z".into()], ..model_files() }).unwrap();
+        assert_eq!(run.load_model_files().unwrap(), model_files());
+        assert_eq!(std::fs::read_to_string(run.settings()).unwrap(), "seed = 1\n");
+        std::fs::write(run.checkpoints().join("config.json"), "{").unwrap();
+        assert_eq!(run.load_model_files().unwrap_err().exit_code(), 5);
     }
 
     #[test]
-    fn the_configuration_comes_back() {
+    fn a_run_of_a_version_without_a_marker_is_known_by_its_files() {
         let folder = tempfile::tempdir().unwrap();
-        let run = RunDir::create(&folder.path().join("run"), false).unwrap();
-        let encoder = smalti_models::presets::Preset::Nano.encoder(32, 4, 3);
-        let config = ModelConfig {
-            model_type: "vit".into(),
-            encoder,
-            decoder: None,
-            pool: Some(Pool::Token),
-            norm_pix_loss: None,
-        };
-        let preprocess = Preprocess {
-            img_size: 32,
-            channels: 3,
-            fit: smalti_models::preprocess::FitMode::Crop,
-            interpolation: smalti_models::resize::Interpolation::Bicubic,
-            mean: vec![0.5; 3],
-            std: vec![0.25; 3],
-        };
-        let labels = vec!["a".to_string(), "b c".into()];
-        run.save_config(&config, &preprocess, &labels).unwrap();
-        assert_eq!(run.load_config().unwrap(), (config, preprocess, labels));
-        std::fs::write(run.checkpoints().join("config.json"), "{").unwrap();
-        assert_eq!(run.load_config().unwrap_err().exit_code(), 5);
+        let path = folder.path().join("run");
+        let run = create(&path, false).unwrap();
+        run.begin("seed = 1\n", &model_files()).unwrap();
+        drop(run);
+        std::fs::remove_file(path.join(owner::MARKER)).unwrap();
+        std::fs::write(path.join("checkpoints/mine.pth"), "keep").unwrap();
+        assert_eq!(create(&path, false).unwrap_err().exit_code(), 2);
+        assert!(RunDir::open(&path).is_ok());
+        drop(create(&path, true).unwrap());
+        assert!(path.join("checkpoints/mine.pth").exists() && !path.join("config.toml").exists());
     }
 }

@@ -1,26 +1,28 @@
 //! Supervised fine-tuning of a classifier, from a pretrained encoder or from scratch.
 
 use std::path::Path;
+use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 use smalti_models::{Pool, Preprocess, VitConfig};
 
+use super::{flags, to_json};
 use crate::data::mix::soft_targets;
-use crate::data::{Augment, Batch, Dataset, Loader, LoaderSettings, Mix, Share};
+use crate::data::{Augment, Batch, Dataset, Loader, LoaderSettings, Mix};
 use crate::error::{Error, Result};
 use crate::evaluate;
+use crate::model::params::Layout;
 use crate::model::{Classifier, classifier};
 use crate::objective::mask::Mask;
 use crate::rng::{Rng, stream};
-use crate::run::checkpoint;
-use crate::run::{ModelConfig, RunDir};
-use crate::stages::pretrain::ExecConfig;
-use crate::train::optim::Optimizer;
+use crate::run::{ModelConfig, ModelFiles, RunDir, checkpoint};
 use crate::train::ranks::Ranks;
 use crate::train::step::{BatchPlan, GradLanes, micro_batch};
-use crate::train::trainer::{Observer, OptimConfig, Task, Training};
+use crate::train::{ExecConfig, Observer, OptimConfig, Outcome, Planner, StopCheck, Task, TaskData, train};
 
-/// The last share of the epochs that sees every token, whatever [`FinetuneSettings::token_drop`] says.
+/// Fraction of the epochs, the last ones, that see every token, whatever [`FinetuneSettings::token_drop`] says. The last
+/// epoch always does.
 pub const FULL_TOKENS: f64 = 0.2;
 
 /// Everything that decides what a fine-tuning run computes.
@@ -86,15 +88,16 @@ impl FinetuneSettings {
     /// Patches of each image that the encoder sees in this epoch.
     fn seen(&self, epoch: u64) -> usize {
         let patches = self.encoder.patches();
-        let full = epoch as f64 >= self.optim.epochs as f64 * (1.0 - FULL_TOKENS);
-        if full {
+        let epochs = self.optim.epochs;
+        let is_full = epoch as f64 >= epochs as f64 * (1.0 - FULL_TOKENS) || epoch + 1 == epochs;
+        if is_full {
             return patches;
         }
         ((patches as f64 * (1.0 - self.token_drop)).round() as usize).clamp(1, patches)
     }
 
-    /// How a batch of this epoch is dealt out.
-    fn deal(&self, epoch: u64, images: usize) -> BatchPlan {
+    /// How a batch of this epoch is cut up.
+    fn plan(&self, epoch: u64, images: usize) -> BatchPlan {
         BatchPlan::new(images, micro_batch(1 + self.seen(epoch)))
     }
 
@@ -118,7 +121,10 @@ pub struct Images<'a> {
     pub val: Option<&'a Dataset>,
 }
 
-/// Fine-tunes from `init` (a pretrained encoder's tensors; scratch without), see [`Images`] for the data.
+/// Fine-tunes from `init` (a pretrained encoder's tensors; from scratch without), see [`Images`] for the data.
+///
+/// # Errors
+/// As [`train`]; and where `init` does not fit the settings.
 pub fn finetune(
     settings: &FinetuneSettings,
     exec: &ExecConfig,
@@ -126,53 +132,16 @@ pub fn finetune(
     init: Option<&Path>,
     run: Option<&RunDir>,
     observer: &mut dyn Observer,
-) -> Result<Finetuned> {
-    settings.check()?;
-    images.train.labels()?;
-    let labels = images.train.classes().to_vec();
-    let optim = &settings.optim;
-    let model = Classifier::with_precision(&settings.encoder, labels.len(), settings.pool, optim.precision)?;
-    let mut params = model.layout().init::<f32>(optim.seed);
-    // Of several ranks the first reads it and tells the others.
-    if let Some(path) = init.filter(|_| exec.ranks.as_ref().is_none_or(|ranks| ranks.rank() == 0)) {
-        take_encoder(path, &model, &mut params)?;
-    }
-    let count = images.train.len();
-    let share = exec.ranks.clone().map(|ranks| {
-        let (settings, mixes) = (settings.clone(), settings.mix != Mix::default());
-        Share::new(mixes, move |epoch, images| settings.deal(epoch, images).share(Some(&ranks)))
-    });
-    let loader = Loader::new(
-        images.train.clone(),
-        LoaderSettings {
-            share,
-            threads: exec.loader_threads,
-            max_bad: exec.max_bad,
-            // A short last batch is noise in a long epoch and a good part of a short one.
-            drop_last: count >= 8 * optim.batch_size,
-            ..LoaderSettings::training(
-                optim.batch_size.min(count),
-                settings.preprocess.clone(),
-                settings.augment,
-                optim.seed,
-            )
-        },
-    )?;
-    if let Some(run) = run {
-        run.save_settings(settings)?;
-        run.save_config(&settings.config(), &settings.preprocess, &labels)?;
-    }
-    let optimizer = Optimizer::new(model.layout(), optim);
-    let mut lanes =
-        GradLanes::<classifier::Saved<f32>>::new(exec.threads, params.len())?.among(exec.ranks.clone());
-    let details = serde_json::to_value(settings).map_err(|e| Error::Usage(e.to_string()))?;
-    let mut training = Training::new(optim, &loader, run, details.clone(), params, optimizer);
-    training.start(exec)?;
-    let val = images.val.map(|val| evaluate::loader(val, &settings.preprocess, exec)).transpose()?;
-    let mut task = Finetuning { model, settings, details, val, ranks: exec.ranks.as_deref() };
-    training.run(&mut lanes, &mut task, observer)?;
-    let params = training.params;
-    Ok(Finetuned { model: task.model, params, preprocess: settings.preprocess.clone(), labels })
+) -> Result<(Finetuned, Outcome)> {
+    let mut task = Finetuning::new(settings, exec, images, init)?;
+    let outcome = train(&mut task, exec, run, observer)?;
+    let finetuned = Finetuned {
+        model: task.model,
+        params: outcome.params.clone(),
+        preprocess: settings.preprocess.clone(),
+        labels: images.train.classes().to_vec(),
+    };
+    Ok((finetuned, outcome))
 }
 
 /// Refuses a file that [`finetune`] cannot start from under these settings.
@@ -198,13 +167,32 @@ fn take_encoder(path: &Path, model: &Classifier, params: &mut [f32]) -> Result<(
     }
 }
 
-/// The classifier as the training loop sees it.
-struct Finetuning<'a> {
+/// Fine-tuning as a stage.
+pub struct Finetuning<'a> {
     model: Classifier,
     settings: &'a FinetuneSettings,
-    details: serde_json::Value,
+    images: &'a Images<'a>,
+    init: Option<&'a Path>,
     val: Option<Loader>,
-    ranks: Option<&'a Ranks>,
+    ranks: Option<Arc<Ranks>>,
+}
+
+impl<'a> Finetuning<'a> {
+    /// Refuses settings that cannot be carried out, and images without labels.
+    pub fn new(
+        settings: &'a FinetuneSettings,
+        exec: &ExecConfig,
+        images: &'a Images<'a>,
+        init: Option<&'a Path>,
+    ) -> Result<Finetuning<'a>> {
+        settings.check()?;
+        images.train.labels()?;
+        let classes = images.train.classes().len();
+        let model =
+            Classifier::with_precision(&settings.encoder, classes, settings.pool, settings.optim.precision)?;
+        let val = images.val.map(|val| evaluate::loader(val, &settings.preprocess, exec)).transpose()?;
+        Ok(Finetuning { model, settings, images, init, val, ranks: exec.ranks.clone() })
+    }
 }
 
 impl Finetuning<'_> {
@@ -227,12 +215,64 @@ impl Finetuning<'_> {
     }
 }
 
-impl Task<classifier::Saved<f32>> for Finetuning<'_> {
+impl Task for Finetuning<'_> {
+    type Buffers = classifier::Saved<f32>;
+
+    fn name(&self) -> &'static str {
+        "finetune"
+    }
+
+    fn settings(&self) -> Result<Value> {
+        to_json(self.settings)
+    }
+
+    fn settings_file(&self) -> Result<String> {
+        flags::to_text(flags::finetune(self.settings))
+    }
+
+    fn optim(&self) -> &OptimConfig {
+        &self.settings.optim
+    }
+
+    fn data(&self) -> TaskData {
+        let (optim, train) = (&self.settings.optim, self.images.train);
+        let loader = LoaderSettings {
+            // A short last batch is noise in a long epoch and a good part of a short one.
+            drop_last: train.len() >= 8 * optim.batch_size,
+            ..LoaderSettings::training(
+                optim.batch_size.min(train.len()),
+                self.settings.preprocess.clone(),
+                self.settings.augment,
+                optim.seed,
+            )
+        };
+        let others = self.images.val.iter().map(|val| ("val", (*val).clone())).collect();
+        TaskData { train: train.clone(), loader, mixes: self.settings.mix != Mix::default(), others }
+    }
+
+    fn plan(&self) -> Planner {
+        let settings = self.settings.clone();
+        Arc::new(move |epoch, images| settings.plan(epoch, images))
+    }
+
+    fn layout(&self) -> &Layout {
+        self.model.layout()
+    }
+
+    fn init(&mut self, is_first_rank: bool) -> Result<Vec<f32>> {
+        let mut params = self.model.layout().init(self.settings.optim.seed);
+        if let Some(path) = self.init.filter(|_| is_first_rank) {
+            take_encoder(path, &self.model, &mut params)?;
+        }
+        Ok(params)
+    }
+
     fn gradient(
         &mut self,
         lanes: &mut GradLanes<classifier::Saved<f32>>,
         params: &[f32],
         mut batch: Batch,
+        plan: BatchPlan,
     ) -> Result<()> {
         let (vit, seed, count) = (&self.settings.encoder, self.settings.optim.seed, batch.len());
         let mut targets = soft_targets(&batch, self.model.classes(), self.settings.smoothing as f32)?;
@@ -251,8 +291,7 @@ impl Task<classifier::Saved<f32>> for Finetuning<'_> {
             targets: &targets,
             batch: count,
         };
-        let deal = self.settings.deal(batch.epoch, batch.total);
-        lanes.sum(deal, |part, saved, grads, settled| {
+        lanes.sum(plan, |part, saved, grads, settled| {
             let part = batch.places(part);
             let drop = self.drop_factors(batch.epoch, &batch.ids[part.clone()]);
             let input = classifier::Input { drop: drop.as_deref(), ..input.slice(part.start, part.end) };
@@ -260,27 +299,36 @@ impl Task<classifier::Saved<f32>> for Finetuning<'_> {
         })
     }
 
-    fn save(&self, run: &RunDir, name: &str, params: &[f32]) -> Result<()> {
-        checkpoint::save_model(&run.model(name), self.model.layout(), params, &self.details)
-    }
-
-    fn score(&mut self, lanes: &GradLanes<classifier::Saved<f32>>, params: &[f32]) -> Result<Option<f64>> {
+    fn validate(
+        &mut self,
+        lanes: &GradLanes<classifier::Saved<f32>>,
+        params: &[f32],
+        stop: StopCheck<'_>,
+    ) -> Result<Option<f64>> {
         let Some(loader) = &self.val else { return Ok(None) };
-        let found = evaluate::predict(&self.model, params, loader, lanes)?;
-        let Some(ranks) = self.ranks else { return Ok(Some(found.accuracy()?)) };
+        let found = evaluate::predict(&self.model, params, loader, lanes, stop)?;
+        let Some(ranks) = &self.ranks else { return Ok(Some(found.accuracy()?)) };
         // Each rank has looked at its share of the images.
         let (right, all) = found.right();
         let sums = ranks.count(&[right as u64, all as u64])?;
         evaluate::share(sums[0] as usize, sums[1] as usize).map(Some)
+    }
+
+    fn model_files(&self) -> ModelFiles {
+        let (config, preprocess) = (self.settings.config(), self.settings.preprocess.clone());
+        ModelFiles { config, preprocess, labels: self.images.train.classes().to_vec() }
+    }
+
+    fn save(&self, path: &Path, params: &[f32]) -> Result<()> {
+        checkpoint::save_model(path, self.model.layout(), params, &self.settings()?)
     }
 }
 
 /// Reads a fine-tuned run: its best checkpoint where held-out images chose one, else its last.
 pub fn load(path: &Path) -> Result<Finetuned> {
     let run = RunDir::open(path)?;
-    let (config, preprocess, labels) = run.load_config()?;
-    let best = run.model("best");
-    let file = if best.is_file() { best } else { run.model("last") };
+    let ModelFiles { config, preprocess, labels } = run.load_model_files()?;
+    let file = run.best_or_last();
     let unusable = |problem: String| Error::Checkpoint { path: file.clone(), problem };
     let pool = config.pool.ok_or_else(|| {
         unusable("belongs to a pretraining run, expected a classifier (what `smalti finetune` wrote)".into())

@@ -4,19 +4,20 @@ use std::path::Path;
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 use smalti_models::{DecoderKind, MaeConfig, Preprocess};
 
-use crate::data::{Augment, Batch, Dataset, Loader, LoaderSettings, Share};
+use super::{flags, to_json};
+use crate::clock::{self, Op};
+use crate::data::{Augment, Batch, Dataset, LoaderSettings};
 use crate::error::{Error, Result};
 use crate::evaluate::reconstruct;
+use crate::model::params::Layout;
 use crate::model::{Mae, mae};
 use crate::objective::mask::Mask;
-use crate::run::checkpoint;
-use crate::run::{ModelConfig, RunDir};
-use crate::train::optim::Optimizer;
-use crate::train::ranks::Ranks;
+use crate::run::{ModelConfig, ModelFiles, RunDir, checkpoint};
 use crate::train::step::{BatchPlan, GradLanes, micro_batch};
-use crate::train::trainer::{Observer, OptimConfig, Task, Training};
+use crate::train::{ExecConfig, Observer, OptimConfig, Outcome, Planner, Task, TaskData, train};
 
 /// Everything that decides what a pretraining run computes.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -45,28 +46,6 @@ fn all() -> f64 {
 
 fn is_all(share: &f64) -> bool {
     *share == all()
-}
-
-/// What does not change results.
-#[derive(Clone, Debug)]
-pub struct ExecConfig {
-    /// Threads that compute.
-    pub threads: usize,
-    /// Threads that prepare batches.
-    pub loader_threads: usize,
-    /// The greatest share of unusable images.
-    pub max_bad: f64,
-    /// Whether the run's last checkpoint is continued.
-    pub resume: bool,
-    /// The job of several ranks that this process is part of, if any. Rank 0 alone has a run folder.
-    pub ranks: Option<Arc<Ranks>>,
-}
-
-impl ExecConfig {
-    /// Defaults on this machine: all its threads, one more to prepare batches.
-    pub fn new(threads: usize) -> ExecConfig {
-        ExecConfig { threads, loader_threads: 1, max_bad: 0.05, resume: false, ranks: None }
-    }
 }
 
 /// A trained autoencoder.
@@ -133,96 +112,121 @@ impl PretrainSettings {
 }
 
 /// Pretrains on all images of `data`; with a run folder, metrics, checkpoints and images go there.
+///
+/// # Errors
+/// As [`train`].
 pub fn pretrain(
     settings: &PretrainSettings,
     exec: &ExecConfig,
     data: &Dataset,
     run: Option<&RunDir>,
     observer: &mut dyn Observer,
-) -> Result<Pretrained> {
-    settings.check()?;
-    let model = Mae::with_precision(&settings.model, settings.optim.precision)?;
-    let optim = &settings.optim;
-    let micro = micro_batch(settings.model.encoder.tokens());
-    let share = exec
-        .ranks
-        .clone()
-        .map(|ranks| Share::new(false, move |_, images| BatchPlan::new(images, micro).share(Some(&ranks))));
-    let loader = Loader::new(
-        data.clone(),
-        LoaderSettings {
-            share,
-            threads: exec.loader_threads,
-            max_bad: exec.max_bad,
-            drop_last: data.len() >= optim.batch_size,
-            ..LoaderSettings::training(
-                optim.batch_size,
-                settings.preprocess.clone(),
-                settings.augment,
-                optim.seed,
-            )
-        },
-    )?;
-    if let Some(run) = run {
-        run.save_settings(settings)?;
-        run.save_config(&settings.config(), &settings.preprocess, &[])?;
-    }
-    let params = model.layout().init::<f32>(optim.seed);
-    let optimizer = Optimizer::new(model.layout(), optim);
-    let mut lanes = GradLanes::<mae::Saved<f32>>::new(exec.threads, params.len())?.among(exec.ranks.clone());
-    let details = serde_json::to_value(settings).map_err(|e| Error::Usage(e.to_string()))?;
-    let mut training = Training::new(optim, &loader, run, details.clone(), params, optimizer);
-    training.start(exec)?;
-    let mut task = Pretraining { model, settings, details, data };
-    training.run(&mut lanes, &mut task, observer)?;
-    Ok(Pretrained {
+) -> Result<(Pretrained, Outcome)> {
+    let mut task = Pretraining::new(settings, data)?;
+    let outcome = train(&mut task, exec, run, observer)?;
+    let pretrained = Pretrained {
         model: task.model,
-        params: training.params,
+        params: outcome.params.clone(),
         preprocess: settings.preprocess.clone(),
         norm_pix_loss: settings.norm_pix_loss,
-    })
+    };
+    Ok((pretrained, outcome))
 }
 
-/// The autoencoder as the training loop sees it.
-struct Pretraining<'a> {
+/// Pretraining as a stage.
+pub struct Pretraining<'a> {
     model: Mae,
     settings: &'a PretrainSettings,
-    details: serde_json::Value,
     data: &'a Dataset,
 }
 
-impl Task<mae::Saved<f32>> for Pretraining<'_> {
+impl<'a> Pretraining<'a> {
+    /// Refuses settings that cannot be carried out.
+    pub fn new(settings: &'a PretrainSettings, data: &'a Dataset) -> Result<Pretraining<'a>> {
+        settings.check()?;
+        let model = Mae::with_precision(&settings.model, settings.optim.precision)?;
+        Ok(Pretraining { model, settings, data })
+    }
+}
+
+impl Task for Pretraining<'_> {
+    type Buffers = mae::Saved<f32>;
+
+    fn name(&self) -> &'static str {
+        "pretrain"
+    }
+
+    fn settings(&self) -> Result<Value> {
+        to_json(self.settings)
+    }
+
+    fn settings_file(&self) -> Result<String> {
+        flags::to_text(flags::pretrain(self.settings))
+    }
+
+    fn optim(&self) -> &OptimConfig {
+        &self.settings.optim
+    }
+
+    fn data(&self) -> TaskData {
+        let optim = &self.settings.optim;
+        let loader = LoaderSettings {
+            drop_last: self.data.len() >= optim.batch_size,
+            ..LoaderSettings::training(
+                optim.batch_size,
+                self.settings.preprocess.clone(),
+                self.settings.augment,
+                optim.seed,
+            )
+        };
+        TaskData { train: self.data.clone(), loader, mixes: false, others: Vec::new() }
+    }
+
+    fn plan(&self) -> Planner {
+        let micro = micro_batch(self.settings.model.encoder.tokens());
+        Arc::new(move |_, images| BatchPlan::new(images, micro))
+    }
+
+    fn layout(&self) -> &Layout {
+        self.model.layout()
+    }
+
+    fn init(&mut self, _: bool) -> Result<Vec<f32>> {
+        Ok(self.model.layout().init(self.settings.optim.seed))
+    }
+
     fn gradient(
         &mut self,
         lanes: &mut GradLanes<mae::Saved<f32>>,
         params: &[f32],
         batch: Batch,
+        plan: BatchPlan,
     ) -> Result<()> {
         let (vit, settings) = (&self.settings.model.encoder, self.settings);
         let (visible, predicted) = settings.counts();
+        let timer = clock::time(Op::Patches);
         let mask = Mask::draw(settings.optim.seed, batch.epoch, &batch.ids, vit.patches(), visible);
         let mask = mask.predicting(batch.len(), predicted);
+        drop(timer);
         let input = mae::Input::new(&batch.pixels, &mask, batch.len());
         let weight = 1.0 / (batch.total * predicted) as f64;
-        lanes.sum(BatchPlan::new(batch.total, micro_batch(vit.tokens())), |part, saved, grads, settled| {
+        lanes.sum(plan, |part, saved, grads, settled| {
             let part = batch.places(part);
             let input = input.slice(part.start, part.end);
             self.model.gradient(params, input, settings.norm_pix_loss, weight, saved, grads, settled)
         })
     }
 
-    fn save(&self, run: &RunDir, name: &str, params: &[f32]) -> Result<()> {
-        checkpoint::save_model(&run.model(name), self.model.layout(), params, &self.details)
+    fn model_files(&self) -> ModelFiles {
+        let config = self.settings.config();
+        ModelFiles { config, preprocess: self.settings.preprocess.clone(), labels: Vec::new() }
     }
 
-    fn show(
-        &mut self,
-        _lanes: &GradLanes<mae::Saved<f32>>,
-        run: &RunDir,
-        params: &[f32],
-        step: u64,
-    ) -> Result<()> {
-        crate::files::make_folder(&run.recon())?;
+    fn save(&self, path: &Path, params: &[f32]) -> Result<()> {
+        checkpoint::save_model(path, self.model.layout(), params, &self.settings()?)
+    }
+
+    fn show(&mut self, run: &RunDir, params: &[f32], step: u64) -> Result<()> {
         let shown = reconstruct::Shown {
             model: &self.model,
             params,
@@ -231,14 +235,14 @@ impl Task<mae::Saved<f32>> for Pretraining<'_> {
             mask_ratio: self.settings.mask_ratio,
             seed: self.settings.optim.seed,
         };
-        shown.write(self.data, 8, &run.recon().join(format!("step-{step}.png")))
+        run.write(&format!("recon/step-{step}.png"), &shown.png(self.data, 8)?)
     }
 }
 
 /// Reads a pretrained run: its last checkpoint.
 pub fn load(path: &Path) -> Result<Pretrained> {
     let run = RunDir::open(path)?;
-    let (config, preprocess, _) = run.load_config()?;
+    let ModelFiles { config, preprocess, .. } = run.load_model_files()?;
     load_model(&run.model("last"), config, preprocess)
 }
 

@@ -1,393 +1,266 @@
-//! The loop that pretraining and fine-tuning share: batches, gradients, steps, metrics, checkpoints, stops.
+//! The loop that all stages share: batches, gradients, steps, validation, metrics, checkpoints, stops.
 
-use std::time::{Duration, Instant};
+use std::ops::ControlFlow;
+use std::time::Instant;
 
-use serde::{Deserialize, Serialize};
-
-use crate::data::{Batch, Loader};
+use super::exec::ExecConfig;
+use super::loss::Watchdog;
+use super::observer::{Observer, Progress, Score};
+use super::optim::{Optimizer, Schedule, adamw};
+use super::step::GradLanes;
+use super::task::{Planner, Task, TaskData};
+use crate::clock::{self, Op};
+use crate::data::{Batch, Loader, LoaderSettings, Share};
 use crate::error::{Error, Result};
-use crate::model::precision::Precision;
-use crate::run::RunDir;
-use crate::run::checkpoint::{About, State};
-use crate::stages::pretrain::ExecConfig;
-use crate::train::optim::{LrDecay, MatrixOptimizer, Optimizer, Schedule, adamw};
-use crate::train::ranks::{Ranks, from_bytes, to_bytes};
-use crate::train::step::GradLanes;
+use crate::run::{About, Best, Metrics, RunDir};
 
-/// How parameters are moved over a run.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub struct OptimConfig {
-    /// Passes over the data.
-    pub epochs: u64,
-    /// Images that one step averages over.
-    pub batch_size: usize,
-    /// The highest learning rate.
-    pub lr: f64,
-    /// AdamW's decays of the two moments.
-    pub betas: [f64; 2],
-    /// The weight decay.
-    pub weight_decay: f64,
-    /// A layer's rate over that of the layer above.
-    pub layer_decay: f64,
-    /// Epochs of the linear warm-up.
-    pub warmup_epochs: f64,
-    /// The way down after it.
-    pub schedule: LrDecay,
-    /// The largest length of all gradients together.
-    pub clip_grad: Option<f64>,
-    /// What moves the matrices of the blocks.
-    #[serde(default, skip_serializing_if = "MatrixOptimizer::are_plain")]
-    pub matrices: MatrixOptimizer,
-    /// The seed of everything random.
-    pub seed: u64,
-    /// Minutes between checkpoints.
-    pub checkpoint_minutes: f64,
-    /// What linear layers multiply in.
-    #[serde(default)]
-    pub precision: Precision,
-}
-
-impl OptimConfig {
-    /// Refuses what cannot be carried out.
-    pub fn check(&self) -> Result<()> {
-        let refuse = |what: &str| Err(Error::Usage(what.into()));
-        let positive = |x: f64| x.is_finite() && x >= 0.0;
-        if self.epochs == 0 || self.epochs > 1_000_000 {
-            return refuse("epochs: expected 1 to 1000000");
-        }
-        if self.batch_size == 0 || self.batch_size > 1 << 20 {
-            return refuse("batch-size times accum-iter: expected 1 to 1048576");
-        }
-        if !positive(self.lr) || self.lr > 100.0 {
-            return refuse("lr: expected 0 to 100");
-        }
-        if let MatrixOptimizer::Muon(lr) = self.matrices
-            && !(positive(lr) && lr <= 100.0)
-        {
-            return refuse("muon-lr: expected 0 to 100");
-        }
-        if !self.betas.iter().all(|beta| (0.0..1.0).contains(beta)) {
-            return refuse("betas: expected 0 to below 1");
-        }
-        if !positive(self.weight_decay) || !positive(self.warmup_epochs) || !positive(self.checkpoint_minutes)
-        {
-            return refuse("weight-decay, warmup-epochs and checkpoint-minutes: expected 0 or more");
-        }
-        if !(self.layer_decay > 0.0 && self.layer_decay <= 1.0) {
-            return refuse("layer-decay: expected above 0, at most 1");
-        }
-        if self.clip_grad.is_some_and(|clip| !(clip.is_finite() && clip > 0.0)) {
-            return refuse("clip-grad: expected above 0");
-        }
-        Ok(())
-    }
-
-    /// The learning rate over `steps` an epoch.
-    pub fn schedule(&self, steps: u64) -> Schedule {
-        Schedule {
-            peak: self.lr,
-            warmup: (self.warmup_epochs * steps as f64).round() as u64,
-            total: self.epochs * steps,
-            decay: self.schedule,
-        }
-    }
-}
-
-/// One step, as `metrics.jsonl` and progress bars tell it.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
-pub struct Progress {
-    /// Steps done.
-    pub step: u64,
-    /// Steps of the whole run.
-    #[serde(skip)]
-    pub steps: u64,
-    /// Epochs done, with a fraction.
-    pub epoch: f64,
-    /// The step's loss, before its update.
-    pub loss: f64,
-    /// The step's learning rate.
-    pub lr: f64,
-    /// The length of all gradients, before clipping.
-    pub grad_norm: f64,
-    /// Images a second in this step.
-    pub images_per_s: f64,
-    /// Seconds of training so far, over all sessions of the run.
-    pub seconds: f64,
-    /// Seconds of this step that it waited for its images to be decoded.
-    pub loading: f64,
-    /// Of several ranks: the seconds of this step that the first one waited for the sum of all gradients, once its own
-    /// were computed.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub waited: Option<f64>,
-}
-
-/// What an epoch's end brought: a score on held-out images.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
-pub struct Score {
-    /// Steps done.
-    pub step: u64,
-    /// Epochs done.
-    pub epoch: u64,
-    /// Share of held-out images that the model gets right.
-    pub val_accuracy: f64,
-}
-
-/// Who watches a run, and may stop it.
-pub trait Observer {
-    /// After each step.
-    fn step(&mut self, _progress: &Progress) {}
-    /// After each epoch that was scored.
-    fn score(&mut self, _score: &Score) {}
-    /// The exit code to stop with, if the run is to save and end now.
-    fn stop(&self) -> Option<u8> {
-        None
-    }
-}
-
-/// Nobody watches.
-impl Observer for () {}
-
-/// What is trained, with everything that changes while it is.
-pub struct Training<'a> {
-    /// How.
-    pub optim: &'a OptimConfig,
-    /// The batches.
-    pub loader: &'a Loader,
-    /// Where metrics and checkpoints go, if anywhere.
-    pub run: Option<&'a RunDir>,
-    /// The settings that checkpoints keep, and that a resumed run must share.
-    pub settings: serde_json::Value,
-    /// The parameters.
+/// How a stage ended.
+#[derive(Clone, Debug)]
+pub struct Outcome {
+    /// The last parameters.
     pub params: Vec<f32>,
-    /// The optimizer.
-    pub optimizer: Optimizer,
-    /// Seconds of earlier sessions.
-    seconds: f64,
-    /// The best score so far.
-    best: Option<f64>,
+    /// Steps done.
+    pub steps: u64,
+    /// Seconds of training, over all sessions of the run.
+    pub seconds: f64,
+    /// Running mean of the loss; NaN if no step was done.
+    pub loss: f64,
+    /// The best validation.
+    pub best: Option<Best>,
 }
 
-/// What the loop asks of a model.
-pub trait Task<W> {
-    /// Sums up the gradients of a batch in the lanes, averaged over its images.
-    fn gradient(&mut self, lanes: &mut GradLanes<W>, params: &[f32], batch: Batch) -> Result<()>;
-    /// Writes the model's checkpoint under this name.
-    fn save(&self, run: &RunDir, name: &str, params: &[f32]) -> Result<()>;
-    /// The score on held-out images after an epoch, if there are any.
-    fn score(&mut self, _lanes: &GradLanes<W>, _params: &[f32]) -> Result<Option<f64>> {
-        Ok(None)
+/// Trains to the end of the task's schedule, or until the observer stops it. With a run folder, state, checkpoints and
+/// metrics go there, and a run that resumes continues where its state is.
+///
+/// # Errors
+/// [`Error::Interrupted`] when the observer stopped the run, which was saved; [`Error::Diverged`]; errors of the data
+/// set, the run folder, the ranks.
+pub fn train<T: Task>(
+    task: &mut T,
+    exec: &ExecConfig,
+    run: Option<&RunDir>,
+    observer: &mut dyn Observer,
+) -> Result<Outcome> {
+    let data = task.data();
+    let mut trainer = Trainer::new(task, exec, run, &data)?;
+    super::resume::start(&mut trainer, &data)?;
+    if let Some(run) = run {
+        run.begin(&trainer.task.settings_file()?, &trainer.task.model_files())?;
     }
-    /// At each checkpoint and at the end: images to look at.
-    fn show(&mut self, _lanes: &GradLanes<W>, _run: &RunDir, _params: &[f32], _step: u64) -> Result<()> {
-        Ok(())
-    }
+    trainer.run(observer)?;
+    let about = trainer.about;
+    Ok(Outcome {
+        params: trainer.params,
+        steps: about.step,
+        seconds: about.seconds,
+        loss: about.loss.map_or(f64::NAN, |loss| loss.mean),
+        best: about.best,
+    })
 }
 
-impl<'a> Training<'a> {
-    /// A training at its start.
-    pub fn new(
-        optim: &'a OptimConfig,
-        loader: &'a Loader,
+/// A stage at work.
+pub(super) struct Trainer<'a, T: Task> {
+    pub(super) task: &'a mut T,
+    pub(super) exec: &'a ExecConfig,
+    pub(super) run: Option<&'a RunDir>,
+    loader: Loader,
+    plan: Planner,
+    lanes: GradLanes<T::Buffers>,
+    pub(super) optimizer: Optimizer,
+    pub(super) params: Vec<f32>,
+    /// What the state says.
+    pub(super) about: About,
+    schedule: Schedule,
+    /// Batches of an epoch.
+    pub(super) per_epoch: u64,
+}
+
+impl<'a, T: Task> Trainer<'a, T> {
+    fn new(
+        task: &'a mut T,
+        exec: &'a ExecConfig,
         run: Option<&'a RunDir>,
-        settings: serde_json::Value,
-        params: Vec<f32>,
-        optimizer: Optimizer,
-    ) -> Training<'a> {
-        Training { optim, loader, run, settings, params, optimizer, seconds: 0.0, best: None }
-    }
-
-    /// Begins, or goes on where the run's last checkpoint is if `exec` say so. Settings that change results must
-    /// be the same. Several ranks all begin where rank 0 does.
-    pub fn start(&mut self, exec: &ExecConfig) -> Result<()> {
-        if exec.resume {
-            self.resume()?;
-        }
-        exec.ranks.as_ref().map_or(Ok(()), |ranks| self.join(ranks))
-    }
-
-    fn resume(&mut self) -> Result<()> {
-        let Some(run) = self.run else { return Ok(()) };
-        let path = run.state();
-        let state = State::load(&path, self.params.len())?;
-        if let Some(key) = first_difference(&state.settings, &self.settings) {
-            let problem = format!(
-                "was trained with {key} = {}, now {}: a run is continued with the same settings",
-                state.settings[&key], self.settings[&key]
-            );
-            return Err(Error::Checkpoint { path, problem });
-        }
-        let adamw = &mut self.optimizer.adamw;
-        (self.params, adamw.m, adamw.v) = (state.params, state.m, state.v);
-        (adamw.step, self.seconds, self.best) = (state.step, state.seconds, state.best);
-        Ok(())
-    }
-
-    /// Sees that all ranks compute the same, and takes over rank 0's state.
-    fn join(&mut self, ranks: &Ranks) -> Result<()> {
-        let same = [
-            ("version", env!("CARGO_PKG_VERSION").into(), "install the same smalti everywhere"),
-            ("settings", self.settings.to_string(), "install the same smalti everywhere"),
-            (
-                "instruction set",
-                smalti_kernels::Isa::best().name().into(),
-                "their sums differ in the last bits; set SMALTI_FORCE_ISA to one that all have",
-            ),
-            (
-                "images",
-                self.loader.data().len().to_string(),
-                "every rank needs the same data set under the path of --data",
-            ),
-        ];
-        same.iter().try_for_each(|(what, mine, advice)| ranks.agree(what, mine, advice))?;
-        let adamw = &mut self.optimizer.adamw;
-        let best = self.best.unwrap_or(f64::NAN);
-        let mut about = adamw.step.to_le_bytes().to_vec();
-        about.extend([self.seconds, best].iter().flat_map(|x| x.to_le_bytes()));
-        let about = ranks.tell(about)?;
-        let numbers = about.as_chunks::<8>().0;
-        adamw.step = u64::from_le_bytes(numbers[0]);
-        self.seconds = f64::from_le_bytes(numbers[1]);
-        self.best = Some(f64::from_le_bytes(numbers[2])).filter(|best| !best.is_nan());
-        for values in [&mut self.params, &mut adamw.m, &mut adamw.v] {
-            from_bytes(&ranks.tell(to_bytes(values))?, values);
-        }
-        Ok(())
-    }
-
-    /// Trains to the end of the optim, or until the observer stops it.
-    pub fn run<W: Default + Send>(
-        &mut self,
-        lanes: &mut GradLanes<W>,
-        task: &mut impl Task<W>,
-        observer: &mut dyn Observer,
-    ) -> Result<()> {
-        let per_epoch = self.loader.batches_per_epoch() as u64;
+        data: &TaskData,
+    ) -> Result<Trainer<'a, T>> {
+        let plan = task.plan();
+        let loader = Loader::new(data.train.clone(), loader_settings(data, exec, &plan))?;
+        let per_epoch = loader.batches_per_epoch() as u64;
         if per_epoch == 0 {
-            return Err(Error::data(
-                self.loader.data().root(),
-                format!("has too few images for one batch of {}", self.optim.batch_size),
-            ));
+            let problem = format!("has too few images for one batch of {}", task.optim().batch_size);
+            return Err(Error::data(data.train.root(), problem));
         }
-        let schedule = self.optim.schedule(per_epoch);
-        let mut metrics = self.run.map(|run| run.metrics(self.optimizer.adamw.step)).transpose()?;
-        let (start, before) = (Instant::now(), self.seconds);
+        let params = task.init(exec.is_first_rank())?;
+        let lanes = GradLanes::new(exec.threads, params.len())?.among(exec.ranks.clone());
+        let optimizer = Optimizer::new(task.layout(), task.optim());
+        let schedule = task.optim().schedule(per_epoch);
+        let about = super::resume::describe(task, data)?;
+        Ok(Trainer { task, exec, run, loader, plan, lanes, optimizer, params, about, schedule, per_epoch })
+    }
+
+    fn run(&mut self, observer: &mut dyn Observer) -> Result<()> {
+        let mut metrics = self.run.map(|run| run.metrics(self.about.step)).transpose()?;
+        let (start, before, first) = (Instant::now(), self.about.seconds, self.about.step);
         let mut saved = Instant::now();
-        let every = Duration::from_secs_f64((self.optim.checkpoint_minutes * 60.0).min(1e9));
-        while self.optimizer.adamw.step < schedule.total {
-            let (epoch, first) =
-                (self.optimizer.adamw.step / per_epoch, self.optimizer.adamw.step % per_epoch);
+        let mut watchdog = Watchdog::new(self.about.loss);
+        // A run that was stopped within a validation does it now.
+        self.end_epoch(observer, metrics.as_mut())?;
+        while !self.about.ended && self.about.step < self.schedule.total {
+            let (epoch, batch) = (self.about.step / self.per_epoch, self.about.step % self.per_epoch);
+            let mut batches = self.loader.epoch(epoch, batch as usize);
             let mut lap = Instant::now();
-            let mut batches = self.loader.epoch(epoch, first as usize);
             loop {
                 let asked = Instant::now();
                 let Some(batch) = batches.next().transpose()? else { break };
                 let loading = asked.elapsed().as_secs_f64();
                 let images = batch.total;
-                match task.gradient(lanes, &self.params, batch) {
-                    // Of several ranks, within a step that will never be whole.
-                    Err(Error::Interrupted { code, .. }) => {
-                        self.save(task)?;
-                        return Err(Error::JobEnded { step: self.optimizer.adamw.step, code });
-                    }
-                    found => found?,
-                }
-                let rate = schedule.rate(self.optimizer.adamw.step);
-                let (loss, grad_norm) = self.update(lanes, rate)?;
-                self.seconds = before + start.elapsed().as_secs_f64();
+                let (loss, grad_norm, lr) = self.step(batch)?;
+                watchdog.note(loss);
+                self.about.loss = watchdog.track();
+                self.about.seconds = before + start.elapsed().as_secs_f64();
                 let progress = Progress {
-                    step: self.optimizer.adamw.step,
-                    steps: schedule.total,
-                    epoch: self.optimizer.adamw.step as f64 / per_epoch as f64,
+                    step: self.about.step,
+                    steps: self.schedule.total,
+                    epoch: self.about.step as f64 / self.per_epoch as f64,
                     loss,
-                    lr: rate,
+                    lr,
                     grad_norm,
+                    images,
                     images_per_s: images as f64 / lap.elapsed().as_secs_f64().max(1e-9),
-                    seconds: self.seconds,
+                    seconds: self.about.seconds,
                     loading,
-                    waited: lanes.waited().map(|waited| waited.as_secs_f64()),
+                    waited: self.lanes.waited().map(|waited| waited.as_secs_f64()),
                 };
                 lap = Instant::now();
                 if let Some(metrics) = &mut metrics {
                     metrics.write(&progress)?;
                 }
                 observer.step(&progress);
-                // Before any checkpoint: a run that goes on from here has its score behind it.
-                if self.optimizer.adamw.step.is_multiple_of(per_epoch) {
-                    self.end_epoch(lanes, task, observer, metrics.as_mut(), epoch + 1)?;
-                }
+                watchdog.check(self.about.step, self.about.step == self.schedule.total, lr)?;
+                self.end_epoch(observer, metrics.as_mut())?;
                 if let Some(code) = observer.stop() {
-                    self.save(task)?;
-                    return Err(Error::Interrupted { step: self.optimizer.adamw.step, code });
+                    self.save()?;
+                    return Err(Error::Interrupted { step: self.about.step, code });
                 }
-                if saved.elapsed() >= every && self.optimizer.adamw.step < schedule.total {
-                    self.save(task)?;
+                if self.about.ended {
+                    break;
+                }
+                if saved.elapsed() >= self.exec.checkpoint_every && self.about.step < self.schedule.total {
+                    self.save()?;
                     saved = Instant::now();
                 }
             }
         }
-        self.save(task)?;
-        match self.run {
-            Some(run) => task.show(lanes, run, &self.params, self.optimizer.adamw.step),
-            None => Ok(()),
+        if self.about.ended && self.about.step == first {
+            return Ok(()); // It had ended before.
         }
+        self.about.ended = true;
+        self.save()?;
+        self.run.map_or(Ok(()), |run| self.task.show(run, &self.params, self.about.step))
     }
 
-    /// One step of the optimizer over the gradients in the lanes: loss and gradient length.
-    fn update<W: Default + Send>(&mut self, lanes: &mut GradLanes<W>, rate: f64) -> Result<(f64, f64)> {
-        let clip = self.optim.clip_grad;
-        let (optimizer, params) = (&mut self.optimizer, &mut self.params);
-        let (loss, norm) = lanes.finish(|loss, grads| {
+    /// One step: the loss, the gradient norm and the learning rate.
+    fn step(&mut self, batch: Batch) -> Result<(f64, f64, f64)> {
+        let plan = (self.plan)(batch.epoch, batch.total);
+        match self.task.gradient(&mut self.lanes, &self.params, batch, plan) {
+            // With several ranks, within a step that will never be whole.
+            Err(Error::Interrupted { code, .. }) => return Err(self.end_job(code)),
+            found => found?,
+        }
+        let lr = self.schedule.rate(self.about.step);
+        let (loss, grad_norm) = self.update(lr)?;
+        self.about.step = self.optimizer.step();
+        self.task.after_step(&mut self.params, self.about.step);
+        Ok((loss, grad_norm, lr))
+    }
+
+    /// Moves the parameters by the gradients in the lanes: the loss and the gradient norm.
+    fn update(&mut self, lr: f64) -> Result<(f64, f64)> {
+        let start = Instant::now();
+        let (clip, optimizer, params) = (self.task.optim().clip_grad, &mut self.optimizer, &mut self.params);
+        let (loss, norm) = self.lanes.finish(|loss, grads| {
             let norm = adamw::norm(grads);
             if loss.is_finite() && norm.is_finite() {
-                optimizer.update(rate, adamw::clip_factor(norm, clip), grads, params);
+                optimizer.update(lr, adamw::clip_factor(norm, clip), grads, params);
             }
             (loss, norm)
         });
+        // All threads work on it.
+        clock::spend(Op::Optimizer, start.elapsed().as_secs_f64() * self.exec.threads as f64);
         if loss.is_finite() && norm.is_finite() {
             return Ok((loss, norm));
         }
         Err(Error::Diverged(format!(
-            "step {}: the loss is {loss}, its gradient's length {norm}: the learning rate {rate:.2e} is too high for \
-             these images; start again with a lower --lr or --blr, or with --clip-grad 1",
-            self.optimizer.adamw.step + 1
+            "step {}: the loss is {loss} and the gradient norm {norm}: the learning rate {lr:.2e} is too high for these \
+             images; start again with a lower --lr or --blr, or with --clip-grad 1",
+            self.about.step + 1
         )))
     }
 
-    fn end_epoch<W: Default + Send>(
-        &mut self,
-        lanes: &GradLanes<W>,
-        task: &mut impl Task<W>,
-        observer: &mut dyn Observer,
-        metrics: Option<&mut crate::run::Metrics>,
-        epoch: u64,
-    ) -> Result<()> {
-        let Some(val_accuracy) = task.score(lanes, &self.params)? else { return Ok(()) };
-        let score = Score { step: self.optimizer.adamw.step, epoch, val_accuracy };
-        if let Some(metrics) = metrics {
-            metrics.write(&score)?;
+    /// Validates after the last step of an epoch. Before any checkpoint: a resumed run has its validation behind it.
+    fn end_epoch(&mut self, observer: &mut dyn Observer, metrics: Option<&mut Metrics>) -> Result<()> {
+        let epoch = self.about.step / self.per_epoch;
+        if !self.about.step.is_multiple_of(self.per_epoch) || epoch <= self.about.epochs {
+            return Ok(());
         }
-        observer.score(&score);
-        if self.best.is_none_or(|best| val_accuracy > best) {
-            self.best = Some(val_accuracy);
-            if let Some(run) = self.run {
-                task.save(run, "best", &self.params)?;
+        let stop = || observer.stop();
+        let found = match self.task.validate(&self.lanes, &self.params, &stop) {
+            Err(Error::Interrupted { code, .. }) if self.exec.ranks.is_some() => {
+                return Err(self.end_job(code));
             }
+            Err(Error::Interrupted { code, .. }) => {
+                self.save()?;
+                return Err(Error::Interrupted { step: self.about.step, code });
+            }
+            found => found?,
+        };
+        self.about.epochs = epoch;
+        if let Some(score) = found {
+            let line = Score { step: self.about.step, epoch, val_accuracy: score };
+            if let Some(metrics) = metrics {
+                metrics.write(&line)?;
+            }
+            observer.score(&line);
+            if self.about.best.is_none_or(|best| score >= best.score) {
+                self.about.best = Some(Best { score, epoch });
+                self.save_model("best")?;
+            }
+        }
+        if self.task.at_epoch_end(epoch, found) == ControlFlow::Break(()) {
+            self.about.ended = true;
         }
         Ok(())
     }
 
+    /// Saves after a step in which a rank was lost, or told to stop.
+    fn end_job(&mut self, code: u8) -> Error {
+        match self.save() {
+            Ok(()) => Error::JobEnded { step: self.about.step, code },
+            Err(error) => error,
+        }
+    }
+
     /// Writes the last checkpoint: the state first, then the model's tensors for others to use.
-    fn save<W>(&self, task: &impl Task<W>) -> Result<()> {
+    fn save(&mut self) -> Result<()> {
         let Some(run) = self.run else { return Ok(()) };
-        let about = About { seconds: self.seconds, best: self.best, settings: self.settings.clone() };
-        State::save(&run.state(), &self.params, &self.optimizer.adamw, &about)?;
-        task.save(run, "last", &self.params)
+        self.task.at_checkpoint(&self.params, self.about.step)?;
+        let mut vectors = vec![("params", &self.params[..])];
+        vectors.extend(self.optimizer.vectors());
+        vectors.extend(self.task.vectors());
+        run.save_state(&self.about, &vectors)?;
+        self.save_model("last")
+    }
+
+    fn save_model(&self, name: &str) -> Result<()> {
+        let Some(run) = self.run else { return Ok(()) };
+        run.save_model(name, |path| self.task.save(path, &self.params))
     }
 }
 
-/// The first key of two objects whose values differ.
-fn first_difference(a: &serde_json::Value, b: &serde_json::Value) -> Option<String> {
-    let (a, b) = (a.as_object()?, b.as_object()?);
-    a.keys().chain(b.keys()).find(|key| a.get(*key) != b.get(*key)).cloned()
+/// The task's loader with the threads and the share of this process.
+fn loader_settings(data: &TaskData, exec: &ExecConfig, plan: &Planner) -> LoaderSettings {
+    let share = exec.ranks.clone().map(|ranks| {
+        let plan = plan.clone();
+        Share::new(data.mixes, move |epoch, images| plan(epoch, images).share(Some(&ranks)))
+    });
+    LoaderSettings { share, threads: exec.loader_threads, max_bad: exec.max_bad, ..data.loader.clone() }
 }

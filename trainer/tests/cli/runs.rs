@@ -16,7 +16,7 @@ fn a_run_is_replaced_only_when_asked() {
     assert_eq!(folder.settings("run")["seed"].as_integer(), Some(5));
     assert_eq!(read(&folder.path("run/mine.txt")), "keep");
     again(&["--resume", "--seed=6"]).fails(2, &["seed was 5, is 6"]);
-    folder.tiny("pretrain", &["--data=data", "--out=new", "--resume"]).fails(5, &["new", "no run"]);
+    folder.tiny("pretrain", &["--data=data", "--out=new", "--resume"]).fails(5, &["new", "is not a run"]);
 }
 
 #[test]

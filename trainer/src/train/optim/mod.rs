@@ -2,6 +2,7 @@
 //! the learning rate's way over the run.
 
 pub mod adamw;
+mod config;
 pub mod muon;
 mod orthogonal;
 pub mod schedule;
@@ -10,11 +11,11 @@ use serde::{Deserialize, Serialize};
 use smalti_models::names::TensorSpec;
 
 pub use adamw::AdamW;
+pub use config::OptimConfig;
 pub use muon::Muon;
 pub use schedule::{LrDecay, Schedule};
 
 use crate::model::params::Layout;
-use crate::train::trainer::OptimConfig;
 
 /// What moves the matrices of the blocks.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -67,5 +68,25 @@ impl Optimizer {
         if let Some((muon, ratio)) = &self.muon {
             muon.update(lr * ratio, scale, grads, params, &mut self.adamw.m);
         }
+    }
+
+    /// Steps done.
+    pub fn step(&self) -> u64 {
+        self.adamw.step
+    }
+
+    /// Goes on after so many steps.
+    pub fn set_step(&mut self, step: u64) {
+        self.adamw.step = step;
+    }
+
+    /// What changes from step to step, by name: for the state of a run.
+    pub fn vectors(&self) -> Vec<(&'static str, &[f32])> {
+        vec![("m", &self.adamw.m), ("v", &self.adamw.v)]
+    }
+
+    /// [`Optimizer::vectors`], to restore them.
+    pub fn vectors_mut(&mut self) -> Vec<(&'static str, &mut Vec<f32>)> {
+        vec![("m", &mut self.adamw.m), ("v", &mut self.adamw.v)]
     }
 }

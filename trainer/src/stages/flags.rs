@@ -1,0 +1,133 @@
+//! Settings under the names of the flags that give them: what a run's `config.toml` holds, whether the command line or
+//! the library started the run. `smalti pretrain --config RUN/config.toml` leads to the same settings again.
+
+use serde::Serialize;
+use smalti_models::{DecoderConfig, Preprocess, VitConfig};
+use toml::{Table, Value};
+
+use super::finetune::FinetuneSettings;
+use super::pretrain::PretrainSettings;
+use crate::data::{Augment, CropKind};
+use crate::error::{Error, Result};
+use crate::train::OptimConfig;
+use crate::train::optim::MatrixOptimizer;
+
+/// The flags of `smalti pretrain`.
+pub(super) fn pretrain(settings: &PretrainSettings) -> Result<Table> {
+    let mut table = Table::new();
+    encoder(&mut table, &settings.model.encoder);
+    decoder(&mut table, &settings.model.decoder)?;
+    put(&mut table, "mask-ratio", settings.mask_ratio)?;
+    put(&mut table, "predict-ratio", settings.predict_ratio)?;
+    put(&mut table, "norm-pix-loss", settings.norm_pix_loss)?;
+    preprocess(&mut table, &settings.preprocess)?;
+    augment(&mut table, &settings.augment)?;
+    optim(&mut table, &settings.optim)?;
+    Ok(table)
+}
+
+/// The flags of `smalti finetune`.
+pub(super) fn finetune(settings: &FinetuneSettings) -> Result<Table> {
+    let mut table = Table::new();
+    encoder(&mut table, &settings.encoder);
+    put(&mut table, "pool", settings.pool)?;
+    preprocess(&mut table, &settings.preprocess)?;
+    augment(&mut table, &settings.augment)?;
+    optim(&mut table, &settings.optim)?;
+    put(&mut table, "layer-decay", settings.optim.layer_decay)?;
+    put(&mut table, "mixup", settings.mix.mixup)?;
+    put(&mut table, "cutmix", settings.mix.cutmix)?;
+    put(&mut table, "smoothing", settings.smoothing)?;
+    put(&mut table, "drop-path", settings.drop_path)?;
+    put(&mut table, "token-drop", settings.token_drop)?;
+    Ok(table)
+}
+
+/// A settings file's text.
+pub(super) fn to_text(table: Result<Table>) -> Result<String> {
+    toml::to_string_pretty(&table?).map_err(unwritable)
+}
+
+fn unwritable(error: impl std::fmt::Display) -> Error {
+    Error::Usage(format!("settings cannot be written as TOML: {error}"))
+}
+
+fn put(table: &mut Table, flag: &str, value: impl Serialize) -> Result<()> {
+    table.insert(flag.into(), Value::try_from(value).map_err(unwritable)?);
+    Ok(())
+}
+
+fn count(table: &mut Table, flag: &str, value: usize) {
+    table.insert(flag.into(), Value::Integer(i64::try_from(value).unwrap_or(i64::MAX)));
+}
+
+fn encoder(table: &mut Table, vit: &VitConfig) {
+    for (flag, value) in [
+        ("img-size", vit.img_size),
+        ("patch-size", vit.patch_size),
+        ("channels", vit.channels),
+        ("dim", vit.dim),
+        ("depth", vit.depth),
+        ("heads", vit.heads),
+    ] {
+        count(table, flag, value);
+    }
+}
+
+fn decoder(table: &mut Table, decoder: &DecoderConfig) -> Result<()> {
+    put(table, "decoder", decoder.kind)?;
+    for (flag, value) in
+        [("dec-dim", decoder.dim), ("dec-depth", decoder.depth), ("dec-heads", decoder.heads)]
+    {
+        count(table, flag, value);
+    }
+    Ok(())
+}
+
+fn preprocess(table: &mut Table, preprocess: &Preprocess) -> Result<()> {
+    put(table, "fit", preprocess.fit)?;
+    put(table, "interpolation", preprocess.interpolation)?;
+    put(table, "mean", decimals(&preprocess.mean))?;
+    put(table, "std", decimals(&preprocess.std))
+}
+
+/// By way of decimals: 0.4914 rather than 0.49140000343322754.
+fn decimals(values: &[f32]) -> Vec<f64> {
+    values.iter().filter_map(|x| x.to_string().parse().ok()).collect()
+}
+
+fn augment(table: &mut Table, augment: &Augment) -> Result<()> {
+    put(table, "crop", crop(augment.crop))?;
+    put(table, "flip", augment.flip)?;
+    put(table, "jitter", decimals(&[augment.jitter])[0])?;
+    put(table, "erasing", decimals(&[augment.erasing])[0])
+}
+
+/// `none`, `padded:4`, `resized:0.2`.
+fn crop(crop: CropKind) -> String {
+    match crop {
+        CropKind::None => "none".into(),
+        CropKind::Padded(pixels) => format!("padded:{pixels}"),
+        CropKind::RandomResized { scale, .. } => format!("resized:{}", scale[0]),
+    }
+}
+
+fn optim(table: &mut Table, optim: &OptimConfig) -> Result<()> {
+    put(table, "epochs", optim.epochs)?;
+    count(table, "batch-size", optim.batch_size);
+    put(table, "lr", optim.lr)?;
+    put(table, "betas", optim.betas)?;
+    put(table, "weight-decay", optim.weight_decay)?;
+    put(table, "warmup-epochs", optim.warmup_epochs)?;
+    put(table, "schedule", optim.schedule)?;
+    put(table, "clip-grad", optim.clip_grad.unwrap_or(0.0))?;
+    match optim.matrices {
+        MatrixOptimizer::AdamW => put(table, "optimizer", "adamw")?,
+        MatrixOptimizer::Muon(lr) => {
+            put(table, "optimizer", "muon")?;
+            put(table, "muon-lr", lr)?;
+        }
+    }
+    put(table, "seed", optim.seed)?;
+    put(table, "precision", optim.precision)
+}
