@@ -36,6 +36,7 @@ pub enum Error {
         /// The file or folder.
         path: PathBuf,
         /// The system's reason.
+        #[source]
         cause: std::io::Error,
     },
     /// Another process works in the folder (exit code 1).

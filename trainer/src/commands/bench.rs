@@ -21,8 +21,8 @@ const BATCHES: usize = 4;
 
 pub(super) fn run(args: &BenchArgs, global: &Global) -> anyhow::Result<()> {
     let seconds = args.seconds.unwrap_or(5.0);
-    if args.batch_size.is_some_and(|batch_size| !(1..=1 << 16).contains(&batch_size)) {
-        return Err(Error::Usage("batch-size: expected 1 to 65536".into()).into());
+    if let Some(batch_size) = args.batch_size.filter(|batch_size| !(1..=1 << 16).contains(batch_size)) {
+        return Err(Error::Usage(format!("batch-size is {batch_size}: expected 1 to 65536")).into());
     }
     if !(0.0..=3600.0).contains(&seconds) {
         return Err(Error::Usage(format!("seconds is {seconds}: expected 0 to 3600")).into());

@@ -101,9 +101,6 @@ fn claim(out: &Path, overwrite: bool, data: Option<&PathBuf>) -> Result<Owner> {
         names.push(DATA);
     }
     let inputs: Vec<(&str, PathBuf)> = data.iter().map(|path| ("--data", (*path).clone())).collect();
-    for stage in ["pretrain", "finetune"] {
-        Create { overwrite, inputs: &inputs }.check(&out.join(stage), stage)?;
-    }
     let claim = Claim {
         written_by: "quickstart",
         names: &names,
@@ -112,6 +109,10 @@ fn claim(out: &Path, overwrite: bool, data: Option<&PathBuf>) -> Result<Owner> {
         legacy: &[],
         resumable: false,
     };
+    claim.check(out)?;
+    for stage in ["pretrain", "finetune"] {
+        Create { overwrite, inputs: &inputs }.check(&out.join(stage), stage)?;
+    }
     Owner::claim(out, &claim)
 }
 

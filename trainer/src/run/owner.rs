@@ -113,7 +113,8 @@ impl Claim<'_> {
         }
         if !self.overwrite {
             return Err(Error::Usage(format!(
-                "{} already holds what `smalti {}` wrote: replace it with --overwrite, or name another folder{}",
+                "{} already holds what `smalti {}` wrote: replace it with --overwrite, or name another folder with \
+                 --out{}",
                 folder.display(),
                 self.written_by,
                 if self.resumable { "; --resume continues a run" } else { "" }

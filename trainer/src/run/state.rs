@@ -54,7 +54,7 @@ pub struct Best {
 /// The loss over a run.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct LossTrack {
-    /// Mean of the first steps.
+    /// Of the first step, before any update.
     pub first: f64,
     /// Running mean.
     pub mean: f64,

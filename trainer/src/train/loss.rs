@@ -3,8 +3,6 @@
 use crate::error::{Error, Result};
 use crate::run::LossTrack;
 
-/// Steps whose mean is the loss at the start.
-const FIRST: u32 = 5;
 /// Weight of the newest step in the running mean.
 const NEWEST: f64 = 0.05;
 /// A single step counts for at most so many times the loss at the start: one bad batch is no divergence.
@@ -18,26 +16,20 @@ const DIVERGED_AT_END: f64 = 1.5;
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Watchdog {
     track: Option<LossTrack>,
-    /// Steps that the loss at the start still takes in.
-    seen: u32,
+    /// Where the loss at the start is not known: a run of a version that did not keep it.
+    is_blind: bool,
 }
 
 impl Watchdog {
-    /// Goes on from the track in a run's state.
-    pub(super) fn new(track: Option<LossTrack>) -> Watchdog {
-        Watchdog { track, seen: if track.is_some() { FIRST } else { 0 } }
+    /// Continues the track in the state of a run at step `step`.
+    pub(super) fn new(track: Option<LossTrack>, step: u64) -> Watchdog {
+        Watchdog { track, is_blind: track.is_none() && step > 0 }
     }
 
     /// Takes in one step's loss.
     pub(super) fn note(&mut self, loss: f64) {
         let track = self.track.get_or_insert(LossTrack { first: loss, mean: loss });
-        if self.seen < FIRST {
-            self.seen += 1;
-            track.first += (loss - track.first) / f64::from(self.seen);
-            track.mean = track.first;
-        } else {
-            track.mean += NEWEST * (loss.min(MAX_STEP * track.first) - track.mean);
-        }
+        track.mean += NEWEST * (loss.min(MAX_STEP * track.first) - track.mean);
     }
 
     /// For the run's state.
@@ -50,7 +42,7 @@ impl Watchdog {
     pub(super) fn check(&self, step: u64, is_last: bool, lr: f64) -> Result<()> {
         let Some(LossTrack { first, mean }) = self.track else { return Ok(()) };
         let limit = if is_last { DIVERGED_AT_END } else { DIVERGED };
-        if first <= 0.0 || mean <= limit * first {
+        if self.is_blind || first <= 0.0 || mean <= limit * first {
             return Ok(());
         }
         Err(Error::Diverged(format!(
@@ -86,8 +78,8 @@ mod tests {
 
     #[test]
     fn a_resumed_run_goes_on_with_its_track() {
-        let losses: Vec<f64> = (0..100).map(|i| f64::from(i % 7)).collect();
-        let mut resumed = Watchdog::new(after(losses[..60].iter().copied()).track());
+        let losses: Vec<f64> = (0..100).map(|i| f64::from(1 + i % 7)).collect();
+        let mut resumed = Watchdog::new(after(losses[..60].iter().copied()).track(), 60);
         losses[60..].iter().for_each(|loss| resumed.note(*loss));
         assert_eq!(resumed.track(), after(losses).track());
     }

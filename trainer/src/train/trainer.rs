@@ -101,7 +101,7 @@ impl<'a, T: Task> Trainer<'a, T> {
         let mut metrics = self.run.map(|run| run.metrics(self.about.step)).transpose()?;
         let (start, before, first) = (Instant::now(), self.about.seconds, self.about.step);
         let mut saved = Instant::now();
-        let mut watchdog = Watchdog::new(self.about.loss);
+        let mut watchdog = Watchdog::new(self.about.loss, first);
         // A run that was stopped within a validation does it now.
         self.end_epoch(observer, metrics.as_mut())?;
         while !self.about.ended && self.about.step < self.schedule.total {

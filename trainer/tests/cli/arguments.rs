@@ -29,10 +29,10 @@ fn files_that_are_not_there_and_folders_that_hold_nothing_are_told_apart() {
     let folder = Folder::with_data();
     std::fs::create_dir(folder.path("nothing")).unwrap();
     std::fs::write(folder.path("file"), "x").unwrap();
-    folder.tiny("pretrain", &["--data=nowhere", "--out=run"]).fails(6, &["nowhere"]);
+    folder.tiny("pretrain", &["--data=nowhere", "--out=run"]).fails(6, &["nowhere", "No such file"]);
     folder.tiny("pretrain", &["--data=nothing", "--out=run"]).fails(5, &["nothing"]);
     folder.tiny("pretrain", &["--data=data", "--out=file/run"]).fails(6, &["file/run"]);
-    folder.run(&["eval", "nothing", "--data=data"]).fails(5, &["nothing", "no run"]);
+    folder.run(&["eval", "nothing", "--data=data"]).fails(5, &["nothing", "is not a run"]);
     folder.run(&["pretrain", "--config=nowhere.toml"]).fails(6, &["nowhere.toml"]);
     let verbose = folder.run(&["-v", "data", "nowhere"]);
     assert!(verbose.code == 6 && verbose.err.contains("caused by: "), "{}", verbose.err);

@@ -3,5 +3,7 @@
 mod arguments;
 mod damaged;
 mod outcomes;
+mod owning;
+mod resuming;
 mod runs;
 mod support;
