@@ -9,7 +9,7 @@ use crate::clock::{self, Op};
 use crate::error::Result;
 use crate::model::precision::Precision;
 use crate::model::{Classifier, Mae, classifier, mae};
-use crate::objective::mask::Mask;
+use crate::objective::{CrossEntropy, Mask, PixelLoss};
 use crate::rng::Rng;
 use crate::train::memory::Memory;
 use crate::train::optim::{AdamW, adamw};
@@ -123,16 +123,17 @@ fn pretrain(config: &MaeConfig, settings: &Settings) -> Result<(f64, Vec<Share>)
     let ids: Vec<u32> = (0..batch as u32).collect();
     let mut params = model.layout().init::<f32>(0);
     let mut adamw = AdamW::new(model.layout(), [0.9, 0.95], 0.05, 1.0);
-    let mut lanes = GradLanes::<mae::Saved<f32>>::new(settings.threads, params.len())?;
+    let mut lanes = GradLanes::<mae::Activations<f32>>::new(settings.threads, params.len())?;
     let weight = 1.0 / (batch * (vit.patches() - visible)) as f64;
+    let objective = PixelLoss { normalise: true, weight };
     let micro = micro_batch(vit.tokens());
     measure(settings, |step| {
         let timer = clock::time(Op::Patches);
         let mask = Mask::draw(0, step, &ids, vit.patches(), visible);
         drop(timer);
-        let input = mae::Input::new(&pixels, &mask, batch);
-        lanes.sum(BatchPlan::new(batch, micro), |part, saved, grads, settled| {
-            model.gradient(&params, input.slice(part.start, part.end), true, weight, saved, grads, settled)
+        let input = mask.input(&pixels, batch);
+        lanes.sum(BatchPlan::new(batch, micro), |images, acts, grads| {
+            objective.gradient(&model, &params, input.slice(images.start, images.end), acts, grads)
         })?;
         update(&mut lanes, &mut adamw, &mut params);
         Ok(())
@@ -145,16 +146,17 @@ fn finetune(vit: &VitConfig, settings: &Settings) -> Result<(f64, Vec<Share>)> {
     let pixels = images(vit, batch);
     let mut targets = vec![0.0; batch * classes];
     targets.chunks_exact_mut(classes).enumerate().for_each(|(i, row)| row[i % classes] = 1.0);
-    let seen = Mask::none(batch, vit.patches()).visible;
+    let visible = Mask::none(batch, vit.patches()).visible;
     let mut params = model.layout().init::<f32>(0);
     let mut adamw = AdamW::new(model.layout(), [0.9, 0.999], 0.05, 1.0);
-    let mut lanes = GradLanes::<classifier::Saved<f32>>::new(settings.threads, params.len())?;
+    let mut lanes = GradLanes::<classifier::Activations<f32>>::new(settings.threads, params.len())?;
     let micro = micro_batch(vit.tokens());
-    let input = classifier::Input { pixels: &pixels, seen: &seen, drop: None, targets: &targets, batch };
+    let input = classifier::Input { pixels: &pixels, visible: &visible, drop: None, batch };
     measure(settings, |_| {
-        lanes.sum(BatchPlan::new(batch, micro), |part, saved, grads, settled| {
-            let input = input.slice(part.start, part.end);
-            model.gradient(&params, input, 1.0 / batch as f64, saved, grads, settled)
+        lanes.sum(BatchPlan::new(batch, micro), |images, acts, grads| {
+            let targets = &targets[images.start * classes..images.end * classes];
+            let objective = CrossEntropy { targets, weight: 1.0 / batch as f64 };
+            objective.gradient(&model, &params, input.slice(images.start, images.end), acts, grads)
         })?;
         update(&mut lanes, &mut adamw, &mut params);
         Ok(())

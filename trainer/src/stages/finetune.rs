@@ -10,7 +10,7 @@ use crate::data::{Augment, Batch, Dataset, Loader, LoaderSettings, Mix, Share};
 use crate::error::{Error, Result};
 use crate::evaluate;
 use crate::model::{Classifier, classifier};
-use crate::objective::mask::Mask;
+use crate::objective::{CrossEntropy, Mask};
 use crate::rng::{Rng, stream};
 use crate::run::checkpoint;
 use crate::run::{ModelConfig, RunDir};
@@ -93,8 +93,8 @@ impl FinetuneSettings {
         ((patches as f64 * (1.0 - self.token_drop)).round() as usize).clamp(1, patches)
     }
 
-    /// How a batch of this epoch is dealt out.
-    fn deal(&self, epoch: u64, images: usize) -> BatchPlan {
+    /// How a batch of this epoch is divided.
+    fn plan(&self, epoch: u64, images: usize) -> BatchPlan {
         BatchPlan::new(images, micro_batch(1 + self.seen(epoch)))
     }
 
@@ -140,7 +140,7 @@ pub fn finetune(
     let count = images.train.len();
     let share = exec.ranks.clone().map(|ranks| {
         let (settings, mixes) = (settings.clone(), settings.mix != Mix::default());
-        Share::new(mixes, move |epoch, images| settings.deal(epoch, images).share(Some(&ranks)))
+        Share::new(mixes, move |epoch, images| settings.plan(epoch, images).share(Some(&ranks)))
     });
     let loader = Loader::new(
         images.train.clone(),
@@ -164,7 +164,7 @@ pub fn finetune(
     }
     let optimizer = Optimizer::new(model.layout(), optim);
     let mut lanes =
-        GradLanes::<classifier::Saved<f32>>::new(exec.threads, params.len())?.among(exec.ranks.clone());
+        GradLanes::<classifier::Activations<f32>>::new(exec.threads, params.len())?.among(exec.ranks.clone());
     let details = serde_json::to_value(settings).map_err(|e| Error::Usage(e.to_string()))?;
     let mut training = Training::new(optim, &loader, run, details.clone(), params, optimizer);
     training.start(exec)?;
@@ -227,10 +227,10 @@ impl Finetuning<'_> {
     }
 }
 
-impl Task<classifier::Saved<f32>> for Finetuning<'_> {
+impl Task<classifier::Activations<f32>> for Finetuning<'_> {
     fn gradient(
         &mut self,
-        lanes: &mut GradLanes<classifier::Saved<f32>>,
+        lanes: &mut GradLanes<classifier::Activations<f32>>,
         params: &[f32],
         mut batch: Batch,
     ) -> Result<()> {
@@ -238,25 +238,20 @@ impl Task<classifier::Saved<f32>> for Finetuning<'_> {
         let mut targets = soft_targets(&batch, self.model.classes(), self.settings.smoothing as f32)?;
         let mut rng = Rng::new(seed, stream::MIX, [batch.epoch, batch.index]);
         self.settings.mix.apply(&mut batch.pixels, &mut targets, count, vit.img_size, &mut rng);
-        let seen = self.settings.seen(batch.epoch);
-        let seen = if seen == vit.patches() {
-            Mask::none(count, seen).visible
+        let visible = self.settings.seen(batch.epoch);
+        let visible = if visible == vit.patches() {
+            Mask::none(count, visible).visible
         } else {
-            Mask::draw(seed, batch.epoch, &batch.ids, vit.patches(), seen).visible
+            Mask::draw(seed, batch.epoch, &batch.ids, vit.patches(), visible).visible
         };
-        let input = classifier::Input {
-            pixels: &batch.pixels,
-            seen: &seen,
-            drop: None,
-            targets: &targets,
-            batch: count,
-        };
-        let deal = self.settings.deal(batch.epoch, batch.total);
-        lanes.sum(deal, |part, saved, grads, settled| {
-            let part = batch.places(part);
-            let drop = self.drop_factors(batch.epoch, &batch.ids[part.clone()]);
-            let input = classifier::Input { drop: drop.as_deref(), ..input.slice(part.start, part.end) };
-            self.model.gradient(params, input, 1.0 / batch.total as f64, saved, grads, settled)
+        let input = classifier::Input { pixels: &batch.pixels, visible: &visible, drop: None, batch: count };
+        let (classes, weight) = (self.model.classes(), 1.0 / batch.total as f64);
+        lanes.sum(self.settings.plan(batch.epoch, batch.total), |images, acts, grads| {
+            let images = batch.places(images);
+            let drop = self.drop_factors(batch.epoch, &batch.ids[images.clone()]);
+            let input = classifier::Input { drop: drop.as_deref(), ..input.slice(images.start, images.end) };
+            let targets = &targets[images.start * classes..images.end * classes];
+            CrossEntropy { targets, weight }.gradient(&self.model, params, input, acts, grads)
         })
     }
 
@@ -264,13 +259,17 @@ impl Task<classifier::Saved<f32>> for Finetuning<'_> {
         checkpoint::save_model(&run.model(name), self.model.layout(), params, &self.details)
     }
 
-    fn score(&mut self, lanes: &GradLanes<classifier::Saved<f32>>, params: &[f32]) -> Result<Option<f64>> {
+    fn score(
+        &mut self,
+        lanes: &GradLanes<classifier::Activations<f32>>,
+        params: &[f32],
+    ) -> Result<Option<f64>> {
         let Some(loader) = &self.val else { return Ok(None) };
         let found = evaluate::predict(&self.model, params, loader, lanes)?;
         let Some(ranks) = self.ranks else { return Ok(Some(found.accuracy()?)) };
         // Each rank has looked at its share of the images.
         let (right, all) = found.right();
-        let sums = ranks.count(&[right as u64, all as u64])?;
+        let sums = ranks.all_reduce_sum(&[right as u64, all as u64])?;
         evaluate::share(sums[0] as usize, sums[1] as usize).map(Some)
     }
 }

@@ -10,7 +10,7 @@ use crate::data::{Augment, Batch, Dataset, Loader, LoaderSettings, Share};
 use crate::error::{Error, Result};
 use crate::evaluate::reconstruct;
 use crate::model::{Mae, mae};
-use crate::objective::mask::Mask;
+use crate::objective::{Mask, PixelLoss};
 use crate::run::checkpoint;
 use crate::run::{ModelConfig, RunDir};
 use crate::train::optim::Optimizer;
@@ -169,7 +169,8 @@ pub fn pretrain(
     }
     let params = model.layout().init::<f32>(optim.seed);
     let optimizer = Optimizer::new(model.layout(), optim);
-    let mut lanes = GradLanes::<mae::Saved<f32>>::new(exec.threads, params.len())?.among(exec.ranks.clone());
+    let mut lanes =
+        GradLanes::<mae::Activations<f32>>::new(exec.threads, params.len())?.among(exec.ranks.clone());
     let details = serde_json::to_value(settings).map_err(|e| Error::Usage(e.to_string()))?;
     let mut training = Training::new(optim, &loader, run, details.clone(), params, optimizer);
     training.start(exec)?;
@@ -191,10 +192,10 @@ struct Pretraining<'a> {
     data: &'a Dataset,
 }
 
-impl Task<mae::Saved<f32>> for Pretraining<'_> {
+impl Task<mae::Activations<f32>> for Pretraining<'_> {
     fn gradient(
         &mut self,
-        lanes: &mut GradLanes<mae::Saved<f32>>,
+        lanes: &mut GradLanes<mae::Activations<f32>>,
         params: &[f32],
         batch: Batch,
     ) -> Result<()> {
@@ -202,12 +203,12 @@ impl Task<mae::Saved<f32>> for Pretraining<'_> {
         let (visible, predicted) = settings.counts();
         let mask = Mask::draw(settings.optim.seed, batch.epoch, &batch.ids, vit.patches(), visible);
         let mask = mask.predicting(batch.len(), predicted);
-        let input = mae::Input::new(&batch.pixels, &mask, batch.len());
+        let input = mask.input(&batch.pixels, batch.len());
         let weight = 1.0 / (batch.total * predicted) as f64;
-        lanes.sum(BatchPlan::new(batch.total, micro_batch(vit.tokens())), |part, saved, grads, settled| {
-            let part = batch.places(part);
-            let input = input.slice(part.start, part.end);
-            self.model.gradient(params, input, settings.norm_pix_loss, weight, saved, grads, settled)
+        let objective = PixelLoss { normalise: settings.norm_pix_loss, weight };
+        lanes.sum(BatchPlan::new(batch.total, micro_batch(vit.tokens())), |images, acts, grads| {
+            let images = batch.places(images);
+            objective.gradient(&self.model, params, input.slice(images.start, images.end), acts, grads)
         })
     }
 
@@ -217,7 +218,7 @@ impl Task<mae::Saved<f32>> for Pretraining<'_> {
 
     fn show(
         &mut self,
-        _lanes: &GradLanes<mae::Saved<f32>>,
+        _lanes: &GradLanes<mae::Activations<f32>>,
         run: &RunDir,
         params: &[f32],
         step: u64,

@@ -1,5 +1,5 @@
-//! From gradients to moved parameters: [`step`] sums gradients over threads and [`ranks`], [`optim`] moves the
-//! parameters, [`trainer`] is the loop around them.
+//! Training: [`step`] sums gradients over threads and [`ranks`], [`optim`] updates the parameters, [`trainer`] is the loop
+//! around them, [`memory`] computes how much memory it takes.
 
 pub mod memory;
 pub mod optim;

@@ -2,97 +2,18 @@
 
 use std::time::{Duration, Instant};
 
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 
 use crate::data::{Batch, Loader};
 use crate::error::{Error, Result};
-use crate::model::precision::Precision;
 use crate::run::RunDir;
 use crate::run::checkpoint::{About, State};
 use crate::stages::pretrain::ExecConfig;
-use crate::train::optim::{LrDecay, MatrixOptimizer, Optimizer, Schedule, adamw};
+use crate::train::optim::{Optimizer, adamw};
 use crate::train::ranks::{Ranks, from_bytes, to_bytes};
 use crate::train::step::GradLanes;
 
-/// How parameters are moved over a run.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub struct OptimConfig {
-    /// Passes over the data.
-    pub epochs: u64,
-    /// Images that one step averages over.
-    pub batch_size: usize,
-    /// The highest learning rate.
-    pub lr: f64,
-    /// AdamW's decays of the two moments.
-    pub betas: [f64; 2],
-    /// The weight decay.
-    pub weight_decay: f64,
-    /// A layer's rate over that of the layer above.
-    pub layer_decay: f64,
-    /// Epochs of the linear warm-up.
-    pub warmup_epochs: f64,
-    /// The way down after it.
-    pub schedule: LrDecay,
-    /// The largest length of all gradients together.
-    pub clip_grad: Option<f64>,
-    /// What moves the matrices of the blocks.
-    #[serde(default, skip_serializing_if = "MatrixOptimizer::are_plain")]
-    pub matrices: MatrixOptimizer,
-    /// The seed of everything random.
-    pub seed: u64,
-    /// Minutes between checkpoints.
-    pub checkpoint_minutes: f64,
-    /// What linear layers multiply in.
-    #[serde(default)]
-    pub precision: Precision,
-}
-
-impl OptimConfig {
-    /// Refuses what cannot be carried out.
-    pub fn check(&self) -> Result<()> {
-        let refuse = |what: &str| Err(Error::Usage(what.into()));
-        let positive = |x: f64| x.is_finite() && x >= 0.0;
-        if self.epochs == 0 || self.epochs > 1_000_000 {
-            return refuse("epochs: expected 1 to 1000000");
-        }
-        if self.batch_size == 0 || self.batch_size > 1 << 20 {
-            return refuse("batch-size times accum-iter: expected 1 to 1048576");
-        }
-        if !positive(self.lr) || self.lr > 100.0 {
-            return refuse("lr: expected 0 to 100");
-        }
-        if let MatrixOptimizer::Muon(lr) = self.matrices
-            && !(positive(lr) && lr <= 100.0)
-        {
-            return refuse("muon-lr: expected 0 to 100");
-        }
-        if !self.betas.iter().all(|beta| (0.0..1.0).contains(beta)) {
-            return refuse("betas: expected 0 to below 1");
-        }
-        if !positive(self.weight_decay) || !positive(self.warmup_epochs) || !positive(self.checkpoint_minutes)
-        {
-            return refuse("weight-decay, warmup-epochs and checkpoint-minutes: expected 0 or more");
-        }
-        if !(self.layer_decay > 0.0 && self.layer_decay <= 1.0) {
-            return refuse("layer-decay: expected above 0, at most 1");
-        }
-        if self.clip_grad.is_some_and(|clip| !(clip.is_finite() && clip > 0.0)) {
-            return refuse("clip-grad: expected above 0");
-        }
-        Ok(())
-    }
-
-    /// The learning rate over `steps` an epoch.
-    pub fn schedule(&self, steps: u64) -> Schedule {
-        Schedule {
-            peak: self.lr,
-            warmup: (self.warmup_epochs * steps as f64).round() as u64,
-            total: self.epochs * steps,
-            decay: self.schedule,
-        }
-    }
-}
+pub use crate::train::optim::OptimConfig;
 
 /// One step, as `metrics.jsonl` and progress bars tell it.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
@@ -239,18 +160,18 @@ impl<'a> Training<'a> {
                 "every rank needs the same data set under the path of --data",
             ),
         ];
-        same.iter().try_for_each(|(what, mine, advice)| ranks.agree(what, mine, advice))?;
+        same.iter().try_for_each(|(what, mine, advice)| ranks.assert_same(what, mine, advice))?;
         let adamw = &mut self.optimizer.adamw;
         let best = self.best.unwrap_or(f64::NAN);
         let mut about = adamw.step.to_le_bytes().to_vec();
         about.extend([self.seconds, best].iter().flat_map(|x| x.to_le_bytes()));
-        let about = ranks.tell(about)?;
+        let about = ranks.broadcast(about)?;
         let numbers = about.as_chunks::<8>().0;
         adamw.step = u64::from_le_bytes(numbers[0]);
         self.seconds = f64::from_le_bytes(numbers[1]);
         self.best = Some(f64::from_le_bytes(numbers[2])).filter(|best| !best.is_nan());
         for values in [&mut self.params, &mut adamw.m, &mut adamw.v] {
-            from_bytes(&ranks.tell(to_bytes(values))?, values);
+            from_bytes(&ranks.broadcast(to_bytes(values))?, values);
         }
         Ok(())
     }
