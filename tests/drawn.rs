@@ -86,12 +86,12 @@ impl Drawn {
     /// The trainer's own forward pass in f32.
     pub fn predict(&self, images: &[Image]) -> Said {
         let mut said = Said { logits: Vec::new(), embeddings: Vec::new() };
-        let (patches, mut saved) = (self.model.vit().patches(), classifier::Saved::default());
+        let (patches, mut acts) = (self.model.vit().patches(), classifier::Activations::default());
         for part in images.chunks(BATCH) {
-            let (pixels, seen) = (self.normalised(part), Mask::none(part.len(), patches).visible);
-            let batch = part.len();
-            let input = classifier::Input { pixels: &pixels, seen: &seen, drop: None, targets: &[], batch };
-            let (logits, embeddings) = self.model.predict(&self.params, input, &mut saved);
+            let (pixels, visible) = (self.normalised(part), Mask::none(part.len(), patches).visible);
+            let input =
+                classifier::Input { pixels: &pixels, visible: &visible, drop: None, batch: part.len() };
+            let (logits, embeddings) = self.model.predict(&self.params, input, &mut acts);
             said.logits.extend_from_slice(logits);
             said.embeddings.extend_from_slice(embeddings);
         }

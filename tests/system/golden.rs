@@ -6,8 +6,8 @@ use smalti_models::{DecoderConfig, MaeConfig, Pool};
 use smalti_system_tests::cases::{Case, distance, largest_difference};
 use smalti_trainer::model::ops::Float;
 use smalti_trainer::model::params::Layout;
-use smalti_trainer::model::{Classifier, Mae, classifier, mae};
-use smalti_trainer::objective::mask::Mask;
+use smalti_trainer::model::{Classifier, Grads, Mae, classifier, mae};
+use smalti_trainer::objective::{CrossEntropy, Mask, PixelLoss};
 use smalti_trainer::train::optim::{AdamW, adamw};
 use smalti_trainer::train::step::{BatchPlan, GradLanes};
 
@@ -70,11 +70,12 @@ fn check_mae<R: Float>(tolerance: &Tolerance) {
     let case = Case::open("mae");
     let (model, mask) = (autoencoder(&case), mask(&case, 0));
     let (params, pixels) = (case.flat::<R>(model.layout(), "weights"), case.floats::<R>("pixels"));
-    let input = mae::Input::new(&pixels, &mask, case.count("batch"));
-    let (weight, mut saved) = (1.0 / mask.hidden.len() as f64, mae::Saved::default());
+    let input = mask.input(&pixels, case.count("batch"));
+    let (weight, mut acts) = (1.0 / mask.hidden.len() as f64, mae::Activations::default());
     for (normalise, key, prefix) in [(true, "loss", "grads"), (false, "loss-raw", "grads_raw")] {
         let mut grads = vec![R::ZERO; params.len()];
-        let loss = model.gradient(&params, input, normalise, weight, &mut saved, &mut grads, &mut |_, _| {});
+        let objective = PixelLoss { normalise, weight };
+        let loss = objective.gradient(&model, &params, input, &mut acts, &mut Grads::new(&mut grads));
         check(key, (loss - case.number(key)).abs(), tolerance.loss);
         check_gradients(&case, prefix, model.layout(), &grads, tolerance.gradient);
     }
@@ -82,7 +83,7 @@ fn check_mae<R: Float>(tolerance: &Tolerance) {
     let each = patches - case.count("visible");
     let rows = mask.hidden.iter().enumerate().map(|(i, &id)| i / each * patches + id as usize);
     let want: Vec<R> = rows.flat_map(|row| all[row * len..][..len].iter().copied()).collect();
-    check("pred", largest_difference(model.predict(&params, input, &mut saved), &want), tolerance.values);
+    check("pred", largest_difference(model.predict(&params, input, &mut acts), &want), tolerance.values);
 }
 
 #[test]
@@ -101,22 +102,22 @@ fn masked_autoencoder_trains_as_pytorch_does() {
     let (model, batch) = (autoencoder(&case), case.count("batch"));
     let (mut params, pixels) = (case.flat::<f32>(model.layout(), "weights"), case.floats::<f32>("pixels"));
     let mut adamw = AdamW::new(model.layout(), case.betas(), case.number("weight-decay"), 1.0);
-    let mut lanes = GradLanes::<mae::Saved<f32>>::new(2, params.len()).unwrap();
+    let mut lanes = GradLanes::<mae::Activations<f32>>::new(2, params.len()).unwrap();
     for (step, (want, norm)) in case.numbers("losses").into_iter().zip(case.numbers("grad-norms")).enumerate()
     {
         let mask = mask(&case, step);
-        let (input, weight) = (mae::Input::new(&pixels, &mask, batch), 1.0 / mask.hidden.len() as f64);
-        let sum = lanes.sum(BatchPlan::new(batch, 3), |images, saved, grads, settled| {
-            let input = input.slice(images.start, images.end);
-            model.gradient(&params, input, true, weight, saved, grads, settled)
+        let input = mask.input(&pixels, batch);
+        let objective = PixelLoss { normalise: true, weight: 1.0 / mask.hidden.len() as f64 };
+        let sum = lanes.sum(BatchPlan::new(batch, 3), |images, acts, grads| {
+            objective.gradient(&model, &params, input.slice(images.start, images.end), acts, grads)
         });
         sum.unwrap();
-        let (loss, length) = lanes.finish(|loss, grads| {
+        let (loss, found) = lanes.finish(|loss, grads| {
             adamw.update(case.number("lr"), 1.0, grads, &mut params);
             (loss, adamw::norm(grads))
         });
         check(&format!("loss of step {step}"), (loss - want).abs(), STEPS);
-        check("length of the gradients", (length / norm - 1.0).abs(), NARROW.gradient);
+        check("gradient norm", (found / norm - 1.0).abs(), NARROW.gradient);
     }
 }
 
@@ -127,7 +128,7 @@ struct Finetune<R> {
     params: Vec<R>,
     pixels: Vec<R>,
     targets: Vec<R>,
-    /// `[steps, batch, seen]`; empty where every patch is seen.
+    /// `[steps, batch, visible]`; empty where every patch is seen.
     kept: Vec<u32>,
     /// `[steps, depth, 2, batch]`, if any.
     keep: Option<Vec<R>>,
@@ -151,8 +152,8 @@ impl<R: Float> Finetune<R> {
         }
     }
 
-    /// Places of the patches that are seen in one step.
-    fn seen(&self, step: usize) -> Vec<u32> {
+    /// The places of the visible patches of one step.
+    fn visible(&self, step: usize) -> Vec<u32> {
         let (batch, steps) = (self.case.count("batch"), self.case.count("steps"));
         match self.kept.len() / steps {
             0 => Mask::none(batch, self.case.vit().patches()).visible,
@@ -160,21 +161,20 @@ impl<R: Float> Finetune<R> {
         }
     }
 
-    fn input<'a>(&'a self, step: usize, seen: &'a [u32]) -> classifier::Input<'a, R> {
+    fn input<'a>(&'a self, step: usize, visible: &'a [u32]) -> classifier::Input<'a, R> {
         let each = self.case.vit().depth * 2 * self.case.count("batch");
         let drop = self.keep.as_deref().map(|keep| &keep[step * each..][..each]);
-        let (pixels, targets) = (&self.pixels[..], &self.targets[..]);
-        classifier::Input { pixels, seen, drop, targets, batch: self.case.count("batch") }
+        classifier::Input { pixels: &self.pixels, visible, drop, batch: self.case.count("batch") }
     }
 
     /// Loss and gradients of one step.
     fn gradient(&self, step: usize, params: &[R]) -> (f64, Vec<R>) {
-        let (seen, weight) = (self.seen(step), 1.0 / self.case.count("batch") as f64);
-        let mut grads = vec![R::ZERO; params.len()];
-        let input = self.input(step, &seen);
-        let loss =
-            self.model.gradient(params, input, weight, &mut Default::default(), &mut grads, &mut |_, _| {});
-        (loss, grads)
+        let objective =
+            CrossEntropy { targets: &self.targets, weight: 1.0 / self.case.count("batch") as f64 };
+        let (visible, mut values) = (self.visible(step), vec![R::ZERO; params.len()]);
+        let (mut acts, mut grads) = (Default::default(), Grads::new(&mut values));
+        let loss = objective.gradient(&self.model, params, self.input(step, &visible), &mut acts, &mut grads);
+        (loss, values)
     }
 }
 
@@ -184,8 +184,8 @@ fn check_finetune<R: Float>(name: &str, tolerance: &Tolerance) {
     let (loss, grads) = run.gradient(0, &run.params);
     check("loss", (loss - run.case.number("loss")).abs(), tolerance.loss);
     check_gradients(&run.case, "grads", run.model.layout(), &grads, tolerance.gradient);
-    let (seen, mut saved) = (run.seen(0), classifier::Saved::default());
-    let (logits, embedding) = run.model.predict(&run.params, run.input(0, &seen), &mut saved);
+    let (visible, mut acts) = (run.visible(0), classifier::Activations::default());
+    let (logits, embedding) = run.model.predict(&run.params, run.input(0, &visible), &mut acts);
     check("logits", largest_difference(logits, &run.case.floats("logits")), tolerance.values);
     check("embedding", largest_difference(embedding, &run.case.floats("embedding")), tolerance.values);
 }
@@ -201,9 +201,9 @@ fn check_training(name: &str) {
     {
         let (loss, grads) = run.gradient(step, &params);
         check(&format!("{name}: loss of step {step}"), (loss - want).abs(), STEPS);
-        let length = adamw::norm(&grads);
-        check("length of the gradients", (length / norm - 1.0).abs(), NARROW.gradient);
-        let scale = adamw::clip_factor(length, case.get("clip").as_f64());
+        let found = adamw::norm(&grads);
+        check("gradient norm", (found / norm - 1.0).abs(), NARROW.gradient);
+        let scale = adamw::clip_factor(found, case.get("clip").as_f64());
         adamw.update(case.number("lr"), scale, &grads, &mut params);
     }
     if case.get("final").as_bool() == Some(true) {

@@ -31,7 +31,7 @@ impl Job {
         if let Some(ranks) = &job.ranks {
             let stop = Stop::listen();
             job.stop = Some(stop.clone());
-            ranks.heed(move || stop.code());
+            ranks.on_stop(move || stop.code());
             log::of_rank(ranks.rank());
             job.global.quiet |= ranks.rank() > 0;
         }
@@ -66,7 +66,7 @@ impl Job {
     /// The arguments that rank 0 tells; none on rank 0 itself.
     pub(super) fn told<T: DeserializeOwned>(&self) -> Result<Option<T>> {
         let Some(ranks) = self.ranks.as_ref().filter(|_| !self.is_first()) else { return Ok(None) };
-        let text = String::from_utf8_lossy(&ranks.tell(Vec::new())?).into_owned();
+        let text = String::from_utf8_lossy(&ranks.broadcast(Vec::new())?).into_owned();
         let wrong = |e| Error::Usage(format!("what rank 0 said cannot be understood: {e}"));
         toml::from_str(&text).map(Some).map_err(wrong)
     }
@@ -74,7 +74,7 @@ impl Job {
     /// Tells the others the complete arguments.
     pub(super) fn tell(&self, args: &impl Serialize) -> Result<()> {
         match self.ranks.as_ref().filter(|_| self.is_first()) {
-            Some(ranks) => ranks.tell(to_toml(args)?.into_bytes()).map(|_| ()),
+            Some(ranks) => ranks.broadcast(to_toml(args)?.into_bytes()).map(|_| ()),
             None => Ok(()),
         }
     }

@@ -83,7 +83,7 @@ pub fn predict(
     model: &Classifier,
     params: &[f32],
     loader: &Loader,
-    lanes: &GradLanes<classifier::Saved<f32>>,
+    lanes: &GradLanes<classifier::Activations<f32>>,
     stop: StopCheck<'_>,
 ) -> Result<Predictions> {
     let vit = model.vit();
@@ -100,16 +100,11 @@ pub fn predict(
         if let Some(code) = stop() {
             return Err(Error::Interrupted { step: 0, code });
         }
-        let seen = Mask::none(batch.len(), vit.patches()).visible;
-        let input = classifier::Input {
-            pixels: &batch.pixels,
-            seen: &seen,
-            drop: None,
-            targets: &[],
-            batch: batch.len(),
-        };
-        let parts = lanes.map(batch.len(), micro_batch(vit.tokens()), |part, saved| {
-            let (logits, embeddings) = model.predict(params, input.slice(part.start, part.end), saved);
+        let visible = Mask::none(batch.len(), vit.patches()).visible;
+        let input =
+            classifier::Input { pixels: &batch.pixels, visible: &visible, drop: None, batch: batch.len() };
+        let parts = lanes.map(batch.len(), micro_batch(vit.tokens()), |part, acts| {
+            let (logits, embeddings) = model.predict(params, input.slice(part.start, part.end), acts);
             (logits.to_vec(), embeddings.to_vec())
         });
         for (logits, embeddings) in parts {

@@ -7,9 +7,8 @@ use smalti_models::Preprocess;
 
 use crate::data::Dataset;
 use crate::error::{Error, Result};
-use crate::model::patch;
 use crate::model::{Mae, mae};
-use crate::objective::mask::Mask;
+use crate::objective::{Mask, pixels};
 
 /// Pixels between images.
 const GAP: usize = 2;
@@ -24,7 +23,7 @@ pub struct Shown<'a> {
     pub params: &'a [f32],
     /// Its input.
     pub preprocess: &'a Preprocess,
-    /// Whether its targets were normalised; then each patch gets its own mean and deviation back.
+    /// Whether its targets were normalised; then each patch gets its own mean and standard deviation back.
     pub norm_pix_loss: bool,
     /// Share of the patches that is hidden.
     pub mask_ratio: f64,
@@ -37,7 +36,7 @@ impl Shown<'_> {
     pub fn png(&self, data: &Dataset, count: usize) -> Result<Vec<u8>> {
         let (size, channels) = (self.preprocess.img_size, self.preprocess.channels);
         let mut rows = Vec::new();
-        let mut saved = mae::Saved::default();
+        let mut acts = mae::Activations::default();
         for i in 0..data.len() {
             if rows.len() == count {
                 break;
@@ -46,7 +45,7 @@ impl Shown<'_> {
             let Ok(image) = data.image(i).and_then(|image| Ok(self.preprocess.apply(&image)?)) else {
                 continue;
             };
-            rows.push(self.row(i as u32, image.data(), &mut saved)?);
+            rows.push(self.row(i as u32, image.data(), &mut acts)?);
         }
         if rows.is_empty() {
             return Err(Error::data(data.root(), "has no usable image to reconstruct"));
@@ -68,26 +67,25 @@ impl Shown<'_> {
     }
 
     /// Original, masked and reconstructed pixels of one image, HWC.
-    fn row(&self, id: u32, pixels: &[u8], saved: &mut mae::Saved<f32>) -> Result<[Vec<u8>; 3]> {
+    fn row(&self, id: u32, bytes: &[u8], acts: &mut mae::Activations<f32>) -> Result<[Vec<u8>; 3]> {
         let config = self.model.config();
         let vit = &config.encoder;
-        let mut planes = vec![0.0; pixels.len()];
-        self.preprocess.normalise(pixels, &mut planes)?;
+        let mut planes = vec![0.0; bytes.len()];
+        self.preprocess.normalise(bytes, &mut planes)?;
         let mask = Mask::draw(self.seed, 0, &[id], vit.patches(), config.visible(self.mask_ratio));
-        let input = mae::Input::new(&planes, &mask, 1);
-        let mut predicted = self.model.predict(self.params, input, saved).to_vec();
+        let mut predicted = self.model.predict(self.params, mask.input(&planes, 1), acts).to_vec();
         if self.norm_pix_loss {
             let mut original = vec![0.0; predicted.len()];
-            patch::targets(vit, &planes, &mask.hidden, 1, false, &mut original);
+            pixels::patchify(vit, &planes, &mask.hidden, 1, &mut original);
             let len = vit.patch_len();
             for (pred, original) in predicted.chunks_exact_mut(len).zip(original.chunks_exact(len)) {
-                let (mean, deviation) = patch::statistics(original);
-                pred.iter_mut().for_each(|x| *x = *x * deviation + mean);
+                let (mean, std) = pixels::patch_statistics(original);
+                pred.iter_mut().for_each(|x| *x = *x * std + mean);
             }
         }
         let mut rebuilt = planes.clone();
-        patch::scatter(vit, &predicted, &mask.hidden, &mut rebuilt);
-        let mut masked = pixels.to_vec();
+        pixels::unpatchify(vit, &predicted, &mask.hidden, &mut rebuilt);
+        let mut masked = bytes.to_vec();
         for &id in &mask.hidden {
             let (top, left) = (id as usize / vit.grid(), id as usize % vit.grid());
             for y in 0..vit.patch_size {
@@ -96,7 +94,7 @@ impl Shown<'_> {
                 masked[start..start + vit.patch_size * vit.channels].fill(GREY);
             }
         }
-        Ok([pixels.to_vec(), masked, self.denormalise(&rebuilt)])
+        Ok([bytes.to_vec(), masked, self.denormalise(&rebuilt)])
     }
 
     /// Normalised planes back to bytes, HWC.
@@ -163,7 +161,7 @@ mod tests {
             seed: 1,
         };
         let pixels: Vec<u8> = (0..192).map(|i| (i * 37 % 256) as u8).collect();
-        let [original, masked, rebuilt] = shown.row(0, &pixels, &mut mae::Saved::default()).unwrap();
+        let [original, masked, rebuilt] = shown.row(0, &pixels, &mut mae::Activations::default()).unwrap();
         assert_eq!(original, pixels);
         let kept = (0..64).filter(|p| masked[p * 3..p * 3 + 3] == pixels[p * 3..p * 3 + 3]).count();
         assert!((16..20).contains(&kept), "one patch of four is seen: {kept} pixels");

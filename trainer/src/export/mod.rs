@@ -156,13 +156,13 @@ fn check(model: &Classifier, params: &[f32], details: &Details) -> Result<()> {
 /// What the model gives for the first golden images.
 fn golden(model: &Classifier, params: &[f32], preprocess: &Preprocess) -> Result<Vec<Golden>> {
     let vit = model.vit();
-    let (seen, mut saved) = (Mask::none(1, vit.patches()).visible, classifier::Saved::default());
+    let (visible, mut acts) = (Mask::none(1, vit.patches()).visible, classifier::Activations::default());
     let mut pixels = vec![0.0; vit.channels * vit.img_size * vit.img_size];
     let mut vector = |pattern| {
         let image = golden_image(pattern, vit.img_size, vit.channels)?;
         preprocess.normalise(image.data(), &mut pixels)?;
-        let input = classifier::Input { pixels: &pixels, seen: &seen, drop: None, targets: &[], batch: 1 };
-        let (logits, _) = model.predict(params, input, &mut saved);
+        let input = classifier::Input { pixels: &pixels, visible: &visible, drop: None, batch: 1 };
+        let (logits, _) = model.predict(params, input, &mut acts);
         Ok(Golden::new(pattern, &image, logits.to_vec()))
     };
     (0..PATTERNS).map(&mut vector).collect()

@@ -1,20 +1,25 @@
-//! The classifier: encoder, one vector out of all tokens, a linear head.
+//! The classifier: an encoder, pooling over its tokens, a norm, a linear head.
 //!
-//! With [`Pool::Token`] the class token goes through `norm`; with [`Pool::Mean`] the mean over patch tokens goes
-//! through `fc_norm` (as timm and the masked autoencoder's fine-tuning code do).
+//! With [`Pool::Token`] the class token goes through `norm`. With [`Pool::Mean`] the mean of the patch tokens goes
+//! through `fc_norm`, as in timm and in the masked autoencoder's fine-tuning code.
+//!
+//! The forward pass has two parts with a seam between them: [`Classifier::embed`] gives embeddings, [`Classifier::head`]
+//! gives logits. Each has its own backward pass, so an objective may compare logits, embeddings or both. It reads
+//! [`Activations::embeddings`] or [`Activations::logits`], writes their gradients next to them, and runs the backward
+//! passes in reverse.
 
 use std::ops::Range;
 
 use smalti_models::{Pool, VitConfig, names};
 
 use super::encoder::{self, Encoder};
+use super::grads::Grads;
 use crate::error::{Error, Result};
 use crate::model::ops::layer_norm::LayerNorm;
 use crate::model::ops::linear::Linear;
-use crate::model::ops::{Float, loss, resize_buffer};
+use crate::model::ops::{Float, resize_buffer};
 use crate::model::params::Layout;
 use crate::model::precision::Precision;
-use crate::train::step::Settled;
 
 /// The slots of a classifier.
 #[derive(Clone, Debug)]
@@ -26,43 +31,46 @@ pub struct Classifier {
     head: Linear,
 }
 
-/// Saved activations; reused from batch to batch.
+/// What the backward passes need, and the gradients at the seams; reused from batch to batch.
 #[derive(Clone, Debug, Default)]
-pub struct Saved<R> {
-    encoder: encoder::Saved<R>,
+pub struct Activations<R> {
+    encoder: encoder::Activations<R>,
     pooled: Vec<R>,
     stats: Vec<[R; 2]>,
-    embedding: Vec<R>,
-    logits: Vec<R>,
-    dembedding: Vec<R>,
     dpooled: Vec<R>,
-    dx: Vec<R>,
+    dencoded: Vec<R>,
+    /// The output of [`Classifier::embed`], `[batch, dim]`.
+    pub embeddings: Vec<R>,
+    /// The loss's gradient of the embeddings: what [`Classifier::head_backward`] writes and
+    /// [`Classifier::embed_backward`] reads.
+    pub dembeddings: Vec<R>,
+    /// The output of [`Classifier::head`], `[batch, classes]`.
+    pub logits: Vec<R>,
+    /// The loss's gradient of the logits: what an objective writes and [`Classifier::head_backward`] reads.
+    pub dlogits: Vec<R>,
 }
 
-/// Images with their soft targets: what one pass works on.
+/// Images: what one pass works on.
 #[derive(Clone, Copy, Debug)]
 pub struct Input<'a, R> {
     /// `[batch, C, H, W]`, normalised.
     pub pixels: &'a [R],
-    /// `[batch, seen]` places of the patches that the encoder sees.
-    pub seen: &'a [u32],
-    /// Stochastic depth's factors `[depth, 2, batch]`, if any.
+    /// The places of the patches that the encoder sees `[batch, visible]`.
+    pub visible: &'a [u32],
+    /// The factors of stochastic depth `[depth, 2, batch]`, if any.
     pub drop: Option<&'a [R]>,
-    /// `[batch, classes]`, each row sums to 1. Empty where only predictions are asked.
-    pub targets: &'a [R],
     /// Number of images.
     pub batch: usize,
 }
 
 impl<'a, R> Input<'a, R> {
-    /// Images `from..to`; not for inputs with stochastic depth, whose factors are drawn for each micro-batch.
+    /// Images `from..to`, without stochastic depth: its factors are drawn for each micro-batch.
     pub fn slice(&self, from: usize, to: usize) -> Input<'a, R> {
         let part = |len: usize| from * len / self.batch..to * len / self.batch;
         Input {
             pixels: &self.pixels[part(self.pixels.len())],
-            seen: &self.seen[part(self.seen.len())],
-            drop: self.drop,
-            targets: &self.targets[part(self.targets.len())],
+            visible: &self.visible[part(self.visible.len())],
+            drop: None,
             batch: to - from,
         }
     }
@@ -115,131 +123,190 @@ impl Classifier {
         &self.layout
     }
 
-    /// The tokens whose mean is the one vector, of a class token and `seen` patches.
-    fn asked(&self, seen: usize) -> Range<usize> {
+    /// The tokens of an image that are pooled, of a class token and the visible patches.
+    fn queries<R>(&self, input: Input<'_, R>) -> Range<usize> {
         match self.pool {
             Pool::Token => 0..1,
-            Pool::Mean => 1..1 + seen,
+            Pool::Mean => 1..1 + input.visible.len() / input.batch,
         }
     }
 
-    /// Everything up to the logits.
-    fn run<R: Float>(&self, params: &[R], input: Input<'_, R>, s: &mut Saved<R>) {
+    fn encoder_input<'a, R: Copy>(&self, input: Input<'a, R>) -> encoder::Input<'a, R> {
+        let Input { pixels, visible, drop, batch } = input;
+        encoder::Input { pixels, visible, batch, queries: self.queries(input), drop }
+    }
+
+    /// Encoder, pooling and norm: computes `acts.embeddings` `[batch, dim]`.
+    pub fn embed<R: Float>(&self, params: &[R], input: Input<'_, R>, acts: &mut Activations<R>) {
         let (dim, batch) = (self.vit().dim, input.batch);
-        let seen = input.seen.len() / batch;
-        let asked = self.asked(seen);
-        let share = R::ONE / R::of(asked.len() as f64);
-        let each = asked.len() * dim;
-        self.encoder.forward(params, input.pixels, input.seen, batch, asked, input.drop, &mut s.encoder);
-        resize_buffer(&mut s.pooled, batch * dim);
-        resize_buffer(&mut s.stats, batch);
-        resize_buffer(&mut s.embedding, batch * dim);
-        resize_buffer(&mut s.logits, batch * self.classes());
-        for (pooled, tokens) in s.pooled.chunks_exact_mut(dim).zip(s.encoder.output().chunks_exact(each)) {
+        self.encoder.forward(params, &self.encoder_input(input), &mut acts.encoder);
+        let pooled_tokens = self.queries(input).len();
+        let share = R::ONE / R::of(pooled_tokens as f64);
+        resize_buffer(&mut acts.pooled, batch * dim);
+        resize_buffer(&mut acts.stats, batch);
+        resize_buffer(&mut acts.embeddings, batch * dim);
+        let images = acts.encoder.output().chunks_exact(pooled_tokens * dim);
+        for (pooled, tokens) in acts.pooled.chunks_exact_mut(dim).zip(images) {
             pooled.fill(R::ZERO);
             R::column_sums(tokens, pooled);
             pooled.iter_mut().for_each(|x| *x = *x * share);
         }
-        self.norm.forward(params, &s.pooled, &mut s.embedding, &mut s.stats);
-        self.head.forward(params, &s.embedding, &mut s.logits);
+        self.norm.forward(params, &acts.pooled, &mut acts.embeddings, &mut acts.stats);
     }
 
-    /// Logits `[batch, classes]` and embeddings `[batch, dim]`.
+    /// The linear head, after [`Classifier::embed`]: computes `acts.logits` `[batch, classes]`.
+    pub fn head<R: Float>(&self, params: &[R], acts: &mut Activations<R>) {
+        let batch = acts.embeddings.len() / self.vit().dim;
+        resize_buffer(&mut acts.logits, batch * self.classes());
+        self.head.forward(params, &acts.embeddings, &mut acts.logits);
+    }
+
+    /// The backward pass of [`Classifier::head`]: from `acts.dlogits` to `acts.dembeddings`, which it overwrites. Adds the
+    /// gradients of the head.
+    pub fn head_backward<R: Float>(&self, params: &[R], acts: &mut Activations<R>, grads: &mut Grads<'_, R>) {
+        self.head.backward_params(&acts.embeddings, &acts.dlogits, grads);
+        resize_buffer(&mut acts.dembeddings, acts.embeddings.len());
+        self.head.backward_input(params, &acts.dlogits, &mut acts.dembeddings);
+    }
+
+    /// The backward pass of [`Classifier::embed`], from `acts.dembeddings`. Adds the gradients of all tensors but the
+    /// head's.
+    pub fn embed_backward<R: Float>(
+        &self,
+        params: &[R],
+        input: Input<'_, R>,
+        acts: &mut Activations<R>,
+        grads: &mut Grads<'_, R>,
+    ) {
+        let (dim, pooled_tokens) = (self.vit().dim, self.queries(input).len());
+        resize_buffer(&mut acts.dpooled, acts.pooled.len());
+        acts.dpooled.fill(R::ZERO);
+        self.norm.backward(params, &acts.pooled, &acts.stats, &acts.dembeddings, &mut acts.dpooled, grads);
+
+        let share = R::ONE / R::of(pooled_tokens as f64);
+        resize_buffer(&mut acts.dencoded, input.batch * pooled_tokens * dim);
+        acts.dencoded.fill(R::ZERO);
+        let images = acts.dencoded.chunks_exact_mut(pooled_tokens * dim);
+        for (dencoded, dpooled) in images.zip(acts.dpooled.chunks_exact(dim)) {
+            dencoded.chunks_exact_mut(dim).for_each(|row| R::axpy(share, dpooled, row));
+        }
+        let input = self.encoder_input(input);
+        self.encoder.backward(params, &input, &mut acts.encoder, &mut acts.dencoded, grads);
+    }
+
+    /// The whole forward pass: logits `[batch, classes]` and embeddings `[batch, dim]`.
     pub fn predict<'s, R: Float>(
         &self,
         params: &[R],
         input: Input<'_, R>,
-        s: &'s mut Saved<R>,
+        acts: &'s mut Activations<R>,
     ) -> (&'s [R], &'s [R]) {
-        self.run(params, input, s);
-        (&s.logits, &s.embedding)
-    }
-
-    /// Loss of these images: `weight · Σ cross-entropy`.
-    pub fn loss<R: Float>(&self, params: &[R], input: Input<'_, R>, weight: f64, s: &mut Saved<R>) -> f64 {
-        self.run(params, input, s);
-        loss::cross_entropy(&mut s.logits, input.targets, self.classes(), weight)
-    }
-
-    /// [`Classifier::loss`], and its gradients added to `grads`; `settled` is told how far back they are complete.
-    pub fn gradient<R: Float>(
-        &self,
-        params: &[R],
-        input: Input<'_, R>,
-        weight: f64,
-        s: &mut Saved<R>,
-        grads: &mut [R],
-        settled: Settled<'_, R>,
-    ) -> f64 {
-        let loss = self.loss(params, input, weight, s);
-        let (dim, batch) = (self.vit().dim, input.batch);
-        // `logits` now holds its own gradient.
-        self.head.backward_params(&s.embedding, &s.logits, grads);
-        resize_buffer(&mut s.dembedding, batch * dim);
-        self.head.backward_input(params, &s.logits, &mut s.dembedding);
-        resize_buffer(&mut s.dpooled, batch * dim);
-        s.dpooled.fill(R::ZERO);
-        self.norm.backward(params, &s.pooled, &s.stats, &s.dembedding, &mut s.dpooled, grads);
-
-        let asked = self.asked(input.seen.len() / batch).len();
-        let share = R::ONE / R::of(asked as f64);
-        resize_buffer(&mut s.dx, batch * asked * dim);
-        s.dx.fill(R::ZERO);
-        for (dx, dpooled) in s.dx.chunks_exact_mut(asked * dim).zip(s.dpooled.chunks_exact(dim)) {
-            dx.chunks_exact_mut(dim).for_each(|row| R::axpy(share, dpooled, row));
-        }
-        self.encoder.backward(params, batch, input.drop, &mut s.encoder, &mut s.dx, grads, settled);
-        loss
+        self.embed(params, input, acts);
+        self.head(params, acts);
+        (&acts.logits, &acts.embeddings)
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::ops::check::{Check, values};
-    use crate::objective::mask::Mask;
+    use crate::model::ops::check::{Check, dot, values};
 
-    fn vit() -> VitConfig {
-        VitConfig { img_size: 4, patch_size: 2, channels: 3, dim: 12, depth: 2, heads: 3 }
+    /// Three of the four patches of three images.
+    const VISIBLE: [u32; 9] = [2, 0, 3, 1, 3, 0, 0, 2, 1];
+    const FACTORS: [f64; 12] = [2.0, 0.0, 1.0, 1.0, 0.5, 2.0, 0.0, 1.0, 1.0, 2.0, 2.0, 0.0];
+
+    /// A model, a point to differentiate at, and images.
+    struct Case {
+        model: Classifier,
+        params: Vec<f64>,
+        pixels: Vec<f64>,
     }
 
-    fn start(model: &Classifier) -> Vec<f64> {
-        let noise = values(model.layout().len(), 4);
-        model.layout().init::<f64>(3).iter().zip(noise).map(|(p, v)| p + 0.1 * v).collect()
-    }
+    impl Case {
+        fn new(pool: Pool) -> Case {
+            let vit = VitConfig { img_size: 4, patch_size: 2, channels: 3, dim: 12, depth: 2, heads: 3 };
+            let model = Classifier::new(&vit, 3, pool).unwrap();
+            let noise = values(model.layout().len(), 4);
+            let params = model.layout().init::<f64>(3).iter().zip(noise).map(|(p, v)| p + 0.1 * v).collect();
+            Case { model, params, pixels: values(3 * 3 * 16, 2) }
+        }
 
-    #[test]
-    fn gradients_match_finite_differences() {
-        let targets = [0.7, 0.1, 0.2, 0.0, 1.0, 0.0, 0.3, 0.3, 0.4];
-        let pixels = values(3 * 3 * 16, 2);
-        let factors = [2.0, 0.0, 1.0, 1.0, 0.5, 2.0, 0.0, 1.0, 1.0, 2.0, 2.0, 0.0];
-        for pool in [Pool::Token, Pool::Mean] {
-            let model = Classifier::new(&vit(), 3, pool).unwrap();
-            for (patches, drop) in [(4, None), (3, Some(&factors[..]))] {
-                let seen = Mask::draw(1, 0, &[0, 1, 2], 4, patches).visible;
-                let input = Input { pixels: &pixels, seen: &seen, drop, targets: &targets, batch: 3 };
-                Check::at(model.layout(), start(&model)).run(
-                    |p| model.loss(p, input, 1.0 / 3.0, &mut Saved::default()),
-                    |p, grads| {
-                        model.gradient(p, input, 1.0 / 3.0, &mut Saved::default(), grads, &mut |_, _| {});
-                    },
-                );
-            }
+        fn input(&self) -> Input<'_, f64> {
+            Input { pixels: &self.pixels, visible: &VISIBLE, drop: Some(&FACTORS), batch: 3 }
+        }
+
+        fn check(&self) -> Check<'_> {
+            Check::at(self.model.layout(), self.params.clone())
         }
     }
 
     #[test]
+    fn gradients_of_logits_match_finite_differences() {
+        let pull = values(3 * 3, 8);
+        for pool in [Pool::Token, Pool::Mean] {
+            let case = Case::new(pool);
+            let (model, input) = (&case.model, case.input());
+            let loss = |p: &[f64], acts: &mut Activations<f64>| dot(model.predict(p, input, acts).0, &pull);
+            case.check().run(
+                |p| loss(p, &mut Activations::default()),
+                |p, grads| {
+                    let (mut acts, mut grads) = (Activations::default(), Grads::new(grads));
+                    loss(p, &mut acts);
+                    acts.dlogits = pull.clone();
+                    model.head_backward(p, &mut acts, &mut grads);
+                    model.embed_backward(p, input, &mut acts, &mut grads);
+                },
+            );
+        }
+    }
+
+    #[test]
+    fn gradients_of_embeddings_match_finite_differences() {
+        let pull = values(3 * 12, 8);
+        for pool in [Pool::Token, Pool::Mean] {
+            let case = Case::new(pool);
+            let (model, input) = (&case.model, case.input());
+            let loss = |p: &[f64], acts: &mut Activations<f64>| {
+                model.embed(p, input, acts);
+                dot(&acts.embeddings, &pull)
+            };
+            case.check().run(
+                |p| loss(p, &mut Activations::default()),
+                |p, grads| {
+                    let mut acts = Activations::default();
+                    loss(p, &mut acts);
+                    acts.dembeddings = pull.clone();
+                    model.embed_backward(p, input, &mut acts, &mut Grads::new(grads));
+                },
+            );
+        }
+    }
+
+    #[test]
+    fn gradients_are_complete_from_where_the_handle_says() {
+        let case = Case::new(Pool::Mean);
+        let (mut values, mut ready) = (vec![0.0; case.params.len()], Vec::new());
+        let mut listen = |start: usize, values: &[f64]| ready.push((start, values[start..].to_vec()));
+        let mut grads = Grads::with_listener(&mut values, &mut listen);
+        let mut acts = Activations::default();
+        case.model.predict(&case.params, case.input(), &mut acts);
+        acts.dlogits = acts.logits.clone();
+        case.model.head_backward(&case.params, &mut acts, &mut grads);
+        case.model.embed_backward(&case.params, case.input(), &mut acts, &mut grads);
+        assert_eq!(ready.len(), case.model.vit().depth);
+        assert!(ready.iter().all(|(start, complete)| values[*start..] == complete[..]));
+    }
+
+    #[test]
     fn fast_f32_agrees_with_the_f64_reference() {
-        let model = Classifier::new(&vit(), 3, Pool::Mean).unwrap();
-        let (params, pixels) = (start(&model), values(2 * 3 * 16, 2));
+        let case = Case::new(Pool::Mean);
         let narrow = |x: &[f64]| x.iter().map(|&x| x as f32).collect::<Vec<f32>>();
-        let seen = Mask::none(2, 4).visible;
-        let wide_input = Input { pixels: &pixels, seen: &seen, drop: None, targets: &[], batch: 2 };
-        let (pixels32, params32) = (narrow(&pixels), narrow(&params));
-        let input = Input { pixels: &pixels32, seen: &seen, drop: None, targets: &[], batch: 2 };
-        let (mut s64, mut s32) = (Saved::default(), Saved::default());
-        let (want, _) = model.predict(&params, wide_input, &mut s64);
-        let (got, _) = model.predict(&params32, input, &mut s32);
+        let (params, pixels, factors) = (narrow(&case.params), narrow(&case.pixels), narrow(&FACTORS));
+        let input = Input { pixels: &pixels, visible: &VISIBLE, drop: Some(&factors), batch: 3 };
+        let (mut wide, mut acts) = (Activations::default(), Activations::default());
+        let (want, _) = case.model.predict(&case.params, case.input(), &mut wide);
+        let (got, _) = case.model.predict(&params, input, &mut acts);
         for (want, got) in want.iter().zip(got) {
             assert!((want - f64::from(*got)).abs() < 1e-5, "{got} instead of {want}");
         }

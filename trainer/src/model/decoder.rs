@@ -1,30 +1,41 @@
-//! The masked autoencoder's decoder: from what was encoded to one row for each hidden patch.
+//! The masked autoencoder's decoder: from the latents to one row for each hidden patch.
 //!
-//! The full one (arXiv 2111.06377) runs its blocks over what was encoded and a mask token in each hidden place. In the
-//! cross one (CrossMAE, arXiv 2401.14391) mask tokens alone run and ask what was encoded; they do not see each other, so
-//! that any share of them can be predicted.
+//! The full decoder (arXiv 2111.06377) runs its blocks over the latents and a mask token in each hidden place. The cross
+//! decoder (CrossMAE, arXiv 2401.14391) runs them over mask tokens alone, with cross-attention to the latents. Its mask
+//! tokens do not see each other, so it can predict any fraction of the hidden patches.
 //!
-//! A mask token differs from place to place and not from image to image, so the first block's input holds one for
-//! each place.
+//! A mask token with its position is the same in all images, so the first block's input holds one row for each place.
 
 use smalti_models::{DecoderKind, MaeConfig};
 
-use super::mae::Input;
+use super::grads::Grads;
 use super::stack::{Activations, Stack};
 use crate::error::Result;
 use crate::model::ops::linear::Linear;
 use crate::model::ops::{Float, resize_buffer};
 use crate::model::params::{Layout, Slot};
-use crate::train::step::Settled;
 
 /// The slots of a decoder.
 #[derive(Clone, Debug)]
 pub(super) struct Decoder {
-    /// How what was encoded becomes tokens of the full decoder; the cross one asks it as it is.
+    /// Latents to tokens of the full decoder. The cross decoder attends to the latents themselves.
     embed: Option<Linear>,
     mask_token: Slot,
     positions: Slot,
     stack: Stack,
+}
+
+/// What a decoder works on.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Input<'a, R> {
+    /// `[batch · (1 + visible), dim]`: of each image the class token's, then the visible patches'.
+    pub(super) latents: &'a [R],
+    /// The places of the visible patches `[batch, visible]`.
+    pub(super) visible: &'a [u32],
+    /// The places of the patches to predict `[batch, hidden]`.
+    pub(super) hidden: &'a [u32],
+    /// Number of images.
+    pub(super) batch: usize,
 }
 
 impl Decoder {
@@ -32,7 +43,7 @@ impl Decoder {
     pub(super) fn find(layout: &Layout, config: &MaeConfig) -> Result<Decoder> {
         let decoder = &config.decoder;
         let sizes = [decoder.dim, decoder.depth, decoder.heads];
-        let (embed, asks_memory) = match decoder.kind {
+        let (embed, cross_attention) = match decoder.kind {
             DecoderKind::Full => (Some(Linear::find(layout, "decoder_embed")?), false),
             DecoderKind::Cross => (None, true),
         };
@@ -40,41 +51,31 @@ impl Decoder {
             embed,
             mask_token: layout.slot("mask_token")?,
             positions: layout.slot("decoder_pos_embed")?,
-            stack: Stack::find(layout, "decoder_blocks", sizes, asks_memory)?,
+            stack: Stack::find(layout, "decoder_blocks", sizes, cross_attention)?,
         })
     }
 
-    /// Rows of the input that are encoded tokens, of an image: the class token's and the visible patches'.
-    fn seen<R>(&self, input: Input<'_, R>) -> usize {
+    /// Width of a token.
+    pub(super) fn dim(&self) -> usize {
+        self.stack.dim()
+    }
+
+    /// Tokens of an image that come from latents.
+    fn encoded_tokens<R>(&self, input: Input<'_, R>) -> usize {
         if self.embed.is_some() { 1 + input.visible.len() / input.batch } else { 0 }
     }
 
-    /// From `latent` `[batch · (1 + visible), dim]` to `acts.output()` `[hidden, width]`.
-    pub(super) fn forward<R: Float>(
-        &self,
-        params: &[R],
-        input: Input<'_, R>,
-        latent: &[R],
-        acts: &mut Activations<R>,
-    ) {
-        let (width, batch, seen) = (self.stack.dim(), input.batch, self.seen(input));
+    /// Computes `acts.output()` `[batch · hidden, width]`.
+    pub(super) fn forward<R: Float>(&self, params: &[R], input: Input<'_, R>, acts: &mut Activations<R>) {
+        let (width, batch, seen) = (self.dim(), input.batch, self.encoded_tokens(input));
         let (mask_token, positions) = (self.mask_token.of(params), self.positions.of(params));
         let (places, hidden) = (&positions[width..], input.hidden.len() / batch);
         let first = &mut acts.input;
-        (first.tokens, first.asked) = (seen + hidden, seen..seen + hidden);
+        (first.tokens, first.queries) = (seen + hidden, seen..seen + hidden);
 
         resize_buffer(&mut first.values, batch * seen * width + places.len());
         let (encoded, masked) = first.values.split_at_mut(batch * seen * width);
-        if let Some(embed) = &self.embed {
-            embed.forward(params, latent, encoded);
-            let visible = input.visible.chunks_exact(seen - 1);
-            for (image, visible) in encoded.chunks_exact_mut(seen * width).zip(visible) {
-                let ids = std::iter::once(0).chain(visible.iter().map(|&id| 1 + id as usize));
-                for (row, id) in image.chunks_exact_mut(width).zip(ids) {
-                    R::axpy(R::ONE, &positions[id * width..][..width], row);
-                }
-            }
-        }
+        self.embed_latents(params, input, encoded);
         R::add_rows(places, mask_token, masked);
 
         first.rows.clear();
@@ -82,28 +83,40 @@ impl Decoder {
             first.rows.extend((image * seen..(image + 1) * seen).map(|row| row as u32));
             first.rows.extend(ids.iter().map(|id| (batch * seen) as u32 + id));
         }
-        self.stack.forward(params, latent, None, acts);
+        self.stack.forward(params, input.latents, None, acts);
     }
 
-    /// Writes `dlatent` from `dx`, the gradient of the output (overwritten on the way).
+    /// The full decoder's tokens of latents, each with its position.
+    fn embed_latents<R: Float>(&self, params: &[R], input: Input<'_, R>, encoded: &mut [R]) {
+        let Some(embed) = &self.embed else { return };
+        let (width, seen, positions) = (self.dim(), self.encoded_tokens(input), self.positions.of(params));
+        embed.forward(params, input.latents, encoded);
+        let visible = input.visible.chunks_exact(seen - 1);
+        for (image, visible) in encoded.chunks_exact_mut(seen * width).zip(visible) {
+            let ids = std::iter::once(0).chain(visible.iter().map(|&id| 1 + id as usize));
+            for (row, id) in image.chunks_exact_mut(width).zip(ids) {
+                R::axpy(R::ONE, &positions[id * width..][..width], row);
+            }
+        }
+    }
+
+    /// Writes `dlatents`, the gradient of the latents, from `dx`, the gradient of the output, which it overwrites.
     pub(super) fn backward<R: Float>(
         &self,
         params: &[R],
         input: Input<'_, R>,
-        latent: &[R],
         acts: &mut Activations<R>,
         dx: &mut Vec<R>,
-        dlatent: &mut [R],
-        grads: &mut [R],
-        settled: Settled<'_, R>,
+        dlatents: &mut [R],
+        grads: &mut Grads<'_, R>,
     ) {
-        dlatent.fill(R::ZERO);
-        self.stack.backward(params, latent, None, acts, dx, dlatent, grads, settled);
-        let (encoded, masked) = dx.split_at(input.batch * self.seen(input) * self.stack.dim());
+        dlatents.fill(R::ZERO);
+        self.stack.backward(params, input.latents, None, acts, dx, dlatents, grads);
+        let (encoded, masked) = dx.split_at(input.batch * self.encoded_tokens(input) * self.dim());
         R::column_sums(masked, self.mask_token.of_mut(grads));
         if let Some(embed) = &self.embed {
-            embed.backward_params(latent, encoded, grads);
-            embed.backward_input(params, encoded, dlatent);
+            embed.backward_params(input.latents, encoded, grads);
+            embed.backward_input(params, encoded, dlatents);
         }
     }
 }

@@ -1,19 +1,22 @@
-//! The masked autoencoder (arXiv 2111.06377): encode what is seen, decode, compare what is hidden.
+//! The masked autoencoder (arXiv 2111.06377): an encoder of the visible patches, a decoder that predicts the hidden ones.
+//!
+//! The forward pass has two parts with a seam between them: [`Mae::encode`] gives latents, [`Mae::decode`] gives
+//! predictions. Each has its own backward pass, so an objective may compare predictions, latents or both. It reads
+//! [`Activations::latents`] or [`Activations::predictions`], writes their gradients next to them, and runs the backward
+//! passes in reverse.
 
 use smalti_models::{MaeConfig, names};
 
-use super::decoder::Decoder;
+use super::decoder::{self, Decoder};
 use super::encoder::{self, Encoder};
-use super::stack::Activations;
+use super::grads::Grads;
+use super::stack;
 use crate::error::Result;
 use crate::model::ops::layer_norm::LayerNorm;
 use crate::model::ops::linear::Linear;
-use crate::model::ops::{Float, loss, resize_buffer};
+use crate::model::ops::{Float, resize_buffer};
 use crate::model::params::Layout;
-use crate::model::patch;
 use crate::model::precision::Precision;
-use crate::objective::mask::Mask;
-use crate::train::step::Settled;
 
 /// The slots of a masked autoencoder.
 #[derive(Clone, Debug)]
@@ -23,45 +26,46 @@ pub struct Mae {
     encoder: Encoder,
     norm: LayerNorm,
     decoder: Decoder,
-    last_norm: LayerNorm,
+    decoder_norm: LayerNorm,
     predict: Linear,
 }
 
-/// Saved activations; reused from batch to batch.
+/// What the backward passes need, and the gradients at the seams; reused from batch to batch.
 #[derive(Clone, Debug, Default)]
-pub struct Saved<R> {
-    encoder: encoder::Saved<R>,
-    latent: Vec<R>,
+pub struct Activations<R> {
+    encoder: encoder::Activations<R>,
     stats: Vec<[R; 2]>,
-    decoder: Activations<R>,
-    last: Vec<R>,
-    last_stats: Vec<[R; 2]>,
-    pred: Vec<R>,
-    target: Vec<R>,
-    dqueried: Vec<R>,
-    dlatent: Vec<R>,
-    dx: Vec<R>,
+    decoder: stack::Activations<R>,
+    /// The decoder's output after its norm, then the gradient of it.
+    decoded: Vec<R>,
+    decoded_stats: Vec<[R; 2]>,
+    dencoded: Vec<R>,
+    ddecoded: Vec<R>,
+    /// The output of [`Mae::encode`], `[batch · (1 + visible), dim]`: of each image the class token's, then the visible
+    /// patches' in the order of [`Input::visible`].
+    pub latents: Vec<R>,
+    /// The loss's gradient of the latents: what [`Mae::decode_backward`] writes and [`Mae::encode_backward`] reads.
+    pub dlatents: Vec<R>,
+    /// The output of [`Mae::decode`], `[batch · hidden, patch_len]` in the order of [`Input::hidden`].
+    pub predictions: Vec<R>,
+    /// The loss's gradient of the predictions: what an objective writes and [`Mae::decode_backward`] reads.
+    pub dpredictions: Vec<R>,
 }
 
-/// Images with their masks: what one pass works on.
+/// Masked images: what one pass works on.
 #[derive(Clone, Copy, Debug)]
 pub struct Input<'a, R> {
     /// `[batch, C, H, W]`, normalised.
     pub pixels: &'a [R],
-    /// `[batch, visible]` places.
+    /// The places of the visible patches `[batch, visible]`.
     pub visible: &'a [u32],
-    /// `[batch, hidden]` places of the patches that are predicted; the full decoder sees no others.
+    /// The places of the patches to predict `[batch, hidden]`. The full decoder knows no others.
     pub hidden: &'a [u32],
     /// Number of images.
     pub batch: usize,
 }
 
 impl<'a, R> Input<'a, R> {
-    /// All images of a batch under a mask.
-    pub fn new(pixels: &'a [R], mask: &'a Mask, batch: usize) -> Input<'a, R> {
-        Input { pixels, visible: &mask.visible, hidden: &mask.hidden, batch }
-    }
-
     /// Images `from..to`.
     pub fn slice(&self, from: usize, to: usize) -> Input<'a, R> {
         let part = |len: usize| from * len / self.batch..to * len / self.batch;
@@ -71,6 +75,23 @@ impl<'a, R> Input<'a, R> {
             hidden: &self.hidden[part(self.hidden.len())],
             batch: to - from,
         }
+    }
+
+    fn encoder(&self) -> encoder::Input<'a, R> {
+        encoder::Input {
+            pixels: self.pixels,
+            visible: self.visible,
+            batch: self.batch,
+            queries: 0..1 + self.visible.len() / self.batch,
+            drop: None,
+        }
+    }
+
+    fn decoder<'b>(&self, latents: &'b [R]) -> decoder::Input<'b, R>
+    where
+        'a: 'b,
+    {
+        decoder::Input { latents, visible: self.visible, hidden: self.hidden, batch: self.batch }
     }
 }
 
@@ -88,7 +109,7 @@ impl Mae {
             encoder: Encoder::find(&layout, &config.encoder, false)?,
             norm: LayerNorm::find(&layout, "norm")?,
             decoder: Decoder::find(&layout, config)?,
-            last_norm: LayerNorm::find(&layout, "decoder_norm")?,
+            decoder_norm: LayerNorm::find(&layout, "decoder_norm")?,
             predict: Linear::find(&layout, "decoder_pred")?,
             config: config.clone(),
             layout,
@@ -105,125 +126,188 @@ impl Mae {
         &self.layout
     }
 
-    /// Everything up to the predictions for the patches `input.hidden`, left in `s.pred`.
-    fn predict_hidden<R: Float>(&self, params: &[R], input: Input<'_, R>, s: &mut Saved<R>) {
-        let (dim, width, batch) = (self.config.encoder.dim, self.config.decoder.dim, input.batch);
-        let all = 0..1 + input.visible.len() / batch;
-        self.encoder.forward(params, input.pixels, input.visible, batch, all, None, &mut s.encoder);
-        let rows = batch + input.visible.len();
-        resize_buffer(&mut s.latent, rows * dim);
-        resize_buffer(&mut s.stats, rows);
-        self.norm.forward(params, s.encoder.output(), &mut s.latent, &mut s.stats);
-        self.decoder.forward(params, input, &s.latent, &mut s.decoder);
-        // Only hidden patches are compared, so only they are predicted.
-        resize_buffer(&mut s.last, input.hidden.len() * width);
-        resize_buffer(&mut s.last_stats, input.hidden.len());
-        resize_buffer(&mut s.pred, input.hidden.len() * self.config.encoder.patch_len());
-        self.last_norm.forward(params, s.decoder.output(), &mut s.last, &mut s.last_stats);
-        self.predict.forward(params, &s.last, &mut s.pred);
+    /// Encoder and norm: computes `acts.latents` `[batch · (1 + visible), dim]`.
+    pub fn encode<R: Float>(&self, params: &[R], input: Input<'_, R>, acts: &mut Activations<R>) {
+        self.encoder.forward(params, &input.encoder(), &mut acts.encoder);
+        let encoded = acts.encoder.output();
+        resize_buffer(&mut acts.latents, encoded.len());
+        resize_buffer(&mut acts.stats, encoded.len() / self.config.encoder.dim);
+        self.norm.forward(params, encoded, &mut acts.latents, &mut acts.stats);
     }
 
-    /// Loss of these images, `weight · Σ_patches mean((pred - target)²)`, without gradients.
-    pub fn loss<R: Float>(
+    /// Decoder, norm and the last layer, after [`Mae::encode`]: computes `acts.predictions` `[batch · hidden, patch_len]`.
+    pub fn decode<R: Float>(&self, params: &[R], input: Input<'_, R>, acts: &mut Activations<R>) {
+        let rows = input.hidden.len();
+        self.decoder.forward(params, input.decoder(&acts.latents), &mut acts.decoder);
+        resize_buffer(&mut acts.decoded, rows * self.decoder.dim());
+        resize_buffer(&mut acts.decoded_stats, rows);
+        resize_buffer(&mut acts.predictions, rows * self.predict.outputs());
+        self.decoder_norm.forward(params, acts.decoder.output(), &mut acts.decoded, &mut acts.decoded_stats);
+        self.predict.forward(params, &acts.decoded, &mut acts.predictions);
+    }
+
+    /// The backward pass of [`Mae::decode`]: from `acts.dpredictions` to `acts.dlatents`, which it overwrites. Adds the
+    /// gradients of the decoder's tensors.
+    pub fn decode_backward<R: Float>(
         &self,
         params: &[R],
         input: Input<'_, R>,
-        normalise: bool,
-        weight: f64,
-        s: &mut Saved<R>,
-    ) -> f64 {
-        self.predict_hidden(params, input, s);
-        let vit = &self.config.encoder;
-        resize_buffer(&mut s.target, s.pred.len());
-        patch::targets(vit, input.pixels, input.hidden, input.batch, normalise, &mut s.target);
-        loss::squared_error(&mut s.pred, &s.target, vit.patch_len(), weight)
+        acts: &mut Activations<R>,
+        grads: &mut Grads<'_, R>,
+    ) {
+        self.predict.backward_params(&acts.decoded, &acts.dpredictions, grads);
+        self.predict.backward_input(params, &acts.dpredictions, &mut acts.decoded);
+        let (output, dnormed) = (acts.decoder.output(), &acts.decoded);
+        resize_buffer(&mut acts.ddecoded, output.len());
+        acts.ddecoded.fill(R::ZERO);
+        self.decoder_norm.backward(params, output, &acts.decoded_stats, dnormed, &mut acts.ddecoded, grads);
+        resize_buffer(&mut acts.dlatents, acts.latents.len());
+        let (dx, dlatents) = (&mut acts.ddecoded, &mut acts.dlatents);
+        self.decoder.backward(params, input.decoder(&acts.latents), &mut acts.decoder, dx, dlatents, grads);
     }
 
-    /// [`Mae::loss`], and its gradients added to `grads`; `settled` is told how far back they are complete.
-    pub fn gradient<R: Float>(
+    /// The backward pass of [`Mae::encode`], from `acts.dlatents`. Adds the gradients of the encoder's tensors.
+    pub fn encode_backward<R: Float>(
         &self,
         params: &[R],
         input: Input<'_, R>,
-        normalise: bool,
-        weight: f64,
-        s: &mut Saved<R>,
-        grads: &mut [R],
-        settled: Settled<'_, R>,
-    ) -> f64 {
-        let loss = self.loss(params, input, normalise, weight, s);
-
-        // `pred` now holds its own gradient, and `last` is free once the weight's gradient is taken.
-        self.predict.backward_params(&s.last, &s.pred, grads);
-        self.predict.backward_input(params, &s.pred, &mut s.last);
-        resize_buffer(&mut s.dqueried, s.last.len());
-        s.dqueried.fill(R::ZERO);
-        let queried = s.decoder.output();
-        self.last_norm.backward(params, queried, &s.last_stats, &s.last, &mut s.dqueried, grads);
-        resize_buffer(&mut s.dlatent, s.latent.len());
-        let (dx, dlatent) = (&mut s.dqueried, &mut s.dlatent);
-        self.decoder.backward(params, input, &s.latent, &mut s.decoder, dx, dlatent, grads, settled);
-        resize_buffer(&mut s.dx, s.latent.len());
-        s.dx.fill(R::ZERO);
-        let output = s.encoder.output();
-        self.norm.backward(params, output, &s.stats, &s.dlatent, &mut s.dx, grads);
-        self.encoder.backward(params, input.batch, None, &mut s.encoder, &mut s.dx, grads, settled);
-        loss
+        acts: &mut Activations<R>,
+        grads: &mut Grads<'_, R>,
+    ) {
+        let output = acts.encoder.output();
+        resize_buffer(&mut acts.dencoded, output.len());
+        acts.dencoded.fill(R::ZERO);
+        self.norm.backward(params, output, &acts.stats, &acts.dlatents, &mut acts.dencoded, grads);
+        self.encoder.backward(params, &input.encoder(), &mut acts.encoder, &mut acts.dencoded, grads);
     }
 
-    /// Predicted pixels `[hidden, patch_len]` (row, column, channel) of the hidden patches.
-    pub fn predict<'s, R: Float>(&self, params: &[R], input: Input<'_, R>, s: &'s mut Saved<R>) -> &'s [R] {
-        self.predict_hidden(params, input, s);
-        &s.pred
+    /// The whole forward pass: predicted pixels `[batch · hidden, patch_len]`, each patch in the order (row, column,
+    /// channel).
+    pub fn predict<'s, R: Float>(
+        &self,
+        params: &[R],
+        input: Input<'_, R>,
+        acts: &'s mut Activations<R>,
+    ) -> &'s [R] {
+        self.encode(params, input, acts);
+        self.decode(params, input, acts);
+        &acts.predictions
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::ops::check::{Check, TOLERANCE, values};
+    use crate::model::ops::check::{Check, TOLERANCE, dot, values};
     use smalti_models::{DecoderConfig, DecoderKind as Kind, VitConfig};
 
-    pub fn small(kind: Kind) -> MaeConfig {
-        let depth = if kind == Kind::Full { 1 } else { 2 };
-        MaeConfig {
-            encoder: VitConfig { img_size: 6, patch_size: 2, channels: 3, dim: 12, depth: 2, heads: 3 },
-            decoder: DecoderConfig { kind, dim: 8, depth, heads: 2 },
+    const FIXED: [&str; 2] = ["pos_embed", "decoder_pos_embed"];
+    /// Three images of nine patches.
+    const VISIBLE: [u32; 12] = [4, 0, 7, 2, 8, 1, 3, 5, 6, 2, 0, 1];
+    const HIDDEN: [u32; 15] = [1, 8, 3, 5, 6, 0, 2, 7, 4, 6, 3, 8, 5, 7, 4];
+    /// The first three hidden patches of each.
+    const FEW_HIDDEN: [u32; 9] = [1, 8, 3, 0, 2, 7, 3, 8, 5];
+
+    /// A model, a point to differentiate at, images, and the patches to predict.
+    struct Case {
+        mae: Mae,
+        params: Vec<f64>,
+        pixels: Vec<f64>,
+        hidden: &'static [u32],
+    }
+
+    impl Case {
+        fn new(kind: Kind) -> Case {
+            let full = kind == Kind::Full;
+            let depth = if full { 1 } else { 2 };
+            let config = MaeConfig {
+                encoder: VitConfig { img_size: 6, patch_size: 2, channels: 3, dim: 12, depth: 2, heads: 3 },
+                decoder: DecoderConfig { kind, dim: 8, depth, heads: 2 },
+            };
+            let mae = Mae::new(&config).unwrap();
+            let noise = values(mae.layout().len(), 4);
+            let params = mae.layout().init::<f64>(3).iter().zip(noise).map(|(p, v)| p + 0.1 * v).collect();
+            let hidden = if full { &HIDDEN[..] } else { &FEW_HIDDEN };
+            Case { mae, params, pixels: values(3 * 3 * 36, 2), hidden }
+        }
+
+        fn input(&self) -> Input<'_, f64> {
+            Input { pixels: &self.pixels, visible: &VISIBLE, hidden: self.hidden, batch: 3 }
+        }
+
+        /// An arbitrary gradient of the predictions.
+        fn pull(&self) -> Vec<f64> {
+            values(self.hidden.len() * 12, 8)
+        }
+
+        /// Predictions times `pull`.
+        fn loss(&self, params: &[f64], pull: &[f64]) -> f64 {
+            dot(self.mae.predict(params, self.input(), &mut Activations::default()), pull)
+        }
+
+        /// The gradient of [`Case::loss`].
+        fn gradient(&self, params: &[f64], pull: &[f64], grads: &mut Grads<'_, f64>) {
+            let mut acts = Activations::default();
+            self.mae.predict(params, self.input(), &mut acts);
+            acts.dpredictions = pull.to_vec();
+            self.mae.decode_backward(params, self.input(), &mut acts, grads);
+            self.mae.encode_backward(params, self.input(), &mut acts, grads);
+        }
+
+        fn check(&self) -> Check<'_> {
+            Check::at(self.mae.layout(), self.params.clone()).skip(&FIXED)
         }
     }
 
-    /// The model, a point to differentiate at, images and a mask.
-    fn case(kind: Kind) -> (Mae, Vec<f64>, Vec<f64>, Mask) {
-        let mae = Mae::new(&small(kind)).unwrap();
-        let params = mae
-            .layout()
-            .init::<f64>(3)
-            .iter()
-            .zip(values(mae.layout().len(), 4))
-            .map(|(p, v)| p + 0.1 * v)
-            .collect();
-        // Five patches are hidden; the cross decoder predicts three of them.
-        let mask = Mask::draw(1, 0, &[0, 1, 2], 9, 4);
-        let mask = if kind == Kind::Full { mask } else { mask.predicting(3, 3) };
-        (mae, params, values(3 * 3 * 36, 2), mask)
+    #[test]
+    fn gradients_of_predictions_match_finite_differences() {
+        for kind in [Kind::Full, Kind::Cross] {
+            let case = Case::new(kind);
+            let pull = case.pull();
+            case.check()
+                .run(|p| case.loss(p, &pull), |p, grads| case.gradient(p, &pull, &mut Grads::new(grads)));
+        }
     }
 
     #[test]
-    fn gradients_match_finite_differences() {
-        for (kind, normalise) in [(Kind::Full, true), (Kind::Full, false), (Kind::Cross, true)] {
-            let (mae, params, pixels, mask) = case(kind);
-            let input = Input::new(&pixels, &mask, 3);
-            Check::at(mae.layout(), params.clone()).skip(&["pos_embed", "decoder_pos_embed"]).run(
-                |p| mae.loss(p, input, normalise, 1.0 / 15.0, &mut Saved::default()),
+    fn gradients_of_latents_match_finite_differences() {
+        let case = Case::new(Kind::Full);
+        let (mae, input, pull) = (&case.mae, case.input(), values(3 * 5 * 12, 9));
+        let latents = |p: &[f64], acts: &mut Activations<f64>| {
+            mae.encode(p, input, acts);
+            dot(&acts.latents, &pull)
+        };
+        case.check().run(
+            |p| latents(p, &mut Activations::default()),
+            |p, grads| {
+                let mut acts = Activations::default();
+                latents(p, &mut acts);
+                acts.dlatents = pull.clone();
+                mae.encode_backward(p, input, &mut acts, &mut Grads::new(grads));
+                let decoder = mae.layout().iter().filter(|(spec, _)| spec.name.contains("decoder"));
+                decoder.for_each(|(_, slot)| assert!(slot.of(grads).iter().all(|g| *g == 0.0)));
+            },
+        );
+    }
+
+    #[test]
+    fn gradients_of_predictions_and_latents_together_match_finite_differences() {
+        for kind in [Kind::Full, Kind::Cross] {
+            let case = Case::new(kind);
+            let (mae, input) = (&case.mae, case.input());
+            let (pull, latent_pull) = (case.pull(), values(3 * 5 * 12, 9));
+            let loss = |p: &[f64], acts: &mut Activations<f64>| {
+                dot(mae.predict(p, input, acts), &pull) + dot(&acts.latents, &latent_pull)
+            };
+            case.check().run(
+                |p| loss(p, &mut Activations::default()),
                 |p, grads| {
-                    mae.gradient(
-                        p,
-                        input,
-                        normalise,
-                        1.0 / 15.0,
-                        &mut Saved::default(),
-                        grads,
-                        &mut |_, _| {},
-                    );
+                    let (mut acts, mut grads) = (Activations::default(), Grads::new(grads));
+                    loss(p, &mut acts);
+                    acts.dpredictions = pull.clone();
+                    mae.decode_backward(p, input, &mut acts, &mut grads);
+                    acts.dlatents.iter_mut().zip(&latent_pull).for_each(|(d, pull)| *d += pull);
+                    mae.encode_backward(p, input, &mut acts, &mut grads);
                 },
             );
         }
@@ -231,14 +315,13 @@ mod tests {
 
     #[test]
     fn a_planted_error_is_caught_and_named() {
-        let (mae, params, pixels, mask) = case(Kind::Full);
-        let input = Input::new(&pixels, &mask, 3);
-        let spoiled = "blocks.1.norm2.weight";
-        let (error, name) = Check::at(mae.layout(), params).skip(&["pos_embed", "decoder_pos_embed"]).worst(
-            |p| mae.loss(p, input, true, 1.0 / 15.0, &mut Saved::default()),
+        let case = Case::new(Kind::Full);
+        let (pull, spoiled) = (case.pull(), "blocks.1.norm2.weight");
+        let (error, name) = case.check().worst(
+            |p| case.loss(p, &pull),
             |p, grads| {
-                mae.gradient(p, input, true, 1.0 / 15.0, &mut Saved::default(), grads, &mut |_, _| {});
-                mae.layout().slot(spoiled).unwrap().of_mut(grads).iter_mut().for_each(|g| *g *= 1.0001);
+                case.gradient(p, &pull, &mut Grads::new(grads));
+                case.mae.layout().slot(spoiled).unwrap().of_mut(grads).iter_mut().for_each(|g| *g *= 1.0001);
             },
         );
         assert!(error > 10.0 * TOLERANCE, "{error:e}");
@@ -246,47 +329,29 @@ mod tests {
     }
 
     #[test]
-    fn slices_add_up_to_the_batch() {
+    fn gradients_are_complete_from_where_the_handle_says() {
         for kind in [Kind::Full, Kind::Cross] {
-            let (mae, params, pixels, mask) = case(kind);
-            let input = Input::new(&pixels, &mask, 3);
-            let mut s = Saved::default();
-            let mut run = |from, to, grads: &mut [f64]| {
-                mae.gradient(&params, input.slice(from, to), true, 0.1, &mut s, grads, &mut |_, _| {})
-            };
-            let (mut whole, mut parts) = (vec![0.0; params.len()], vec![0.0; params.len()]);
-            let a = run(0, 3, &mut whole);
-            let b = [run(0, 2, &mut parts), run(2, 3, &mut parts)];
-            assert!((a - b[0] - b[1]).abs() < 1e-12);
-            assert!(whole.iter().zip(&parts).all(|(a, b)| (a - b).abs() < 1e-12));
-        }
-    }
-
-    #[test]
-    fn gradients_are_complete_where_they_are_said_to_be() {
-        for kind in [Kind::Full, Kind::Cross] {
-            let (mae, params, pixels, mask) = case(kind);
-            let (mut grads, mut said) = (vec![0.0; params.len()], Vec::new());
-            let mut note = |from: usize, grads: &[f64]| said.push((from, grads[from..].to_vec()));
-            let input = Input::new(&pixels, &mask, 3);
-            mae.gradient(&params, input, true, 0.1, &mut Saved::default(), &mut grads, &mut note);
-            assert_eq!(said.len(), mae.config.encoder.depth + mae.config.decoder.depth);
-            assert!(said.is_sorted_by(|a, b| a.0 > b.0));
-            assert!(said.iter().all(|(from, values)| grads[*from..] == values[..]), "{kind:?}");
+            let case = Case::new(kind);
+            let (mut values, mut ready) = (vec![0.0; case.params.len()], Vec::new());
+            let mut listen = |start: usize, values: &[f64]| ready.push((start, values[start..].to_vec()));
+            let mut grads = Grads::with_listener(&mut values, &mut listen);
+            case.gradient(&case.params, &case.pull(), &mut grads);
+            let config = case.mae.config();
+            assert_eq!(ready.len(), config.encoder.depth + config.decoder.depth);
+            assert!(ready.is_sorted_by(|a, b| a.0 > b.0));
+            assert!(ready.iter().all(|(start, complete)| values[*start..] == complete[..]), "{kind:?}");
         }
     }
 
     #[test]
     fn hidden_patches_do_not_see_each_other_in_the_cross_decoder() {
-        let (mae, params, pixels, mask) = case(Kind::Cross);
-        let (mut few, mut s) = (mask.clone(), Saved::default());
-        let all = mae.predict(&params, Input::new(&pixels, &mask, 3), &mut s).to_vec();
-        few = few.predicting(3, 1);
-        let one = mae.predict(&params, Input::new(&pixels, &few, 3), &mut s).to_vec();
-        let len = mae.config.encoder.patch_len();
-        for i in 0..3 {
-            let (one, all) = (&one[i * len..][..len], &all[i * 3 * len..][..len]);
-            assert!(one.iter().zip(all).all(|(a, b)| (a - b).abs() < 1e-12));
+        let case = Case::new(Kind::Cross);
+        let (len, mut acts) = (12, Activations::default());
+        let all = case.mae.predict(&case.params, case.input(), &mut acts).to_vec();
+        let hidden: Vec<u32> = FEW_HIDDEN.iter().step_by(3).copied().collect();
+        let one = case.mae.predict(&case.params, Input { hidden: &hidden, ..case.input() }, &mut acts);
+        for (one, all) in one.chunks(len).zip(all.chunks(3 * len)) {
+            assert!(one.iter().zip(all).all(|(one, all)| (one - all).abs() < 1e-12));
         }
     }
 }

@@ -1,15 +1,15 @@
 //! The models: a stack of transformer blocks, the encoder around it, the masked autoencoder and the classifier.
 //!
-//! A model is a struct of slots into the flat parameter vector ([`params`]). Its saved activations are a struct of
-//! buffers that is reused from batch to batch; its backward reads as its forward reversed.
+//! A model is a struct of slots into the flat parameter vector ([`params`]). Its activations are a struct of buffers that
+//! is reused from batch to batch. Its backward pass reads as its forward pass in reverse, and adds to the flat gradient
+//! vector ([`grads`]). What a model is trained for is not its business: losses are in [`crate::objective`].
 
 mod block;
-mod branch;
 pub mod classifier;
 mod decoder;
-pub mod encoder;
+mod encoder;
+pub mod grads;
 pub mod mae;
-mod mlp;
 pub mod ops;
 pub mod params;
 pub mod patch;
@@ -18,5 +18,5 @@ pub mod precision;
 mod stack;
 
 pub use classifier::Classifier;
-pub use encoder::Encoder;
+pub use grads::Grads;
 pub use mae::Mae;

@@ -1,7 +1,7 @@
 //! All parameters of a model in one flat vector, with a named slot for each tensor.
 //!
-//! Gradients, optimizer moments and averages reuse the same layout, so the optimizer, clipping, summing over
-//! threads and checkpoints are each a loop over a slice (the layout of llm.c).
+//! Gradients and optimizer moments have the same layout, as in llm.c. So the optimizer, clipping, the sum over threads and
+//! checkpoints are each a loop over a slice.
 
 use smalti_kernels::Real;
 use smalti_models::names::{Role, TensorSpec};
@@ -24,7 +24,7 @@ impl Slot {
         &flat[self.start..self.start + self.len]
     }
 
-    /// The tensor's values, to write.
+    /// The tensor's values, mutable.
     pub fn of_mut<'a, R>(&self, flat: &'a mut [R]) -> &'a mut [R] {
         &mut flat[self.start..self.start + self.len]
     }
@@ -55,7 +55,7 @@ pub struct Layout {
 }
 
 impl Layout {
-    /// Lays the tensors out one after the other; layers multiply in `precision`.
+    /// Lays the tensors out one after the other, for layers that multiply in `precision`.
     pub fn new(specs: Vec<TensorSpec>, precision: Precision) -> Layout {
         let mut total = 0;
         let slot = |spec: &TensorSpec| {
@@ -77,15 +77,15 @@ impl Layout {
         self.total == 0
     }
 
-    /// What layers multiply in.
+    /// The precision of the layers' matrix products.
     pub fn precision(&self) -> Precision {
         self.precision
     }
 
     /// The slot of a tensor.
     pub fn slot(&self, name: &str) -> Result<Slot> {
-        let found = self.specs.iter().position(|spec| spec.name == name);
-        found.map(|i| self.slots[i]).ok_or_else(|| Error::Usage(format!("this model has no tensor `{name}`")))
+        let index = self.specs.iter().position(|spec| spec.name == name);
+        index.map(|i| self.slots[i]).ok_or_else(|| Error::Usage(format!("this model has no tensor `{name}`")))
     }
 
     /// Every tensor with its slot, in order.
@@ -93,7 +93,7 @@ impl Layout {
         self.specs.iter().zip(self.slots.iter().copied())
     }
 
-    /// Fresh parameters: what each tensor's [`Role`] says, from the seed and the tensor's name alone.
+    /// Fresh parameters. Each tensor starts as its [`Role`] says; its random values follow from the seed and its name.
     pub fn init<R: Real>(&self, seed: u64) -> Vec<R> {
         let mut flat = vec![R::ZERO; self.total];
         for (spec, slot) in self.iter() {
@@ -120,7 +120,7 @@ impl Layout {
     }
 }
 
-/// A number for a name (FNV-1a), so that a tensor's start does not depend on which others there are.
+/// A number for a name (FNV-1a), so that a tensor's start does not depend on the model's other tensors.
 fn name_key(name: &str) -> u64 {
     name.bytes()
         .fold(0xcbf2_9ce4_8422_2325, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x100_0000_01b3))
@@ -145,7 +145,7 @@ mod tests {
     }
 
     #[test]
-    fn the_start_follows_seed_and_name() {
+    fn the_start_follows_from_seed_and_name() {
         let mae = Layout::new(names::mae(&Preset::Nano.mae(32, 4, 3)), Precision::F32);
         let vit = Layout::new(
             names::classifier(&Preset::Nano.encoder(32, 4, 3), 10, smalti_models::Pool::Mean),

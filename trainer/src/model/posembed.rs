@@ -1,9 +1,9 @@
-//! Fixed 2-D sine-cosine positions, as the masked autoencoder's reference code makes them.
+//! Fixed 2-D sine-cosine positions, as in the masked autoencoder's reference code (arXiv 2111.06377).
 
 /// The table `[tokens, dim]` for a class token (zeros) and a square grid of `tokens - 1` patches, row by row.
 ///
-/// The first half of a row holds the column's sines and cosines, the second half the row's, each at `dim / 4`
-/// wavelengths from 2π to 10000 · 2π.
+/// The first half of a table row holds sines and cosines of the patch's column, the second half those of its row, each at
+/// `dim / 4` wavelengths from 2π to 10000 · 2π.
 pub fn sine_cosine(tokens: usize, dim: usize) -> Vec<f64> {
     let grid = tokens.saturating_sub(1).isqrt();
     let quarter = dim / 4;

@@ -1,18 +1,19 @@
-//! Which patches are seen: per-sample random masking by shuffled noise (arXiv 2111.06377, section 3).
+//! Which patches the encoder sees: random masking of each image by shuffled noise (arXiv 2111.06377, section 3).
 
+use crate::model::mae::Input;
 use crate::rng::{Rng, stream};
 
-/// The patches of a batch that the encoder sees and those that it does not.
+/// The visible and the hidden patches of a batch.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Mask {
-    /// `[batch, visible]`: places of the visible patches, in the order of their noise.
+    /// The places of the visible patches `[batch, visible]`, in the order of their noise.
     pub visible: Vec<u32>,
-    /// `[batch, hidden]`: places of the others.
+    /// The places of the patches to predict `[batch, hidden]`: all others, or some of them ([`Mask::predicting`]).
     pub hidden: Vec<u32>,
 }
 
 impl Mask {
-    /// Draws a mask for each image from the seed, the epoch and the image's number alone.
+    /// Draws a mask for each image. It depends only on the seed, the epoch and the image's number.
     pub fn draw(seed: u64, epoch: u64, images: &[u32], patches: usize, visible: usize) -> Mask {
         let mut mask = Mask::default();
         for &image in images {
@@ -26,8 +27,8 @@ impl Mask {
         mask
     }
 
-    /// The same mask of `batch` images with `count` of each image's hidden patches to be predicted: the first, which
-    /// is a random choice.
+    /// The same mask with only `count` hidden patches of each of its `batch` images to predict. It keeps the first, which
+    /// are a random choice.
     pub fn predicting(mut self, batch: usize, count: usize) -> Mask {
         let each = self.hidden.len() / batch.max(1);
         let mut place = 0;
@@ -38,9 +39,14 @@ impl Mask {
         self
     }
 
-    /// Every patch of `count` images visible, in order.
+    /// A mask that hides nothing: every patch of `count` images is visible, in order.
     pub fn none(count: usize, patches: usize) -> Mask {
         Mask { visible: (0..count).flat_map(|_| 0..patches as u32).collect(), hidden: Vec::new() }
+    }
+
+    /// Images `[batch, C, H, W]` under this mask.
+    pub fn input<'a, R>(&'a self, pixels: &'a [R], batch: usize) -> Input<'a, R> {
+        Input { pixels, visible: &self.visible, hidden: &self.hidden, batch }
     }
 }
 

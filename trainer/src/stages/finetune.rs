@@ -14,7 +14,7 @@ use crate::error::{Error, Result};
 use crate::evaluate;
 use crate::model::params::Layout;
 use crate::model::{Classifier, classifier};
-use crate::objective::mask::Mask;
+use crate::objective::{CrossEntropy, Mask};
 use crate::rng::{Rng, stream};
 use crate::run::{ModelConfig, ModelFiles, RunDir, checkpoint};
 use crate::train::ranks::Ranks;
@@ -216,7 +216,7 @@ impl Finetuning<'_> {
 }
 
 impl Task for Finetuning<'_> {
-    type Buffers = classifier::Saved<f32>;
+    type Buffers = classifier::Activations<f32>;
 
     fn name(&self) -> &'static str {
         "finetune"
@@ -269,7 +269,7 @@ impl Task for Finetuning<'_> {
 
     fn gradient(
         &mut self,
-        lanes: &mut GradLanes<classifier::Saved<f32>>,
+        lanes: &mut GradLanes<classifier::Activations<f32>>,
         params: &[f32],
         mut batch: Batch,
         plan: BatchPlan,
@@ -278,30 +278,26 @@ impl Task for Finetuning<'_> {
         let mut targets = soft_targets(&batch, self.model.classes(), self.settings.smoothing as f32)?;
         let mut rng = Rng::new(seed, stream::MIX, [batch.epoch, batch.index]);
         self.settings.mix.apply(&mut batch.pixels, &mut targets, count, vit.img_size, &mut rng);
-        let seen = self.settings.seen(batch.epoch);
-        let seen = if seen == vit.patches() {
-            Mask::none(count, seen).visible
+        let visible = self.settings.seen(batch.epoch);
+        let visible = if visible == vit.patches() {
+            Mask::none(count, visible).visible
         } else {
-            Mask::draw(seed, batch.epoch, &batch.ids, vit.patches(), seen).visible
+            Mask::draw(seed, batch.epoch, &batch.ids, vit.patches(), visible).visible
         };
-        let input = classifier::Input {
-            pixels: &batch.pixels,
-            seen: &seen,
-            drop: None,
-            targets: &targets,
-            batch: count,
-        };
-        lanes.sum(plan, |part, saved, grads, settled| {
-            let part = batch.places(part);
-            let drop = self.drop_factors(batch.epoch, &batch.ids[part.clone()]);
-            let input = classifier::Input { drop: drop.as_deref(), ..input.slice(part.start, part.end) };
-            self.model.gradient(params, input, 1.0 / batch.total as f64, saved, grads, settled)
+        let input = classifier::Input { pixels: &batch.pixels, visible: &visible, drop: None, batch: count };
+        let (classes, weight) = (self.model.classes(), 1.0 / batch.total as f64);
+        lanes.sum(plan, |images, acts, grads| {
+            let images = batch.places(images);
+            let drop = self.drop_factors(batch.epoch, &batch.ids[images.clone()]);
+            let input = classifier::Input { drop: drop.as_deref(), ..input.slice(images.start, images.end) };
+            let targets = &targets[images.start * classes..images.end * classes];
+            CrossEntropy { targets, weight }.gradient(&self.model, params, input, acts, grads)
         })
     }
 
     fn validate(
         &mut self,
-        lanes: &GradLanes<classifier::Saved<f32>>,
+        lanes: &GradLanes<classifier::Activations<f32>>,
         params: &[f32],
         stop: StopCheck<'_>,
     ) -> Result<Option<f64>> {
@@ -310,7 +306,7 @@ impl Task for Finetuning<'_> {
         let Some(ranks) = &self.ranks else { return Ok(Some(found.accuracy()?)) };
         // Each rank has looked at its share of the images.
         let (right, all) = found.right();
-        let sums = ranks.count(&[right as u64, all as u64])?;
+        let sums = ranks.all_reduce_sum(&[right as u64, all as u64])?;
         evaluate::share(sums[0] as usize, sums[1] as usize).map(Some)
     }
 

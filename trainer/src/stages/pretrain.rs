@@ -14,7 +14,7 @@ use crate::error::{Error, Result};
 use crate::evaluate::reconstruct;
 use crate::model::params::Layout;
 use crate::model::{Mae, mae};
-use crate::objective::mask::Mask;
+use crate::objective::{Mask, PixelLoss};
 use crate::run::{ModelConfig, ModelFiles, RunDir, checkpoint};
 use crate::train::step::{BatchPlan, GradLanes, micro_batch};
 use crate::train::{ExecConfig, Observer, OptimConfig, Outcome, Planner, Task, TaskData, train};
@@ -150,7 +150,7 @@ impl<'a> Pretraining<'a> {
 }
 
 impl Task for Pretraining<'_> {
-    type Buffers = mae::Saved<f32>;
+    type Buffers = mae::Activations<f32>;
 
     fn name(&self) -> &'static str {
         "pretrain"
@@ -197,7 +197,7 @@ impl Task for Pretraining<'_> {
 
     fn gradient(
         &mut self,
-        lanes: &mut GradLanes<mae::Saved<f32>>,
+        lanes: &mut GradLanes<mae::Activations<f32>>,
         params: &[f32],
         batch: Batch,
         plan: BatchPlan,
@@ -208,12 +208,12 @@ impl Task for Pretraining<'_> {
         let mask = Mask::draw(settings.optim.seed, batch.epoch, &batch.ids, vit.patches(), visible);
         let mask = mask.predicting(batch.len(), predicted);
         drop(timer);
-        let input = mae::Input::new(&batch.pixels, &mask, batch.len());
+        let input = mask.input(&batch.pixels, batch.len());
         let weight = 1.0 / (batch.total * predicted) as f64;
-        lanes.sum(plan, |part, saved, grads, settled| {
-            let part = batch.places(part);
-            let input = input.slice(part.start, part.end);
-            self.model.gradient(params, input, settings.norm_pix_loss, weight, saved, grads, settled)
+        let objective = PixelLoss { normalise: settings.norm_pix_loss, weight };
+        lanes.sum(plan, |images, acts, grads| {
+            let images = batch.places(images);
+            objective.gradient(&self.model, params, input.slice(images.start, images.end), acts, grads)
         })
     }
 

@@ -1,14 +1,14 @@
-//! Several processes, on one machine or on many, that train one model together: the ranks of a job.
+//! The ranks of a job: several processes, on one machine or on many, that train one model together.
 //!
-//! Each rank computes the gradients of its own lanes of every batch ([`crate::train::step`]). They are added up along a
-//! chain: rank 0 sends the sum over its lanes to rank 1, which adds its own, and so on; the last rank has the sum over
-//! all, and it goes back along the chain. That is the order in which one process adds its lanes, so the sum has the
-//! same bits. The vector travels in parts, from its end, and so while the way back through the layers goes on.
+//! Each rank computes the gradients of its own lanes of every batch ([`crate::train::step`]). They are summed along a
+//! chain: rank 0 sends the sum over its lanes to rank 1, which adds its own, and so on. The last rank has the total, which
+//! goes back along the chain. One process adds its lanes in the same order, so the sum has the same bits. The vector
+//! travels in parts, from its end, while the backward pass continues.
 //!
-//! Rank 0 plans, reads checkpoints and writes every file; it tells the others what to do and where to start.
+//! Rank 0 plans, reads checkpoints and writes every file. It broadcasts the arguments and the state to start from.
 //!
-//! Nothing here knows how messages travel: the `mpi` module carries them between machines (feature `mpi`),
-//! [`Ranks::threads`] within a process for tests.
+//! This module does not know how messages travel. The `mpi` module carries them between machines (feature `mpi`),
+//! [`Ranks::threads`] between threads for tests.
 
 use std::collections::VecDeque;
 use std::ops::Range;
@@ -21,12 +21,12 @@ use crate::error::{Error, Result};
 #[cfg(feature = "mpi")]
 pub mod mpi;
 
-/// Bytes of one message of a long text, at most.
-const PIECE: usize = 1 << 24;
-/// How long a rank waits before it looks whether it is to stop.
-const PATIENCE: Duration = Duration::from_millis(20);
+/// Bytes of a control message, at most. Longer data is sent as several.
+const MAX_MESSAGE: usize = 1 << 24;
+/// How often a waiting rank checks whether it is to stop.
+const POLL_INTERVAL: Duration = Duration::from_millis(20);
 
-/// The job that this process was started in, if there is one of several ranks.
+/// Joins the job that this process was started in, if it has several ranks.
 pub fn join() -> Result<Option<Ranks>> {
     match started() {
         size @ 2.. => job(size),
@@ -34,8 +34,7 @@ pub fn join() -> Result<Option<Ranks>> {
     }
 }
 
-/// How many processes were started together with this one, itself counted, by what mpirun and srun leave in the
-/// environment.
+/// Number of processes of the job, from the environment variables that mpirun and srun set.
 pub fn started() -> usize {
     started_by(|name| std::env::var(name).ok())
 }
@@ -59,46 +58,46 @@ fn job(size: usize) -> Result<Option<Ranks>> {
     )))
 }
 
-/// What a message is about.
+/// What a message holds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
     /// A part of the sum over the lanes of all ranks up to the sender.
     Partial,
     /// A part of the sum over all lanes.
     Total,
-    /// Anything else: plans, states, counts.
-    Word,
+    /// Anything else: arguments, states, counts.
+    Control,
 }
 
-/// What one rank sends another. Messages from one to another arrive in the order in which they were sent.
+/// A message from one rank to another. Messages between the same two ranks arrive in the order in which they were sent.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Message {
-    /// Who sent it.
+    /// The sender.
     pub from: usize,
-    /// What it is about.
+    /// What it holds.
     pub kind: Kind,
-    /// Which part of the sum it holds.
+    /// The number of its part of the sum.
     pub part: usize,
     /// Numbers are little-endian.
     pub bytes: Vec<u8>,
 }
 
-/// Carries a message to a rank, without waiting for it to arrive.
+/// Sends a message to a rank, without waiting for its arrival.
 pub type Post = Box<dyn Fn(usize, Message) -> Result<()> + Send + Sync>;
 
 /// Messages that arrived.
 struct Inbox {
     arriving: Receiver<Message>,
-    /// Those that nobody has asked for yet.
-    aside: VecDeque<Message>,
+    /// Messages that nobody has waited for yet.
+    pending: VecDeque<Message>,
 }
 
-/// Ends the job, together with all other ranks.
+/// Leaves the job, together with all other ranks.
 type End = Box<dyn FnOnce() + Send>;
-/// Asks whether the rank is to stop, and with which exit code.
+/// The exit code to stop with, if the rank is to stop.
 type Stop = Box<dyn Fn() -> Option<u8> + Send + Sync>;
 
-/// This rank, and its way to the others.
+/// This rank, and its connection to the others.
 pub struct Ranks {
     rank: usize,
     size: usize,
@@ -115,30 +114,30 @@ impl std::fmt::Debug for Ranks {
 }
 
 impl Ranks {
-    /// Rank `rank` of `size`, with a way to send and one to receive; what it posts to itself arrives too.
+    /// Rank `rank` of `size`, which sends by `post` and receives from `arriving`. Messages to itself must arrive too.
     pub fn new(rank: usize, size: usize, post: Post, arriving: Receiver<Message>) -> Ranks {
-        let inbox = Mutex::new(Inbox { arriving, aside: VecDeque::new() });
+        let inbox = Mutex::new(Inbox { arriving, pending: VecDeque::new() });
         Ranks { rank, size, post, inbox, stop: OnceLock::new(), end: Mutex::new(None) }
     }
 
-    /// With something to do at the job's end.
-    pub fn ending(self, end: impl FnOnce() + Send + 'static) -> Ranks {
+    /// Calls `end` when the rank leaves the job.
+    pub fn on_leave(self, end: impl FnOnce() + Send + 'static) -> Ranks {
         Ranks { end: Mutex::new(Some(Box::new(end))), ..self }
     }
 
-    /// Ends the job well; returns when all ranks have. A rank that ends without it takes the others with it.
+    /// Leaves the job and waits until all ranks have. A rank that ends without it ends the whole job.
     pub fn leave(&self) {
         if let Some(end) = self.end.lock().unwrap_or_else(PoisonError::into_inner).take() {
             end();
         }
     }
 
-    /// All ranks of a job within this process, one for each of `size` threads.
+    /// The ranks of a job within this process, one for each of `size` threads.
     pub fn threads(size: usize) -> Vec<Ranks> {
         let (senders, receivers): (Vec<Sender<Message>>, Vec<_>) = (0..size).map(|_| channel()).unzip();
         let ranks = receivers.into_iter().enumerate().map(|(rank, arriving)| {
             let senders = senders.clone();
-            let post = move |to: usize, message| senders[to].send(message).map_err(|_| gone());
+            let post = move |to: usize, message| senders[to].send(message).map_err(|_| disconnected());
             Ranks::new(rank, size, Box::new(post), arriving)
         });
         ranks.collect()
@@ -154,98 +153,102 @@ impl Ranks {
         self.size
     }
 
-    /// From now on waiting ends when `stop` gives an exit code. The first call counts.
-    pub fn heed(&self, stop: impl Fn() -> Option<u8> + Send + Sync + 'static) {
-        // A second call finds the first one's answer, which is what it would have set.
+    /// From now on the rank stops waiting when `stop` returns an exit code. Only the first call has an effect.
+    pub fn on_stop(&self, stop: impl Fn() -> Option<u8> + Send + Sync + 'static) {
+        // Only a second call fails.
         let _ = self.stop.set(Box::new(stop));
     }
 
-    /// The exit code to stop with, if the rank is to stop at once, within a step.
+    /// The exit code to stop with, if the rank is to stop at once.
     pub fn stopping(&self) -> Option<u8> {
         self.stop.get().and_then(|stop| stop())
     }
 
-    /// The part of `items`, in order, that is this rank's. The first rank has one if there is any.
+    /// This rank's share of `items`. Shares are in order, and rank 0's is empty only without items.
     pub fn share(&self, items: usize) -> Range<usize> {
         let start = |rank: usize| (rank * items).div_ceil(self.size);
         start(self.rank)..start(self.rank + 1)
     }
 
     /// Sends a message.
-    pub fn send(&self, to: usize, kind: Kind, part: usize, bytes: Vec<u8>) -> Result<()> {
+    pub fn send_message(&self, to: usize, kind: Kind, part: usize, bytes: Vec<u8>) -> Result<()> {
         (self.post)(to, Message { from: self.rank, kind, part, bytes })
     }
 
-    /// Waits for the next message that is `wanted`. Ends early with [`Error::Interrupted`] when the rank is to stop.
-    pub fn receive(&self, wanted: impl Fn(&Message) -> bool) -> Result<Message> {
-        self.receive_unless(wanted, || false)
+    /// Waits for the next message that is `wanted`.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Interrupted`] when the rank is to stop; [`Error::Usage`] when the other ranks are lost.
+    pub fn recv_message(&self, wanted: impl Fn(&Message) -> bool) -> Result<Message> {
+        self.recv_message_unless(wanted, || false)
     }
 
-    /// [`Ranks::receive`], which also ends, as if the others were gone, when there is a reason to give up.
-    pub fn receive_unless(
+    /// [`Ranks::recv_message`], which also fails, as if the other ranks were lost, when `give_up` says so.
+    pub fn recv_message_unless(
         &self,
         wanted: impl Fn(&Message) -> bool,
         give_up: impl Fn() -> bool,
     ) -> Result<Message> {
         let mut inbox = self.inbox.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(place) = inbox.aside.iter().position(&wanted)
-            && let Some(message) = inbox.aside.remove(place)
+        if let Some(place) = inbox.pending.iter().position(&wanted)
+            && let Some(message) = inbox.pending.remove(place)
         {
             return Ok(message);
         }
         loop {
-            match inbox.arriving.recv_timeout(PATIENCE) {
+            match inbox.arriving.recv_timeout(POLL_INTERVAL) {
                 Ok(message) if wanted(&message) => return Ok(message),
-                Ok(message) => inbox.aside.push_back(message),
+                Ok(message) => inbox.pending.push_back(message),
                 Err(RecvTimeoutError::Timeout) => {
                     if let Some(code) = self.stopping() {
                         return Err(Error::Interrupted { step: 0, code });
                     }
                     if give_up() {
-                        return Err(gone());
+                        return Err(disconnected());
                     }
                 }
-                Err(RecvTimeoutError::Disconnected) => return Err(gone()),
+                Err(RecvTimeoutError::Disconnected) => return Err(disconnected()),
             }
         }
     }
 
-    /// Gives everyone rank 0's bytes; the others' are not looked at.
-    pub fn tell(&self, bytes: Vec<u8>) -> Result<Vec<u8>> {
+    /// Returns rank 0's bytes on every rank. Those of the other ranks are ignored.
+    pub fn broadcast(&self, bytes: Vec<u8>) -> Result<Vec<u8>> {
         if self.rank > 0 {
-            return self.listen(0);
+            return self.recv(0);
         }
         for to in 1..self.size {
-            self.say(to, &bytes)?;
+            self.send(to, &bytes)?;
         }
         Ok(bytes)
     }
 
-    /// Gives everyone the sums of all ranks' counts, one by one.
-    pub fn count(&self, counts: &[u64]) -> Result<Vec<u64>> {
+    /// Returns on every rank the sums over all ranks, element by element.
+    pub fn all_reduce_sum(&self, counts: &[u64]) -> Result<Vec<u64>> {
         let mut sums = counts.to_vec();
         if self.rank > 0 {
             let bytes: Vec<u8> = counts.iter().flat_map(|n| n.to_le_bytes()).collect();
-            self.say(0, &bytes)?;
+            self.send(0, &bytes)?;
         } else {
             for from in 1..self.size {
-                let bytes = self.listen(from)?;
+                let bytes = self.recv(from)?;
                 let theirs = bytes.as_chunks::<8>().0.iter().map(|n| u64::from_le_bytes(*n));
                 sums.iter_mut().zip(theirs).for_each(|(sum, n)| *sum += n);
             }
         }
-        let bytes = self.tell(sums.iter().flat_map(|n| n.to_le_bytes()).collect())?;
+        let bytes = self.broadcast(sums.iter().flat_map(|n| n.to_le_bytes()).collect())?;
         Ok(bytes.as_chunks::<8>().0.iter().map(|n| u64::from_le_bytes(*n)).collect())
     }
 
-    /// Refuses to go on when ranks differ in what must be the same for all; `advice` says what to do about it.
-    pub fn agree(&self, what: &str, mine: &str, advice: &str) -> Result<()> {
+    /// Checks on rank 0 that `mine` is the same on all ranks. The error names `what` differs, and ends with `advice`.
+    pub fn assert_same(&self, what: &str, mine: &str, advice: &str) -> Result<()> {
         if self.rank > 0 {
-            return self.say(0, mine.as_bytes());
+            return self.send(0, mine.as_bytes());
         }
         let mut found = Ok(());
         for from in 1..self.size {
-            let theirs = self.listen(from)?;
+            let theirs = self.recv(from)?;
             if theirs != mine.as_bytes() && found.is_ok() {
                 found = Err(Error::Usage(format!(
                     "rank {from} has {what} {}, rank 0 has {mine}: {advice}",
@@ -256,14 +259,17 @@ impl Ranks {
         found
     }
 
-    /// Sends bytes of any length: first how many, then pieces.
-    fn say(&self, to: usize, bytes: &[u8]) -> Result<()> {
-        self.send(to, Kind::Word, 0, (bytes.len() as u64).to_le_bytes().to_vec())?;
-        bytes.chunks(PIECE).try_for_each(|piece| self.send(to, Kind::Word, 0, piece.to_vec()))
+    /// Sends bytes of any length: first their number, then messages of at most [`MAX_MESSAGE`].
+    fn send(&self, to: usize, bytes: &[u8]) -> Result<()> {
+        self.send_message(to, Kind::Control, 0, (bytes.len() as u64).to_le_bytes().to_vec())?;
+        bytes
+            .chunks(MAX_MESSAGE)
+            .try_for_each(|chunk| self.send_message(to, Kind::Control, 0, chunk.to_vec()))
     }
 
-    fn listen(&self, from: usize) -> Result<Vec<u8>> {
-        let next = || self.receive(|message| message.kind == Kind::Word && message.from == from);
+    /// Waits for the bytes of one [`Ranks::send`].
+    fn recv(&self, from: usize) -> Result<Vec<u8>> {
+        let next = || self.recv_message(|message| message.kind == Kind::Control && message.from == from);
         let length = next()?.bytes.try_into().map_or(0, u64::from_le_bytes);
         let mut bytes = Vec::new();
         while (bytes.len() as u64) < length {
@@ -273,19 +279,19 @@ impl Ranks {
     }
 }
 
-/// The error of a rank that has lost its way to the others.
-fn gone() -> Error {
-    Error::Usage("the connection to the other ranks is gone: they have ended; continue with --resume".into())
+/// The error of a rank that has lost the others.
+fn disconnected() -> Error {
+    Error::Usage("lost the connection to the other ranks: they have ended; continue with --resume".into())
 }
 
-/// Floats as they travel.
+/// Values as little-endian bytes.
 pub fn to_bytes(values: &[f32]) -> Vec<u8> {
     let mut bytes = vec![0; values.len() * 4];
     bytes.as_chunks_mut::<4>().0.iter_mut().zip(values).for_each(|(to, x)| *to = x.to_le_bytes());
     bytes
 }
 
-/// Floats that have arrived.
+/// Values from little-endian bytes.
 pub fn from_bytes(bytes: &[u8], values: &mut [f32]) {
     values.iter_mut().zip(bytes.as_chunks::<4>().0).for_each(|(x, from)| *x = f32::from_le_bytes(*from));
 }
@@ -294,8 +300,8 @@ pub fn from_bytes(bytes: &[u8], values: &mut [f32]) {
 mod tests {
     use super::*;
 
-    /// What each rank of a job gives, in order.
-    fn together<T: Send>(size: usize, work: impl Fn(&Ranks) -> T + Sync) -> Vec<T> {
+    /// What `work` returns on each rank, in order.
+    fn on_each_rank<T: Send>(size: usize, work: impl Fn(&Ranks) -> T + Sync) -> Vec<T> {
         let ranks = Ranks::threads(size);
         std::thread::scope(|scope| {
             let work = &work;
@@ -305,7 +311,7 @@ mod tests {
     }
 
     #[test]
-    fn a_job_is_known_by_its_environment() {
+    fn the_environment_says_how_many_were_started() {
         let size = |set: &[(&str, &str)]| {
             started_by(|name| set.iter().find(|(key, _)| *key == name).map(|(_, value)| value.to_string()))
         };
@@ -316,7 +322,7 @@ mod tests {
     }
 
     #[test]
-    fn shares_are_all_and_the_first_is_not_empty() {
+    fn shares_cover_all_items_and_the_first_is_not_empty() {
         for (size, items) in [(1, 5), (2, 1), (3, 8), (4, 4), (8, 3), (5, 0)] {
             let shares: Vec<_> = Ranks::threads(size).iter().map(|ranks| ranks.share(items)).collect();
             assert_eq!(shares.iter().cloned().flatten().collect::<Vec<_>>(), (0..items).collect::<Vec<_>>());
@@ -325,21 +331,21 @@ mod tests {
     }
 
     #[test]
-    fn everyone_hears_rank_0_and_the_sums() {
-        let found = together(3, |ranks| {
-            // Longer than a piece, and nothing at all.
-            let long = ranks.tell(vec![ranks.rank() as u8 + 7; PIECE + 3]).unwrap();
-            let sums = ranks.count(&[1, ranks.rank() as u64]).unwrap();
-            (long.len(), long[PIECE], ranks.tell(Vec::new()).unwrap(), sums)
+    fn broadcasts_and_sums_reach_every_rank() {
+        let found = on_each_rank(3, |ranks| {
+            // Longer than one message, and empty.
+            let long = ranks.broadcast(vec![ranks.rank() as u8 + 7; MAX_MESSAGE + 3]).unwrap();
+            let sums = ranks.all_reduce_sum(&[1, ranks.rank() as u64]).unwrap();
+            (long.len(), long[MAX_MESSAGE], ranks.broadcast(Vec::new()).unwrap(), sums)
         });
-        assert_eq!(found, vec![(PIECE + 3, 7, Vec::new(), vec![3, 3]); 3]);
+        assert_eq!(found, vec![(MAX_MESSAGE + 3, 7, Vec::new(), vec![3, 3]); 3]);
     }
 
     #[test]
-    fn who_differs_is_named() {
-        let found = together(3, |ranks| {
+    fn the_rank_that_differs_is_named() {
+        let found = on_each_rank(3, |ranks| {
             let mine = if ranks.rank() == 2 { "avx2" } else { "avx512" };
-            ranks.agree("instruction set", mine, "use one").map_err(|e| e.to_string())
+            ranks.assert_same("instruction set", mine, "use one").map_err(|e| e.to_string())
         });
         let error = found[0].as_ref().unwrap_err();
         assert!(error.contains("rank 2 has instruction set avx2, rank 0 has avx512: use one"), "{error}");
@@ -347,14 +353,14 @@ mod tests {
     }
 
     #[test]
-    fn waiting_ends_when_the_rank_is_to_stop() {
+    fn a_stop_ends_the_wait() {
         let ranks = &Ranks::threads(2)[0];
-        ranks.heed(|| Some(143));
-        assert!(matches!(ranks.receive(|_| true), Err(Error::Interrupted { code: 143, .. })));
+        ranks.on_stop(|| Some(143));
+        assert!(matches!(ranks.recv_message(|_| true), Err(Error::Interrupted { code: 143, .. })));
     }
 
     #[test]
-    fn floats_travel_with_all_their_bits() {
+    fn values_keep_all_their_bits() {
         let values = [0.0, -0.0, 1.5, f32::MIN_POSITIVE / 3.0, f32::INFINITY];
         let mut back = [1.0; 5];
         from_bytes(&to_bytes(&values), &mut back);

@@ -161,13 +161,13 @@ fn join<T: Task>(trainer: &mut Trainer<'_, T>, ranks: &Ranks, data: &TaskData) -
             "every rank needs the same data set under the path of --data",
         ),
     ];
-    same.iter().try_for_each(|(what, mine, advice)| ranks.agree(what, mine, advice))?;
+    same.iter().try_for_each(|(what, mine, advice)| ranks.assert_same(what, mine, advice))?;
     let wrong = |e: serde_json::Error| Error::Usage(format!("rank 0's state cannot be understood: {e}"));
     let text = serde_json::to_vec(&trainer.about).map_err(wrong)?;
-    let about: About = serde_json::from_slice(&ranks.tell(text)?).map_err(wrong)?;
+    let about: About = serde_json::from_slice(&ranks.broadcast(text)?).map_err(wrong)?;
     take_over(trainer, about);
     for (_, values) in vectors_mut(trainer) {
-        from_bytes(&ranks.tell(to_bytes(values))?, values);
+        from_bytes(&ranks.broadcast(to_bytes(values))?, values);
     }
     Ok(())
 }

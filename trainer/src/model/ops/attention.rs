@@ -1,6 +1,6 @@
-//! Multi-head attention (arXiv 1706.03762) between its layers: some tokens of each image ask, some are asked.
+//! Multi-head attention (arXiv 1706.03762) without its linear layers.
 //!
-//! Queries, keys and values lie in one buffer, `qkv`, as [`Tokens`] says, each split into heads. For each image and
+//! Queries, keys and values lie in one buffer, `qkv`, where [`Tokens`] says, each split into heads. For each image and
 //! head, `P = softmax(Q Kᵀ / √head_dim)` and `out = P V`. Rows of `P` are padded to a multiple of 8.
 
 use std::ops::Range;
@@ -19,7 +19,7 @@ pub struct Attention {
     pub heads: usize,
 }
 
-/// The tokens of each image on both sides, and where they lie in `qkv`.
+/// The queries and keys of each image, and where they lie in `qkv`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Tokens {
     queries: usize,
@@ -28,52 +28,53 @@ pub struct Tokens {
     k: Rows,
 }
 
-/// Where rows lie: the first, and the steps to the next and to the next image's.
+/// Where rows lie: the first, and the strides between rows and between images.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Rows {
     start: usize,
-    row: usize,
-    image: usize,
+    row_stride: usize,
+    image_stride: usize,
 }
 
 impl Tokens {
-    /// Self-attention in `qkv` `[batch · tokens, 3 · dim]`, queries, keys and values side by side. Tokens `asking` ask, all
-    /// are asked.
-    pub fn own(dim: usize, tokens: usize, asking: Range<usize>) -> Tokens {
-        let (row, image) = (3 * dim, tokens * 3 * dim);
+    /// Self-attention: `qkv` is `[batch · tokens, 3 · dim]`, a row holds query, key and value. The tokens `queries` of each
+    /// image attend to all of its tokens.
+    pub fn own(dim: usize, tokens: usize, queries: Range<usize>) -> Tokens {
+        let (row_stride, image_stride) = (3 * dim, tokens * 3 * dim);
         Tokens {
-            queries: asking.len(),
+            queries: queries.len(),
             keys: tokens,
-            q: Rows { start: asking.start * row, row, image },
-            k: Rows { start: dim, row, image },
+            q: Rows { start: queries.start * row_stride, row_stride, image_stride },
+            k: Rows { start: dim, row_stride, image_stride },
         }
     }
 
-    /// Cross-attention: `[batch · queries, dim]`, then `[batch · keys, 2 · dim]`, keys and values side by side.
+    /// Cross-attention: `qkv` is `[batch · queries, dim]` of queries, then `[batch · keys, 2 · dim]`, a row of which holds
+    /// key and value.
     pub fn cross(dim: usize, batch: usize, queries: usize, keys: usize) -> Tokens {
         Tokens {
             queries,
             keys,
-            q: Rows { start: 0, row: dim, image: queries * dim },
-            k: Rows { start: batch * queries * dim, row: 2 * dim, image: keys * 2 * dim },
+            q: Rows { start: 0, row_stride: dim, image_stride: queries * dim },
+            k: Rows { start: batch * queries * dim, row_stride: 2 * dim, image_stride: keys * 2 * dim },
         }
     }
 
-    /// Length of a row of `P`.
+    /// Length of a padded row of `P`.
     fn stride(&self) -> usize {
         self.keys.next_multiple_of(8)
     }
 }
 
 /// Where one head of one image begins in `qkv` and in the output.
-struct Places {
+struct Offsets {
     q: usize,
     k: usize,
     v: usize,
     out: usize,
 }
 
-/// Buffers of one head, reused.
+/// Buffers of one head; all heads reuse them.
 #[derive(Clone, Debug, Default)]
 pub struct Scratch<R> {
     transposed: Vec<R>,
@@ -85,20 +86,20 @@ impl Attention {
         self.dim / self.heads
     }
 
-    /// Number of values of all `P` of a batch.
+    /// Number of values of all `P` of a batch, padding included.
     pub fn probabilities(&self, batch: usize, tokens: Tokens) -> usize {
         batch * self.heads * tokens.queries * tokens.stride()
     }
 
-    /// The places of the `i`-th head of a batch.
-    fn places(&self, i: usize, tokens: Tokens) -> Places {
+    /// The offsets of the `i`-th head of a batch.
+    fn offsets(&self, i: usize, tokens: Tokens) -> Offsets {
         let (image, first) = (i / self.heads, i % self.heads * self.head_dim());
-        let at = |rows: Rows| rows.start + image * rows.image + first;
+        let at = |rows: Rows| rows.start + image * rows.image_stride + first;
         let (q, k) = (at(tokens.q), at(tokens.k));
-        Places { q, k, v: k + self.dim, out: image * tokens.queries * self.dim + first }
+        Offsets { q, k, v: k + self.dim, out: image * tokens.queries * self.dim + first }
     }
 
-    /// `m` x `k` times `k` x `n`, with the lengths of rows given.
+    /// The matrix product `[m, k] · [k, n]` with these strides.
     fn shape(m: usize, k: usize, n: usize, a: (usize, usize), b_row: usize, c_row: usize) -> Shape {
         Shape { m, k, n, a_row: a.0, a_col: a.1, b_row, c_row, accumulate: false }
     }
@@ -113,12 +114,13 @@ impl Attention {
         scratch: &mut Scratch<R>,
     ) {
         let _timer = clock::time(Op::Attention);
-        let Tokens { queries, keys, q: Rows { row: q_row, .. }, k: Rows { row: k_row, .. } } = tokens;
+        let Tokens { queries, keys, q: Rows { row_stride: q_row, .. }, k: Rows { row_stride: k_row, .. } } =
+            tokens;
         let (width, stride) = (self.head_dim(), tokens.stride());
         let scale = R::of(1.0 / (width as f64).sqrt());
         resize_buffer(&mut scratch.transposed, width * stride);
         for (i, p) in probs.chunks_exact_mut(queries * stride).enumerate() {
-            let at = self.places(i, tokens);
+            let at = self.offsets(i, tokens);
             R::transpose(&qkv[at.k..], k_row, keys, width, &mut scratch.transposed, stride);
             let scores = Self::shape(queries, width, stride, (q_row, 1), stride, stride);
             R::product(scores, scale, &qkv[at.q..], &scratch.transposed, p);
@@ -128,7 +130,7 @@ impl Attention {
         }
     }
 
-    /// Writes `dqkv` from `dout`, but for the queries of tokens that do not ask, which stay as they are.
+    /// Writes `dqkv` from `dout`. The queries of tokens outside [`Tokens`]' queries stay as they are.
     pub fn backward<R: Float>(
         &self,
         tokens: Tokens,
@@ -139,13 +141,14 @@ impl Attention {
         scratch: &mut Scratch<R>,
     ) {
         let _timer = clock::time(Op::Attention);
-        let Tokens { queries, keys, q: Rows { row: q_row, .. }, k: Rows { row: k_row, .. } } = tokens;
+        let Tokens { queries, keys, q: Rows { row_stride: q_row, .. }, k: Rows { row_stride: k_row, .. } } =
+            tokens;
         let (width, stride) = (self.head_dim(), tokens.stride());
         let scale = R::of(1.0 / (width as f64).sqrt());
         resize_buffer(&mut scratch.transposed, width * stride);
         resize_buffer(&mut scratch.scores, queries * stride);
         for (i, p) in probs.chunks_exact(queries * stride).enumerate() {
-            let at = self.places(i, tokens);
+            let at = self.offsets(i, tokens);
             let (dout, ds) = (&dout[at.out..], &mut scratch.scores);
             R::transpose(&qkv[at.v..], k_row, keys, width, &mut scratch.transposed, stride);
             let dp = Self::shape(queries, width, stride, (self.dim, 1), stride, stride);
@@ -180,7 +183,7 @@ mod tests {
     #[test]
     fn gradients_match_finite_differences() {
         let attention = Attention { dim: DIM, heads: 3 };
-        let own = |asking| (BATCH * 5 * 3 * DIM, Tokens::own(DIM, 5, asking));
+        let own = |queries| (BATCH * 5 * 3 * DIM, Tokens::own(DIM, 5, queries));
         let cross = |queries: usize, keys: usize| {
             (BATCH * (queries + 2 * keys) * DIM, Tokens::cross(DIM, BATCH, queries, keys))
         };
@@ -197,7 +200,7 @@ mod tests {
     }
 
     #[test]
-    fn those_that_ask_get_what_they_get_among_all() {
+    fn fewer_queries_change_no_output() {
         let attention = Attention { dim: DIM, heads: 3 };
         let qkv = values(BATCH * 5 * 3 * DIM, 3);
         let all = run(attention, Tokens::own(DIM, 5, 0..5), &qkv).0;

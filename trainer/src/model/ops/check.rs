@@ -12,6 +12,12 @@ pub fn values(n: usize, seed: u64) -> Vec<f64> {
     (0..n).map(|_| rng.normal()).collect()
 }
 
+/// `Σ a · b`.
+pub fn dot(a: &[f64], b: &[f64]) -> f64 {
+    assert_eq!(a.len(), b.len());
+    a.iter().zip(b).map(|(a, b)| a * b).sum()
+}
+
 /// A layout of tensors that only a test has.
 pub fn layout(tensors: &[(&str, &[usize])]) -> Layout {
     let spec = |&(name, shape): &(&str, &[usize])| TensorSpec {
@@ -30,7 +36,7 @@ pub struct Check<'a> {
     skip: Vec<&'a str>,
 }
 
-/// The largest relative error that correct code shows; the quietest planted errors show 1e-3.
+/// The largest relative error of correct code. The smallest planted errors show 1e-3.
 pub const TOLERANCE: f64 = 1e-6;
 const STEP: f64 = 1e-4;
 
@@ -45,13 +51,13 @@ impl<'a> Check<'a> {
         Check { layout, params, skip: Vec::new() }
     }
 
-    /// Leaves tensors out that are not trained.
+    /// Skips tensors that are not trained.
     pub fn skip(mut self, names: &[&'a str]) -> Check<'a> {
         self.skip.extend(names);
         self
     }
 
-    /// The worst relative error and the tensor that has it.
+    /// The largest relative error, and the tensor that has it.
     pub fn worst(
         &self,
         loss: impl Fn(&[f64]) -> f64,

@@ -1,4 +1,4 @@
-//! Layer norm with its two parameter tensors; the arithmetic is the kernels'.
+//! Layer norm (arXiv 1607.06450): `y = (x - mean) / std · scale + shift` over each row; the arithmetic is the kernels'.
 
 use smalti_models::vit::LAYER_NORM_EPS;
 
@@ -21,14 +21,14 @@ impl LayerNorm {
         Ok(LayerNorm { scale, shift })
     }
 
-    /// `y = norm(x)` row by row; `stats` gets mean and 1/deviation of each row for the way back.
+    /// `y = norm(x)` for `x` `[n, dim]`. Writes mean and 1 / std of each row to `stats` `[n]`, for the backward pass.
     pub fn forward<R: Float>(&self, params: &[R], x: &[R], y: &mut [R], stats: &mut [[R; 2]]) {
         let _timer = clock::time(Op::Norms);
         let eps = R::of(f64::from(LAYER_NORM_EPS));
         R::layer_norm(x, self.scale.of(params), self.shift.of(params), eps, y, stats);
     }
 
-    /// Adds to `dx` (the residual stream) and to the gradients of scale and shift.
+    /// Adds to `dx` `[n, dim]` (the residual stream) and to the gradients of scale and shift.
     pub fn backward<R: Float>(
         &self,
         params: &[R],
@@ -39,7 +39,7 @@ impl LayerNorm {
         grads: &mut [R],
     ) {
         let _timer = clock::time(Op::Norms);
-        // Scale and shift are neighbours in the list of names.
+        // Scale and shift are adjacent in the flat vector.
         let both = &mut grads[self.scale.range().start..self.shift.range().end];
         let (dscale, dshift) = both.split_at_mut(self.scale.len());
         R::layer_norm_backward(x, self.scale.of(params), stats, dy, dx, dscale, dshift);

@@ -13,11 +13,11 @@ use crate::model::params::{Layout, Slot};
 use crate::model::precision::Precision;
 
 thread_local! {
-    /// What a thread packs its products into.
+    /// Where each thread packs the operands of its matrix products.
     static PACKED: RefCell<Buffers> = RefCell::default();
 }
 
-/// A matrix as ndarray's.
+/// A matrix as ndarray's view.
 fn view<R>(x: Matrix<'_, R>) -> ArrayView2<'_, R> {
     if x.col == 1 { matrix(x.data, x.size[0]) } else { matrix(x.data, x.size[1]).reversed_axes() }
 }
@@ -55,19 +55,20 @@ impl Linear {
         let _timer = clock::time(Op::Products);
         let bias = self.bias.of(params);
         y.chunks_exact_mut(bias.len()).for_each(|row| row.copy_from_slice(bias));
-        self.add_product(params, x, y);
+        self.add_matrix_product(params, x, y);
     }
 
     /// `y = residual + x Wᵀ + b`.
     pub fn forward_residual<R: Float>(&self, params: &[R], x: &[R], residual: &[R], y: &mut [R]) {
         let _timer = clock::time(Op::Products);
         R::add_rows(residual, self.bias.of(params), y);
-        self.add_product(params, x, y);
+        self.add_matrix_product(params, x, y);
     }
 
-    fn add_product<R: Float>(&self, params: &[R], x: &[R], y: &mut [R]) {
+    /// `y += x Wᵀ`.
+    fn add_matrix_product<R: Float>(&self, params: &[R], x: &[R], y: &mut [R]) {
         let weight = Matrix::new(self.weight.of(params), self.inputs());
-        self.product(Matrix::new(x, self.inputs()), weight.t(), true, y);
+        self.multiply(Matrix::new(x, self.inputs()), weight.t(), true, y);
     }
 
     /// `dW += dyᵀ x`, `db += Σ dy`.
@@ -75,18 +76,18 @@ impl Linear {
         let _timer = clock::time(Op::Products);
         R::column_sums(dy, self.bias.of_mut(grads));
         let dweight = self.weight.of_mut(grads);
-        self.product(Matrix::new(dy, self.outputs()).t(), Matrix::new(x, self.inputs()), true, dweight);
+        self.multiply(Matrix::new(dy, self.outputs()).t(), Matrix::new(x, self.inputs()), true, dweight);
     }
 
     /// `dx = dy W`.
     pub fn backward_input<R: Float>(&self, params: &[R], dy: &[R], dx: &mut [R]) {
         let _timer = clock::time(Op::Products);
         let weight = Matrix::new(self.weight.of(params), self.inputs());
-        self.product(Matrix::new(dy, self.outputs()), weight, false, dx);
+        self.multiply(Matrix::new(dy, self.outputs()), weight, false, dx);
     }
 
     /// `c = a b`, or `c += a b`.
-    fn product<R: Float>(&self, a: Matrix<'_, R>, b: Matrix<'_, R>, accumulate: bool, c: &mut [R]) {
+    fn multiply<R: Float>(&self, a: Matrix<'_, R>, b: Matrix<'_, R>, accumulate: bool, c: &mut [R]) {
         match self.precision {
             Precision::F32 => {
                 let beta = if accumulate { R::ONE } else { R::ZERO };
@@ -123,7 +124,7 @@ mod tests {
     }
 
     #[test]
-    fn a_residual_is_added_before() {
+    fn the_residual_is_added() {
         let layout = layout(&[("fc.weight", &[3, 4]), ("fc.bias", &[3])]);
         let linear = Linear::find(&layout, "fc").unwrap();
         let (params, x, residual) = (values(15, 1), values(8, 2), values(6, 3));

@@ -1,4 +1,4 @@
-//! AdamW over the flat parameter vector, with a rate and a decay of its own for each tensor.
+//! AdamW (arXiv 1711.05101) over the flat parameter vector, with a learning rate and a weight decay for each tensor.
 
 use rayon::prelude::*;
 use smalti_kernels::adamw::Step;
@@ -6,17 +6,18 @@ use smalti_models::names::{Role, TensorSpec};
 
 use crate::model::params::Layout;
 
-/// Values that one task moves. Sums over such chunks, in order, do not depend on the number of threads.
+/// Values of one task. Sums over these chunks, in order, do not depend on the number of threads.
 const CHUNK: usize = 1 << 14;
 const EPS: f64 = 1e-8;
 
-/// Consecutive tensors that share rate and decay.
+/// Consecutive tensors with the same settings.
 #[derive(Clone, Copy, Debug, PartialEq)]
 struct Group {
     end: usize,
+    /// Their learning rate over that of the last layer.
     rate: f32,
     decays: bool,
-    /// Whether another optimizer moves them.
+    /// Whether another optimizer updates them.
     skip: bool,
 }
 
@@ -29,20 +30,20 @@ pub struct AdamW {
     groups: Vec<Group>,
     /// Steps done.
     pub step: u64,
-    /// First moments, laid out as the parameters.
+    /// First moments, in the layout of the parameters.
     pub m: Vec<f32>,
     /// Second moments.
     pub v: Vec<f32>,
 }
 
 impl AdamW {
-    /// An optimizer at step 0. A tensor's rate is multiplied by `layer_decay ^ (last layer - its layer)`; position
-    /// tables that are not trained get no gradient and no decay, and so stay where they are.
+    /// An optimizer at step 0. The learning rate of a tensor is multiplied by `layer_decay ^ (last layer - its layer)`.
+    /// Fixed position tables do not change: they have neither a gradient nor weight decay.
     pub fn new(layout: &Layout, betas: [f64; 2], decay: f64, layer_decay: f64) -> AdamW {
         AdamW::skipping(layout, betas, decay, layer_decay, &|_| false)
     }
 
-    /// [`AdamW::new`] that neither moves the tensors that are `skip` nor touches their moments.
+    /// As [`AdamW::new`], but tensors for which `skip` holds, and their moments, stay as they are.
     pub fn skipping(
         layout: &Layout,
         betas: [f64; 2],
@@ -65,12 +66,12 @@ impl AdamW {
         AdamW { beta1: betas[0], beta2: betas[1], decay, groups, step: 0, m: zeros.clone(), v: zeros }
     }
 
-    /// Moves the parameters by one step at this learning rate; gradients are multiplied by `scale` (clipping).
-    /// Runs on the current rayon pool.
+    /// Updates the parameters by one step at learning rate `lr`, from gradients times `scale` (clipping). Runs on the current
+    /// rayon pool.
     pub fn update(&mut self, lr: f64, scale: f64, grads: &[f32], params: &mut [f32]) {
         self.step += 1;
         let t = self.step as f64;
-        // The corrections are of the betas as the kernel has them: in f32, 1 - 0.999 is 1.3e-5 off.
+        // The kernel has the betas in f32, where 1 - 0.999 is 1.3e-5 off: the bias corrections must have them too.
         let [beta1, beta2] = [self.beta1 as f32, self.beta2 as f32];
         let correction = |beta: f32| (1.0 - f64::from(beta).powf(t)) as f32;
         let step = Step {
@@ -94,23 +95,18 @@ impl AdamW {
                 let first = groups.partition_point(|group| group.end <= start);
                 for group in &groups[first..] {
                     let end = (group.end - start).min(params.len());
-                    if group.skip {
-                        at = end;
-                        if at == params.len() {
-                            break;
-                        }
-                        continue;
+                    if !group.skip {
+                        let decay = if group.decays { decay } else { 0.0 };
+                        let step = Step { lr: step.lr * group.rate, decay, ..step };
+                        smalti_kernels::adamw::step(
+                            smalti_kernels::Isa::best(),
+                            step,
+                            &grads[at..end],
+                            &mut params[at..end],
+                            &mut m[at..end],
+                            &mut v[at..end],
+                        );
                     }
-                    let decay = if group.decays { decay } else { 0.0 };
-                    let step = Step { lr: step.lr * group.rate, decay, ..step };
-                    smalti_kernels::adamw::step(
-                        smalti_kernels::Isa::best(),
-                        step,
-                        &grads[at..end],
-                        &mut params[at..end],
-                        &mut m[at..end],
-                        &mut v[at..end],
-                    );
                     at = end;
                     if at == params.len() {
                         break;
@@ -120,7 +116,7 @@ impl AdamW {
     }
 }
 
-/// The length of all gradients together. Runs on the current rayon pool.
+/// The gradient norm: the Euclidean norm of all gradients. Runs on the current rayon pool.
 pub fn norm(grads: &[f32]) -> f64 {
     let isa = smalti_kernels::Isa::best();
     let squares: Vec<f64> =
@@ -128,7 +124,7 @@ pub fn norm(grads: &[f32]) -> f64 {
     squares.iter().sum::<f64>().sqrt()
 }
 
-/// The factor that brings gradients of this length down to at most `clip`.
+/// The factor that scales gradients of this norm down to a norm of at most `clip`.
 pub fn clip_factor(norm: f64, clip: Option<f64>) -> f64 {
     clip.map_or(1.0, |clip| (clip / (norm + 1e-6)).min(1.0))
 }

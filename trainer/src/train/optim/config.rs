@@ -1,4 +1,4 @@
-//! How parameters move over a run: the settings of the optimizer and of its schedule.
+//! The settings of the optimizer and of the learning rate's schedule.
 
 use serde::{Deserialize, Serialize};
 
@@ -6,40 +6,44 @@ use super::{LrDecay, MatrixOptimizer, Schedule};
 use crate::error::{Error, Result};
 use crate::model::precision::Precision;
 
-/// How parameters are moved over a run.
+/// How a run updates the parameters.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub struct OptimConfig {
     /// Passes over the data.
     pub epochs: u64,
-    /// Images that one step averages over.
+    /// Images of one step, over all micro-batches and ranks.
     pub batch_size: usize,
-    /// The highest learning rate.
+    /// The peak learning rate.
     pub lr: f64,
-    /// AdamW's decays of the two moments.
+    /// AdamW's decay rates of both moments.
     pub betas: [f64; 2],
     /// The weight decay.
     pub weight_decay: f64,
-    /// A layer's rate over that of the layer above.
+    /// The learning rate of a layer over that of the layer above it.
     pub layer_decay: f64,
     /// Epochs of the linear warm-up.
     pub warmup_epochs: f64,
-    /// The way down after it.
+    /// The decay of the learning rate after the warm-up.
     pub schedule: LrDecay,
-    /// The largest length of all gradients together.
+    /// The maximum gradient norm; larger gradients are scaled down to it.
     pub clip_grad: Option<f64>,
-    /// What moves the matrices of the blocks.
-    #[serde(default, skip_serializing_if = "MatrixOptimizer::are_plain")]
+    /// The optimizer of the blocks' matrices.
+    #[serde(default, skip_serializing_if = "MatrixOptimizer::is_adamw")]
     pub matrices: MatrixOptimizer,
-    /// The seed of everything random.
+    /// The seed of all random numbers.
     pub seed: u64,
-    /// What linear layers multiply in.
+    /// The precision of matrix products.
     #[serde(default)]
     pub precision: Precision,
 }
 
 impl OptimConfig {
-    /// Refuses what cannot be carried out.
+    /// Checks every setting.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Usage`] for the first setting out of its range.
     pub fn check(&self) -> Result<()> {
         let refuse = |what: &str| Err(Error::Usage(what.into()));
         let positive = |x: f64| x.is_finite() && x >= 0.0;
@@ -72,7 +76,7 @@ impl OptimConfig {
         Ok(())
     }
 
-    /// The learning rate over `steps` an epoch.
+    /// The learning rate over a run with `steps` steps an epoch.
     pub fn schedule(&self, steps: u64) -> Schedule {
         Schedule {
             peak: self.lr,

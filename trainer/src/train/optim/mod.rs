@@ -1,5 +1,6 @@
-//! How parameters move: AdamW over the flat vector, or Muon for the matrices of the blocks and AdamW for the rest, and
-//! the learning rate's way over the run.
+//! Optimizers over the flat parameter vector, and the learning rate's schedule.
+//!
+//! AdamW updates all tensors, or Muon the matrices of the blocks and AdamW the others.
 
 pub mod adamw;
 mod config;
@@ -17,30 +18,30 @@ pub use schedule::{LrDecay, Schedule};
 
 use crate::model::params::Layout;
 
-/// What moves the matrices of the blocks.
+/// The optimizer of the blocks' matrices.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum MatrixOptimizer {
-    /// AdamW, as everything else.
+    /// AdamW, as for all other tensors.
     #[default]
     AdamW,
-    /// Muon, at a highest learning rate of its own.
+    /// Muon, with this peak learning rate.
     Muon(f64),
 }
 
 impl MatrixOptimizer {
-    /// Whether they are moved as everything else.
-    pub fn are_plain(&self) -> bool {
+    /// Whether AdamW updates all tensors.
+    pub fn is_adamw(&self) -> bool {
         *self == MatrixOptimizer::AdamW
     }
 }
 
-/// The optimizer of a run, with all that changes: the step and both moments, in [`Optimizer::adamw`].
+/// The optimizer of a run. Its whole state is [`Optimizer::step`] and [`Optimizer::vectors`].
 #[derive(Clone, Debug)]
 pub struct Optimizer {
-    /// Moves what Muon does not, and holds the state of both.
-    pub adamw: AdamW,
-    /// With its learning rate over AdamW's.
+    /// Updates the tensors that Muon skips. Muon shares its first moments.
+    pub(in crate::train) adamw: AdamW,
+    /// Muon, and its learning rate over AdamW's.
     muon: Option<(Muon, f64)>,
 }
 
@@ -56,13 +57,13 @@ impl Optimizer {
             MatrixOptimizer::Muon(lr) => {
                 let ratio = if optim.lr > 0.0 { lr / optim.lr } else { 0.0 };
                 let muon = Muon::new(layout, decay, layer_decay);
-                Optimizer { adamw: adamw(&muon::takes), muon: Some((muon, ratio)) }
+                Optimizer { adamw: adamw(&muon::updates), muon: Some((muon, ratio)) }
             }
         }
     }
 
-    /// Moves the parameters by one step at this learning rate; gradients are multiplied by `scale` (clipping). Runs on
-    /// the current rayon pool.
+    /// Updates the parameters by one step at learning rate `lr`, from gradients times `scale` (clipping). Runs on the current
+    /// rayon pool.
     pub fn update(&mut self, lr: f64, scale: f64, grads: &[f32], params: &mut [f32]) {
         self.adamw.update(lr, scale, grads, params);
         if let Some((muon, ratio)) = &self.muon {
@@ -75,18 +76,67 @@ impl Optimizer {
         self.adamw.step
     }
 
-    /// Goes on after so many steps.
+    /// Continues after `step` steps.
     pub fn set_step(&mut self, step: u64) {
         self.adamw.step = step;
     }
 
-    /// What changes from step to step, by name: for the state of a run.
+    /// The vectors of its state by name, each as long as the parameters: `m` and `v`, the first and second moments.
     pub fn vectors(&self) -> Vec<(&'static str, &[f32])> {
         vec![("m", &self.adamw.m), ("v", &self.adamw.v)]
     }
 
-    /// [`Optimizer::vectors`], to restore them.
+    /// [`Optimizer::vectors`], to restore a state.
     pub fn vectors_mut(&mut self) -> Vec<(&'static str, &mut Vec<f32>)> {
         vec![("m", &mut self.adamw.m), ("v", &mut self.adamw.v)]
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::precision::Precision;
+    use crate::rng::Rng;
+    use smalti_models::{Pool, VitConfig, names};
+
+    fn config(matrices: MatrixOptimizer) -> OptimConfig {
+        OptimConfig {
+            epochs: 1,
+            batch_size: 1,
+            lr: 1e-3,
+            betas: [0.9, 0.95],
+            weight_decay: 0.05,
+            layer_decay: 0.75,
+            warmup_epochs: 0.0,
+            schedule: LrDecay::Cosine,
+            clip_grad: None,
+            matrices,
+            seed: 0,
+            precision: Precision::F32,
+        }
+    }
+
+    #[test]
+    fn step_and_vectors_are_the_whole_state() {
+        let vit = VitConfig { img_size: 8, patch_size: 4, channels: 3, dim: 24, depth: 2, heads: 2 };
+        let layout = Layout::new(names::classifier(&vit, 10, Pool::Mean), Precision::F32);
+        let mut rng = Rng::new(1, 100, []);
+        let grads: Vec<f32> = (0..layout.len()).map(|_| rng.normal() as f32).collect();
+        for matrices in [MatrixOptimizer::AdamW, MatrixOptimizer::Muon(0.02)] {
+            let (mut optimizer, mut params) =
+                (Optimizer::new(&layout, &config(matrices)), layout.init::<f32>(0));
+            (0..3).for_each(|_| optimizer.update(1e-3, 0.5, &grads, &mut params));
+
+            let (mut restored, mut restored_params) =
+                (Optimizer::new(&layout, &config(matrices)), params.clone());
+            restored.set_step(optimizer.step());
+            for ((name, to), (same, from)) in restored.vectors_mut().into_iter().zip(optimizer.vectors()) {
+                assert_eq!(name, same);
+                *to = from.to_vec();
+            }
+            optimizer.update(1e-3, 0.5, &grads, &mut params);
+            restored.update(1e-3, 0.5, &grads, &mut restored_params);
+            assert_eq!((restored.step(), restored_params), (4, params));
+        }
     }
 }

@@ -1,10 +1,10 @@
-//! Muon (Jordan et al. 2024, github.com/KellerJordan/Muon): a matrix moves along its momentum made orthogonal.
+//! Muon (Jordan et al. 2024, github.com/KellerJordan/Muon): updates a matrix by its orthogonalized momentum.
 //!
 //! ```text
 //! m ← β m + (1 − β) g          u = β m + (1 − β) g            (Nesterov)
 //! w ← (1 − lr · decay) w − lr · √max(1, rows / columns) · orthogonal(u)
 //! ```
-//! Its first moment is the flat vector's `m`; it has no second.
+//! Its first moments `m` lie in the layout of the parameters. It has no second moments.
 
 use std::ops::Range;
 
@@ -22,24 +22,24 @@ const MOMENTUM: f32 = 0.95;
 struct Matrix {
     range: Range<usize>,
     rows: usize,
-    /// Its rate over that of the last layer.
+    /// Its learning rate over that of the last layer.
     rate: f32,
 }
 
-/// Which matrices it moves, and how.
+/// The matrices that it updates, and their weight decay.
 #[derive(Clone, Debug)]
 pub struct Muon {
     matrices: Vec<Matrix>,
     decay: f32,
 }
 
-/// Whether Muon moves this tensor: the matrices of blocks. Embeddings and heads are the other optimizer's.
-pub fn takes(spec: &TensorSpec) -> bool {
+/// Whether Muon updates this tensor: the matrices of blocks. Embeddings and heads are left to the other optimizer.
+pub fn updates(spec: &TensorSpec) -> bool {
     let block = ["blocks.", "decoder_blocks."].iter().any(|start| spec.name.starts_with(start));
     block && spec.role == Role::Weight && spec.shape.len() == 2
 }
 
-/// How many matrices a tensor is: queries, keys and values are made orthogonal each for itself.
+/// Number of matrices in a tensor: those of queries, keys and values are orthogonalized separately.
 fn stacked(name: &str) -> usize {
     if name.ends_with(".qkv.weight") {
         return 3;
@@ -48,10 +48,10 @@ fn stacked(name: &str) -> usize {
 }
 
 impl Muon {
-    /// Over the matrices that it [`takes`]; rates fall with depth as AdamW's do.
+    /// Muon for the matrices that it [`updates`], with AdamW's learning rates by layer.
     pub fn new(layout: &Layout, decay: f64, layer_decay: f64) -> Muon {
         let last = layout.iter().map(|(spec, _)| spec.layer).max().unwrap_or(0);
-        let matrices = layout.iter().filter(|(spec, _)| takes(spec)).flat_map(|(spec, slot)| {
+        let matrices = layout.iter().filter(|(spec, _)| updates(spec)).flat_map(|(spec, slot)| {
             let (count, range) = (stacked(&spec.name), slot.range());
             let (len, rows) = (range.len() / count, spec.shape[0] / count);
             let rate = layer_decay.powi((last - spec.layer) as i32) as f32;
@@ -63,13 +63,13 @@ impl Muon {
         Muon { matrices: matrices.collect(), decay: decay as f32 }
     }
 
-    /// Moves its matrices by one step at this learning rate; gradients are multiplied by `scale` (clipping). Runs on the
-    /// current rayon pool, a matrix on one thread.
+    /// Updates its matrices by one step at learning rate `lr`, from gradients times `scale` (clipping). Runs on the current
+    /// rayon pool, one matrix on one thread.
     pub fn update(&self, lr: f64, scale: f64, grads: &[f32], params: &mut [f32], m: &mut [f32]) {
         let mut parts = Vec::with_capacity(self.matrices.len());
         let (mut params, mut m, mut at) = (params, m, 0);
         for matrix in &self.matrices {
-            // In the order of the flat vector: cut off what lies before, then the matrix.
+            // Matrices are in the order of the flat vector: skip what lies before, then split off the matrix.
             let (skip, len) = (matrix.range.start - at, matrix.range.len());
             let (weight, rest) = std::mem::take(&mut params)[skip..].split_at_mut(len);
             let (moment, rest_m) = std::mem::take(&mut m)[skip..].split_at_mut(len);
@@ -87,7 +87,7 @@ impl Muon {
                     *m += (1.0 - MOMENTUM) * (g * scale - *m);
                     *u = MOMENTUM * *m + (1.0 - MOMENTUM) * g * scale;
                 }
-                orthogonal.make(direction, matrix.rows);
+                orthogonal.orthogonalize(direction, matrix.rows);
                 let step = lr * (matrix.rows as f32 / columns as f32).max(1.0).sqrt();
                 let keep = 1.0 - lr * self.decay;
                 weight.iter_mut().zip(&*direction).for_each(|(w, u)| *w = keep * *w - step * u);
@@ -104,7 +104,7 @@ mod tests {
     use smalti_models::{Pool, names};
 
     #[test]
-    fn only_matrices_of_blocks_move_and_by_the_rate() {
+    fn only_matrices_of_blocks_change_and_by_the_learning_rate() {
         let layout = Layout::new(
             names::classifier(&Preset::Nano.encoder(32, 4, 3), 10, Pool::Mean),
             crate::model::precision::Precision::F32,
@@ -118,18 +118,18 @@ mod tests {
         for (spec, slot) in layout.iter() {
             let values = slot.of(&params);
             let size = (values.iter().map(|x| x * x).sum::<f32>() / values.len() as f32).sqrt();
-            // An orthogonal matrix of n columns has values of size 1 / √n.
-            let want = match takes(spec) {
+            // The values of an orthogonal matrix with n columns have a mean square of 1 / n.
+            let want = match updates(spec) {
                 true => 0.02 / (spec.shape[1] as f32).sqrt(),
                 false => 0.0,
             };
             assert!((size - want).abs() <= 0.35 * want, "{}: {size} instead of {want}", spec.name);
-            assert_eq!(slot.of(&m).iter().all(|m| *m == 0.0), !takes(spec));
+            assert_eq!(slot.of(&m).iter().all(|m| *m == 0.0), !updates(spec));
         }
     }
 
     #[test]
-    fn decay_shrinks_what_has_no_gradient() {
+    fn decay_shrinks_matrices_without_gradient() {
         let layout = Layout::new(
             names::classifier(&Preset::Nano.encoder(32, 4, 3), 10, Pool::Mean),
             crate::model::precision::Precision::F32,
@@ -138,7 +138,7 @@ mod tests {
         Muon::new(&layout, 0.5, 0.5).update(0.1, 1.0, &vec![0.0; layout.len()], &mut params, &mut m);
         for (spec, slot) in layout.iter() {
             let rate = 0.1 * 0.5f32.powi(7 - spec.layer as i32);
-            let want = if takes(spec) { 1.0 - rate * 0.5 } else { 1.0 };
+            let want = if updates(spec) { 1.0 - rate * 0.5 } else { 1.0 };
             assert!(slot.of(&params).iter().all(|p| (p - want).abs() < 1e-6), "{}", spec.name);
         }
     }

@@ -1,11 +1,12 @@
-//! The nearest orthogonal matrix, about, by five steps of Newton and Schulz (Jordan et al. 2024).
+//! An approximation of the nearest orthogonal matrix, by five Newton-Schulz steps (Jordan et al. 2024).
 //!
 //! ```text
 //! X = u / ‖u‖, five times X ← Q X with Q = a + b G + c G², G = X Xᵀ
 //! ```
-//! All that these steps need of `X` is `G`, so they run on it alone (Gram Newton-Schulz, 2026,
-//! dao-lab.ai/blog/2026/gram-newton-schulz): `G ← Q G Q`, `P ← Q P`, and `X ← P X` at the end. All of `G`, `Q`, `P` are polynomials of the first `G`: they commute, every product
-//! of them is symmetric, and half of it is computed. In f32 no restart is needed, as 16 bits do.
+//! The steps need only `G`, not `X`, so they run on `G` alone (Gram Newton-Schulz, 2026,
+//! dao-lab.ai/blog/2026/gram-newton-schulz): `G ← Q G Q`, `P ← Q P`, and `X ← P X` at the end. `G`, `Q` and `P` are
+//! polynomials of the first `G`. So they commute, each of their products is symmetric, and half of it is computed. With 16
+//! bits the method needs restarts, in f32 it does not.
 
 use ndarray::linalg::general_mat_mul;
 use ndarray::{Axis, Slice};
@@ -15,12 +16,12 @@ use smalti_kernels::matmul::Shape;
 use crate::model::ops::{matrix, matrix_mut, resize_buffer};
 
 const STEPS: usize = 5;
-/// The polynomial `[a, b, c]` that brings singular values near 1 fastest: to 0.7 ... 1.2 and no closer.
+/// The polynomial `[a, b, c]` that brings singular values near 1 in the fewest steps. They end between 0.7 and 1.2.
 const POLYNOMIAL: [f32; 3] = [3.4445, -4.7750, 2.0315];
-/// Columns that a product of symmetric matrices computes at a time.
+/// Columns that a symmetric product computes at a time.
 const BAND: usize = 16;
 
-/// Buffers, reused from matrix to matrix.
+/// Buffers; all matrices reuse them.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Orthogonal {
     tall: Vec<f32>,
@@ -31,19 +32,20 @@ pub(super) struct Orthogonal {
     out: Vec<f32>,
 }
 
-/// Distance of rows of `n` values: not 512 and its like, whose rows would share few places of the first cache.
+/// The stride between rows of `n` values. It avoids powers of two, whose rows would compete for a few sets of the first
+/// cache.
 fn stride(n: usize) -> usize {
     n.next_multiple_of(BAND) + BAND
 }
 
-/// `c = a b` of symmetric matrices `[n, n]` whose product is symmetric, rows [`stride`] apart: below the diagonal it is
-/// computed, above it copied.
+/// `c = a b` for symmetric matrices `[n, n]` with a symmetric product, rows [`stride`] apart. Computes it below the diagonal
+/// and copies it above.
 fn symmetric(n: usize, a: &[f32], b: &[f32], c: &mut [f32]) {
     let row = stride(n);
     lower(Shape { m: n, k: n, n, a_row: row, a_col: 1, b_row: row, c_row: row, accumulate: false }, a, b, c);
 }
 
-/// A symmetric product, from below its diagonal.
+/// Computes a symmetric product below its diagonal and copies it above.
 fn lower(s: Shape, a: &[f32], b: &[f32], c: &mut [f32]) {
     for j in (0..s.n).step_by(BAND) {
         let width = BAND.min(s.n - j);
@@ -60,7 +62,7 @@ fn lower(s: Shape, a: &[f32], b: &[f32], c: &mut [f32]) {
 
 impl Orthogonal {
     /// Brings all singular values of `x` `[rows, columns]` near 1.
-    pub(super) fn make(&mut self, x: &mut [f32], rows: usize) {
+    pub(super) fn orthogonalize(&mut self, x: &mut [f32], rows: usize) {
         let columns = x.len() / rows.max(1);
         let scale = (1.0 / (f32::sum_squares(x).sqrt() + 1e-7)) as f32;
         x.iter_mut().for_each(|x| *x *= scale);
@@ -78,7 +80,7 @@ impl Orthogonal {
         for buffer in [&mut self.gram, &mut self.q, &mut self.p, &mut self.product] {
             resize_buffer(buffer, n * row);
         }
-        // The smaller of both products with itself.
+        // Of `X Xᵀ` and `Xᵀ X` the smaller one.
         let gram = Shape { m: n, k, n, a_row: 1, a_col: row, b_row: row, c_row: row, accumulate: false };
         lower(gram, &self.tall, &self.tall, &mut self.gram);
 
@@ -123,7 +125,7 @@ mod tests {
         Array2::from_shape_fn((rows, columns), |_| rng.normal())
     }
 
-    /// The steps as they are written, on the matrix itself.
+    /// The steps as written, on the matrix itself.
     fn plain(x: &Array2<f64>) -> Array2<f64> {
         let [a, b, c] = POLYNOMIAL.map(f64::from);
         let mut x = x / x.iter().map(|x| x * x).sum::<f64>().sqrt();
@@ -136,14 +138,14 @@ mod tests {
 
     fn fast(x: &Array2<f64>, orthogonal: &mut Orthogonal) -> Array2<f64> {
         let mut values: Vec<f32> = x.iter().map(|&x| x as f32).collect();
-        orthogonal.make(&mut values, x.nrows());
+        orthogonal.orthogonalize(&mut values, x.nrows());
         Array2::from_shape_vec(x.dim(), values.iter().map(|&x| f64::from(x)).collect()).unwrap()
     }
 
     #[test]
     fn agrees_with_the_plain_steps() {
         let mut orthogonal = Orthogonal::default();
-        // One buffer for all: sizes grow and shrink.
+        // The same buffers for all sizes, which grow and shrink.
         for (rows, columns) in
             [(24, 24), (192, 192), (48, 12), (12, 48), (128, 512), (512, 128), (5, 7), (1, 9)]
         {
@@ -155,8 +157,8 @@ mod tests {
     }
 
     #[test]
-    fn hardly_any_rank_is_no_trouble() {
-        // Singular values from 1 to 1e-8, and all but three of them 0.
+    fn low_rank_is_no_problem() {
+        // Singular values from 1 to 1e-8, and three of 64 that are not 0.
         let (left, right) = (plain(&random(64, 64)), plain(&random(64, 96)));
         let decaying = Array2::from_diag(&Array1::from_shape_fn(64, |i| 10f64.powf(-8.0 * i as f64 / 63.0)));
         let few = Array2::from_diag(&Array1::from_shape_fn(64, |i| f64::from(u8::from(i < 3))));
@@ -164,11 +166,11 @@ mod tests {
             let x = left.dot(&values).dot(&right);
             let (want, got) = (plain(&x), fast(&x, &mut Orthogonal::default()));
             let worst = (&want - &got).iter().fold(0f64, |worst, x| worst.max(x.abs()));
-            // Values are about 0.1; squares below the rounding of the largest get 2 % of that wrong.
+            // Values are about 0.1. Squares of small singular values drown in rounding, which costs 2 % of that.
             assert!(worst < 3e-3, "{worst:e}");
         }
         let mut zeros = vec![0.0; 12];
-        Orthogonal::default().make(&mut zeros, 3);
+        Orthogonal::default().orthogonalize(&mut zeros, 3);
         assert_eq!(zeros, [0.0; 12]);
     }
 

@@ -1,33 +1,33 @@
-//! The learning rate of each step: linear warm-up, then half a cosine or a line, to zero.
+//! The learning rate of each step: a linear warm-up, then a decay to zero along half a cosine or a line.
 
 use serde::{Deserialize, Serialize};
 
-/// The way down after the warm-up.
+/// The decay after the warm-up.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum LrDecay {
-    /// Half a cosine (arXiv 1608.03983), as the masked autoencoder's reference code.
+    /// Half a cosine (arXiv 1608.03983), as in the masked autoencoder's reference code.
     #[default]
     Cosine,
-    /// A straight line to exactly zero (arXiv 2502.15938): better where epochs are few.
+    /// A straight line to zero (arXiv 2502.15938): better with few epochs.
     Linear,
 }
 
 /// The learning rate over a run.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Schedule {
-    /// The highest rate.
+    /// The peak rate.
     pub peak: f64,
     /// Steps of the warm-up.
     pub warmup: u64,
     /// Steps of the whole run.
     pub total: u64,
-    /// The way down.
+    /// The decay after the warm-up.
     pub decay: LrDecay,
 }
 
 impl Schedule {
-    /// The rate of step `step`, counted from 0.
+    /// The rate of step `step`, from 0.
     pub fn rate(&self, step: u64) -> f64 {
         if step < self.warmup {
             return self.peak * (step + 1) as f64 / self.warmup as f64;
@@ -42,7 +42,7 @@ impl Schedule {
     }
 }
 
-/// The highest rate by the linear scaling rule: `blr · batch / 256` (arXiv 1706.02677).
+/// The peak rate by the linear scaling rule: `base · batch / 256` (arXiv 1706.02677).
 pub fn scaled_rate(base: f64, batch: usize) -> f64 {
     base * batch as f64 / 256.0
 }
