@@ -21,7 +21,7 @@ use smalti_trainer::data::{Dataset, Split};
 use smalti_trainer::export::{self, Details, InputForm};
 use smalti_trainer::files;
 use smalti_trainer::model::Classifier;
-use smalti_trainer::run::checkpoint;
+use smalti_trainer::model::weights::{self, Take, Weights};
 use smalti_trainer::run::{ModelConfig, RunDir, load_config};
 
 type Result<T, E = Box<dyn std::error::Error>> = std::result::Result<T, E>;
@@ -65,9 +65,10 @@ fn trained(path: &Path) -> Result<Drawn> {
     let (config, preprocess, names) = load_config(path.parent().unwrap_or(Path::new(".")))?;
     let model =
         Classifier::new(&config.encoder, names.len(), config.pool.ok_or("a checkpoint without head")?)?;
-    let (tensors, training) = checkpoint::load(path)?;
+    let weights = Weights::open(path)?;
     let mut params = vec![0.0; model.layout().len()];
-    checkpoint::restore(path, &tensors, model.layout(), &mut params)?;
+    weights.load(model.layout(), &mut params, Take::Model)?;
+    let training = weights.details().clone();
     let description = path.display().to_string();
     let (license, version) = (String::new(), "1".to_owned());
     let details = Details { names, preprocess, description, license, version, training };
@@ -94,7 +95,7 @@ fn write(folder: &Path, model: &Drawn, from: Option<&Path>) -> Result<()> {
         ModelConfig { model_type: "vit".into(), encoder: vit, decoder: None, pool, norm_pix_loss: None };
     run.save_config(&config, &model.details.preprocess, &model.details.names)?;
     let checkpoint = run.checkpoints().join("last.safetensors");
-    checkpoint::save_model(&checkpoint, model.model.layout(), &model.params, &json!({}))?;
+    weights::save_model(&checkpoint, model.model.layout(), &model.params, &json!({}))?;
     write_probe(&folder.join("probe.safetensors"), model, &images, &said)?;
     for form in [InputForm::U8Nhwc, InputForm::F32Nchw] {
         let path = folder.join(format!("{form}.onnx"));

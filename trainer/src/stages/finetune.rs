@@ -9,10 +9,10 @@ use crate::data::mix::soft_targets;
 use crate::data::{Augment, Batch, Dataset, Loader, LoaderSettings, Mix, Share};
 use crate::error::{Error, Result};
 use crate::evaluate;
+use crate::model::weights::{self, Loaded, Take, Weights};
 use crate::model::{Classifier, classifier};
 use crate::objective::mask::Mask;
 use crate::rng::{Rng, stream};
-use crate::run::checkpoint;
 use crate::run::{ModelConfig, RunDir};
 use crate::stages::pretrain::ExecConfig;
 use crate::train::optim::Optimizer;
@@ -118,7 +118,7 @@ pub struct Images<'a> {
     pub val: Option<&'a Dataset>,
 }
 
-/// Fine-tunes from `init` (a pretrained encoder's tensors; scratch without), see [`Images`] for the data.
+/// Fine-tunes on [`Images`], starting from the encoder in the file `init`, or from scratch without.
 pub fn finetune(
     settings: &FinetuneSettings,
     exec: &ExecConfig,
@@ -135,7 +135,7 @@ pub fn finetune(
     let mut params = model.layout().init::<f32>(optim.seed);
     // Of several ranks the first reads it and tells the others.
     if let Some(path) = init.filter(|_| exec.ranks.as_ref().is_none_or(|ranks| ranks.rank() == 0)) {
-        take_encoder(path, &model, &mut params)?;
+        Weights::open(path)?.load(model.layout(), &mut params, Take::Encoder)?;
     }
     let count = images.train.len();
     let share = exec.ranks.clone().map(|ranks| {
@@ -175,27 +175,14 @@ pub fn finetune(
     Ok(Finetuned { model: task.model, params, preprocess: settings.preprocess.clone(), labels })
 }
 
-/// Refuses a file that [`finetune`] cannot start from under these settings.
-pub fn check_init(settings: &FinetuneSettings, init: &Path) -> Result<()> {
+/// Says what [`finetune`] under these settings takes from the file `init`.
+///
+/// # Errors
+/// A file that it cannot start from.
+pub fn check_init(settings: &FinetuneSettings, init: &Path) -> Result<Loaded> {
     let model = Classifier::new(&settings.encoder, 1, settings.pool)?;
     let mut params = vec![0.0; model.layout().len()];
-    take_encoder(init, &model, &mut params)
-}
-
-/// Copies an encoder's tensors; the head, and a norm of another place, keep their fresh start.
-fn take_encoder(path: &Path, model: &Classifier, params: &mut [f32]) -> Result<()> {
-    let (mut tensors, _) = checkpoint::load(path)?;
-    // A head belongs to the classes that it was trained on.
-    tensors.retain(|name, _| !name.starts_with("head."));
-    let missing = checkpoint::restore(path, &tensors, model.layout(), params)?;
-    let fresh = |name: &str| ["head.", "fc_norm.", "norm."].iter().any(|prefix| name.starts_with(prefix));
-    match missing.iter().find(|name| !fresh(name)) {
-        Some(name) => Err(Error::Checkpoint {
-            path: path.into(),
-            problem: format!("lacks tensor `{name}`: expected the encoder of a model of the same size"),
-        }),
-        None => Ok(()),
-    }
+    Weights::open(init)?.load(model.layout(), &mut params, Take::Encoder)
 }
 
 /// The classifier as the training loop sees it.
@@ -261,7 +248,7 @@ impl Task<classifier::Saved<f32>> for Finetuning<'_> {
     }
 
     fn save(&self, run: &RunDir, name: &str, params: &[f32]) -> Result<()> {
-        checkpoint::save_model(&run.model(name), self.model.layout(), params, &self.details)
+        weights::save_model(&run.model(name), self.model.layout(), params, &self.details)
     }
 
     fn score(&mut self, lanes: &GradLanes<classifier::Saved<f32>>, params: &[f32]) -> Result<Option<f64>> {
@@ -290,9 +277,6 @@ pub fn load(path: &Path) -> Result<Finetuned> {
     }
     let model = Classifier::new(&config.encoder, labels.len(), pool)?;
     let mut params = model.layout().init::<f32>(0);
-    let (tensors, _) = checkpoint::load(&file)?;
-    match checkpoint::restore(&file, &tensors, model.layout(), &mut params)?.first() {
-        Some(name) => Err(unusable(format!("lacks tensor `{name}`"))),
-        None => Ok(Finetuned { model, params, preprocess, labels }),
-    }
+    Weights::open(&file)?.load(model.layout(), &mut params, Take::Model)?;
+    Ok(Finetuned { model, params, preprocess, labels })
 }

@@ -9,9 +9,9 @@ use smalti_models::{DecoderKind, MaeConfig, Preprocess};
 use crate::data::{Augment, Batch, Dataset, Loader, LoaderSettings, Share};
 use crate::error::{Error, Result};
 use crate::evaluate::reconstruct;
+use crate::model::weights::{self, Take, Weights};
 use crate::model::{Mae, mae};
 use crate::objective::mask::Mask;
-use crate::run::checkpoint;
 use crate::run::{ModelConfig, RunDir};
 use crate::train::optim::Optimizer;
 use crate::train::ranks::Ranks;
@@ -212,7 +212,7 @@ impl Task<mae::Saved<f32>> for Pretraining<'_> {
     }
 
     fn save(&self, run: &RunDir, name: &str, params: &[f32]) -> Result<()> {
-        checkpoint::save_model(&run.model(name), self.model.layout(), params, &self.details)
+        weights::save_model(&run.model(name), self.model.layout(), params, &self.details)
     }
 
     fn show(
@@ -248,13 +248,7 @@ fn load_model(path: &Path, config: ModelConfig, preprocess: Preprocess) -> Resul
         unusable("belongs to a classifier, expected a pretraining run (what `smalti pretrain` wrote)".into())
     })?;
     let model = Mae::new(&MaeConfig { encoder: config.encoder, decoder })?;
-    let (tensors, _) = checkpoint::load(path)?;
     let mut params = model.layout().init::<f32>(0);
-    let missing = checkpoint::restore(path, &tensors, model.layout(), &mut params)?;
-    match missing.first() {
-        Some(name) => Err(unusable(format!("lacks tensor `{name}`"))),
-        None => {
-            Ok(Pretrained { model, params, preprocess, norm_pix_loss: config.norm_pix_loss.unwrap_or(true) })
-        }
-    }
+    Weights::open(path)?.load(model.layout(), &mut params, Take::Model)?;
+    Ok(Pretrained { model, params, preprocess, norm_pix_loss: config.norm_pix_loss.unwrap_or(true) })
 }
