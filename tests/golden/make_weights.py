@@ -165,7 +165,8 @@ def main():
     HERE.mkdir(exist_ok=True)
     for name, tensors in files.items():
         save_file(tensors, HERE / f"{name}.safetensors", metadata={"format": "pt"})
-    (HERE / "refused.json").write_text(json.dumps(names, indent=1, sort_keys=True) + "\n")
+    lines = [f"{json.dumps(name)}: {json.dumps(shapes)}" for name, shapes in sorted(names.items())]
+    (HERE / "refused.json").write_text("{\n" + ",\n".join(lines) + "\n}\n")
     return 0
 
 

@@ -184,8 +184,17 @@ fn integers_are_no_weights() {
     refused(&integers("blocks.0.norm1.weight"), &["`blocks.0.norm1.weight` is I64", "F32, F16 or BF16"]);
     refused(&integers("blocks.0.attn.relative_position_index"), &["relative positions"]);
     refused(&integers("num_batches_tracked"), &["`num_batches_tracked`"]);
+    let error = load(&integers("head.bias"), &VIT, Pool::Token, Take::Model).unwrap_err();
+    assert!(error.to_string().contains("`head.bias` is I64"), "{error}");
     let (loaded, _) = load(&integers("position_ids"), &VIT, Pool::Token, Take::Encoder).unwrap();
     assert!(loaded.left_out.iter().any(|left| left.name == "position_ids"), "{loaded:?}");
+}
+
+#[test]
+fn a_shape_with_other_than_its_values_is_refused() {
+    let mut tensors = timm(&VIT);
+    tensors.insert("head.bias".into(), Tensor::new(&[3], vec![0.0; 2]));
+    refused(&tensors, &["`head.bias` is [3], but has 2 values"]);
 }
 
 #[test]

@@ -36,7 +36,13 @@ impl Tensor {
         Tensor { shape: shape.to_vec(), dtype: Dtype::F32, values }
     }
 
-    /// Whether [`Tensor::values`] holds the tensor.
+    /// Whether there are as many values as the shape says.
+    pub(super) fn is_whole(&self) -> bool {
+        let count = self.shape.iter().try_fold(1usize, |count, side| count.checked_mul(*side));
+        !self.is_float() || count == Some(self.values.len())
+    }
+
+    /// Whether the type is one whose values are read.
     pub fn is_float(&self) -> bool {
         matches!(self.dtype, Dtype::F32 | Dtype::F16 | Dtype::BF16)
     }

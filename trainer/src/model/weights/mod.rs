@@ -12,6 +12,8 @@ mod foreign;
 mod load;
 mod names;
 pub mod positions;
+mod report;
+mod rules;
 mod sizes;
 
 use std::collections::BTreeMap;
@@ -20,7 +22,8 @@ use std::path::{Path, PathBuf};
 use serde_json::Value;
 
 pub use file::{Tensor, Tensors, save, save_model};
-pub use load::{LeftOut, Loaded, Take};
+pub use report::{LeftOut, Loaded};
+pub use rules::Take;
 pub use sizes::{Sizes, heads_beside};
 
 use crate::error::{Error, Result};
@@ -76,7 +79,7 @@ impl Weights {
     /// Translates the tensors of the file at `path`; `details` is its metadata.
     ///
     /// # Errors
-    /// Names of another network, two tensors that are the same one, parts of two networks, weights that are no floats.
+    /// Names of another network, parts of two networks, two tensors that are the same one.
     pub fn new(path: &Path, tensors: Tensors, details: Value) -> Result<Weights> {
         let (mut understood, mut unknown) = (Vec::new(), Vec::new());
         for name in tensors.keys() {
@@ -101,11 +104,11 @@ impl Weights {
                 );
                 return Err(unusable(path, problem));
             }
-            let tensor = &tensors[*name];
-            if !tensor.is_float() {
-                let problem = format!("tensor `{name}` is {:?}: expected F32, F16 or BF16", tensor.dtype);
-                return Err(unusable(path, problem));
-            }
+        }
+        if let Some((name, tensor)) = tensors.iter().find(|(_, tensor)| !tensor.is_whole()) {
+            let problem =
+                format!("tensor `{name}` is {:?}, but has {} values", tensor.shape, tensor.values.len());
+            return Err(unusable(path, problem));
         }
         let (dialect, prefix) = (of_first.dialect, of_first.prefix.to_string());
         let entries = entries(path, understood)?;
