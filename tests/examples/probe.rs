@@ -21,7 +21,7 @@ use smalti_trainer::data::{Dataset, Split};
 use smalti_trainer::export::{self, Details, InputForm};
 use smalti_trainer::files;
 use smalti_trainer::model::Classifier;
-use smalti_trainer::run::checkpoint;
+use smalti_trainer::model::weights::{self, Take, Weights};
 use smalti_trainer::run::{ModelConfig, ModelFiles};
 
 type Result<T, E = Box<dyn std::error::Error>> = std::result::Result<T, E>;
@@ -66,9 +66,10 @@ fn trained(path: &Path) -> Result<Drawn> {
         ModelFiles::load(path.parent().unwrap_or(Path::new(".")))?;
     let model =
         Classifier::new(&config.encoder, names.len(), config.pool.ok_or("a checkpoint without head")?)?;
-    let (tensors, training) = checkpoint::load(path)?;
+    let weights = Weights::open(path)?;
     let mut params = vec![0.0; model.layout().len()];
-    checkpoint::restore(path, &tensors, model.layout(), &mut params)?;
+    weights.load(model.layout(), &mut params, Take::Model)?;
+    let training = weights.details().clone();
     let description = path.display().to_string();
     let (license, version) = (String::new(), "1".to_owned());
     let details = Details { names, preprocess, description, license, version, training };
@@ -98,7 +99,7 @@ fn write(folder: &Path, model: &Drawn, from: Option<&Path>) -> Result<()> {
     for (name, bytes) in (ModelFiles { config, preprocess, labels }).to_files()? {
         files::write(&checkpoints.join(name), &bytes)?;
     }
-    checkpoint::save_model(
+    weights::save_model(
         &checkpoints.join("last.safetensors"),
         model.model.layout(),
         &model.params,

@@ -10,9 +10,10 @@ use smalti_models::{Pool, Preprocess, VitConfig};
 use smalti_trainer::data::{Batch, Dataset, LoaderSettings, synthetic};
 use smalti_trainer::model::params::Layout;
 use smalti_trainer::model::precision::Precision;
+use smalti_trainer::model::weights::save_model;
 use smalti_trainer::model::{Classifier, classifier};
 use smalti_trainer::objective::Mask;
-use smalti_trainer::run::{Create, ModelConfig, ModelFiles, RunDir, checkpoint};
+use smalti_trainer::run::{Create, ModelConfig, ModelFiles, RunDir};
 use smalti_trainer::train::optim::{LrDecay, MatrixOptimizer};
 use smalti_trainer::train::step::{BatchPlan, GradLanes};
 use smalti_trainer::train::{ExecConfig, Observer, OptimConfig, Planner, Progress, Task, TaskData, train};
@@ -46,7 +47,8 @@ impl Task for LatentRegression {
         &self.optim
     }
     fn data(&self) -> TaskData {
-        let loader = LoaderSettings { shuffle: true, ..LoaderSettings::new(self.optim.batch_size, preprocess()) };
+        let loader =
+            LoaderSettings { shuffle: true, ..LoaderSettings::new(self.optim.batch_size, preprocess()) };
         TaskData { train: self.data.clone(), loader, mixes: false, others: Vec::new() }
     }
     fn plan(&self) -> Planner {
@@ -94,7 +96,7 @@ impl Task for LatentRegression {
         ModelFiles { config, preprocess: preprocess(), labels: Vec::new() }
     }
     fn save(&self, path: &Path, params: &[f32]) -> Result<()> {
-        checkpoint::save_model(path, self.model.layout(), params, &self.settings()?)
+        save_model(path, self.model.layout(), params, &self.settings()?)
     }
     fn after_step(&mut self, params: &mut [f32], _: u64) {
         self.teacher.iter_mut().zip(params).for_each(|(t, p)| *t = MOMENTUM * *t + (1.0 - MOMENTUM) * *p);

@@ -201,8 +201,8 @@ pub(crate) struct FinetuneArgs {
     /// The data set, with labels.
     #[arg(long, value_name = "DIR")]
     pub(crate) data: Option<PathBuf>,
-    /// What to start from: a run (its encoder, sizes and preprocessing), a safetensors file with timm's names, or
-    /// `scratch`.
+    /// Where to start: a run, a safetensors file of timm or Hugging Face (ViT, DeiT, MAE), or `scratch`. Sizes come from
+    /// there; --img-size may differ, and positions are then resampled.
     #[arg(long, value_name = "RUN|FILE|scratch")]
     pub(crate) init: Option<PathBuf>,
     /// Labels to learn from: all, a share (10%), a number (500), or a file with one image number (from 0) a line

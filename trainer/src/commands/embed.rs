@@ -4,7 +4,7 @@ use serde_json::json;
 use smalti_trainer::data::{Dataset, Split};
 use smalti_trainer::evaluate::Predictions;
 use smalti_trainer::evaluate::probe;
-use smalti_trainer::run::checkpoint;
+use smalti_trainer::model::weights;
 
 use crate::args::{EmbedArgs, Global};
 use crate::console::out;
@@ -21,7 +21,7 @@ pub(super) fn run(args: &EmbedArgs, global: &Global) -> anyhow::Result<()> {
     let found = probe::embed(&model, &data, &exec)?;
     let shape = [found.ids.len(), found.dim];
     let tensors = [("embeddings", &shape[..], &found.embeddings[..])];
-    checkpoint::save(&output, tensors, &about(&found, &data))?;
+    weights::save(&output, tensors, &about(&found, &data))?;
     match global.json {
         true => out::json(json!({"file": output, "n": shape[0], "dim": shape[1]})),
         false => out::text(&format!("{}: {} embeddings of {} numbers", output.display(), shape[0], shape[1])),

@@ -5,8 +5,8 @@ use std::path::PathBuf;
 use serde_json::json;
 use smalti_runtime::{Model, selftest};
 use smalti_trainer::export::{self, Details, InputForm};
+use smalti_trainer::model::weights::file;
 use smalti_trainer::run::RunDir;
-use smalti_trainer::run::checkpoint;
 use smalti_trainer::stages::finetune;
 use smalti_trainer::{Error, Result, files};
 
@@ -37,7 +37,7 @@ pub(super) fn run(args: &ExportArgs, global: &Global) -> anyhow::Result<()> {
         description: args.description.clone().unwrap_or(described),
         license: args.license.clone().unwrap_or_else(|| "unspecified".into()),
         version: args.model_version.clone().unwrap_or_else(|| "1".into()),
-        training: checkpoint::load(&file)?.1,
+        training: file::load(&file)?.1,
     };
     let bytes = export::export(&model.model, &model.params, &details, form)?;
     // The device must compute what the trainer does, and this is the last moment to notice that it does not.

@@ -27,12 +27,12 @@ pub(super) fn run(args: FinetuneArgs, global: &Global) -> anyhow::Result<()> {
         None => runs::merge(args, &run, global)?,
     };
     let exec = runs::exec(&args.run, super::machine(&args.machine)?)?;
-    // The first rank knows what a run is like that is started from, and has said so.
-    let init = if job.is_first() { Init::read(&args.init)? } else { Init::told(&args.init) };
+    // The first rank reads what --init names, and sends arguments that are complete.
+    let init = if job.is_first() { Init::read(&args.init)? } else { Init::sent(&args.init) };
     let sets = sets(&mut args)?;
     let settings = plan::finetune::plan(&mut args, &init, &sets.train)?;
     if let Some(file) = init.file().filter(|_| job.is_first()) {
-        finetune::check_init(&settings, file)?;
+        ::log::info!("{}: {}", file.display(), finetune::check_init(&settings, file)?);
     }
     let val = args.val.as_ref().map(PathBuf::from);
     let inputs = [("--data", args.data.as_ref()), ("--init", args.init.as_ref()), ("--val", val.as_ref())];

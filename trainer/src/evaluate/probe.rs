@@ -7,13 +7,13 @@ use std::path::Path;
 
 use ndarray::ArrayView2;
 use rayon::prelude::*;
-use smalti_models::{Pool, names};
+use smalti_models::Pool;
 
 use crate::data::Dataset;
 use crate::error::{Error, Result};
 use crate::evaluate::{self, Predictions};
 use crate::model::Classifier;
-use crate::run::checkpoint;
+use crate::model::weights::{Take, Weights};
 use crate::run::{ModelFiles, RunDir};
 use crate::stages::finetune::{self, Finetuned};
 use crate::train::ExecConfig;
@@ -35,20 +35,10 @@ pub fn load(path: &Path) -> Result<Finetuned> {
     if config.pool.is_some() {
         return finetune::load(path);
     }
-    let file = run.model("last");
-    let (mut tensors, _) = checkpoint::load(&file)?;
-    for part in ["weight", "bias"] {
-        if let Some(norm) = tensors.remove(&format!("norm.{part}")) {
-            tensors.insert(format!("{}.{part}", names::pool_norm(Pool::Mean)), norm);
-        }
-    }
     let model = Classifier::new(&config.encoder, 1, Pool::Mean)?;
     let mut params = model.layout().init::<f32>(0);
-    let missing = checkpoint::restore(&file, &tensors, model.layout(), &mut params)?;
-    match missing.iter().find(|name| !name.starts_with("head.")) {
-        Some(name) => Err(Error::Checkpoint { path: file, problem: format!("lacks tensor `{name}`") }),
-        None => Ok(Finetuned { model, params, preprocess, labels: Vec::new() }),
-    }
+    Weights::open(&run.model("last"))?.load(model.layout(), &mut params, Take::Embedding)?;
+    Ok(Finetuned { model, params, preprocess, labels: Vec::new() })
 }
 
 /// Embeddings of all usable images.

@@ -16,6 +16,7 @@ pub mod patch;
 pub mod posembed;
 pub mod precision;
 mod stack;
+pub mod weights;
 
 pub use classifier::Classifier;
 pub use grads::Grads;

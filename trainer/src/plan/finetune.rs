@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 
 use smalti_models::{Pool, Preprocess, VitConfig};
 use smalti_trainer::data::{Dataset, LabelSpec, Mix, Split, pick_labels};
+use smalti_trainer::model::weights::{Sizes, Weights, heads_beside};
 use smalti_trainer::run::{ModelFiles, RunDir};
 use smalti_trainer::stages::finetune::FinetuneSettings;
 use smalti_trainer::{Error, Result};
@@ -19,12 +20,16 @@ const POOLS: [(&str, Pool); 2] = [("token", Pool::Token), ("mean", Pool::Mean)];
 pub(crate) enum Init {
     /// Fresh parameters.
     Scratch,
-    /// An encoder's tensors; with sizes and preprocessing where they are known.
-    File(PathBuf, Option<(VitConfig, Preprocess)>),
+    /// A file of weights whose encoder and preprocessing are stated, by a run or by Smalti's own metadata.
+    Stated(PathBuf, VitConfig, Preprocess),
+    /// A file of weights that only its shapes describe, and the number of heads if a `config.json` states it.
+    Sized(PathBuf, Sizes, Option<usize>),
+    /// A file of weights, on a rank that was sent complete arguments.
+    Sent(PathBuf),
 }
 
 impl Init {
-    /// What `--init` names.
+    /// Looks at what `--init` names.
     pub(crate) fn read(init: &Option<PathBuf>) -> Result<Init> {
         let path = required(init, "--init", "a pretrained run, a safetensors file, or `scratch`")?;
         if path == Path::new("scratch") {
@@ -33,35 +38,33 @@ impl Init {
         if path.is_dir() {
             let run = RunDir::open(&path)?;
             let ModelFiles { config, preprocess, .. } = run.load_model_files()?;
-            return Ok(Init::File(run.best_or_last(), Some((config.encoder, preprocess))));
+            return Ok(Init::Stated(run.best_or_last(), config.encoder, preprocess));
         }
-        std::fs::metadata(&path).map_err(Error::file("read", &path))?;
-        let beside = path.parent().filter(|folder| folder.join("config.json").is_file());
-        let known = match beside.map(ModelFiles::load) {
-            Some(Ok(ModelFiles { config, preprocess, .. })) => Some((config.encoder, preprocess)),
-            Some(Err(why)) => {
-                // Others write files of this name too.
-                log::warn!("{why}; sizes are taken from the flags");
-                None
-            }
-            None => None,
-        };
-        Ok(Init::File(path, known))
+        let folder = path.parent().filter(|folder| folder.join("config.json").is_file());
+        if let Some(Ok(ModelFiles { config, preprocess, .. })) = folder.map(ModelFiles::load) {
+            return Ok(Init::Stated(path, config.encoder, preprocess));
+        }
+        let weights = Weights::open(&path)?;
+        if let Some((encoder, preprocess)) = weights.stated()? {
+            return Ok(Init::Stated(path, encoder, preprocess));
+        }
+        let heads = folder.map(heads_beside).transpose()?.flatten();
+        Ok(Init::Sized(path, weights.sizes()?, heads))
     }
 
-    /// What `--init` names, where all that is to be known of it has been said in other arguments.
-    pub(crate) fn told(init: &Option<PathBuf>) -> Init {
+    /// What `--init` names in arguments that another rank completed.
+    pub(crate) fn sent(init: &Option<PathBuf>) -> Init {
         match init {
-            Some(path) if path != Path::new("scratch") => Init::File(path.clone(), None),
+            Some(path) if path != Path::new("scratch") => Init::Sent(path.clone()),
             _ => Init::Scratch,
         }
     }
 
-    /// The file of tensors.
+    /// The file of weights.
     pub(crate) fn file(&self) -> Option<&Path> {
         match self {
             Init::Scratch => None,
-            Init::File(path, _) => Some(path),
+            Init::Stated(path, ..) | Init::Sized(path, ..) | Init::Sent(path) => Some(path),
         }
     }
 }
@@ -122,17 +125,17 @@ fn held_back(all: &Dataset, picked: &mut Vec<usize>, spec: &LabelSpec, seed: u64
 /// Settings for these images; the arguments say all of them afterwards.
 pub(crate) fn plan(args: &mut FinetuneArgs, init: &Init, train: &Dataset) -> Result<FinetuneSettings> {
     let defaults = if matches!(init, Init::Scratch) { &SCRATCH } else { &FINETUNE };
-    let (encoder, preprocess) = match init {
-        Init::File(_, Some((encoder, preprocess))) => {
-            size::from_init(&mut args.size, encoder)?;
+    let encoder = match init {
+        Init::Stated(_, encoder, _) => size::from_init(&mut args.size, encoder)?,
+        Init::Sized(path, sizes, heads) => size::from_file(&mut args.size, path, sizes, *heads)?,
+        _ => size::encoder(&mut args.size, || images::shape(train))?,
+    };
+    let preprocess = match init {
+        Init::Stated(_, _, preprocess) => {
             images::from_init(&mut args.images, preprocess)?;
-            (encoder.clone(), preprocess.clone())
+            Preprocess { img_size: encoder.img_size, ..preprocess.clone() }
         }
-        _ => {
-            let encoder = size::encoder(&mut args.size, || images::shape(train))?;
-            let preprocess = images::preprocess(&mut args.images, &encoder, train)?;
-            (encoder, preprocess)
-        }
+        _ => images::preprocess(&mut args.images, &encoder, train)?,
     };
     let regular = &mut args.regular;
     let layer_decay = fill(&mut regular.layer_decay, defaults.layer_decay);

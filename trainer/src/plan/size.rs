@@ -1,7 +1,10 @@
 //! The model's size, from flags and from the images.
 
+use std::path::Path;
+
 use smalti_models::presets::Preset;
 use smalti_models::{DecoderConfig, DecoderKind, VitConfig};
+use smalti_trainer::model::weights::Sizes;
 use smalti_trainer::{Error, Result};
 
 use super::images::InputShape;
@@ -53,29 +56,83 @@ fn say(args: &mut SizeArgs, vit: &VitConfig, preset: Option<Preset>) {
     (args.dim, args.depth, args.heads) = (own(vit.dim), own(vit.depth), own(vit.heads));
 }
 
-/// The encoder of a run that is gone on from: flags may repeat it, not change it.
-pub(crate) fn from_init(args: &mut SizeArgs, vit: &VitConfig) -> Result<()> {
-    let usual = Preset::ALL
-        .into_iter()
-        .find(|preset| preset.encoder(vit.img_size, vit.patch_size, vit.channels) == *vit);
-    let found = [
-        ("img-size", args.img_size, vit.img_size),
+/// The encoder of `--init`. Flags may repeat its sizes; `--img-size` alone may change, with which positions are resampled.
+pub(crate) fn from_init(args: &mut SizeArgs, init: &VitConfig) -> Result<VitConfig> {
+    let vit = VitConfig { img_size: args.img_size.unwrap_or(init.img_size), ..init.clone() };
+    if let Some((flag, given, found)) = contradiction(args, &vit) {
+        return Err(Error::Usage(format!("{flag} is {given}, but --init has {found}: leave --{flag} out")));
+    }
+    vit.check()?;
+    let usual = preset_of(&vit);
+    if let Some(name) = args.model.as_deref().filter(|name| usual.is_none_or(|usual| usual.name() != *name)) {
+        return Err(Error::Usage(format!("model is {name}, but --init has another size: leave --model out")));
+    }
+    say(args, &vit, usual);
+    Ok(vit)
+}
+
+/// The encoder of a file of weights. Flags may repeat the sizes that its shapes have, or say another `--img-size`. The
+/// number of heads, which no shape shows, is `stated` elsewhere, or a flag's, or the usual one for the width.
+pub(crate) fn from_file(
+    args: &mut SizeArgs,
+    path: &Path,
+    sizes: &Sizes,
+    stated: Option<usize>,
+) -> Result<VitConfig> {
+    let model = args.model.as_deref().map(preset).transpose()?;
+    let usual = model.map(|preset| preset.encoder(sizes.img_size, sizes.patch_size, sizes.channels));
+    let heads = stated.or(args.heads).or(usual.as_ref().map(|usual| usual.heads));
+    let heads = heads.map_or_else(|| guessed_heads(path, sizes), Ok)?;
+    let vit = VitConfig { img_size: args.img_size.unwrap_or(sizes.img_size), ..sizes.with_heads(heads) };
+    let refuse = |problem: String| Err(Error::Checkpoint { path: path.into(), problem });
+    if let Some((flag, given, found)) = contradiction(args, &vit) {
+        return refuse(format!("has {flag} {found}, but --{flag} is {given}: leave --{flag} out"));
+    }
+    // What --model says where no flag of its own does.
+    if let (Some(usual), Some(model)) = (usual, &args.model) {
+        let [dim, depth, heads] =
+            [(args.dim, usual.dim), (args.depth, usual.depth), (args.heads, usual.heads)]
+                .map(|(given, usual)| given.unwrap_or(usual));
+        if (dim, depth, heads) != (vit.dim, vit.depth, vit.heads) {
+            let found = format!("dim {}, depth {}, heads {}", vit.dim, vit.depth, vit.heads);
+            return refuse(format!("has {found}, which is not --model {model}: leave --model out"));
+        }
+    }
+    vit.check()?;
+    say(args, &vit, preset_of(&vit));
+    Ok(vit)
+}
+
+/// The usual number of heads of an encoder, where nothing says it.
+fn guessed_heads(path: &Path, sizes: &Sizes) -> Result<usize> {
+    let (path, dim) = (path.display(), sizes.dim);
+    let heads = sizes.usual_heads().ok_or_else(|| {
+        Error::Usage(format!("heads: {path} does not say how many it has, at width {dim}: give --heads"))
+    })?;
+    log::warn!(
+        "{path} does not say how many heads it has: {heads} assumed, as usual for width {dim}; else give --heads"
+    );
+    Ok(heads)
+}
+
+/// The preset of this size.
+fn preset_of(vit: &VitConfig) -> Option<Preset> {
+    let same = |preset: &Preset| preset.encoder(vit.img_size, vit.patch_size, vit.channels) == *vit;
+    Preset::ALL.into_iter().find(same)
+}
+
+/// The first flag that contradicts an encoder, with its value and the encoder's.
+fn contradiction(args: &SizeArgs, vit: &VitConfig) -> Option<(&'static str, usize, usize)> {
+    let all = [
         ("patch-size", args.patch_size, vit.patch_size),
         ("channels", args.channels, vit.channels),
         ("dim", args.dim, vit.dim),
         ("depth", args.depth, vit.depth),
         ("heads", args.heads, vit.heads),
     ];
-    for (flag, given, run) in found {
-        if let Some(given) = given.filter(|given| *given != run) {
-            return Err(Error::Usage(format!("{flag} is {given}, but --init has {run}: leave --{flag} out")));
-        }
-    }
-    if let Some(name) = args.model.as_deref().filter(|name| usual.is_none_or(|usual| usual.name() != *name)) {
-        return Err(Error::Usage(format!("model is {name}, but --init has another size: leave --model out")));
-    }
-    say(args, vit, usual);
-    Ok(())
+    let differs =
+        |(flag, given, found)| Some((flag, given?, found)).filter(|(_, given, found)| given != found);
+    all.into_iter().find_map(differs)
 }
 
 /// The decoder.
@@ -129,14 +186,47 @@ mod tests {
     }
 
     #[test]
-    fn a_run_is_not_resized() {
+    fn a_run_keeps_its_sizes_but_for_the_images() {
         let vit = Preset::Micro.encoder(32, 4, 3);
         let mut args = SizeArgs { img_size: Some(32), ..SizeArgs::default() };
-        from_init(&mut args, &vit).unwrap();
+        assert_eq!(from_init(&mut args, &vit).unwrap(), vit);
         assert_eq!(args.model.as_deref(), Some("micro"));
-        assert!(from_init(&mut SizeArgs { img_size: Some(64), ..SizeArgs::default() }, &vit).is_err());
-        assert!(
-            from_init(&mut SizeArgs { model: Some("tiny".into()), ..SizeArgs::default() }, &vit).is_err()
-        );
+        let larger = from_init(&mut SizeArgs { img_size: Some(64), ..SizeArgs::default() }, &vit).unwrap();
+        assert_eq!(larger, Preset::Micro.encoder(64, 4, 3));
+        for wrong in [
+            SizeArgs { img_size: Some(63), ..SizeArgs::default() },
+            SizeArgs { model: Some("tiny".into()), ..SizeArgs::default() },
+            SizeArgs { patch_size: Some(8), ..SizeArgs::default() },
+            SizeArgs { heads: Some(4), ..SizeArgs::default() },
+        ] {
+            assert_eq!(from_init(&mut wrong.clone(), &vit).unwrap_err().exit_code(), 2, "{wrong:?}");
+        }
+    }
+
+    #[test]
+    fn shapes_say_the_sizes_and_flags_the_heads() {
+        let sizes = Sizes { img_size: 32, patch_size: 4, channels: 3, dim: 128, depth: 6 };
+        let read = |args: &SizeArgs, heads| from_file(&mut args.clone(), Path::new("w"), &sizes, heads);
+        let none = SizeArgs::default();
+        assert_eq!(read(&none, None).unwrap(), sizes.with_heads(2));
+        assert_eq!(read(&none, Some(4)).unwrap(), Preset::Nano.encoder(32, 4, 3));
+        let nano = SizeArgs { model: Some("nano".into()), ..SizeArgs::default() };
+        assert_eq!(read(&nano, None).unwrap(), Preset::Nano.encoder(32, 4, 3));
+        let four = SizeArgs { heads: Some(4), img_size: Some(64), ..SizeArgs::default() };
+        assert_eq!(read(&four, None).unwrap(), Preset::Nano.encoder(64, 4, 3));
+        for (wrong, said) in [
+            (SizeArgs { depth: Some(7), ..SizeArgs::default() }, "has depth 6, but --depth is 7"),
+            (SizeArgs { patch_size: Some(8), ..SizeArgs::default() }, "--patch-size is 8"),
+            (SizeArgs { model: Some("tiny".into()), ..SizeArgs::default() }, "not --model tiny"),
+        ] {
+            let error = read(&wrong, None).unwrap_err();
+            assert_eq!(error.exit_code(), 5);
+            assert!(error.to_string().contains(said), "{error}");
+        }
+        assert!(read(&four, Some(8)).unwrap_err().to_string().contains("has heads 8"));
+        let odd = Sizes { dim: 48, ..sizes };
+        let error = from_file(&mut SizeArgs::default(), Path::new("w"), &odd, None).unwrap_err();
+        assert!(error.to_string().contains("give --heads"), "{error}");
+        assert_eq!(Sizes { dim: 1280, ..odd }.usual_heads(), Some(16));
     }
 }

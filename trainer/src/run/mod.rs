@@ -6,13 +6,12 @@
 //!     metrics.jsonl      one line a step and a validation              metrics
 //!     train.log          messages
 //!     checkpoints/       last.state                                    state
-//!                        last.safetensors, best.safetensors            checkpoint
+//!                        last.safetensors, best.safetensors            crate::model::weights
 //!                        config.json, preprocessor_config.json, labels.txt    config
 //!     recon/             reconstructions as PNG
 //! ```
 //! Only [`RunDir`] knows these names, and which checkpoint stands for the run.
 
-pub mod checkpoint;
 pub mod config;
 pub mod metrics;
 pub mod owner;

@@ -11,9 +11,9 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
-use super::checkpoint;
 use crate::data::Fingerprint;
 use crate::error::{Error, Result};
+use crate::model::weights::{self, file};
 
 /// The format that this version writes. Format 1, of the first versions, is read too.
 const FORMAT: u64 = 2;
@@ -78,15 +78,15 @@ pub fn save(path: &Path, about: &About, vectors: &[(&str, &[f32])]) -> Result<()
     let details = json!({"format": FORMAT, "about": about, "sha256": digest});
     let shapes: Vec<[usize; 1]> = sorted.iter().map(|(_, values)| [values.len()]).collect();
     let tensors = sorted.iter().zip(&shapes).map(|((name, values), shape)| (*name, &shape[..], *values));
-    checkpoint::save(path, tensors, &details)
+    weights::save(path, tensors, &details)
 }
 
 /// Reads a state.
 pub fn load(path: &Path) -> Result<State> {
     let unusable = |problem: String| Error::Checkpoint { path: path.into(), problem };
-    let (tensors, details) = checkpoint::load(path)?;
+    let (tensors, details) = file::load(path)?;
     let vectors: BTreeMap<String, Vec<f32>> =
-        tensors.into_iter().map(|(name, (_, values))| (name, values)).collect();
+        tensors.into_iter().map(|(name, tensor)| (name, tensor.values)).collect();
     let (about, expected) = match details["format"].as_u64() {
         Some(FORMAT) => {
             let sorted: Vec<(&str, &[f32])> =
@@ -217,7 +217,7 @@ mod tests {
             "step": 5, "seconds": 2.0, "best": 0.5, "sha256": hex(hash),
             "settings": {"course": {"seed": 1, "checkpoint-minutes": 5.0}, "mask-ratio": 0.75},
         });
-        checkpoint::save(&path, vectors.iter().map(|(name, v)| (*name, &[2usize][..], &v[..])), &details)
+        weights::save(&path, vectors.iter().map(|(name, v)| (*name, &[2usize][..], &v[..])), &details)
             .unwrap();
         let state = load(&path).unwrap();
         assert_eq!((state.about.step, state.about.best.map(|best| best.score)), (5, Some(0.5)));

@@ -13,10 +13,11 @@ use crate::data::{Augment, Batch, Dataset, Loader, LoaderSettings, Mix};
 use crate::error::{Error, Result};
 use crate::evaluate;
 use crate::model::params::Layout;
+use crate::model::weights::{self, Loaded, Take, Weights};
 use crate::model::{Classifier, classifier};
 use crate::objective::{CrossEntropy, Mask};
 use crate::rng::{Rng, stream};
-use crate::run::{ModelConfig, ModelFiles, RunDir, checkpoint};
+use crate::run::{ModelConfig, ModelFiles, RunDir};
 use crate::train::ranks::Ranks;
 use crate::train::step::{BatchPlan, GradLanes, micro_batch};
 use crate::train::{ExecConfig, Observer, OptimConfig, Outcome, Planner, StopCheck, Task, TaskData, train};
@@ -144,27 +145,14 @@ pub fn finetune(
     Ok((finetuned, outcome))
 }
 
-/// Refuses a file that [`finetune`] cannot start from under these settings.
-pub fn check_init(settings: &FinetuneSettings, init: &Path) -> Result<()> {
+/// Says what [`finetune`] under these settings takes from the file `init`.
+///
+/// # Errors
+/// A file that it cannot start from.
+pub fn check_init(settings: &FinetuneSettings, init: &Path) -> Result<Loaded> {
     let model = Classifier::new(&settings.encoder, 1, settings.pool)?;
     let mut params = vec![0.0; model.layout().len()];
-    take_encoder(init, &model, &mut params)
-}
-
-/// Copies an encoder's tensors; the head, and a norm of another place, keep their fresh start.
-fn take_encoder(path: &Path, model: &Classifier, params: &mut [f32]) -> Result<()> {
-    let (mut tensors, _) = checkpoint::load(path)?;
-    // A head belongs to the classes that it was trained on.
-    tensors.retain(|name, _| !name.starts_with("head."));
-    let missing = checkpoint::restore(path, &tensors, model.layout(), params)?;
-    let fresh = |name: &str| ["head.", "fc_norm.", "norm."].iter().any(|prefix| name.starts_with(prefix));
-    match missing.iter().find(|name| !fresh(name)) {
-        Some(name) => Err(Error::Checkpoint {
-            path: path.into(),
-            problem: format!("lacks tensor `{name}`: expected the encoder of a model of the same size"),
-        }),
-        None => Ok(()),
-    }
+    Weights::open(init)?.load(model.layout(), &mut params, Take::Encoder)
 }
 
 /// Fine-tuning as a stage.
@@ -262,7 +250,7 @@ impl Task for Finetuning<'_> {
     fn init(&mut self, is_first_rank: bool) -> Result<Vec<f32>> {
         let mut params = self.model.layout().init(self.settings.optim.seed);
         if let Some(path) = self.init.filter(|_| is_first_rank) {
-            take_encoder(path, &self.model, &mut params)?;
+            Weights::open(path)?.load(self.model.layout(), &mut params, Take::Encoder)?;
         }
         Ok(params)
     }
@@ -316,7 +304,7 @@ impl Task for Finetuning<'_> {
     }
 
     fn save(&self, path: &Path, params: &[f32]) -> Result<()> {
-        checkpoint::save_model(path, self.model.layout(), params, &self.settings()?)
+        weights::save_model(path, self.model.layout(), params, &self.settings()?)
     }
 }
 
@@ -334,9 +322,6 @@ pub fn load(path: &Path) -> Result<Finetuned> {
     }
     let model = Classifier::new(&config.encoder, labels.len(), pool)?;
     let mut params = model.layout().init::<f32>(0);
-    let (tensors, _) = checkpoint::load(&file)?;
-    match checkpoint::restore(&file, &tensors, model.layout(), &mut params)?.first() {
-        Some(name) => Err(unusable(format!("lacks tensor `{name}`"))),
-        None => Ok(Finetuned { model, params, preprocess, labels }),
-    }
+    Weights::open(&file)?.load(model.layout(), &mut params, Take::Model)?;
+    Ok(Finetuned { model, params, preprocess, labels })
 }

@@ -13,9 +13,10 @@ use crate::data::{Augment, Batch, Dataset, LoaderSettings};
 use crate::error::{Error, Result};
 use crate::evaluate::reconstruct;
 use crate::model::params::Layout;
+use crate::model::weights::{self, Take, Weights};
 use crate::model::{Mae, mae};
 use crate::objective::{Mask, PixelLoss};
-use crate::run::{ModelConfig, ModelFiles, RunDir, checkpoint};
+use crate::run::{ModelConfig, ModelFiles, RunDir};
 use crate::train::step::{BatchPlan, GradLanes, micro_batch};
 use crate::train::{ExecConfig, Observer, OptimConfig, Outcome, Planner, Task, TaskData, train};
 
@@ -223,7 +224,7 @@ impl Task for Pretraining<'_> {
     }
 
     fn save(&self, path: &Path, params: &[f32]) -> Result<()> {
-        checkpoint::save_model(path, self.model.layout(), params, &self.settings()?)
+        weights::save_model(path, self.model.layout(), params, &self.settings()?)
     }
 
     fn show(&mut self, run: &RunDir, params: &[f32], step: u64) -> Result<()> {
@@ -252,13 +253,7 @@ fn load_model(path: &Path, config: ModelConfig, preprocess: Preprocess) -> Resul
         unusable("belongs to a classifier, expected a pretraining run (what `smalti pretrain` wrote)".into())
     })?;
     let model = Mae::new(&MaeConfig { encoder: config.encoder, decoder })?;
-    let (tensors, _) = checkpoint::load(path)?;
     let mut params = model.layout().init::<f32>(0);
-    let missing = checkpoint::restore(path, &tensors, model.layout(), &mut params)?;
-    match missing.first() {
-        Some(name) => Err(unusable(format!("lacks tensor `{name}`"))),
-        None => {
-            Ok(Pretrained { model, params, preprocess, norm_pix_loss: config.norm_pix_loss.unwrap_or(true) })
-        }
-    }
+    Weights::open(path)?.load(model.layout(), &mut params, Take::Model)?;
+    Ok(Pretrained { model, params, preprocess, norm_pix_loss: config.norm_pix_loss.unwrap_or(true) })
 }

@@ -2,6 +2,7 @@
 
 mod arguments;
 mod damaged;
+mod init;
 mod outcomes;
 mod owning;
 mod resuming;

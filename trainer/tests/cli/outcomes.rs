@@ -42,8 +42,11 @@ fn from_images_to_a_model_file() {
 
     let found = folder.run(&["embed", "pre", "--data=data", "-o", "e.safetensors", "--json"]).json(&["file"]);
     assert_eq!((&found["n"], &found["dim"]), (&60.into(), &16.into()));
-    let (tensors, about) = smalti_trainer::run::checkpoint::load(&folder.path("e.safetensors")).unwrap();
-    assert_eq!((&tensors["embeddings"].0, about["places"].as_array().unwrap().len()), (&vec![60, 16], 60));
+    let (tensors, about) = smalti_trainer::model::weights::file::load(&folder.path("e.safetensors")).unwrap();
+    assert_eq!(
+        (&tensors["embeddings"].shape, about["places"].as_array().unwrap().len()),
+        (&vec![60, 16], 60)
+    );
 
     folder.run(&["reconstruct", "pre", "--data=data", "-o", "r.png", "--count=3"]).ok();
     let image = smalti_models::image::open(&folder.path("r.png"), &Default::default()).unwrap();
@@ -74,13 +77,10 @@ fn a_run_is_what_it_was_trained_as() {
     let folder = Folder::with_data();
     folder.pretrained("pre");
     let finetune = |args: &[&str]| folder.run(&[&["finetune", "--data=data", "--out=x"], args].concat());
-    finetune(&["--init=pre", "--img-size=32"]).fails(2, &["img-size is 32", "16"]);
+    finetune(&["--init=pre", "--patch-size=8"]).fails(2, &["patch-size is 8", "4"]);
     finetune(&["--init=pre", "--fit=squash"]).fails(2, &["fit"]);
     finetune(&["--init=nowhere"]).fails(6, &["nowhere"]);
-    let file = "--init=pre/checkpoints/last.safetensors";
-    finetune(&[file, "--epochs=1"]).ok();
-    std::fs::copy(folder.path("pre/checkpoints/last.safetensors"), folder.path("bare.safetensors")).unwrap();
-    finetune(&["--init=bare.safetensors", "--overwrite"]).fails(5, &["tensor"]);
+    finetune(&["--init=pre/checkpoints/last.safetensors", "--epochs=1"]).ok();
 }
 
 #[test]

@@ -1,0 +1,168 @@
+//! Weights from files: safetensors under the names of timm or of Hugging Face, read strictly.
+//!
+//! [`Weights::open`] reads a file and translates its names to timm's, which are ours. [`Weights::sizes`] reads the
+//! encoder's sizes off the shapes. [`Weights::load`] copies the tensors into a model's parameters. Every tensor of the
+//! file is used, or left out for a reason that the report [`Loaded`] states, or refused by name. Every tensor of the
+//! model is found, or allowed to start fresh, or refused by name. So a file of another network never loads as ours.
+//!
+//! All errors about a file are [`Error::Checkpoint`](crate::Error::Checkpoint), exit code 5.
+
+pub mod file;
+mod foreign;
+mod load;
+mod names;
+pub mod positions;
+mod report;
+mod rules;
+mod sizes;
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use serde_json::Value;
+
+pub use file::{Tensor, Tensors, save, save_model};
+pub use report::{LeftOut, Loaded};
+pub use rules::Take;
+pub use sizes::{Sizes, heads_beside};
+
+use crate::error::{Error, Result};
+use file::unusable;
+use names::{Dialect, Name, Part};
+
+/// The tensors of a file, by timm's names.
+#[derive(Clone, Debug)]
+pub struct Weights {
+    path: PathBuf,
+    tensors: Tensors,
+    entries: BTreeMap<String, Entry>,
+    dialect: Dialect,
+    prefix: String,
+    details: Value,
+}
+
+/// Where a tensor of timm's comes from.
+#[derive(Clone, Debug)]
+struct Entry {
+    part: Part,
+    source: Source,
+}
+
+/// The file's names for a tensor of timm's.
+#[derive(Clone, Debug)]
+enum Source {
+    /// One tensor.
+    Whole(String),
+    /// Query, key and value, as far as the file has them.
+    Thirds([Option<String>; 3]),
+}
+
+impl Source {
+    fn names(&self) -> Vec<&str> {
+        match self {
+            Source::Whole(name) => vec![name],
+            Source::Thirds(thirds) => thirds.iter().flatten().map(String::as_str).collect(),
+        }
+    }
+}
+
+impl Weights {
+    /// Reads a safetensors file.
+    ///
+    /// # Errors
+    /// As [`file::load`], and as [`Weights::new`].
+    pub fn open(path: &Path) -> Result<Weights> {
+        let (tensors, details) = file::load(path)?;
+        Weights::new(path, tensors, details)
+    }
+
+    /// Translates the tensors of the file at `path`; `details` is its metadata.
+    ///
+    /// # Errors
+    /// Names of another network, parts of two networks, two tensors that are the same one.
+    pub fn new(path: &Path, tensors: Tensors, details: Value) -> Result<Weights> {
+        let (mut understood, mut unknown) = (Vec::new(), Vec::new());
+        for name in tensors.keys() {
+            match names::translate(name) {
+                Some(found) => understood.push((name.as_str(), found)),
+                None => unknown.push(name.as_str()),
+            }
+        }
+        let encoder: Vec<&(&str, Name<'_>)> =
+            understood.iter().filter(|(_, name)| matches!(name.part, Part::Encoder | Part::Norm)).collect();
+        let Some((first, of_first)) = encoder.first() else {
+            let all: Vec<&str> = tensors.keys().map(String::as_str).collect();
+            return Err(foreign::refuse_all(path, &all));
+        };
+        if !unknown.is_empty() {
+            return Err(foreign::refuse(path, &unknown));
+        }
+        for (name, of_name) in &encoder {
+            if (of_name.prefix, of_name.dialect) != (of_first.prefix, of_first.dialect) {
+                let problem = format!(
+                    "holds parts of two networks, `{first}` and `{name}`: expected one encoder under one prefix"
+                );
+                return Err(unusable(path, problem));
+            }
+        }
+        if let Some((name, tensor)) = tensors.iter().find(|(_, tensor)| !tensor.is_whole()) {
+            let problem =
+                format!("tensor `{name}` is {:?}, but has {} values", tensor.shape, tensor.values.len());
+            return Err(unusable(path, problem));
+        }
+        let (dialect, prefix) = (of_first.dialect, of_first.prefix.to_string());
+        let entries = entries(path, understood)?;
+        Ok(Weights { path: path.into(), tensors, entries, dialect, prefix, details })
+    }
+
+    /// Our metadata, null in files of others.
+    pub fn details(&self) -> &Value {
+        &self.details
+    }
+
+    /// The error that something is wrong with this file.
+    fn unusable(&self, problem: impl Into<String>) -> Error {
+        unusable(&self.path, problem)
+    }
+
+    /// What the file would call a tensor of timm's that it lacks, or one third of it.
+    fn missing_name(&self, timm: &str, third: Option<usize>) -> String {
+        let prefix = &self.prefix;
+        let theirs = names::to_hugging_face(timm, third).filter(|_| self.dialect == Dialect::HuggingFace);
+        match theirs {
+            // Wrappers of an encoder do not hold the head.
+            Some(theirs) if theirs.starts_with("classifier.") => format!("`{theirs}` (in timm `{timm}`)"),
+            Some(theirs) => format!("`{prefix}{theirs}` (in timm `{timm}`)"),
+            None => format!("`{prefix}{timm}`"),
+        }
+    }
+}
+
+/// Sorts the file's names by timm's.
+fn entries(path: &Path, understood: Vec<(&str, Name<'_>)>) -> Result<BTreeMap<String, Entry>> {
+    let mut entries: BTreeMap<String, Entry> = BTreeMap::new();
+    for (theirs, Name { part, timm, third, .. }) in understood {
+        let twice = |other: &str| {
+            let problem =
+                format!("`{other}` and `{theirs}` are the same tensor, `{timm}`: expected one of them");
+            Err(unusable(path, problem))
+        };
+        let source = match third {
+            None => Source::Whole(theirs.into()),
+            Some(_) => Source::Thirds([None, None, None]),
+        };
+        let fresh = !entries.contains_key(&timm);
+        let entry = entries.entry(timm.clone()).or_insert(Entry { part, source });
+        match (&mut entry.source, third) {
+            (Source::Thirds(thirds), Some(third)) => match &mut thirds[third] {
+                Some(other) => return twice(other),
+                none => *none = Some(theirs.into()),
+            },
+            (Source::Whole(_), None) if fresh => {}
+            (source, _) => {
+                return twice(source.names().first().copied().unwrap_or_default());
+            }
+        }
+    }
+    Ok(entries)
+}

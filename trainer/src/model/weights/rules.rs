@@ -1,0 +1,81 @@
+//! Which tensors may be left out or start fresh, and what to do about shapes that differ.
+
+use smalti_models::names::TensorSpec;
+
+use super::names::{self, Part};
+
+/// What of a model is taken from a file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Take {
+    /// All of it. The file holds these tensors and no others.
+    Model,
+    /// What fine-tuning starts from: the encoder, and the last norm where model and file pool alike. Positions of another
+    /// grid are resampled.
+    Encoder,
+    /// What embeds images: the encoder and its last norm, whichever way model and file pool.
+    Embedding,
+}
+
+/// Whether a tensor of the model keeps its initial values; `norm` is the file's last norm.
+pub(super) fn is_fresh(name: &str, norm: Option<&str>, take: Take) -> bool {
+    match part_of(name) {
+        Part::Head => take != Take::Model,
+        Part::Norm => take == Take::Encoder && Some(layer(name)) != norm,
+        _ => false,
+    }
+}
+
+/// The tensor of the file that becomes the model's `name`.
+pub(super) fn source_name(name: &str, norm: Option<&str>, take: Take) -> String {
+    match (part_of(name), norm, take) {
+        (Part::Norm, Some(norm), Take::Embedding) => name.replacen(layer(name), norm, 1),
+        _ => name.to_string(),
+    }
+}
+
+/// Why a tensor of the file that the model does not take may be left out; none where it must not be.
+pub(super) fn reason(part: Part, take: Take) -> Option<&'static str> {
+    match (part, take) {
+        (_, Take::Model) | (Part::Encoder, _) | (Part::Norm, Take::Embedding) => None,
+        (Part::Norm, Take::Encoder) => Some("the model pools its tokens another way"),
+        (Part::Head, _) => Some("the head of other classes"),
+        (Part::Decoder, _) => Some("the decoder of an autoencoder"),
+        (Part::Pooler, _) => Some("a layer in front of the head"),
+        (Part::Buffer, _) => Some("no trained values"),
+    }
+}
+
+/// What a tensor of ours belongs to.
+fn part_of(name: &str) -> Part {
+    names::translate(name).map_or(Part::Encoder, |name| name.part)
+}
+
+/// `fc_norm.weight` as `fc_norm`.
+fn layer(name: &str) -> &str {
+    name.split('.').next().unwrap_or_default()
+}
+
+/// Patches along a side in file and model, where a tensor holds positions of another square grid.
+pub(super) fn grids(spec: &TensorSpec, shape: &[usize]) -> Option<[usize; 2]> {
+    let (&[1, tokens, dim], &[_, want, of_model]) = (shape, &spec.shape[..]) else { return None };
+    if spec.name != "pos_embed" || dim != of_model {
+        return None;
+    }
+    let side = |tokens: usize| {
+        let patches = tokens.checked_sub(1).filter(|patches| *patches > 0)?;
+        (patches.isqrt().pow(2) == patches).then(|| patches.isqrt())
+    };
+    Some([side(tokens)?, side(want)?])
+}
+
+/// What to do about a shape that differs.
+pub(super) fn advice(spec: &TensorSpec, shape: &[usize]) -> String {
+    let (&[_, channels, height, width], &[_, of_model, patch, _]) = (shape, &spec.shape[..]) else {
+        return String::new();
+    };
+    match () {
+        _ if height == width && height != patch => format!(": give --patch-size {height}"),
+        _ if channels != of_model => format!(": give --channels {channels}"),
+        _ => String::new(),
+    }
+}
