@@ -16,7 +16,7 @@ use crate::console::{log, out};
 use crate::plan::required;
 
 /// What may differ when a run is gone on with.
-const FREE: [&str; 5] = ["data", "out", "threads", "loader-threads", "max-bad"];
+const FREE: [&str; 6] = ["data", "out", "threads", "loader-threads", "cache", "max-bad"];
 
 /// The settings file of a run.
 fn settings(run: &Path) -> PathBuf {

@@ -72,6 +72,7 @@ pub fn loader(data: &Dataset, preprocess: &Preprocess, exec: &ExecConfig) -> Res
     let settings = LoaderSettings {
         share: share.map(|ranks| Share::new(false, move |_, images| ranks.share(images))),
         threads: exec.loader_threads,
+        cache: exec.cache.clone(),
         max_bad: exec.max_bad,
         ..LoaderSettings::new(BATCH, preprocess.clone())
     };
@@ -98,7 +99,7 @@ pub fn predict(
         let batch = batch?;
         let seen = Mask::none(batch.len(), vit.patches()).visible;
         let input = classifier::Input {
-            pixels: &batch.pixels,
+            pixels: batch.pixels(),
             seen: &seen,
             drop: None,
             targets: &[],

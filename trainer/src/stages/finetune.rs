@@ -147,6 +147,7 @@ pub fn finetune(
         LoaderSettings {
             share,
             threads: exec.loader_threads,
+            cache: exec.cache.clone(),
             max_bad: exec.max_bad,
             // A short last batch is noise in a long epoch and a good part of a short one.
             drop_last: count >= 8 * optim.batch_size,
@@ -237,7 +238,7 @@ impl Task<classifier::Saved<f32>> for Finetuning<'_> {
         let (vit, seed, count) = (&self.settings.encoder, self.settings.optim.seed, batch.len());
         let mut targets = soft_targets(&batch, self.model.classes(), self.settings.smoothing as f32)?;
         let mut rng = Rng::new(seed, stream::MIX, [batch.epoch, batch.index]);
-        self.settings.mix.apply(&mut batch.pixels, &mut targets, count, vit.img_size, &mut rng);
+        self.settings.mix.apply(batch.pixels_mut(), &mut targets, count, vit.img_size, &mut rng);
         let seen = self.settings.seen(batch.epoch);
         let seen = if seen == vit.patches() {
             Mask::none(count, seen).visible
@@ -245,7 +246,7 @@ impl Task<classifier::Saved<f32>> for Finetuning<'_> {
             Mask::draw(seed, batch.epoch, &batch.ids, vit.patches(), seen).visible
         };
         let input = classifier::Input {
-            pixels: &batch.pixels,
+            pixels: batch.pixels(),
             seen: &seen,
             drop: None,
             targets: &targets,

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 use smalti_models::{DecoderKind, MaeConfig, Preprocess};
 
-use crate::data::{Augment, Batch, Dataset, Loader, LoaderSettings, Share};
+use crate::data::{Augment, Batch, CacheBudget, Dataset, Loader, LoaderSettings, Share};
 use crate::error::{Error, Result};
 use crate::evaluate::reconstruct;
 use crate::model::{Mae, mae};
@@ -54,6 +54,8 @@ pub struct ExecConfig {
     pub threads: usize,
     /// Threads that prepare batches.
     pub loader_threads: usize,
+    /// The memory in which all loaders of the process keep prepared images.
+    pub cache: CacheBudget,
     /// The greatest share of unusable images.
     pub max_bad: f64,
     /// Whether the run's last checkpoint is continued.
@@ -65,7 +67,14 @@ pub struct ExecConfig {
 impl ExecConfig {
     /// Defaults on this machine: all its threads, one more to prepare batches.
     pub fn new(threads: usize) -> ExecConfig {
-        ExecConfig { threads, loader_threads: 1, max_bad: 0.05, resume: false, ranks: None }
+        ExecConfig {
+            threads,
+            loader_threads: 1,
+            cache: CacheBudget::default(),
+            max_bad: 0.05,
+            resume: false,
+            ranks: None,
+        }
     }
 }
 
@@ -153,6 +162,7 @@ pub fn pretrain(
         LoaderSettings {
             share,
             threads: exec.loader_threads,
+            cache: exec.cache.clone(),
             max_bad: exec.max_bad,
             drop_last: data.len() >= optim.batch_size,
             ..LoaderSettings::training(
@@ -202,7 +212,7 @@ impl Task<mae::Saved<f32>> for Pretraining<'_> {
         let (visible, predicted) = settings.counts();
         let mask = Mask::draw(settings.optim.seed, batch.epoch, &batch.ids, vit.patches(), visible);
         let mask = mask.predicting(batch.len(), predicted);
-        let input = mae::Input::new(&batch.pixels, &mask, batch.len());
+        let input = mae::Input::new(batch.pixels(), &mask, batch.len());
         let weight = 1.0 / (batch.total * predicted) as f64;
         lanes.sum(BatchPlan::new(batch.total, micro_batch(vit.tokens())), |part, saved, grads, settled| {
             let part = batch.places(part);
