@@ -1,14 +1,20 @@
 //! Speed of training on this machine: `cargo bench -p smalti-trainer`.
 //!
-//! Operations one by one, forward and backward, at the sizes of a micro-batch, on one thread. `-- linear`, `-- attention`,
-//! `-- norm`, `-- gelu` and `-- optimizer` run one of them. `smalti bench` measures whole steps.
+//! Operations one by one, forward and backward, at the sizes of a micro-batch, on one thread; then loaders, on the thread
+//! that asks. `-- linear`, `-- attention`, `-- norm`, `-- gelu`, `-- optimizer` and `-- loader` run one of them. `smalti
+//! bench` measures whole steps.
 
 use std::hint::black_box;
 use std::time::{Duration, Instant};
 
 use smalti_kernels::Real;
+use smalti_models::image::Image;
 use smalti_models::names::{self, Role, TensorSpec};
+use smalti_models::preprocess::{FitMode, Preprocess};
 use smalti_models::presets::Preset;
+use smalti_models::resize::Interpolation;
+use smalti_trainer::data::augment::Policy;
+use smalti_trainer::data::{Augment, CropKind, Dataset, Loader, LoaderSettings};
 use smalti_trainer::model::ops::attention::{Attention, Scratch, Tokens};
 use smalti_trainer::model::ops::layer_norm::LayerNorm;
 use smalti_trainer::model::ops::linear::Linear;
@@ -126,14 +132,51 @@ fn optimizers() {
     });
 }
 
+/// Images a second that one thread of a loader makes out of decoded images.
+fn loader(name: &str, side: usize, img_size: usize, augment: Augment) -> smalti_trainer::Result<()> {
+    let pixels = |i: usize| (0..side * side * 3).map(|p| (p * (i + 3) % 251) as u8).collect();
+    let image = |i: usize| Ok((Image::new(side, side, 3, pixels(i))?, None));
+    let images = (0..512).map(image).collect::<smalti_trainer::Result<_>>()?;
+    let (mean, std) = (vec![0.5; 3], vec![0.25; 3]);
+    let (fit, interpolation) = (FitMode::Crop, Interpolation::Bilinear);
+    let input = Preprocess { img_size, channels: 3, fit, interpolation, mean, std };
+    let settings = LoaderSettings { threads: 0, ..LoaderSettings::training(64, input, augment, 0) };
+    let mut batches = Loader::new(Dataset::from_images(vec![], images)?, settings)?.stream(0);
+    let seconds = time(|| _ = black_box(batches.next()));
+    println!("{:44}{:14.0}", format!("{img_size} pixels, {name}"), 64.0 / seconds);
+    Ok(())
+}
+
+fn loaders() {
+    println!("\n{:44}{:>14}", "loaders, one thread", "images/s");
+    let padded = Augment { crop: CropKind::Padded(4), flip: true, ..Augment::default() };
+    let resized = Augment { crop: CropKind::random_resized(0.2), ..padded };
+    let sizes = [("padded crop, flip", padded, 32, 32), ("resized crop, flip", resized, 256, 224)];
+    let all = sizes.into_iter().flat_map(|(crop, plain, side, size)| {
+        let with = |name: &str, augment| (format!("{crop}{name}"), side, size, augment);
+        [
+            with("", plain),
+            with(", jitter", Augment { jitter: 0.2, ..plain }),
+            with(", trivial", Augment { policy: Policy::Trivial, ..plain }),
+            with(", rand:2,9", Augment { policy: Policy::RAND, ..plain }),
+        ]
+    });
+    for (name, side, size, augment) in all {
+        if let Err(e) = loader(&name, side, size, augment) {
+            println!("{name}: {e}");
+        }
+    }
+}
+
 fn main() {
     let only = std::env::args().skip(1).find(|arg| !arg.starts_with('-')).unwrap_or_default();
-    let parts: [(&str, fn()); 5] = [
+    let parts: [(&str, fn()); 6] = [
         ("linear", linear),
         ("attention", attentions),
         ("norm", norms),
         ("gelu", gelu),
         ("optimizer", optimizers),
+        ("loader", loaders),
     ];
     parts.iter().filter(|(name, _)| name.contains(&only)).for_each(|(_, run)| run());
 }

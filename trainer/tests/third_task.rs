@@ -72,7 +72,7 @@ impl Task for LatentRegression {
         let count = batch.len();
         let seen = Mask::draw(self.optim.seed, batch.epoch, &batch.ids, 16, 8).visible;
         let all = Mask::none(count, 16).visible;
-        let input = |visible| classifier::Input { pixels: &batch.pixels, visible, drop: None, batch: count };
+        let input = |visible| classifier::Input { pixels: batch.pixels(), visible, drop: None, batch: count };
         let weight = 1.0 / (batch.total * self.model.vit().dim) as f32;
         lanes.sum(plan, |images, acts, grads| {
             let images = batch.places(images);

@@ -60,7 +60,7 @@ fn in_bf16(settings: PretrainSettings) -> PretrainSettings {
 }
 
 fn augment() -> Augment {
-    Augment { crop: CropKind::Padded(2), flip: true, jitter: 0.2, erasing: 0.25 }
+    Augment { crop: CropKind::Padded(2), flip: true, jitter: 0.2, erasing: 0.25, ..Augment::default() }
 }
 
 fn pretraining(epochs: u64) -> PretrainSettings {

@@ -99,7 +99,16 @@ pub(crate) struct ImageArgs {
     /// Mirror half of the images [default: on; --no-flip].
     #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = ON, value_name = "BOOL")]
     pub(crate) flip: Option<bool>,
-    /// Change brightness, contrast and saturation by up to this share.
+    /// Draw further changes for each image: none; trivial (TrivialAugment Wide: one operation of any strength), rand or
+    /// rand:N,M (RandAugment: N operations of magnitude M, 0 to 30; rand is rand:2,9) [default: none].
+    #[arg(long, value_name = "KIND")]
+    pub(crate) augment: Option<String>,
+    /// Operations that --augment never draws, for images whose meaning they would change: geometric, photometric, or
+    /// single ones: shear-x, shear-y, translate-x, translate-y, rotate, brightness, color, contrast, sharpness,
+    /// posterize, solarize, auto-contrast, equalize.
+    #[arg(long, value_delimiter = ',', value_name = "OP,...")]
+    pub(crate) augment_skip: Option<Vec<String>>,
+    /// Change brightness, contrast and saturation by up to this fraction; off by default with --augment.
     #[arg(long, value_name = "SHARE")]
     pub(crate) jitter: Option<f64>,
     /// Probability that a rectangle is filled with noise.

@@ -19,7 +19,8 @@ use crate::plan::defaults::CHECKPOINT_MINUTES;
 use crate::plan::required;
 
 /// Flags that may differ when a run is resumed: they change no result.
-const FREE: [&str; 6] = ["data", "out", "threads", "loader-threads", "max-bad", "checkpoint-minutes"];
+const FREE: [&str; 7] =
+    ["data", "out", "threads", "loader-threads", "cache", "max-bad", "checkpoint-minutes"];
 
 /// The arguments over the settings file that was named; for a run that is resumed, over the run's own.
 pub(super) fn merge<T: Args + Serialize + DeserializeOwned>(

@@ -125,7 +125,7 @@ mod tests {
     fn batch(labels: Vec<Option<u32>>) -> Batch {
         let n = labels.len();
         let (ids, own) = ((0..n as u32).collect(), 0..n);
-        Batch { epoch: 0, index: 0, ids, pixels: vec![], labels, total: n, own, at: 0 }
+        Batch { epoch: 0, index: 0, ids, views: vec![], labels, total: n, own, at: 0 }
     }
 
     #[test]

@@ -6,13 +6,11 @@
 //! the [`loader`] does all of it ahead of time on threads of its own. [`mod@statistics`] and [`audit`] look a data set
 //! over before any training; [`synthetic`] draws one.
 
-mod cache;
 mod cifar;
 pub mod fingerprint;
 mod folder;
 mod idx;
 mod layout;
-mod queue;
 mod source;
 mod table;
 mod tar;
@@ -35,10 +33,10 @@ use crate::error::{Error, Result};
 use layout::Layout;
 use source::Source;
 
-pub use augment::{Augment, CropKind};
+pub use augment::{Augment, CropKind, View};
 pub use fingerprint::Fingerprint;
 pub use labels::{LabelSpec, pick_labels};
-pub use loader::{Batch, Epoch, Loader, LoaderSettings, OnBad, Share};
+pub use loader::{Batch, CacheBudget, Loader, LoaderSettings, OnBad, Share, Stream};
 pub use mix::Mix;
 pub use statistics::{Statistics, statistics};
 

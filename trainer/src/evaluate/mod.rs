@@ -72,6 +72,7 @@ pub fn loader(data: &Dataset, preprocess: &Preprocess, exec: &ExecConfig) -> Res
     let settings = LoaderSettings {
         share: share.map(|ranks| Share::new(false, move |_, images| ranks.share(images))),
         threads: exec.loader_threads,
+        cache: exec.cache.clone(),
         max_bad: exec.max_bad,
         ..LoaderSettings::new(BATCH, preprocess.clone())
     };
@@ -102,7 +103,7 @@ pub fn predict(
         }
         let visible = Mask::none(batch.len(), vit.patches()).visible;
         let input =
-            classifier::Input { pixels: &batch.pixels, visible: &visible, drop: None, batch: batch.len() };
+            classifier::Input { pixels: batch.pixels(), visible: &visible, drop: None, batch: batch.len() };
         let parts = lanes.map(batch.len(), micro_batch(vit.tokens()), |part, acts| {
             let (logits, embeddings) = model.predict(params, input.slice(part.start, part.end), acts);
             (logits.to_vec(), embeddings.to_vec())

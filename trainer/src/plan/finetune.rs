@@ -10,7 +10,7 @@ use smalti_trainer::stages::finetune::FinetuneSettings;
 use smalti_trainer::{Error, Result};
 
 use super::defaults::{FINETUNE, SCRATCH};
-use super::{fill, images, named, optim, required, size};
+use super::{augment, fill, images, named, optim, required, size};
 use crate::args::FinetuneArgs;
 
 const POOLS: [(&str, Pool); 2] = [("token", Pool::Token), ("mean", Pool::Mean)];
@@ -142,7 +142,7 @@ pub(crate) fn plan(args: &mut FinetuneArgs, init: &Init, train: &Dataset) -> Res
     let settings = FinetuneSettings {
         pool: named("pool", &fill(&mut args.pool, "mean".into()), &POOLS)?,
         optim: optim::optim(&mut args.optim, layer_decay, defaults)?,
-        augment: optim::augment(&mut args.images, encoder.img_size, defaults)?,
+        augment: augment::augment(&mut args.images, encoder.img_size, defaults)?,
         mix: Mix {
             mixup: fill(&mut regular.mixup, defaults.mixup),
             cutmix: fill(&mut regular.cutmix, defaults.cutmix),

@@ -3,6 +3,7 @@
 //! Each plan fills what its arguments left open, so that the arguments afterwards say everything: saved as the run's
 //! `config.toml` they lead to the same plan again. [`DEFAULTS`](defaults) stand in one table.
 
+pub(crate) mod augment;
 pub(crate) mod defaults;
 pub(crate) mod finetune;
 pub(crate) mod images;
@@ -12,7 +13,7 @@ pub(crate) mod size;
 
 use std::path::Path;
 
-use smalti_trainer::data::{Dataset, Split};
+use smalti_trainer::data::{CacheBudget, Dataset, Split};
 use smalti_trainer::train::ExecConfig;
 use smalti_trainer::{Error, Result};
 
@@ -35,6 +36,29 @@ pub(crate) fn share(flag: &str, text: &str) -> Result<f64> {
     share
         .filter(|share| (0.0..=1.0).contains(share))
         .ok_or_else(|| Error::Usage(format!("{flag} is `{text}`: expected a share, 0% to 100%")))
+}
+
+/// A size in bytes: `0`, `512MiB`, `1.5GB`.
+pub(crate) fn bytes(flag: &str, text: &str) -> Result<usize> {
+    const UNITS: [(&str, f64); 10] = [
+        ("", 1.0),
+        ("b", 1.0),
+        ("kb", 1e3),
+        ("mb", 1e6),
+        ("gb", 1e9),
+        ("tb", 1e12),
+        ("kib", 1024.0),
+        ("mib", 1048576.0),
+        ("gib", 1073741824.0),
+        ("tib", 1099511627776.0),
+    ];
+    let end = text.find(|c: char| c.is_ascii_alphabetic()).unwrap_or(text.len());
+    let (number, unit) = (text[..end].trim().parse::<f64>().ok(), text[end..].trim().to_ascii_lowercase());
+    let scale = UNITS.iter().find(|(name, _)| *name == unit).map(|(_, scale)| scale);
+    let bytes = number.zip(scale).map(|(number, scale)| number * scale);
+    let bytes = bytes.filter(|bytes| (0.0..=1e18).contains(bytes)).map(|bytes| bytes as usize);
+    bytes
+        .ok_or_else(|| Error::Usage(format!("{flag} is `{text}`: expected a size such as 0, 512MiB or 2GiB")))
 }
 
 /// The one of `all` that has this name.
@@ -62,7 +86,9 @@ pub(crate) fn exec(args: &MachineArgs) -> Result<ExecConfig> {
         return Err(Error::Usage(format!("loader-threads is {loader_threads}: expected 0 to 1024")));
     }
     let max_bad = args.max_bad.as_deref().map_or(Ok(defaults::MAX_BAD), |text| share("max-bad", text))?;
-    Ok(ExecConfig { loader_threads, max_bad, ..ExecConfig::new(threads(args.threads)?) })
+    let cache = args.cache.as_deref().map(|text| bytes("cache", text)).transpose()?;
+    let cache = cache.map_or_else(CacheBudget::default, CacheBudget::new);
+    Ok(ExecConfig { loader_threads, cache, max_bad, ..ExecConfig::new(threads(args.threads)?) })
 }
 
 /// The part of a data set to measure on: what was asked for, else test, else val, else everything.
@@ -97,10 +123,28 @@ mod tests {
     }
 
     #[test]
+    fn sizes_are_read_with_their_units() {
+        let sizes =
+            [("0", 0), ("512MiB", 512 << 20), ("2 gib", 2 << 30), ("1.5GB", 1_500_000_000), ("9B", 9)];
+        for (text, size) in sizes {
+            assert_eq!(bytes("cache", text).unwrap(), size);
+        }
+        for wrong in ["", "MiB", "-1", "1e400", "nan", "inf", "2Gi", "1 2", "½GiB", "99999999999TiB"] {
+            assert_eq!(bytes("cache", wrong).unwrap_err().exit_code(), 2, "{wrong}");
+        }
+    }
+
+    #[test]
     fn machines_are_checked() {
         assert!(threads(Some(0)).is_err() && threads(None).unwrap() >= 1);
-        let args = MachineArgs { threads: Some(3), max_bad: Some("0%".into()), loader_threads: Some(0) };
+        let args = MachineArgs {
+            threads: Some(3),
+            max_bad: Some("0%".into()),
+            loader_threads: Some(0),
+            cache: Some("3KiB".into()),
+        };
         let found = exec(&args).unwrap();
         assert_eq!((found.threads, found.loader_threads, found.max_bad), (3, 0, 0.0));
+        assert_eq!(found.cache.left(), 3072);
     }
 }

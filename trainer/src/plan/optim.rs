@@ -1,6 +1,5 @@
 //! How parameters move, from flags.
 
-use smalti_trainer::data::{Augment, CropKind};
 use smalti_trainer::model::precision::Precision;
 use smalti_trainer::train::OptimConfig;
 use smalti_trainer::train::optim::{LrDecay, MatrixOptimizer, schedule::scaled_rate};
@@ -8,7 +7,7 @@ use smalti_trainer::{Error, Result};
 
 use super::defaults::{Defaults, MUON_LR, OPTIMIZER};
 use super::{fill, named};
-use crate::args::training::{ImageArgs, OptimArgs};
+use crate::args::training::OptimArgs;
 
 const SCHEDULES: [(&str, LrDecay); 2] = [("cosine", LrDecay::Cosine), ("linear", LrDecay::Linear)];
 
@@ -71,48 +70,6 @@ pub(crate) fn precision(named: Option<&str>) -> Precision {
     }
 }
 
-/// The changes to each image.
-pub(crate) fn augment(args: &mut ImageArgs, img_size: usize, defaults: &Defaults) -> Result<Augment> {
-    let crop = match &args.crop {
-        Some(text) => read_crop(text, img_size, defaults)?,
-        None => defaults.crop(img_size),
-    };
-    args.crop = Some(crop_text(crop));
-    let augment = Augment {
-        crop,
-        flip: fill(&mut args.flip, defaults.flip),
-        jitter: fill(&mut args.jitter, defaults.jitter) as f32,
-        erasing: fill(&mut args.erasing, defaults.erasing) as f32,
-    };
-    augment.check(img_size)?;
-    Ok(augment)
-}
-
-/// `none`, `padded`, `padded:4`, `resized`, `resized:0.2`.
-fn read_crop(text: &str, img_size: usize, defaults: &Defaults) -> Result<CropKind> {
-    let (kind, number) = text.split_once(':').map_or((text, None), |(kind, number)| (kind, Some(number)));
-    let crop = match (kind, number) {
-        ("none", None) => Some(CropKind::None),
-        ("padded", None) => Some(CropKind::Padded(img_size / 8)),
-        ("padded", Some(pixels)) => pixels.parse().ok().map(CropKind::Padded),
-        ("resized", None) => Some(CropKind::random_resized(defaults.least)),
-        ("resized", Some(least)) => least.parse().ok().map(CropKind::random_resized),
-        _ => None,
-    };
-    crop.ok_or_else(|| {
-        Error::Usage(format!("crop is `{text}`: expected none, padded[:PIXELS] or resized[:LEAST SHARE]"))
-    })
-}
-
-/// What [`read_crop`] reads.
-fn crop_text(crop: CropKind) -> String {
-    match crop {
-        CropKind::None => "none".into(),
-        CropKind::Padded(pixels) => format!("padded:{pixels}"),
-        CropKind::RandomResized { scale, .. } => format!("resized:{}", scale[0]),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -158,20 +115,5 @@ mod tests {
             ..OptimArgs::default()
         }));
         assert!(refused(OptimArgs { clip_grad: Some(-1.0), ..OptimArgs::default() }));
-    }
-
-    #[test]
-    fn crops_are_read_as_they_are_written() {
-        for text in ["none", "padded:4", "resized:0.25"] {
-            assert_eq!(crop_text(read_crop(text, 32, &PRETRAIN).unwrap()), text);
-        }
-        assert_eq!(read_crop("padded", 32, &PRETRAIN).unwrap(), CropKind::Padded(4));
-        assert_eq!(PRETRAIN.crop(32), CropKind::Padded(4));
-        assert_eq!(crop_text(FINETUNE.crop(96)), "resized:0.4");
-        for text in ["", "none:1", "padded:x", "resized:", "centre"] {
-            assert!(read_crop(text, 32, &PRETRAIN).is_err(), "{text}");
-        }
-        let mut args = ImageArgs { crop: Some("resized:7".into()), ..ImageArgs::default() };
-        assert!(augment(&mut args, 32, &PRETRAIN).is_err());
     }
 }

@@ -6,7 +6,7 @@ use smalti_trainer::data::Dataset;
 use smalti_trainer::stages::pretrain::PretrainSettings;
 
 use super::defaults::{MASK_RATIO, PRETRAIN};
-use super::{fill, images, optim, size};
+use super::{augment, fill, images, optim, size};
 use crate::args::PretrainArgs;
 
 /// Settings for these images; the arguments say all of them afterwards.
@@ -14,7 +14,7 @@ pub(crate) fn plan(args: &mut PretrainArgs, data: &Dataset) -> Result<PretrainSe
     let encoder = size::encoder(&mut args.size, || images::shape(data))?;
     let decoder = size::decoder(&mut args.decoder, &encoder)?;
     let optim = optim::optim(&mut args.optim, PRETRAIN.layer_decay, &PRETRAIN)?;
-    let augment = optim::augment(&mut args.images, encoder.img_size, &PRETRAIN)?;
+    let augment = augment::augment(&mut args.images, encoder.img_size, &PRETRAIN)?;
     let settings = PretrainSettings {
         preprocess: images::preprocess(&mut args.images, &encoder, data)?,
         model: MaeConfig { encoder, decoder },

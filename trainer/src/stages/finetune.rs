@@ -265,14 +265,14 @@ impl Task for Finetuning<'_> {
         let (vit, seed, count) = (&self.settings.encoder, self.settings.optim.seed, batch.len());
         let mut targets = soft_targets(&batch, self.model.classes(), self.settings.smoothing as f32)?;
         let mut rng = Rng::new(seed, stream::MIX, [batch.epoch, batch.index]);
-        self.settings.mix.apply(&mut batch.pixels, &mut targets, count, vit.img_size, &mut rng);
+        self.settings.mix.apply(batch.pixels_mut(), &mut targets, count, vit.img_size, &mut rng);
         let visible = self.settings.seen(batch.epoch);
         let visible = if visible == vit.patches() {
             Mask::none(count, visible).visible
         } else {
             Mask::draw(seed, batch.epoch, &batch.ids, vit.patches(), visible).visible
         };
-        let input = classifier::Input { pixels: &batch.pixels, visible: &visible, drop: None, batch: count };
+        let input = classifier::Input { pixels: batch.pixels(), visible: &visible, drop: None, batch: count };
         let (classes, weight) = (self.model.classes(), 1.0 / batch.total as f64);
         lanes.sum(plan, |images, acts, grads| {
             let images = batch.places(images);

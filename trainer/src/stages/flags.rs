@@ -7,7 +7,7 @@ use toml::{Table, Value};
 
 use super::finetune::FinetuneSettings;
 use super::pretrain::PretrainSettings;
-use crate::data::{Augment, CropKind};
+use crate::data::Augment;
 use crate::error::{Error, Result};
 use crate::train::OptimConfig;
 use crate::train::optim::MatrixOptimizer;
@@ -97,19 +97,14 @@ fn decimals(values: &[f32]) -> Vec<f64> {
 }
 
 fn augment(table: &mut Table, augment: &Augment) -> Result<()> {
-    put(table, "crop", crop(augment.crop))?;
+    put(table, "crop", augment.crop.to_string())?;
+    put(table, "augment", augment.policy.to_string())?;
+    if !augment.skip.is_empty() {
+        put(table, "augment-skip", augment.skip)?;
+    }
     put(table, "flip", augment.flip)?;
     put(table, "jitter", decimals(&[augment.jitter])[0])?;
     put(table, "erasing", decimals(&[augment.erasing])[0])
-}
-
-/// `none`, `padded:4`, `resized:0.2`.
-fn crop(crop: CropKind) -> String {
-    match crop {
-        CropKind::None => "none".into(),
-        CropKind::Padded(pixels) => format!("padded:{pixels}"),
-        CropKind::RandomResized { scale, .. } => format!("resized:{}", scale[0]),
-    }
 }
 
 fn optim(table: &mut Table, optim: &OptimConfig) -> Result<()> {

@@ -209,7 +209,7 @@ impl Task for Pretraining<'_> {
         let mask = Mask::draw(settings.optim.seed, batch.epoch, &batch.ids, vit.patches(), visible);
         let mask = mask.predicting(batch.len(), predicted);
         drop(timer);
-        let input = mask.input(&batch.pixels, batch.len());
+        let input = mask.input(batch.pixels(), batch.len());
         let weight = 1.0 / (batch.total * predicted) as f64;
         let objective = PixelLoss { normalise: settings.norm_pix_loss, weight };
         lanes.sum(plan, |images, acts, grads| {

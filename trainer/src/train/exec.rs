@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::ranks::Ranks;
+use crate::data::CacheBudget;
 
 /// Threads, loaders, ranks, checkpoints.
 #[derive(Clone, Debug)]
@@ -12,6 +13,8 @@ pub struct ExecConfig {
     pub threads: usize,
     /// Threads that prepare batches.
     pub loader_threads: usize,
+    /// Memory for prepared images, shared by all loaders of the process.
+    pub cache: CacheBudget,
     /// Maximum fraction of unreadable images.
     pub max_bad: f64,
     /// Time between two checkpoints.
@@ -26,6 +29,7 @@ impl ExecConfig {
         ExecConfig {
             threads,
             loader_threads: 1,
+            cache: CacheBudget::default(),
             max_bad: 0.05,
             checkpoint_every: Duration::from_secs(300),
             ranks: None,

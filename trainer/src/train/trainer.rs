@@ -85,10 +85,6 @@ impl<'a, T: Task> Trainer<'a, T> {
         let plan = task.plan();
         let loader = Loader::new(data.train.clone(), loader_settings(data, exec, &plan))?;
         let per_epoch = loader.batches_per_epoch() as u64;
-        if per_epoch == 0 {
-            let problem = format!("has too few images for one batch of {}", task.optim().batch_size);
-            return Err(Error::data(data.train.root(), problem));
-        }
         let params = task.init(exec.is_first_rank())?;
         let lanes = GradLanes::new(exec.threads, params.len())?.among(exec.ranks.clone());
         let optimizer = Optimizer::new(task.layout(), task.optim());
@@ -104,50 +100,43 @@ impl<'a, T: Task> Trainer<'a, T> {
         let mut watchdog = Watchdog::new(self.about.loss, first);
         // A run that was stopped within a validation does it now.
         self.end_epoch(observer, metrics.as_mut())?;
+        let (mut batches, mut lap) = (self.loader.stream(self.about.step), Instant::now());
         while !self.about.ended && self.about.step < self.schedule.total {
-            let (epoch, batch) = (self.about.step / self.per_epoch, self.about.step % self.per_epoch);
-            let mut batches = self.loader.epoch(epoch, batch as usize);
-            let mut lap = Instant::now();
-            loop {
-                let asked = Instant::now();
-                let Some(batch) = batches.next().transpose()? else { break };
-                let loading = asked.elapsed().as_secs_f64();
-                let images = batch.total;
-                let (loss, grad_norm, lr) = self.step(batch)?;
-                watchdog.note(loss);
-                self.about.loss = watchdog.track();
-                self.about.seconds = before + start.elapsed().as_secs_f64();
-                let progress = Progress {
-                    step: self.about.step,
-                    steps: self.schedule.total,
-                    epoch: self.about.step as f64 / self.per_epoch as f64,
-                    loss,
-                    lr,
-                    grad_norm,
-                    images,
-                    images_per_s: images as f64 / lap.elapsed().as_secs_f64().max(1e-9),
-                    seconds: self.about.seconds,
-                    loading,
-                    waited: self.lanes.waited().map(|waited| waited.as_secs_f64()),
-                };
-                lap = Instant::now();
-                if let Some(metrics) = &mut metrics {
-                    metrics.write(&progress)?;
-                }
-                observer.step(&progress);
-                watchdog.check(self.about.step, self.about.step == self.schedule.total, lr)?;
-                self.end_epoch(observer, metrics.as_mut())?;
-                if let Some(code) = observer.stop() {
-                    self.save()?;
-                    return Err(Error::Interrupted { step: self.about.step, code });
-                }
-                if self.about.ended {
-                    break;
-                }
-                if saved.elapsed() >= self.exec.checkpoint_every && self.about.step < self.schedule.total {
-                    self.save()?;
-                    saved = Instant::now();
-                }
+            let asked = Instant::now();
+            let Some(batch) = batches.next().transpose()? else { break };
+            let loading = asked.elapsed().as_secs_f64();
+            let images = batch.total;
+            let (loss, grad_norm, lr) = self.step(batch)?;
+            watchdog.note(loss);
+            self.about.loss = watchdog.track();
+            self.about.seconds = before + start.elapsed().as_secs_f64();
+            let progress = Progress {
+                step: self.about.step,
+                steps: self.schedule.total,
+                epoch: self.about.step as f64 / self.per_epoch as f64,
+                loss,
+                lr,
+                grad_norm,
+                images,
+                images_per_s: images as f64 / lap.elapsed().as_secs_f64().max(1e-9),
+                seconds: self.about.seconds,
+                loading,
+                waited: self.lanes.waited().map(|waited| waited.as_secs_f64()),
+            };
+            lap = Instant::now();
+            if let Some(metrics) = &mut metrics {
+                metrics.write(&progress)?;
+            }
+            observer.step(&progress);
+            watchdog.check(self.about.step, self.about.step == self.schedule.total, lr)?;
+            self.end_epoch(observer, metrics.as_mut())?;
+            if let Some(code) = observer.stop() {
+                self.save()?;
+                return Err(Error::Interrupted { step: self.about.step, code });
+            }
+            if saved.elapsed() >= self.exec.checkpoint_every && self.about.step < self.schedule.total {
+                self.save()?;
+                saved = Instant::now();
             }
         }
         if self.about.ended && self.about.step == first {
@@ -262,5 +251,11 @@ fn loader_settings(data: &TaskData, exec: &ExecConfig, plan: &Planner) -> Loader
         let plan = plan.clone();
         Share::new(data.mixes, move |epoch, images| plan(epoch, images).share(Some(&ranks)))
     });
-    LoaderSettings { share, threads: exec.loader_threads, max_bad: exec.max_bad, ..data.loader.clone() }
+    LoaderSettings {
+        share,
+        threads: exec.loader_threads,
+        cache: exec.cache.clone(),
+        max_bad: exec.max_bad,
+        ..data.loader.clone()
+    }
 }

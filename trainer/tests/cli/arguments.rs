@@ -20,6 +20,11 @@ fn what_cannot_be_is_refused_on_one_line() {
     pretrain(&["--mask-ratio=1"]).fails(2, &["mask-ratio is 1"]);
     pretrain(&["--max-bad=lots"]).fails(2, &["max-bad is `lots`"]);
     pretrain(&["--crop=round"]).fails(2, &["crop is `round`"]);
+    pretrain(&["--cache=lots"]).fails(2, &["cache is `lots`", "512MiB"]);
+    pretrain(&["--augment=auto"]).fails(2, &["augment is `auto`", "trivial"]);
+    pretrain(&["--augment=rand:2,99"]).fails(2, &["rand:2,99", "0 to 30"]);
+    pretrain(&["--augment=trivial", "--augment-skip=turn"]).fails(2, &["`turn`", "rotate"]);
+    pretrain(&["--augment-skip=rotate"]).fails(2, &["augment-skip", "--augment"]);
     pretrain(&["--lr=nan"]).fails(2, &["lr"]);
     assert!(!folder.path("run").exists(), "nothing was begun");
 }

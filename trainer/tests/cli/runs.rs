@@ -27,7 +27,7 @@ fn threads_and_loaders_change_no_bit() {
         folder.tiny("pretrain", &[&["--data=data", "--epochs=2", &out], args].concat()).ok();
     };
     run("a", &["-t1", "--loader-threads=0"]);
-    run("b", &["-t3", "--loader-threads=2"]);
+    run("b", &["-t3", "--loader-threads=2", "--cache=0"]);
     run("c", &["--seed=1"]);
     assert_eq!(folder.tensors("a"), folder.tensors("b"));
     assert_ne!(folder.tensors("a"), folder.tensors("c"));
@@ -71,6 +71,14 @@ fn a_stopped_pretraining_goes_on_as_if_nothing_had_been() {
 #[cfg(unix)]
 #[test]
 fn a_stopped_finetuning_goes_on_as_if_nothing_had_been() {
-    let args = ["--init=scratch", "--drop-path=0.1", "--mixup=0.2", "--token-drop=0.3", "--erasing=0.2"];
+    let args = [
+        "--init=scratch",
+        "--drop-path=0.1",
+        "--mixup=0.2",
+        "--token-drop=0.3",
+        "--erasing=0.2",
+        "--augment=rand:1,20",
+        "--augment-skip=geometric,color",
+    ];
     stopped_and_resumed("finetune", &args, "-INT", 130);
 }
