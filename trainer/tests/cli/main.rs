@@ -2,6 +2,7 @@
 
 mod arguments;
 mod damaged;
+mod data_sets;
 mod outcomes;
 mod runs;
 mod support;
