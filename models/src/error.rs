@@ -45,6 +45,14 @@ pub enum Error {
         /// What the operating system said.
         source: std::io::Error,
     },
+    /// A folder of images that cannot be read as a data set.
+    #[error("{}: {problem}", path.display())]
+    Folder {
+        /// The folder.
+        path: PathBuf,
+        /// What was found and what was expected.
+        problem: String,
+    },
     /// A preprocessing record (`preprocessor_config.json`) that this crate cannot follow exactly.
     #[error("preprocessor config `{key}`: {problem}")]
     Preprocessor {

@@ -12,6 +12,7 @@ use crate::resize::{MAX_BYTES, room};
 mod complete;
 #[cfg(feature = "decode")]
 mod decode;
+mod foreign;
 #[cfg(feature = "decode")]
 pub mod jpeg;
 #[cfg(feature = "decode")]
@@ -19,6 +20,7 @@ mod webp;
 
 #[cfg(feature = "decode")]
 pub use decode::{decode, open};
+pub use foreign::foreign_name;
 
 /// An image of 8-bit grey or RGB pixels.
 #[derive(Clone, PartialEq, Eq)]

@@ -1,12 +1,13 @@
 //! What the Smalti trainer and runtime share.
 //!
 //! The order of the modules is the order of the data: a [`vit`] configuration (often a [`presets`] one)
-//! fixes the tensors in [`names`]; a [`image`] goes through [`resize`] and [`preprocess`] into the model;
-//! [`contract`] is what an exported ONNX file says about all of that.
+//! fixes the tensors in [`names`]; a [`folder`] lists images with their splits and classes; an [`image`] goes through
+//! [`resize`] and [`preprocess`] into the model; [`contract`] is what an exported ONNX file says about all of that.
 #![forbid(unsafe_code)]
 
 pub mod contract;
 pub mod error;
+pub mod folder;
 pub mod image;
 pub mod names;
 pub mod preprocess;

@@ -1,10 +1,12 @@
-//! Accuracy over a folder of class folders.
+//! Accuracy over the labelled images of a folder.
 
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering};
 
+use smalti_models::folder::Split;
+
 use crate::error::{Error, Result};
-use crate::images;
+use crate::images::{self, Labelled};
 use crate::load::Model;
 
 /// How to evaluate.
@@ -27,6 +29,8 @@ impl Default for Settings<'_> {
 pub struct Evaluation {
     /// The model's labels.
     pub labels: Vec<String>,
+    /// The split that was measured on; none of a folder without splits.
+    pub split: Option<Split>,
     /// How many images of the class in the row were taken for the class in the column.
     pub confusion: Vec<Vec<u64>>,
     /// Images that could not be used, with the reason, in order.
@@ -50,7 +54,7 @@ impl Evaluation {
         (row.iter().sum(), row.get(class).copied().unwrap_or_default())
     }
 
-    /// The share of right answers; 0 of nothing.
+    /// The fraction of right answers; 0 of nothing.
     pub fn accuracy(&self) -> f64 {
         share(self.correct(), self.n())
     }
@@ -64,9 +68,13 @@ pub fn share(part: u64, whole: u64) -> f64 {
 /// One image's answer: its class and the class it was taken for, or what is wrong with it.
 type Answer = Result<(usize, usize), (PathBuf, String)>;
 
-/// Classifies every image of a folder of class folders. Images that cannot be used are listed, not fatal.
+/// Classifies the labelled images of a folder, of its test or val split if it has splits
+/// ([`DataFolder::labelled`](images::DataFolder::labelled)). Images that cannot be used are listed, not fatal.
+///
+/// # Errors
+/// A folder without labelled images; a failure of the model.
 pub fn evaluate(model: &Model, folder: &Path, settings: &Settings<'_>) -> Result<Evaluation> {
-    let images = images::labelled(folder, model.labels())?;
+    let Labelled { images, split } = images::labelled(folder, model.labels())?;
     let threads = settings.threads.clamp(1, images.len());
     let done = AtomicUsize::new(0);
     let total = images.len();
@@ -79,6 +87,7 @@ pub fn evaluate(model: &Model, folder: &Path, settings: &Settings<'_>) -> Result
     let classes = model.labels().len();
     let mut evaluation = Evaluation {
         labels: model.labels().to_vec(),
+        split,
         confusion: vec![vec![0; classes]; classes],
         bad: Vec::new(),
     };
@@ -120,6 +129,7 @@ mod tests {
     fn shares_come_from_the_confusion_matrix() {
         let evaluation = Evaluation {
             labels: vec!["a".into(), "b".into()],
+            split: None,
             confusion: vec![vec![3, 1], vec![0, 0]],
             bad: Vec::new(),
         };

@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use smalti_models::Image;
 
 use crate::error::{Error, Result};
-use crate::images;
+use crate::images::{self, DataFolder};
 use crate::load::Model;
 use crate::session::Output;
 
@@ -46,17 +46,32 @@ impl Sample {
     }
 }
 
-/// The images below a folder in order, with classes if it is a folder of class folders as
-/// [`images::labelled`] wants it, without otherwise.
+/// The images of a folder to measure on ([`DataFolder::labelled`]), without classes where those are not the labels
+/// ([`DataFolder::measuring`]).
+///
+/// # Errors
+/// See [`DataFolder::read`].
 pub fn folder(path: &Path, labels: &[String]) -> Result<Vec<Sample>> {
-    match images::labelled(path, labels) {
-        Ok(found) => Ok(found.into_iter().map(|(path, class)| Sample::file(path, Some(class))).collect()),
-        Err(Error::Data { place, problem }) => {
-            log::info!("measured without labels: {place}: {problem}");
-            Ok(images::list(path)?.into_iter().map(|path| Sample::file(path, None)).collect())
+    Ok(measuring(&DataFolder::read(path, labels)?, labels))
+}
+
+/// [`folder`] of one that has been read.
+pub fn measuring(data: &DataFolder, labels: &[String]) -> Vec<Sample> {
+    match data.labelled(labels) {
+        Ok(found) => {
+            found.split.iter().for_each(|split| log::info!("measuring on the {split} split"));
+            found.images.into_iter().map(|(path, class)| Sample::file(path, Some(class))).collect()
         }
-        Err(other) => Err(other),
+        Err(why) => {
+            log::info!("measuring without labels: {why}");
+            data.measuring().into_iter().map(|path| Sample::file(path, None)).collect()
+        }
     }
+}
+
+/// The images of a folder to calibrate with ([`DataFolder::calibration`]), without classes.
+pub fn calibration(data: &DataFolder) -> Vec<Sample> {
+    data.calibration().into_iter().map(|path| Sample::file(path, None)).collect()
 }
 
 /// Whether every sample has a class. No samples have none.

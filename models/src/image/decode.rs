@@ -14,7 +14,7 @@ use image::codecs::{bmp::BmpDecoder, jpeg::JpegDecoder, png::PngDecoder, webp::W
 use image::metadata::Orientation;
 use image::{DynamicImage, GrayImage, ImageDecoder, ImageFormat, ImageResult, RgbImage};
 
-use super::{Image, Limits, check_pixels, complete, webp};
+use super::{Image, Limits, check_pixels, complete, foreign, webp};
 use crate::error::{Error, Result};
 
 /// Bytes of a decoder's own tables and rows, beside the pixels.
@@ -62,8 +62,11 @@ fn format_of(bytes: &[u8]) -> Result<ImageFormat> {
         Ok(format @ (ImageFormat::Jpeg | ImageFormat::Png | ImageFormat::WebP | ImageFormat::Bmp)) => {
             Ok(format)
         }
-        Ok(other) => Err(Error::Image(format!("a file of type {}: {expected}", other.to_mime_type()))),
-        Err(_) => Err(Error::Image(format!("no image format begins like this file: {expected}"))),
+        guess => Err(Error::Image(match (foreign::foreign_content(bytes), guess) {
+            (Some((what, remedy)), _) => format!("the file is {what}, {expected}; {remedy}"),
+            (None, Ok(other)) => format!("the file is of type {}, {expected}", other.to_mime_type()),
+            (None, Err(_)) => format!("no image format begins like this file, {expected}"),
+        })),
     }
 }
 

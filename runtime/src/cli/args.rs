@@ -137,7 +137,7 @@ pub(crate) struct TrustArgs {
 pub(crate) struct EvalArgs {
     /// The model file (.onnx).
     pub(crate) model: PathBuf,
-    /// A folder of class folders; with `test/` or `val/` in it, that part.
+    /// A folder of class folders; of one with splits (`train/` and `test/` or `val/`) the test split, else val.
     pub(crate) folder: PathBuf,
     /// Images at a time, each on a thread of its own.
     #[arg(long, short, default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=1024))]
@@ -155,13 +155,14 @@ pub(crate) struct EvalArgs {
 pub(crate) struct QuantizeArgs {
     /// The float model file (.onnx).
     pub(crate) model: PathBuf,
-    /// A folder of images like those that the model will see.
+    /// A folder of images like those that the model will see; of one with splits the train split.
     #[arg(long)]
     pub(crate) calib: PathBuf,
     /// Where the int8 model goes.
     #[arg(long, short)]
     pub(crate) output: PathBuf,
-    /// A folder of images to measure on; class folders give accuracy. The calibration folder if not given.
+    /// A folder of images to measure on, of one with splits the test or val split; class folders give accuracy [default:
+    /// the calibration folder].
     #[arg(long)]
     pub(crate) data: Option<PathBuf>,
     /// How the range of an activation is found.
@@ -226,7 +227,7 @@ pub(crate) struct CompareArgs {
     pub(crate) a: PathBuf,
     /// The second model file (.onnx), e.g. the int8 one.
     pub(crate) b: PathBuf,
-    /// A folder of images; class folders give accuracy.
+    /// A folder of images, of one with splits the test or val split; class folders give accuracy.
     #[arg(long)]
     pub(crate) data: PathBuf,
     /// The least share of images with the same answer.

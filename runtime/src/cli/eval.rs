@@ -52,6 +52,7 @@ fn as_json(evaluation: &Evaluation, seconds: f64) -> Value {
     json!({
         "accuracy": evaluation.accuracy(),
         "n": evaluation.n(),
+        "split": evaluation.split,
         "correct": evaluation.correct(),
         "seconds": seconds,
         "classes": classes.collect::<Vec<_>>(),
@@ -63,8 +64,9 @@ fn as_json(evaluation: &Evaluation, seconds: f64) -> Value {
 fn as_text(evaluation: &Evaluation, seconds: f64) -> String {
     let percent = |share: f64| format!("{:.2} %", 100.0 * share);
     let (n, correct) = (evaluation.n(), evaluation.correct());
+    let of = evaluation.split.map_or(String::new(), |split| format!(" {split} images"));
     let mut text =
-        format!("accuracy {} ({correct} of {n}, {seconds:.1} s)\n", percent(evaluation.accuracy()));
+        format!("accuracy {} ({correct} of {n}{of}, {seconds:.1} s)\n", percent(evaluation.accuracy()));
     let width = evaluation.labels.iter().map(|label| label.chars().count()).max().unwrap_or(0);
     for (class, label) in evaluation.labels.iter().enumerate() {
         let (n, correct) = evaluation.class(class);

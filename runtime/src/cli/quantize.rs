@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 use smalti_runtime::gate::Limits;
+use smalti_runtime::images::DataFolder;
 use smalti_runtime::quantize::files::{Staged, same};
 use smalti_runtime::quantize::report::{self, Page, Speed};
 use smalti_runtime::quantize::{Budget, Quantized, Settings, Stage, quantize};
@@ -77,14 +78,12 @@ fn check_places(command: &QuantizeArgs) -> Result<(), Error> {
     Ok(())
 }
 
-/// The images for calibration and those to measure on.
+/// The images for calibration and those to measure on. Of a data set with splits, each has a split of its own.
 fn images(command: &QuantizeArgs, model: &Model) -> Result<(Vec<Sample>, Vec<Sample>), Error> {
-    // Where a data set has its parts, calibration does not look at the part that is measured on.
-    let train = command.calib.join("train");
-    let has_parts = train.is_dir() && !model.labels().iter().any(|label| label == "train");
-    let all = samples::folder(if has_parts { &train } else { &command.calib }, model.labels())?;
-    let measuring = samples::folder(command.data.as_ref().unwrap_or(&command.calib), model.labels())?;
-    Ok((samples::spread(&all, command.samples as usize), measuring))
+    let calib = DataFolder::read(&command.calib, model.labels())?;
+    let data = command.data.as_ref().map(|data| DataFolder::read(data, model.labels())).transpose()?;
+    let measuring = samples::measuring(data.as_ref().unwrap_or(&calib), model.labels());
+    Ok((samples::spread(&samples::calibration(&calib), command.samples as usize), measuring))
 }
 
 /// What a stage is called.

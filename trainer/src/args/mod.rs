@@ -135,14 +135,15 @@ pub(crate) struct QuickstartArgs {
 #[derive(Clone, Debug, Default, Args, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub(crate) struct DataArgs {
-    /// The data set: a folder of class folders (with or without train/ val/ test/), a flat folder, a CSV table
-    /// `path,label`, IDX files, CIFAR-10's binary files, tar shards.
+    /// The data set: a folder with a folder for each class, in splits (train/ val/ test/ under any usual name, also inside
+    /// the class folders) or without; a flat folder (unlabelled); a CSV table (`path,label`, any usual header, one-hot
+    /// columns); IDX files; CIFAR-10's binary files; tar shards.
     #[arg(required = true, value_name = "DIR")]
     pub(crate) data: Option<PathBuf>,
     /// Measure how long an epoch of pretraining takes with each model here [default: on; --no-timing].
     #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = ON, value_name = "BOOL")]
     pub(crate) timing: Option<bool>,
-    /// Look at no more than this many images of each part [default: 100000].
+    /// Look at no more than this many images of each split [default: 100000].
     #[arg(long, value_name = "N")]
     pub(crate) most: Option<usize>,
     #[command(flatten)]
@@ -159,7 +160,7 @@ pub(crate) struct EvalArgs {
     /// The data set.
     #[arg(long, value_name = "DIR")]
     pub(crate) data: Option<PathBuf>,
-    /// The part to measure on [default: test if there is one, else val, else all].
+    /// The split to measure on [default: the first of test and val that has labels, else all].
     #[arg(long, value_parser = ["train", "val", "test", "all"])]
     pub(crate) split: Option<String>,
     /// Measure frozen embeddings instead of the head: the 20 nearest neighbours among the training images, or
@@ -186,7 +187,7 @@ pub(crate) struct EmbedArgs {
     /// The data set.
     #[arg(long, value_name = "DIR")]
     pub(crate) data: Option<PathBuf>,
-    /// The part [default: all].
+    /// The split [default: all].
     #[arg(long, value_parser = ["train", "val", "test", "all"])]
     pub(crate) split: Option<String>,
     /// Where the embeddings go.
@@ -206,7 +207,7 @@ pub(crate) struct ReconstructArgs {
     /// The data set.
     #[arg(long, value_name = "DIR")]
     pub(crate) data: Option<PathBuf>,
-    /// The part [default: test if there is one, else all].
+    /// The split [default: test if there is one, else all].
     #[arg(long, value_parser = ["train", "val", "test", "all"])]
     pub(crate) split: Option<String>,
     /// Where the image goes.

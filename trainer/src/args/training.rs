@@ -169,10 +169,10 @@ pub(crate) struct OptimArgs {
 #[derive(Clone, Debug, Default, Args, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub(crate) struct PretrainArgs {
-    /// The data set; labels are not looked at.
+    /// The data set, of any kind that `smalti data` reads (`smalti data --help`); labels are not looked at.
     #[arg(long, value_name = "DIR")]
     pub(crate) data: Option<PathBuf>,
-    /// The part to learn from [default: train].
+    /// The split to learn from [default: train].
     #[arg(long, value_parser = ["train", "all"])]
     pub(crate) split: Option<String>,
     #[command(flatten)]
@@ -207,7 +207,7 @@ pub(crate) struct PretrainArgs {
 #[derive(Clone, Debug, Default, Args, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub(crate) struct FinetuneArgs {
-    /// The data set, with labels.
+    /// The data set, with labels: of any kind that `smalti data` reads (`smalti data --help`).
     #[arg(long, value_name = "DIR")]
     pub(crate) data: Option<PathBuf>,
     /// Where to start: a run, a safetensors file of timm or Hugging Face (ViT, DeiT, MAE), or `scratch`. Sizes come from
@@ -221,8 +221,8 @@ pub(crate) struct FinetuneArgs {
     /// The seed of the draw of labels [default: 0].
     #[arg(long, value_name = "N")]
     pub(crate) label_seed: Option<u64>,
-    /// Labelled images that choose the best epoch: another data set, a share of the labels (20%), a file of
-    /// image numbers, or none [default: the data set's val part, if any].
+    /// Labelled images that choose the best epoch: another data set (a folder, a CSV table), a share of the labels (20%), a
+    /// file of image numbers, or none [default: the data set's val split, if any].
     #[arg(long, value_name = "SPEC")]
     pub(crate) val: Option<String>,
     #[command(flatten)]

@@ -4,7 +4,7 @@ use std::fmt::Write;
 use std::path::Path;
 
 use serde_json::Value;
-use smalti_trainer::data::{Dataset, LabelSpec, Split, pick_labels};
+use smalti_trainer::data::{Dataset, LabelSpec, Split, Splits, pick_labels};
 use smalti_trainer::evaluate::probe;
 use smalti_trainer::evaluate::{self, Evaluation};
 use smalti_trainer::stages::finetune;
@@ -13,7 +13,7 @@ use smalti_trainer::train::ExecConfig;
 use crate::args::{EvalArgs, Global};
 use crate::console::log::tell;
 use crate::console::out;
-use crate::plan::{open_held_out, required};
+use crate::plan::{held_out, required};
 
 /// A confusion matrix with more classes than this is left to --json.
 const SHOWN: usize = 20;
@@ -22,7 +22,8 @@ pub(super) fn run(args: &EvalArgs, global: &Global) -> anyhow::Result<()> {
     let path = required(&args.run, "RUN", "what `smalti finetune` or `smalti pretrain` wrote")?;
     let data = required(&args.data, "--data", "a data set with labels")?;
     let exec = super::machine(&args.machine)?;
-    let (held_out, split) = open_held_out(&data, args.split.as_deref())?;
+    let data = Splits::open(&data)?;
+    let (held_out, split) = held_out(&data, args.split.as_deref())?;
     let (found, learned_from) = match args.probe.as_deref() {
         None => {
             let model = finetune::load(&path)?;
@@ -47,8 +48,8 @@ pub(super) fn run(args: &EvalArgs, global: &Global) -> anyhow::Result<()> {
 }
 
 /// The labelled images that a probe learns from.
-fn training_images(args: &EvalArgs, data: &Path, split: Split, global: &Global) -> anyhow::Result<Dataset> {
-    let train = Dataset::open(data, Split::Train)?;
+fn training_images(args: &EvalArgs, data: &Splits, split: Split, global: &Global) -> anyhow::Result<Dataset> {
+    let train = data.dataset(Split::Train)?;
     if matches!(split, Split::Train | Split::All) {
         tell(global, "note: the probe is measured on images that it learned from: keep some in test/");
     }

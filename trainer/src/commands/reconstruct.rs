@@ -1,7 +1,7 @@
 //! `smalti reconstruct`.
 
 use serde_json::json;
-use smalti_trainer::data::{Dataset, Split};
+use smalti_trainer::data::{Split, Splits};
 use smalti_trainer::evaluate::reconstruct::Shown;
 use smalti_trainer::stages::pretrain;
 use smalti_trainer::{Error, files};
@@ -27,9 +27,10 @@ pub(super) fn run(args: &ReconstructArgs, global: &Global) -> anyhow::Result<()>
         return Err(Error::Usage(format!("count is {count}: expected 1 to {MOST}")).into());
     }
     let run = pretrain::load(&path)?;
-    let part = match args.split.as_deref() {
+    let data = Splits::open(&data)?;
+    let split = match args.split.as_deref() {
         Some(name) => split(name)?,
-        None if Dataset::parts(&data)?.contains(&Split::Test) => Split::Test,
+        None if data.has(Split::Test) => Split::Test,
         None => Split::All,
     };
     let shown = Shown {
@@ -40,7 +41,7 @@ pub(super) fn run(args: &ReconstructArgs, global: &Global) -> anyhow::Result<()>
         mask_ratio,
         seed: args.seed.unwrap_or(0),
     };
-    files::write(&output, &shown.png(&Dataset::open(&data, part)?, count)?)?;
+    files::write(&output, &shown.png(&data.dataset(split)?, count)?)?;
     match global.json {
         true => out::json(json!({"file": output})),
         false => out::text(&format!("{}: original, masked, reconstructed", output.display())),

@@ -1,23 +1,23 @@
 //! `smalti data`: a look over a data set before any training.
 //!
-//! Every image is decoded once, on all threads; what is kept of each is a few hundred bytes, from which the report
-//! is made: counts, sizes, unusable files, class balance, mean and deviation, and images that repeat each other
-//! ([`duplicates`]). The report is the same whatever the threads do.
+//! Every image is decoded once, on all threads. A few hundred bytes of each are kept, and the report is made from them:
+//! counts, sizes, unusable files, class balance, mean and standard deviation, and images that repeat each other
+//! ([`duplicates`]). The report does not depend on the number of threads.
 
 mod duplicates;
 mod text;
-
-use std::path::Path;
 
 use rayon::prelude::*;
 use serde::Serialize;
 use smalti_models::image::Image;
 
-use super::{Dataset, Split, statistics};
+use super::dataset::Dataset;
+use super::splits::Splits;
+use super::{Split, statistics};
 use crate::error::Result;
-use duplicates::Fingerprint;
+use duplicates::ImageHash;
 
-/// The most images of each part that are looked at.
+/// The most images of each split that are looked at.
 pub const MOST: usize = 100_000;
 
 /// How many places the report names of each kind of finding.
@@ -30,8 +30,8 @@ pub struct Report {
     pub path: String,
     /// What kind of data set it is.
     pub kind: String,
-    /// Its parts.
-    pub parts: Vec<Part>,
+    /// Its splits.
+    pub splits: Vec<SplitReport>,
     /// Images that cannot be used.
     pub unusable: Unusable,
     /// Images that repeat others.
@@ -40,10 +40,10 @@ pub struct Report {
     pub advice: Vec<String>,
 }
 
-/// One part of a data set.
+/// One split of a data set.
 #[derive(Clone, Debug, PartialEq, Serialize)]
-pub struct Part {
-    /// Which part.
+pub struct SplitReport {
+    /// Which split.
     pub split: Split,
     /// How many images it has.
     pub images: usize,
@@ -101,8 +101,8 @@ pub struct Duplicates {
     pub exact: usize,
     /// Images that look like an earlier one, those with the very pixels not counted.
     pub near: usize,
-    /// Images of one part that repeat one of another part: they make a measurement look better than it is.
-    pub across_parts: usize,
+    /// Images of one split that repeat one of another split: they make a measurement look better than it is.
+    pub across_splits: usize,
     /// Images with the very pixels of one with another label.
     pub labels_differ: usize,
     /// The first pairs.
@@ -127,17 +127,27 @@ struct Sample {
     channels: usize,
     /// Means of the channels and of their squares, 0 to 1.
     moments: [(f64, f64); 3],
-    fingerprint: Fingerprint,
+    hash: ImageHash,
 }
 
-/// Looks the data set at `path` over, at most `most` images of each part ([`MOST`]).
-pub fn look(path: &Path, most: usize) -> Result<Report> {
-    let mut parts = Vec::new();
+impl Report {
+    /// How many of the images that were looked at can be used.
+    pub fn usable(&self) -> usize {
+        self.splits.iter().map(|split| split.looked_at).sum::<usize>() - self.unusable.count
+    }
+}
+
+/// Looks a data set over, at most `most` images of each split ([`MOST`]).
+///
+/// # Errors
+/// A split that cannot be opened. Images that cannot be used are part of the report.
+pub fn look(data: &Splits, most: usize) -> Result<Report> {
+    let mut splits = Vec::new();
     let mut unusable = Unusable::default();
-    let mut fingerprints = Vec::new();
+    let mut entries = Vec::new();
     let mut sets = Vec::new();
-    for split in Dataset::parts(path)? {
-        let data = Dataset::open(path, split)?;
+    for &split in data.present() {
+        let data = data.dataset(split)?;
         let chosen = statistics::spread(data.len(), most);
         let samples: Vec<Result<Sample>> = chosen.par_iter().map(|&i| Sample::at(&data, i)).collect();
         let mut good = Vec::new();
@@ -152,24 +162,25 @@ pub fn look(path: &Path, most: usize) -> Result<Report> {
                 }
             }
         }
-        parts.push(Part::new(&data, split, chosen.len(), &good));
+        splits.push(SplitReport::new(&data, split, chosen.len(), &good));
         let set = sets.len();
-        fingerprints.extend(good.into_iter().map(|(i, sample)| duplicates::Entry {
+        entries.extend(good.into_iter().map(|(index, sample)| duplicates::Entry {
             set,
-            index: i,
-            fingerprint: sample.fingerprint,
+            index,
+            hash: sample.hash,
         }));
         sets.push(data);
     }
     let mut report = Report {
-        path: path.display().to_string(),
+        path: data.path().display().to_string(),
         kind: sets.first().map_or("", Dataset::kind).to_owned(),
-        parts,
+        splits,
         unusable,
-        duplicates: duplicates::find(&sets, &fingerprints),
-        advice: Vec::new(),
+        duplicates: duplicates::find(&sets, &entries),
+        advice: data.notes().to_vec(),
     };
-    report.advice = text::advice(&report);
+    let advice = text::advice(&report);
+    report.advice.extend(advice);
     Ok(report)
 }
 
@@ -181,7 +192,7 @@ impl Sample {
             height: image.height(),
             channels: image.channels(),
             moments: moments(&image),
-            fingerprint: Fingerprint::of(image)?,
+            hash: ImageHash::of(image)?,
         })
     }
 }
@@ -203,8 +214,8 @@ fn moments(image: &Image) -> [(f64, f64); 3] {
     sums.map(|(sum, squares)| (sum as f64 / pixels / 255.0, squares as f64 / pixels / (255.0 * 255.0)))
 }
 
-impl Part {
-    fn new(data: &Dataset, split: Split, looked_at: usize, samples: &[(usize, Sample)]) -> Part {
+impl SplitReport {
+    fn new(data: &Dataset, split: Split, looked_at: usize, samples: &[(usize, Sample)]) -> SplitReport {
         let grey = samples.iter().filter(|(_, sample)| sample.channels == 1).count();
         let channels = if grey == samples.len() && grey > 0 { 1 } else { 3 };
         let n = samples.len().max(1) as f64;
@@ -214,7 +225,7 @@ impl Part {
         let squares = (0..channels).map(|c| mean(&|sample| sample.moments[c].1));
         let std = squares.zip(&means).map(|(square, mean)| (square - mean * mean).max(0.0).sqrt()).collect();
         let classes = data.classes().iter().zip(data.class_counts());
-        Part {
+        SplitReport {
             split,
             images: data.len(),
             looked_at,
@@ -239,6 +250,8 @@ impl Spread {
 
 #[cfg(test)]
 mod tests {
+    use std::path::Path;
+
     use super::*;
 
     fn save(path: &Path, size: (u32, u32), value: impl Fn(u32, u32) -> [u8; 3]) {
@@ -256,15 +269,16 @@ mod tests {
             save(&path(&format!("train/cat/{i}.png")), (40, 30), wave(3 + 7 * i, 11 + i * 5));
         }
         save(&path("train/dog/0.png"), (20, 50), wave(40, 2));
-        // The same pixels under another label, and a slightly brighter copy in the other part.
+        // The same pixels under another label, and a slightly brighter copy in the other split.
         save(&path("train/dog/same.png"), (40, 30), wave(3, 11));
         save(&path("test/cat/near.png"), (40, 30), |x, y| wave(40, 2)(x, y).map(|v| v.saturating_add(1)));
         save(&path("test/dog/near.png"), (20, 50), |x, y| wave(40, 2)(x, y).map(|v| v.saturating_add(2)));
         std::fs::write(path("train/dog/text.jpg"), "text").unwrap();
         std::fs::write(path("test/dog/empty.png"), "").unwrap();
 
-        let report = look(dir.path(), MOST).unwrap();
-        let [train, test] = &report.parts[..] else { panic!("{:?}", report.parts) };
+        let report = look(&Splits::open(dir.path()).unwrap(), MOST).unwrap();
+        let [train, test] = &report.splits[..] else { panic!("{:?}", report.splits) };
+        assert_eq!(report.usable(), 10);
         assert_eq!((train.images, train.labelled, train.looked_at, test.images), (9, 9, 9, 3));
         assert_eq!(train.classes[0], Class { name: "cat".into(), images: 6 });
         assert_eq!(train.width, Spread { min: 20, median: 40, max: 40 });
@@ -273,26 +287,29 @@ mod tests {
         assert!(report.unusable.first.iter().any(|f| f.contains("text.jpg")), "{:?}", report.unusable);
         let found = &report.duplicates;
         assert_eq!(
-            (found.exact, found.near, found.across_parts, found.labels_differ),
+            (found.exact, found.near, found.across_splits, found.labels_differ),
             (1, 1, 1, 1),
             "{found:?}"
         );
         let text = report.to_string();
-        for expected in ["9 images", "cat", "empty.png", "same.png", "another part"] {
+        for expected in ["9 images", "cat", "empty.png", "same.png", "another split"] {
             assert!(text.contains(expected), "{expected} in\n{text}");
         }
         let json = serde_json::to_value(&report).unwrap();
-        assert_eq!(json["parts"][0]["split"], "train");
+        assert_eq!(json["splits"][0]["split"], "train");
         assert_eq!(json["duplicates"]["exact"], 1);
     }
 
     #[test]
-    fn a_part_of_the_images_is_enough() {
+    fn some_of_the_images_are_enough() {
         let dir = tempfile::tempdir().unwrap();
         (0..10)
             .for_each(|i| save(&dir.path().join(format!("{i}.png")), (8, 8), |x, y| [(x * i + y) as u8; 3]));
-        let report = look(dir.path(), 4).unwrap();
-        assert_eq!((report.parts[0].images, report.parts[0].looked_at, report.parts[0].labelled), (10, 4, 0));
+        let report = look(&Splits::open(dir.path()).unwrap(), 4).unwrap();
+        assert_eq!(
+            (report.splits[0].images, report.splits[0].looked_at, report.splits[0].labelled),
+            (10, 4, 0)
+        );
         assert!(report.to_string().contains("no labels"));
     }
 }

@@ -5,8 +5,10 @@
 use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 
+use smalti_models::folder::Split;
+
+use super::listing::Listing;
 use super::source::{Raw, Source, Store};
-use super::{Listing, Split, folder};
 use crate::error::{Error, Result};
 
 /// The folder inside the published archive.
@@ -23,20 +25,20 @@ pub(crate) fn is_batch(name: &OsStr) -> bool {
     name.to_str().is_some_and(|n| n.starts_with("data_batch_") && n.ends_with(".bin"))
 }
 
-/// The parts there are files for.
-pub(crate) fn parts(folder: &Path) -> Vec<Split> {
-    let mut parts = vec![Split::Train];
+/// The splits there are files for.
+pub(crate) fn splits(folder: &Path) -> Vec<Split> {
+    let mut splits = vec![Split::Train];
     if folder.join("test_batch.bin").is_file() {
-        parts.push(Split::Test);
+        splits.push(Split::Test);
     }
-    parts
+    splits
 }
 
-/// Reads a part into memory.
+/// Reads a split into memory.
 pub(crate) fn read(folder: &Path, split: Split) -> Result<Listing> {
     let mut paths: Vec<PathBuf> = Vec::new();
     if matches!(split, Split::Train | Split::All) {
-        paths.extend(folder::list(folder)?.into_iter().filter(|e| is_batch(&e.name)).map(|e| e.path));
+        paths = batches(folder)?;
     }
     let test = folder.join("test_batch.bin");
     if split == Split::Test || (split == Split::All && test.is_file()) {
@@ -50,6 +52,19 @@ pub(crate) fn read(folder: &Path, split: Split) -> Result<Listing> {
         read_batch(&path, classes.len(), &mut raw.pixels, &mut labels)?;
     }
     Ok(Listing { source: Source::new(folder, "CIFAR-10 batches", Store::Raw(raw)), labels, classes })
+}
+
+/// The training batches, by name.
+fn batches(folder: &Path) -> Result<Vec<PathBuf>> {
+    let mut paths = Vec::new();
+    for entry in std::fs::read_dir(folder).map_err(Error::file("read", folder))? {
+        let entry = entry.map_err(Error::file("read", folder))?;
+        if is_batch(&entry.file_name()) {
+            paths.push(entry.path());
+        }
+    }
+    paths.sort();
+    Ok(paths)
 }
 
 fn read_batch(
@@ -129,7 +144,7 @@ mod tests {
         assert_eq!(Dataset::open(&inner, Split::All).unwrap().len(), 4);
         assert_eq!(Dataset::open(&inner, Split::Test).unwrap().len(), 1);
         let error = Dataset::open(&inner, Split::Val).unwrap_err();
-        assert!(error.to_string().contains("no `val` part"), "{error}");
+        assert!(error.to_string().contains("no `val` split"), "{error}");
     }
 
     #[test]

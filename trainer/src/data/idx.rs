@@ -1,17 +1,19 @@
-//! MNIST's IDX files, plain or gzipped: `train-images-idx3-ubyte(.gz)` beside `train-labels-idx1-ubyte(.gz)`.
+//! MNIST's IDX files, plain or gzipped: `train-images-idx3-ubyte(.gz)` next to `train-labels-idx1-ubyte(.gz)`.
 //!
 //! The header is two zero bytes, the type (8: unsigned bytes), the number of dimensions, and the dimensions as
 //! big-endian 32-bit numbers. Images are N x rows x columns, or N x rows x columns x channels. The classes are the
-//! digits from 0 unless a `labels.txt` or `classes.txt` beside the files names them, one a line.
+//! digits from 0 unless a `labels.txt` or `classes.txt` next to the files names them, one a line.
 
 use std::fs::File;
 use std::io::{BufReader, Read};
 use std::path::{Path, PathBuf};
 
 use flate2::read::MultiGzDecoder;
+use smalti_models::folder::Split;
 
+use super::classes;
+use super::listing::Listing;
 use super::source::{Raw, Source, Store};
-use super::{Listing, Split};
 use crate::error::{Error, Result};
 
 /// The most that one file may hold once unpacked.
@@ -55,7 +57,7 @@ impl Pair {
     }
 }
 
-/// Reads a part into memory.
+/// Reads a split into memory.
 pub(crate) fn read(root: &Path, pairs: &[Pair], split: Split) -> Result<Listing> {
     let mut raw = Raw { width: 0, height: 0, channels: 0, pixels: Vec::new(), files: Vec::new() };
     let mut labels = Vec::new();
@@ -166,7 +168,7 @@ fn parse(from: &mut impl Read) -> Result<(Vec<usize>, Vec<u8>), String> {
 /// The names in `labels.txt` or `classes.txt`, or digits up to the largest label.
 fn class_names(folder: &Path, labels: &[Option<u32>]) -> Result<Vec<String>> {
     let Some(largest) = labels.iter().flatten().max() else { return Ok(Vec::new()) };
-    match super::layout::names_file(folder)? {
+    match classes::names_file(folder)? {
         Some(names) => Ok(names),
         None => Ok((0..=(*largest).max(9)).map(|i| i.to_string()).collect()),
     }

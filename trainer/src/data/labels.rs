@@ -1,10 +1,11 @@
-//! Which images may show their label, and what number a label in words has.
+//! Which images may show their label.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
-use super::{Dataset, MAX_CLASSES};
+use super::classes::unusable_name;
+use super::dataset::Dataset;
 use crate::error::{Error, Result};
 use crate::rng::{Rng, stream};
 
@@ -18,7 +19,7 @@ pub enum LabelSpec {
     Share(f64),
     /// This many labelled images in all: `500`.
     Count(usize),
-    /// The images that a file lists, one number (from 0) a line.
+    /// The images that a file lists, one number (from 0) a line; `#` starts a comment.
     File(PathBuf),
 }
 
@@ -50,10 +51,17 @@ impl FromStr for LabelSpec {
 /// The numbers of the images whose labels are used, rising. Draws are class-balanced: every class gives the same
 /// number, a class with fewer gives all it has, and the others make up for it. With the same seed a smaller draw is
 /// part of a larger one.
+///
+/// # Errors
+/// A data set without labels, a class whose name no model file can hold, fewer labels than are asked for, or a file of
+/// numbers that do not fit.
 pub fn pick_labels(data: &Dataset, spec: &LabelSpec, seed: u64) -> Result<Vec<usize>> {
     if data.classes().is_empty() {
         // The error that says what a labelled data set looks like.
         data.labels()?;
+    }
+    if let Some(problem) = data.classes().iter().find_map(|name| unusable_name(name)) {
+        return Err(Error::data(data.root(), problem));
     }
     let labelled: Vec<usize> = (0..data.len()).filter(|&i| data.label(i).is_some()).collect();
     let count = match spec {
@@ -139,49 +147,6 @@ fn read_indices(data: &Dataset, path: &Path) -> Result<Vec<usize>> {
     Ok(picked.into_iter().collect())
 }
 
-/// Classes and numbers of labels given as text: names from a list if there is one, whole numbers as they are, else
-/// the distinct texts in order. The error is the problem alone.
-pub(crate) fn number(
-    texts: Vec<Option<String>>,
-    names: Option<Vec<String>>,
-) -> Result<(Vec<String>, Vec<Option<u32>>), String> {
-    let whole: Option<Vec<Option<u32>>> = texts
-        .iter()
-        .map(|t| t.as_ref().map(|t| t.parse().ok()).map_or(Some(None), |n: Option<u32>| n.map(Some)))
-        .collect();
-    let too_many =
-        |label: &dyn std::fmt::Display| format!("label {label}, at most {MAX_CLASSES} classes are supported");
-    match (names, whole) {
-        // Whether the numbers are in the list's range is checked with every other data set's.
-        (Some(names), Some(labels)) => Ok((names, labels)),
-        (None, Some(labels)) => {
-            let classes = labels.iter().flatten().max().map_or(0, |&largest| largest as usize + 1);
-            if classes > MAX_CLASSES {
-                return Err(too_many(&(classes - 1)));
-            }
-            Ok(((0..classes).map(|i| i.to_string()).collect(), labels))
-        }
-        (names, None) => {
-            let distinct = || texts.iter().flatten().cloned().collect::<BTreeSet<_>>().into_iter().collect();
-            let classes: Vec<String> = names.unwrap_or_else(distinct);
-            if classes.len() > MAX_CLASSES {
-                return Err(format!(
-                    "{} different labels, at most {MAX_CLASSES} are supported",
-                    classes.len()
-                ));
-            }
-            let places: HashMap<&str, u32> = classes.iter().map(String::as_str).zip(0..).collect();
-            let place = |text: &String| {
-                let place = places.get(text.as_str()).copied().map(Some);
-                place.ok_or_else(|| format!("label `{text}` is not among the named classes"))
-            };
-            let labels =
-                texts.iter().map(|t| t.as_ref().map_or(Ok(None), place)).collect::<Result<_, String>>()?;
-            Ok((classes, labels))
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use smalti_models::Image;
@@ -249,6 +214,14 @@ mod tests {
     }
 
     #[test]
+    fn class_names_are_checked_before_training() {
+        let image = || Image::new(1, 1, 1, vec![0]).unwrap();
+        let data = Dataset::from_images(vec!["a\nb".into()], vec![(image(), Some(0))]).unwrap();
+        let error = pick_labels(&data, &LabelSpec::All, 0).unwrap_err();
+        assert!(error.to_string().contains(r#""a\nb""#) && error.exit_code() == 5, "{error}");
+    }
+
+    #[test]
     fn a_file_lists_images() {
         let data = data(&[3, 3]);
         let dir = tempfile::tempdir().unwrap();
@@ -271,23 +244,5 @@ mod tests {
         }
         let missing = pick_labels(&data, &LabelSpec::File(dir.path().join("none")), 0).unwrap_err();
         assert_eq!(missing.exit_code(), 6);
-    }
-
-    #[test]
-    fn texts_get_numbers() {
-        let texts =
-            |list: &[&str]| list.iter().map(|t| (!t.is_empty()).then(|| (*t).to_owned())).collect::<Vec<_>>();
-        let names = |list: &[&str]| list.iter().map(|t| (*t).to_owned()).collect::<Vec<_>>();
-        let found = number(texts(&["b", "", "a", "b"]), None).unwrap();
-        assert_eq!(found, (names(&["a", "b"]), vec![Some(1), None, Some(0), Some(1)]));
-        let found = number(texts(&["2", "0"]), None).unwrap();
-        assert_eq!(found, (names(&["0", "1", "2"]), vec![Some(2), Some(0)]));
-        let found = number(texts(&["2", "x"]), None).unwrap();
-        assert_eq!(found, (names(&["2", "x"]), vec![Some(0), Some(1)]));
-        assert_eq!(number(texts(&["", ""]), None).unwrap(), (vec![], vec![None, None]));
-        assert_eq!(number(texts(&["b"]), Some(names(&["a", "b"]))).unwrap().1, [Some(1)]);
-        assert_eq!(number(texts(&["1"]), Some(names(&["a", "b"]))).unwrap().1, [Some(1)]);
-        assert!(number(texts(&["c"]), Some(names(&["a"]))).unwrap_err().contains("`c`"));
-        assert!(number(texts(&["65536"]), None).unwrap_err().contains("at most 65536"));
     }
 }

@@ -7,12 +7,14 @@ use std::sync::{Mutex, PoisonError};
 
 use smalti_models::image::{self, Image, Limits};
 
-use super::tar::Shards;
+use super::shards::Shards;
 use crate::error::{Error, Result};
 
 /// The images of one data set, each reached by its number.
 pub(crate) struct Source {
     root: PathBuf,
+    /// The folder that names within the data set begin in.
+    folder: PathBuf,
     kind: &'static str,
     store: Store,
     /// Images found unusable, with the reason: each is named to the user once, however often it is met.
@@ -45,12 +47,19 @@ impl Raw {
     fn record(&self) -> usize {
         self.width * self.height * self.channels
     }
+
+    /// The file that image `i` came from, and its number there.
+    fn file_of(&self, i: usize) -> Option<(&Path, usize)> {
+        let (first, file) = self.files.iter().rev().find(|(first, _)| *first <= i)?;
+        Some((file, i - first))
+    }
 }
 
 impl Source {
     /// The images of `store`, found at `root`.
     pub(crate) fn new(root: &Path, kind: &'static str, store: Store) -> Source {
-        Source { root: root.to_path_buf(), kind, store, bad: Mutex::default() }
+        let folder = if root.is_file() { root.parent().unwrap_or(root) } else { root };
+        Source { root: root.into(), folder: folder.into(), kind, store, bad: Mutex::default() }
     }
 
     /// Images in memory.
@@ -91,12 +100,34 @@ impl Source {
     pub(crate) fn place(&self, i: usize) -> String {
         match &self.store {
             Store::Files(files) => files.get(i).map_or_else(|| self.root(), |f| f.display().to_string()),
-            Store::Raw(raw) => {
-                let file = raw.files.iter().rev().find(|(first, _)| *first <= i);
-                file.map_or_else(|| self.root(), |(first, path)| format!("{}[{}]", path.display(), i - first))
-            }
-            Store::Shards(shards) => shards.place(i).unwrap_or_else(|| self.root()),
+            Store::Raw(raw) => match raw.file_of(i) {
+                Some((file, place)) => format!("{}[{place}]", file.display()),
+                None => self.root(),
+            },
+            Store::Shards(shards) => match shards.place(i) {
+                Some((shard, member)) => format!("{}:{member}", shard.display()),
+                None => self.root(),
+            },
             Store::Memory(_) => format!("image {i} in memory"),
+        }
+    }
+
+    /// What image `i` is called within its data set, the same wherever the data set lies.
+    pub(crate) fn key(&self, i: usize) -> String {
+        let relative = |path: &Path| {
+            let path = path.strip_prefix(&self.folder).unwrap_or(path);
+            path.components().map(|part| part.as_os_str().to_string_lossy()).collect::<Vec<_>>().join("/")
+        };
+        match &self.store {
+            Store::Files(files) => files.get(i).map_or_else(String::new, |path| relative(path)),
+            Store::Raw(raw) => raw.file_of(i).map_or_else(String::new, |(file, place)| {
+                format!("{}[{place}]", file.file_name().unwrap_or_default().to_string_lossy())
+            }),
+            Store::Shards(shards) => match shards.place(i) {
+                Some((shard, member)) => format!("{}:{member}", relative(shard)),
+                None => String::new(),
+            },
+            Store::Memory(_) => i.to_string(),
         }
     }
 

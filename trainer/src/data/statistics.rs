@@ -3,7 +3,7 @@
 use rayon::prelude::*;
 use smalti_models::Preprocess;
 
-use super::Dataset;
+use super::dataset::Dataset;
 use crate::error::{Error, Result};
 
 /// The most images that are looked at: more change the third decimal.

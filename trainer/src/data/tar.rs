@@ -1,18 +1,21 @@
-//! Tar shards as WebDataset writes them: `0001.jpg` beside `0001.cls`, read where they lie without unpacking.
+//! Tar shards as WebDataset writes them: `0001.jpg` next to `0001.cls`.
 //!
 //! A member's key is its path up to the first dot of its file name. `.cls` holds a whole number, or the name of a
-//! class; a `labels.txt` or `classes.txt` beside the shards names the numbers. Shards whose names begin with
-//! `train`, `val` or `test`, or that lie in folders of these names, are parts. Compressed shards are not read.
+//! class; a `labels.txt` or `classes.txt` next to the shards names the numbers. The folder of a shard (`val/000.tar`) or
+//! its name (`imagenet-val-000.tar`) says which split it belongs to. Compressed shards are not read.
 
 use std::collections::HashMap;
 use std::fs::File;
-use std::io::{BufReader, Read, Seek, SeekFrom};
+use std::io::{BufReader, Read};
 use std::path::{Path, PathBuf};
 
-use smalti_models::image::{Limits, is_image_name};
+use smalti_models::folder::{ForeignFiles, Split, split_in_name, split_of_name};
+use smalti_models::image::is_image_name;
 
+use super::classes;
+use super::listing::Listing;
+use super::shards::{Member, Shards};
 use super::source::{Source, Store};
-use super::{Listing, Split, folder, labels, layout};
 use crate::error::{Error, Result};
 
 /// The most bytes of a `.cls` member.
@@ -23,80 +26,68 @@ pub(crate) fn is_shard(path: &Path) -> bool {
     path.extension().is_some_and(|e| e.eq_ignore_ascii_case("tar"))
 }
 
-/// The part that a shard's name begins with.
-pub(crate) fn split_of_shard(path: &Path) -> Split {
-    let name = path.file_stem().unwrap_or_default().to_string_lossy();
-    let word = name.split(|c: char| !c.is_ascii_alphabetic()).next().unwrap_or_default();
-    folder::split_of_name(word).unwrap_or(Split::Train)
+/// The split that a shard belongs to; `root` is where the data set lies.
+pub(crate) fn split_of_shard(root: &Path, path: &Path) -> Split {
+    let text = |name: &std::ffi::OsStr| name.to_string_lossy().into_owned();
+    let folder = path.parent().filter(|folder| *folder != root).and_then(Path::file_name).map(text);
+    let of_folder = folder.and_then(|name| split_of_name(&name));
+    of_folder.or_else(|| split_in_name(&text(path.file_stem()?))).unwrap_or(Split::Train)
 }
 
-/// Images inside shards.
-pub(crate) struct Shards {
-    paths: Vec<PathBuf>,
-    members: Vec<Member>,
+/// The images of all shards with their labels.
+pub(crate) struct Index {
+    root: PathBuf,
+    shards: Vec<PathBuf>,
+    members: Vec<(Split, Member, Option<u32>)>,
+    classes: Vec<String>,
+    pub(crate) notes: Vec<String>,
 }
 
-struct Member {
-    shard: u32,
-    offset: u64,
-    size: u64,
-    name: Box<str>,
-}
-
-impl Shards {
-    pub(crate) fn len(&self) -> usize {
-        self.members.len()
+impl Index {
+    /// Reads the index of these shards of the data set at `root`.
+    pub(crate) fn read(root: &Path, shards: Vec<PathBuf>) -> Result<Index> {
+        let (mut members, mut texts, mut foreign) = (Vec::new(), Vec::new(), ForeignFiles::default());
+        for (i, path) in (0..).zip(&shards) {
+            let split = split_of_shard(root, path);
+            for (member, text) in index(path, i, &mut foreign)? {
+                members.push(member);
+                texts.push((split, text));
+            }
+        }
+        let wrong = |problem: String| Error::data(root.display().to_string(), problem);
+        let folder = if root.is_dir() { root } else { root.parent().unwrap_or(root) };
+        let numbered = classes::number(&texts, classes::names_file(folder)?).map_err(wrong)?;
+        if members.is_empty() {
+            return Err(wrong(
+                "no images in the shards, expected members such as 0001.jpg and 0001.cls".into(),
+            ));
+        }
+        let notes = [numbered.note(), foreign.note()].into_iter().flatten();
+        let notes = notes.map(|note| format!("{}: {note}", root.display())).collect();
+        let members = members.into_iter().zip(texts).zip(numbered.labels);
+        let members = members.map(|((member, (split, _)), label)| (split, member, label)).collect();
+        Ok(Index { root: root.into(), shards, members, classes: numbered.classes, notes })
     }
 
-    /// Shard and member, for messages.
-    pub(crate) fn place(&self, i: usize) -> Option<String> {
-        let member = self.members.get(i)?;
-        Some(format!("{}:{}", self.paths.get(member.shard as usize)?.display(), member.name))
+    /// The splits of the images.
+    pub(crate) fn splits(&self) -> Vec<Split> {
+        self.members.iter().map(|(split, ..)| *split).collect()
     }
 
-    /// The bytes of a member; the size that the shard states is not trusted.
-    pub(crate) fn bytes(&self, i: usize) -> Result<Vec<u8>, String> {
-        let member = self.members.get(i).ok_or("no such member")?;
-        let path = self.paths.get(member.shard as usize).ok_or("no such shard")?;
-        let limit = Limits::default().max_bytes;
-        if member.size > limit {
-            return Err(format!("{} bytes, the limit is {limit}", member.size));
-        }
-        let read = || -> std::io::Result<Vec<u8>> {
-            let mut file = File::open(path)?;
-            file.seek(SeekFrom::Start(member.offset))?;
-            let mut bytes = Vec::new();
-            file.take(member.size).read_to_end(&mut bytes)?;
-            Ok(bytes)
-        };
-        let bytes = read().map_err(|e| format!("cannot be read: {e}"))?;
-        if bytes.len() as u64 != member.size {
-            return Err(format!("the shard ends after {} of {} bytes", bytes.len(), member.size));
-        }
-        Ok(bytes)
+    /// The images of a split; the classes are those of all splits.
+    pub(crate) fn of_split(&self, split: Split) -> Listing {
+        let kept = self.members.iter().filter(|(of, ..)| split == Split::All || split == *of);
+        let (members, labels) = kept.map(|(_, member, label)| (member.clone(), *label)).unzip();
+        let shards = Shards::new(self.shards.clone(), members);
+        let source = Source::new(&self.root, "tar shards", Store::Shards(shards));
+        Listing { source, labels, classes: self.classes.clone() }
     }
 }
 
 /// Images and label texts of a shard, in the shard's order.
 type Indexed = Vec<(Member, Option<String>)>;
 
-/// Reads the index of all shards; the classes are those of all parts together.
-pub(crate) fn read(root: &Path, shards: &[(Split, PathBuf)], split: Split) -> Result<Listing> {
-    let mut found = Vec::new();
-    for (i, (part, path)) in shards.iter().enumerate() {
-        found.extend(index(path, i as u32)?.into_iter().map(|pair| (*part, pair)));
-    }
-    let folder = if root.is_dir() { root } else { root.parent().unwrap_or(root) };
-    let texts = found.iter_mut().map(|(_, (_, text))| text.take()).collect();
-    let (classes, labels) = labels::number(texts, layout::names_file(folder)?)
-        .map_err(|problem| Error::data(root.display().to_string(), problem))?;
-    let kept = found.into_iter().zip(labels).filter(|((part, _), _)| split == Split::All || split == *part);
-    let (members, labels) = kept.map(|((_, (member, _)), label)| (member, label)).unzip();
-    let shards = Shards { paths: shards.iter().map(|(_, path)| path.clone()).collect(), members };
-    Ok(Listing { source: Source::new(root, "tar shards", Store::Shards(shards)), labels, classes })
-}
-
-fn index(path: &Path, shard: u32) -> Result<Indexed> {
+fn index(path: &Path, shard: u32, foreign: &mut ForeignFiles) -> Result<Indexed> {
     let file = File::open(path).map_err(Error::file("read", path))?;
     if !file.metadata().map_err(Error::file("read", path))?.is_file() {
         return Err(Error::data(path.display().to_string(), "not an ordinary file, expected a tar shard"));
@@ -120,6 +111,8 @@ fn index(path: &Path, shard: u32) -> Result<Indexed> {
         } else if !extension.contains('.') && is_image_name(Path::new(&name)) {
             let (offset, size) = (entry.raw_file_position(), entry.size());
             images.push((key.to_owned(), Member { shard, offset, size, name: name.into() }));
+        } else {
+            foreign.count(Path::new(&name));
         }
     }
     Ok(images.into_iter().map(|(key, member)| (member, texts.get(&key).cloned())).collect())
@@ -186,6 +179,31 @@ mod tests {
         let test = Dataset::open(dir.path(), Split::Test).unwrap();
         assert_eq!((test.len(), test.label(0)), (1, Some(4)));
         assert_eq!(Dataset::open(&dir.path().join("test-000.tar"), Split::All).unwrap().len(), 1);
+    }
+
+    #[test]
+    fn shards_belong_to_splits() {
+        let split = |path: &str| split_of_shard(Path::new("/data/train"), Path::new(path));
+        for (path, expected) in [
+            ("/data/train/000.tar", Split::Train),
+            ("/data/train/val/000.tar", Split::Val),
+            ("/data/train/imagenet-val-000000.tar", Split::Val),
+            ("/data/train/Test_set-1.tar", Split::Test),
+            ("/data/train/shards/dev-000.tar", Split::Val),
+            ("/data/train/contest.tar", Split::Train),
+        ] {
+            assert_eq!(split(path), expected, "{path}");
+        }
+    }
+
+    #[test]
+    fn members_of_other_formats_are_counted() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("x.tar");
+        std::fs::write(&path, shard(&[("1.png", &png(1)), ("2.heic", b"x"), ("3.json", b"{}")])).unwrap();
+        let index = Index::read(&path, vec![path.clone()]).unwrap();
+        assert_eq!((index.members.len(), index.notes.len()), (1, 1));
+        assert!(index.notes[0].contains("1 HEIC file is left out"), "{:?}", index.notes);
     }
 
     #[test]

@@ -3,14 +3,14 @@
 use std::path::{Path, PathBuf};
 
 use smalti_models::{Pool, Preprocess, VitConfig};
-use smalti_trainer::data::{Dataset, LabelSpec, Mix, Split, pick_labels};
+use smalti_trainer::data::{Dataset, LabelSpec, Mix, Split, Splits, pick_labels};
 use smalti_trainer::model::weights::{Sizes, Weights, heads_beside};
 use smalti_trainer::run::{ModelFiles, RunDir};
 use smalti_trainer::stages::finetune::FinetuneSettings;
 use smalti_trainer::{Error, Result};
 
 use super::defaults::{FINETUNE, SCRATCH};
-use super::{augment, fill, images, named, optim, required, size};
+use super::{augment, fill, images, labelled, named, optim, required, size};
 use crate::args::FinetuneArgs;
 
 const POOLS: [(&str, Pool); 2] = [("token", Pool::Token), ("mean", Pool::Mean)];
@@ -69,43 +69,57 @@ impl Init {
     }
 }
 
-/// The images of a fine-tuning.
+/// The images of a fine-tuning run.
 pub(crate) struct Sets {
     /// Labelled images to learn from.
     pub(crate) train: Dataset,
     /// Labelled images that choose the best epoch.
     pub(crate) val: Option<Dataset>,
-    /// Labelled images to measure on, and what part they are.
+    /// Labelled images to measure on, and which split they are.
     pub(crate) test: Option<(Dataset, Split)>,
 }
 
-/// The images that the arguments name.
+/// The images that the arguments name. Images without labels are named to the user now, before training.
 pub(crate) fn sets(args: &mut FinetuneArgs) -> Result<Sets> {
-    let path = required(&args.data, "--data", "a data set with labels")?;
-    let (all, parts) = (Dataset::open(&path, Split::Train)?, Dataset::parts(&path)?);
+    let data = Splits::open(&required(&args.data, "--data", "a data set with labels")?)?;
+    let all = data.dataset(Split::Train)?;
     let spec: LabelSpec = fill(&mut args.labels, "all".into()).parse()?;
     let seed = fill(&mut args.label_seed, 0);
     let mut picked = pick_labels(&all, &spec, seed)?;
-    let part = |split| -> Result<Option<Dataset>> {
-        let here = parts.contains(&split).then(|| Dataset::open(&path, split)).transpose()?;
-        here.map(|data| data.with_classes(all.classes())).transpose()
-    };
     let val = match args.val.as_deref() {
-        None => part(Split::Val)?,
+        None => held_out(&data, Split::Val, "they do not choose the best epoch")?,
         Some("none") => None,
-        Some(folder) if Path::new(folder).is_dir() => {
-            Some(Dataset::open(Path::new(folder), Split::All)?.with_classes(all.classes())?)
-        }
+        Some(path) if Dataset::is_data_set(Path::new(path)) => Some(val_set(Path::new(path), all.classes())?),
         Some(spec) => Some(held_back(&all, &mut picked, &spec.parse()?, seed)?),
     };
-    let test = match part(Split::Test)? {
+    let test = match held_out(&data, Split::Test, "accuracy is not measured on them")? {
         Some(test) => Some((test, Split::Test)),
         None => val.clone().map(|val| (val, Split::Val)),
     };
     Ok(Sets { train: all.select(&picked), val, test })
 }
 
-/// Takes validation images out of the training part: a file's, or a draw among the labelled ones.
+/// The labelled images of a split, if there are any.
+fn held_out(data: &Splits, split: Split, left_out: &str) -> Result<Option<Dataset>> {
+    if !data.has(split) {
+        return Ok(None);
+    }
+    let labelled = labelled(&data.dataset(split)?, split, left_out);
+    Ok(Some(labelled).filter(|labelled| !labelled.is_empty()))
+}
+
+/// The validation images of a data set of their own.
+fn val_set(path: &Path, classes: &[String]) -> Result<Dataset> {
+    let data = Dataset::open(path, Split::All)?;
+    let labelled = labelled(&data, Split::All, "they do not choose the best epoch");
+    if labelled.is_empty() {
+        let problem = "no image has a label, expected labelled images for --val";
+        return Err(Error::data(path.display().to_string(), problem));
+    }
+    labelled.with_classes(classes)
+}
+
+/// Takes validation images out of the train split: a file's, or a draw among the labelled ones.
 fn held_back(all: &Dataset, picked: &mut Vec<usize>, spec: &LabelSpec, seed: u64) -> Result<Dataset> {
     let val: Vec<usize> = match spec {
         LabelSpec::File(_) => pick_labels(all, spec, seed)?,

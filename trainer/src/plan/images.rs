@@ -9,7 +9,7 @@ use smalti_trainer::{Error, Result};
 use super::{fill, named};
 use crate::args::training::ImageArgs;
 
-/// Images that are looked at for their size.
+/// The most images that are looked at for their size.
 const LOOKED_AT: usize = 64;
 /// Images that share a size up to this keep it.
 const OWN_SIZE: usize = 128;
@@ -27,21 +27,30 @@ pub(crate) struct InputShape {
     pub(crate) channels: usize,
 }
 
-/// Looks at some of the images.
+/// The input for these images, from up to [`LOOKED_AT`] of them.
 pub(crate) fn shape(data: &Dataset) -> Result<InputShape> {
     if let Some((width, height, channels)) = data.shape() {
         return Ok(InputShape { img_size: own_size(width.min(height)), channels });
     }
     let (step, mut sizes, mut colour) = (data.len().div_ceil(LOOKED_AT).max(1), Vec::new(), false);
+    let mut failed = None;
     for i in (0..data.len()).step_by(step) {
-        // An unusable image is named when it is met in training.
-        if let Ok(image) = data.image(i) {
-            sizes.push((image.width(), image.height()));
-            colour |= image.channels() == 3;
+        match data.image(i) {
+            Ok(image) => {
+                sizes.push((image.width(), image.height()));
+                colour |= image.channels() == 3;
+            }
+            // An unusable image is named when training meets it.
+            Err(why) => _ = failed.get_or_insert(why),
         }
     }
     let Some(&(width, height)) = sizes.first() else {
-        return Err(Error::data(data.root(), format!("none of {LOOKED_AT} images looked at can be used")));
+        let why = failed.map_or_else(String::new, |why| format!("; the first: {why}"));
+        let looked_at = data.len().div_ceil(step);
+        return Err(Error::data(
+            data.root(),
+            format!("none of {looked_at} images looked at can be used{why}"),
+        ));
     };
     let same = sizes.iter().all(|size| *size == (width, height));
     let img_size = if same { own_size(width.min(height)) } else { USUAL_SIZE };
@@ -57,7 +66,7 @@ fn own_size(short: usize) -> usize {
     }
 }
 
-/// The model's input; mean and deviation are those of the images unless given.
+/// The model's input; mean and std are those of the images unless given.
 pub(crate) fn preprocess(args: &mut ImageArgs, vit: &VitConfig, data: &Dataset) -> Result<Preprocess> {
     let mut preprocess = Preprocess {
         img_size: vit.img_size,
@@ -93,7 +102,7 @@ fn say(args: &mut ImageArgs, preprocess: &Preprocess) {
     args.std = Some(decimals(&preprocess.std));
 }
 
-/// The input of a run that is gone on from: flags may repeat it, not change it.
+/// The input of the run that --init names: flags may repeat it, not change it.
 pub(crate) fn from_init(args: &mut ImageArgs, run: &Preprocess) -> Result<()> {
     let before = args.clone();
     say(args, run);

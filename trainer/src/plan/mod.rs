@@ -11,9 +11,7 @@ pub(crate) mod optim;
 pub(crate) mod pretrain;
 pub(crate) mod size;
 
-use std::path::Path;
-
-use smalti_trainer::data::{CacheBudget, Dataset, Split};
+use smalti_trainer::data::{CacheBudget, Dataset, Split, Splits};
 use smalti_trainer::train::ExecConfig;
 use smalti_trainer::{Error, Result};
 
@@ -91,19 +89,51 @@ pub(crate) fn exec(args: &MachineArgs) -> Result<ExecConfig> {
     Ok(ExecConfig { loader_threads, cache, max_bad, ..ExecConfig::new(threads(args.threads)?) })
 }
 
-/// The part of a data set to measure on: what was asked for, else test, else val, else everything.
-pub(crate) fn open_held_out(data: &Path, split: Option<&str>) -> Result<(Dataset, Split)> {
-    let split = match split {
-        Some(name) => self::split(name)?,
-        None => {
-            let parts = Dataset::parts(data)?;
-            [Split::Test, Split::Val].into_iter().find(|part| parts.contains(part)).unwrap_or(Split::All)
-        }
+/// The labelled images to measure on, and which split they are: the one that was asked for, else the first of test and
+/// val that has labels, else everything.
+pub(crate) fn held_out(data: &Splits, split: Option<&str>) -> Result<(Dataset, Split)> {
+    let held_out: Vec<Split> =
+        [Split::Test, Split::Val].into_iter().filter(|split| data.has(*split)).collect();
+    let candidates = match split {
+        Some(name) => vec![self::split(name)?],
+        None if held_out.is_empty() => vec![Split::All],
+        None => held_out,
     };
-    Ok((Dataset::open(data, split)?, split))
+    let mut first = None;
+    for split in candidates {
+        let images = data.dataset(split)?;
+        let labelled = labelled(&images, split, "not measured on");
+        if !labelled.is_empty() {
+            return Ok((labelled, split));
+        }
+        first.get_or_insert((images, split));
+    }
+    let Some((images, split)) = first else { return Err(Error::Usage("no split to measure on".into())) };
+    if images.classes().is_empty() {
+        images.labels()?;
+    }
+    let problem =
+        format!("no image of the {split} split has a label to measure by: name another split with --split");
+    Err(Error::data(images.root(), problem))
 }
 
-/// A part by its name.
+/// The images of a split that have labels; the user is told of the others, which are `left_out`.
+pub(crate) fn labelled(images: &Dataset, split: Split, left_out: &str) -> Dataset {
+    let labelled = images.labelled();
+    let (all, without) = (images.len(), images.len() - labelled.len());
+    let place = match split {
+        Split::All => images.root(),
+        split => format!("the {split} split of {}", images.root()),
+    };
+    if without == all {
+        log::warn!("{place} holds {all} images without labels: {left_out}");
+    } else if without > 0 {
+        log::warn!("{without} of {all} images of {place} have no label: {left_out}");
+    }
+    labelled
+}
+
+/// A split by its name.
 pub(crate) fn split(name: &str) -> Result<Split> {
     let all = [Split::Train, Split::Val, Split::Test, Split::All].map(|split| (split.to_string(), split));
     named("split", name, &all.each_ref().map(|(name, split)| (name.as_str(), *split)))

@@ -1,5 +1,6 @@
 //! The model's size, from flags and from the images.
 
+use std::ops::RangeInclusive;
 use std::path::Path;
 
 use smalti_models::presets::Preset;
@@ -11,10 +12,13 @@ use super::images::InputShape;
 use super::{fill, named};
 use crate::args::training::{DecoderArgs, SizeArgs};
 
-/// Patches that an image should have, about.
+/// The number of patches an image that the chosen patch size comes nearest to.
 const PATCHES: f64 = 64.0;
-/// The largest patch that is chosen unasked: larger ones hide all detail in one vector.
-const LARGEST_PATCH: usize = 16;
+/// The sides of a patch that are chosen by default: a patch of one pixel has no texture to predict, and a larger one hides
+/// all detail in one vector.
+const PATCH_SIZES: RangeInclusive<usize> = 2..=16;
+/// The fewest patches of an image: a model sees nothing but the relation of patches.
+const LEAST_PATCHES: usize = 4;
 
 const DECODERS: [(&str, DecoderKind); 2] = [("full", DecoderKind::Full), ("cross", DecoderKind::Cross)];
 
@@ -42,6 +46,13 @@ pub(crate) fn encoder(args: &mut SizeArgs, shape: impl FnOnce() -> Result<InputS
         ..usual.clone()
     };
     vit.check()?;
+    if vit.patches() < LEAST_PATCHES {
+        return Err(Error::Usage(format!(
+            "patch-size {patch_size} cuts an image of {img_size} pixels into {} patches: expected at least {LEAST_PATCHES}; \
+             choose a smaller --patch-size or a larger --img-size",
+            vit.patches()
+        )));
+    }
     say(args, &vit, (vit == usual).then_some(preset));
     Ok(vit)
 }
@@ -146,15 +157,16 @@ pub(crate) fn decoder(args: &mut DecoderArgs, encoder: &VitConfig) -> Result<Dec
     })
 }
 
-/// The divisor of the image size that comes nearest to [`PATCHES`].
+/// The divisor of the image size, among [`PATCH_SIZES`], that comes nearest to [`PATCHES`].
 pub(crate) fn patch_size(img_size: usize) -> Result<usize> {
     let distance = |patch: usize| ((img_size / patch).pow(2) as f64 / PATCHES).ln().abs();
-    let fitting = (1..=LARGEST_PATCH.min(img_size)).filter(|patch| img_size.is_multiple_of(*patch));
+    let fitting = PATCH_SIZES.filter(|patch| img_size.is_multiple_of(*patch));
     let best = fitting.min_by(|a, b| distance(*a).total_cmp(&distance(*b)));
     best.filter(|patch| (2..=32).contains(&(img_size / patch))).ok_or_else(|| {
+        let (least, most) = (PATCH_SIZES.start(), PATCH_SIZES.end());
         Error::Usage(format!(
-            "img-size is {img_size}, which no patch of at most {LARGEST_PATCH} pixels divides well: choose a multiple \
-             of 8, or give --patch-size"
+            "img-size is {img_size}: no patch of {least} to {most} pixels divides it into 2 to 32 patches a side; choose a \
+             multiple of 8, or give --patch-size"
         ))
     })
 }
@@ -169,10 +181,24 @@ mod tests {
 
     #[test]
     fn patches_fit_the_image() {
-        for (img_size, want) in [(32, 4), (28, 4), (96, 12), (64, 8), (224, 16), (128, 16), (8, 1)] {
+        for (img_size, want) in
+            [(32, 4), (28, 4), (96, 12), (64, 8), (224, 16), (128, 16), (8, 2), (4, 2), (12, 2), (6, 2)]
+        {
             assert_eq!(patch_size(img_size).unwrap(), want, "{img_size}");
         }
-        assert!(patch_size(97).is_err() && patch_size(1021).is_err());
+        assert!([1, 2, 3, 97, 1021].iter().all(|img_size| patch_size(*img_size).is_err()));
+    }
+
+    #[test]
+    fn an_image_has_four_patches_at_least() {
+        let size = |img_size, patch_size| {
+            let (channels, img_size, patch_size) = (Some(1), Some(img_size), Some(patch_size));
+            encoder(&mut SizeArgs { img_size, patch_size, channels, ..SizeArgs::default() }, shape)
+        };
+        assert_eq!(size(8, 4).unwrap().patches(), 4);
+        assert_eq!(size(8, 1).unwrap().patches(), 64);
+        let error = size(8, 8).unwrap_err();
+        assert!(error.exit_code() == 2 && error.to_string().contains("into 1 patches"), "{error}");
     }
 
     #[test]
@@ -181,7 +207,7 @@ mod tests {
         let vit = encoder(&mut args, shape).unwrap();
         assert_eq!((vit.img_size, vit.patch_size, vit.dim, vit.depth, vit.heads), (32, 4, 192, 2, 3));
         assert_eq!((args.model.as_deref(), args.dim), (None, Some(192)));
-        let again = encoder(&mut args, || Err(Error::Usage("not asked".into()))).unwrap();
+        let again = encoder(&mut args, || Err(Error::Usage("not called".into()))).unwrap();
         assert_eq!(again, vit);
     }
 

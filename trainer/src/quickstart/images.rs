@@ -4,14 +4,14 @@ use std::path::{Path, PathBuf};
 
 use smalti_trainer::Result;
 use smalti_trainer::data::synthetic::Drawing;
-use smalti_trainer::data::{Dataset, LabelSpec, Split, pick_labels};
+use smalti_trainer::data::{Dataset, LabelSpec, Split, Splits, pick_labels};
 use smalti_trainer::run::Owner;
 
 use super::recipe::Recipe;
 
 /// The seed of the drawn set.
 const SEED: u64 = 0;
-/// The share of the user's images that is kept back where there is no test part.
+/// The share of the user's images that is kept back where there is no test split.
 const HELD_OUT: f64 = 0.2;
 /// More test images than this are not measured on.
 const MOST_TEST: usize = 1000;
@@ -24,7 +24,7 @@ pub(super) struct Images {
     pub(super) train: Dataset,
     /// Held-out images; none without labels.
     pub(super) test: Option<Dataset>,
-    /// Whether the test images were kept back from the training part.
+    /// Whether the test images were kept back from the train split.
     pub(super) held_out: bool,
 }
 
@@ -45,17 +45,19 @@ pub(super) fn draw(
     drawing.write(folder, stop)
 }
 
-/// Opens a set, with a part of it for tests.
+/// Opens a set, with some of it for tests.
 pub(super) fn open(path: &Path) -> Result<Images> {
-    let (all, parts) = (Dataset::open(path, Split::Train)?, Dataset::parts(path)?);
+    let data = Splits::open(path)?;
+    let all = data.dataset(Split::Train)?;
     let at = |train, test, held_out| Images { path: path.into(), train, test, held_out };
     if all.classes().len() < 2 {
         return Ok(at(all, None, false));
     }
-    let part = [Split::Test, Split::Val].into_iter().find(|part| parts.contains(part));
-    if let Some(part) = part {
-        let test = Dataset::open(path, part)?.with_classes(all.classes())?;
-        return Ok(at(all, Some(at_most(&test, MOST_TEST)), false));
+    for split in [Split::Test, Split::Val].into_iter().filter(|split| data.has(*split)) {
+        let test = data.dataset(split)?.labelled();
+        if !test.is_empty() {
+            return Ok(at(all, Some(at_most(&test, MOST_TEST)), false));
+        }
     }
     let held = pick_labels(&all, &LabelSpec::Share(HELD_OUT), SEED)?;
     let kept: Vec<usize> = (0..all.len()).filter(|i| held.binary_search(i).is_err()).collect();

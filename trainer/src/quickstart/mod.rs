@@ -14,7 +14,7 @@ use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use serde_json::json;
-use smalti_trainer::data::{Dataset, LabelSpec, audit, pick_labels};
+use smalti_trainer::data::{Dataset, LabelSpec, Splits, audit, pick_labels};
 use smalti_trainer::evaluate::{self, Predictions};
 use smalti_trainer::export::{self, Details, InputForm};
 use smalti_trainer::run::owner::{Claim, Owner};
@@ -211,7 +211,7 @@ impl Quickstart<'_> {
             self.tell(&format!("1 drawing {count} images into {}", path.display()));
             images::draw(&path, &self.recipe, &self.owner, &|| self.stop.code())?;
         }
-        let report = audit::look(&path, LOOKED_AT)?;
+        let report = audit::look(&Splits::read(&path)?, LOOKED_AT)?;
         self.tell(&format!("2 the images\n{}", report.to_string().trim_end()));
         let images = images::open(&path)?;
         if images.held_out {

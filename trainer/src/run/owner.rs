@@ -15,7 +15,7 @@ use crate::error::{Error, Result};
 use crate::files;
 
 /// The marker's file name. Readers of data sets skip folders that hold one.
-pub const MARKER: &str = "smalti-files.txt";
+pub use smalti_models::folder::MARKER;
 
 /// A folder that this process may write to.
 #[derive(Debug)]

@@ -2,6 +2,7 @@
 
 mod arguments;
 mod damaged;
+mod data_sets;
 mod init;
 mod outcomes;
 mod owning;

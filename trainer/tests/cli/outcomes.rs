@@ -98,8 +98,8 @@ fn speed_is_measured() {
     bench(&["--batch-size=0"]).fails(2, &["batch-size is 0"]);
 
     let found =
-        folder.run(&["data", "data", "--no-timing", "--json"]).json(&["parts", "duplicates", "unusable"]);
-    assert_eq!(found["parts"][0]["images"], 40);
+        folder.run(&["data", "data", "--no-timing", "--json"]).json(&["splits", "duplicates", "unusable"]);
+    assert_eq!(found["splits"][0]["images"], 40);
     assert!(folder.run(&["data", "data", "--no-timing"]).ok().out.contains("rings"));
 }
 

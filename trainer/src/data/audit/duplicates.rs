@@ -1,8 +1,8 @@
 //! Images that repeat each other, found without comparing each with each.
 //!
-//! An image's fingerprint is a difference hash (each of 64 bits says whether one of 9 x 8 grey values is brighter than its
+//! An image's hash is a difference hash (each of 64 bits says whether one of 9 x 8 grey values is brighter than its
 //! neighbour) and a thumbnail of 8 x 8 colours. Two images look alike when at most [`DISTANCE`] bits differ and the
-//! thumbnails are close. Prints with few different bits agree in at least one of four bands of 16 bits, so only
+//! thumbnails are close. Hashes with few different bits agree in at least one of four bands of 16 bits, so only
 //! images that share a band are compared, and each of them with a bounded number of neighbours.
 
 use std::collections::HashMap;
@@ -12,7 +12,7 @@ use smalti_models::image::Image;
 use smalti_models::resize::{Interpolation, resize};
 
 use super::{Duplicates, NAMED, Pair};
-use crate::data::Dataset;
+use crate::data::dataset::Dataset;
 use crate::error::Result;
 
 /// The most bits in which the hashes of two images that look alike differ: one less than there are bands.
@@ -25,24 +25,24 @@ const NEIGHBOURS: usize = 64;
 const SIDE: usize = 8;
 
 /// What tells an image from others.
-pub(super) struct Fingerprint {
-    hash: u64,
+pub(super) struct ImageHash {
+    difference: u64,
     thumbnail: Vec<u8>,
     /// The start of a digest of size and pixels.
     pixels: u128,
 }
 
-/// An image's fingerprint, and whose it is.
+/// An image's hash, and whose it is.
 pub(super) struct Entry {
     /// The number of the data set.
     pub(super) set: usize,
     /// The number in the data set.
     pub(super) index: usize,
-    pub(super) fingerprint: Fingerprint,
+    pub(super) hash: ImageHash,
 }
 
-impl Fingerprint {
-    pub(super) fn of(image: Image) -> Result<Fingerprint> {
+impl ImageHash {
+    pub(super) fn of(image: Image) -> Result<ImageHash> {
         let mut digest = Sha256::new();
         for size in [image.width(), image.height(), image.channels()] {
             digest.update((size as u64).to_le_bytes());
@@ -54,12 +54,12 @@ impl Fingerprint {
         let colours = resize(&image, SIDE, SIDE, Interpolation::Bilinear)?.into_channels(3)?;
         let grey = resize(&image.into_channels(1)?, SIDE + 1, SIDE, Interpolation::Bilinear)?;
         let pairs = grey.data().chunks_exact(SIDE + 1).flat_map(|row| row.windows(2));
-        let hash = pairs.fold(0, |hash, pair| (hash << 1) | u64::from(pair.first() < pair.last()));
-        Ok(Fingerprint { hash, thumbnail: colours.into_data(), pixels })
+        let difference = pairs.fold(0, |bits, pair| (bits << 1) | u64::from(pair.first() < pair.last()));
+        Ok(ImageHash { difference, thumbnail: colours.into_data(), pixels })
     }
 
-    fn like(&self, other: &Fingerprint) -> bool {
-        if (self.hash ^ other.hash).count_ones() > DISTANCE {
+    fn like(&self, other: &ImageHash) -> bool {
+        if (self.difference ^ other.difference).count_ones() > DISTANCE {
             return false;
         }
         let apart: u32 =
@@ -68,7 +68,7 @@ impl Fingerprint {
     }
 
     fn band(&self, band: u32) -> u16 {
-        (self.hash >> (16 * band)) as u16
+        (self.difference >> (16 * band)) as u16
     }
 }
 
@@ -92,7 +92,7 @@ pub(super) fn find(sets: &[Dataset], entries: &[Entry]) -> Duplicates {
         differ[b] |= repeats[b] && label(one) != label(other);
     }
     let count = |flags: &[bool]| flags.iter().filter(|flag| **flag).count();
-    (found.near, found.across_parts, found.labels_differ) = (count(&near), count(&across), count(&differ));
+    (found.near, found.across_splits, found.labels_differ) = (count(&near), count(&across), count(&differ));
     // What matters most comes first.
     pairs.sort_by_key(|&(_, b)| (!differ[b], !across[b]));
     let place = |entry: &Entry| sets.get(entry.set).map_or(String::new(), |data| data.place(entry.index));
@@ -109,7 +109,7 @@ fn exact(entries: &[Entry]) -> Vec<(usize, usize)> {
     let mut first = HashMap::new();
     let mut pairs = Vec::new();
     for (i, entry) in entries.iter().enumerate() {
-        let earlier = *first.entry(entry.fingerprint.pixels).or_insert(i);
+        let earlier = *first.entry(entry.hash.pixels).or_insert(i);
         if earlier != i {
             pairs.push((earlier, i));
         }
@@ -122,12 +122,12 @@ fn near(entries: &[Entry], skip: &[bool]) -> Vec<(usize, usize)> {
     let mut pairs = Vec::new();
     let mut order: Vec<usize> = (0..entries.len()).filter(|&i| !skip[i]).collect();
     for band in 0..BANDS {
-        order.sort_unstable_by_key(|&i| (entries[i].fingerprint.band(band), entries[i].fingerprint.hash, i));
+        order.sort_unstable_by_key(|&i| (entries[i].hash.band(band), entries[i].hash.difference, i));
         for (at, &a) in order.iter().enumerate() {
-            let one = &entries[a].fingerprint;
+            let one = &entries[a].hash;
             let neighbours = order.iter().skip(at + 1).take(NEIGHBOURS);
-            for &b in neighbours.take_while(|&&b| entries[b].fingerprint.band(band) == one.band(band)) {
-                let other = &entries[b].fingerprint;
+            for &b in neighbours.take_while(|&&b| entries[b].hash.band(band) == one.band(band)) {
+                let other = &entries[b].hash;
                 // A pair that shares an earlier band was seen there.
                 if (0..band).all(|earlier| one.band(earlier) != other.band(earlier)) && one.like(other) {
                     pairs.push((a.min(b), a.max(b)));
@@ -142,11 +142,11 @@ fn near(entries: &[Entry], skip: &[bool]) -> Vec<(usize, usize)> {
 mod tests {
     use super::*;
 
-    fn entry(index: usize, hash: u64, value: u8) -> Entry {
+    fn entry(index: usize, difference: u64, value: u8) -> Entry {
         Entry {
             set: 0,
             index,
-            fingerprint: Fingerprint { hash, thumbnail: vec![value; 192], pixels: index as u128 },
+            hash: ImageHash { difference, thumbnail: vec![value; 192], pixels: index as u128 },
         }
     }
 
@@ -165,9 +165,7 @@ mod tests {
         let mut expected = Vec::new();
         for a in 0..entries.len() {
             expected.extend(
-                (a + 1..entries.len())
-                    .filter(|&b| entries[a].fingerprint.like(&entries[b].fingerprint))
-                    .map(|b| (a, b)),
+                (a + 1..entries.len()).filter(|&b| entries[a].hash.like(&entries[b].hash)).map(|b| (a, b)),
             );
         }
         assert!(expected.len() > 100);
@@ -181,7 +179,7 @@ mod tests {
     }
 
     #[test]
-    fn work_is_bounded_for_prints_all_alike() {
+    fn work_is_bounded_for_hashes_all_alike() {
         let entries: Vec<Entry> = (0..20_000).map(|i| entry(i, 0, 0)).collect();
         let found = near(&entries, &vec![false; entries.len()]);
         assert!(found.len() <= entries.len() * NEIGHBOURS);

@@ -1,0 +1,187 @@
+//! Tables of images: CSV lines of a path, a label and perhaps a split, with or without a header line.
+//!
+//! [`dialect`] makes rows of fields from the file, [`columns`] finds out which column is what, [`places`] where the
+//! files are. An empty label is none; whole numbers count from 0; anything else is the name of a class. Rows of a table
+//! without a split column belong to `train`.
+
+mod columns;
+mod dialect;
+mod names;
+mod places;
+#[cfg(test)]
+mod tests;
+
+use std::path::{Path, PathBuf};
+
+use smalti_models::folder::{Split, split_of_name};
+
+use self::columns::{Columns, Label, SplitColumn};
+use self::dialect::Record;
+use self::places::{Found, Hint, Places};
+use super::classes;
+use super::listing::Listing;
+use super::source::{Source, Store};
+use crate::error::{Error, Result};
+
+/// Whether this is the name of a table.
+pub(crate) fn is_table(path: &Path) -> bool {
+    path.extension().is_some_and(|e| e.eq_ignore_ascii_case("csv") || e.eq_ignore_ascii_case("tsv"))
+}
+
+/// A table with its files found and its labels numbered.
+#[derive(Debug)]
+pub(crate) struct Table {
+    path: PathBuf,
+    rows: Vec<Row>,
+    classes: Vec<String>,
+    pub(crate) notes: Vec<String>,
+}
+
+#[derive(Debug)]
+struct Row {
+    file: PathBuf,
+    split: Split,
+    label: Option<u32>,
+}
+
+impl Table {
+    /// Reads the table at `path`.
+    ///
+    /// # Errors
+    /// What is no table of text; columns that cannot be told apart; a row without a path; a table most of whose files do
+    /// not exist.
+    pub(crate) fn read(path: &Path) -> Result<Table> {
+        let wrong = |problem: String| Error::data(path.display().to_string(), problem);
+        let mut places = Places::new(path);
+        let records = dialect::read(path, &mut |name| places.is_direct(name))?;
+        if records.is_empty() {
+            return Err(wrong("the table is empty, expected lines `path,label`".into()));
+        }
+        let columns = Columns::find(&records, &mut places).map_err(wrong)?;
+        let records = records.get(usize::from(columns.has_header)..).unwrap_or_default();
+        if records.is_empty() {
+            return Err(wrong("the table is empty below its header, expected lines `path,label`".into()));
+        }
+        let rows = Rows::read(path, records, &columns, &mut places)?;
+        let missing = rows.check()?;
+        let numbered = classes::number(&rows.texts, None).map_err(wrong)?;
+        let notes = [columns.note, missing, numbered.note()].into_iter().flatten();
+        let notes = notes.map(|note| format!("{}: {note}", path.display())).collect();
+        let rows = rows.files.into_iter().zip(rows.texts).zip(numbered.labels);
+        let rows = rows.map(|((file, (split, _)), label)| Row { file, split, label }).collect();
+        Ok(Table { path: path.into(), rows, classes: numbered.classes, notes })
+    }
+
+    /// The splits that the table names.
+    pub(crate) fn splits(&self) -> Vec<Split> {
+        self.rows.iter().map(|row| row.split).collect()
+    }
+
+    /// The images of a split; the classes are those of the whole table.
+    pub(crate) fn of_split(&self, split: Split) -> Listing {
+        let kept = self.rows.iter().filter(|row| split == Split::All || row.split == split);
+        let (files, labels) = kept.map(|row| (row.file.clone(), row.label)).unzip();
+        let source = Source::new(&self.path, "a CSV table", Store::Files(files));
+        Listing { source, labels, classes: self.classes.clone() }
+    }
+}
+
+/// The rows of a table as they are read.
+struct Rows<'a> {
+    path: &'a Path,
+    files: Vec<PathBuf>,
+    texts: Vec<(Split, Option<String>)>,
+    missing: usize,
+    /// What the first missing file is called, its line, and where it was looked for.
+    first_missing: Option<(String, u64, PathBuf)>,
+}
+
+impl<'a> Rows<'a> {
+    fn read(path: &'a Path, records: &[Record], columns: &Columns, places: &mut Places) -> Result<Rows<'a>> {
+        let (files, texts) = (Vec::new(), Vec::new());
+        let mut rows = Rows { path, files, texts, missing: 0, first_missing: None };
+        for record in records {
+            let wrong = |problem: String| Error::data(format!("{}:{}", path.display(), record.line), problem);
+            let Some(name) = record.field(columns.path) else {
+                return Err(wrong("no path, expected `path,label`".into()));
+            };
+            let split = split(record, columns.split).map_err(wrong)?;
+            let label = label(record, &columns.label).map_err(wrong)?;
+            let hint = Hint {
+                folder: columns.folder.and_then(|column| record.field(column)),
+                label: label.as_deref(),
+                split: split.filter(|_| columns.split.is_some()),
+            };
+            let file = match places.find(name, &hint) {
+                Found::At(file) => file,
+                Found::Several(one, other) => {
+                    let (one, other) = (one.display(), other.display());
+                    return Err(wrong(format!(
+                        "`{name}` may be {one} or {other}, expected a path with its folder"
+                    )));
+                }
+                Found::Nowhere(file) => {
+                    rows.missing += 1;
+                    rows.first_missing.get_or_insert_with(|| (name.to_owned(), record.line, file.clone()));
+                    file
+                }
+            };
+            rows.files.push(file);
+            rows.texts.push((split.unwrap_or(Split::Train), label));
+        }
+        Ok(rows)
+    }
+
+    /// Refuses a table most of whose files are missing; a sentence where a few are.
+    fn check(&self) -> Result<Option<String>> {
+        let Some((name, line, file)) = &self.first_missing else { return Ok(None) };
+        let (missing, all, file) = (self.missing, self.files.len(), file.display());
+        let problem = format!(
+            "{missing} of {all} files do not exist; the first is `{name}` in line {line}, looked for at {file}"
+        );
+        if 2 * missing <= all {
+            return Ok(Some(problem));
+        }
+        let folder = self.path.parent().filter(|folder| *folder != Path::new("")).unwrap_or(Path::new("."));
+        let problem = format!("{problem} and in all folders below {}", folder.display());
+        Err(Error::data(self.path.display().to_string(), problem))
+    }
+}
+
+/// The split of a row, if it names one.
+fn split(record: &Record, column: Option<SplitColumn>) -> Result<Option<Split>, String> {
+    match column {
+        None => Ok(None),
+        Some(SplitColumn::Named(column)) => match record.field(column) {
+            None => Ok(None),
+            Some(text) => match split_of_name(text) {
+                Some(split) => Ok(Some(split)),
+                None => Err(format!("`{text}` is not a split, expected train, val or test")),
+            },
+        },
+        Some(SplitColumn::Flag(column, split)) => {
+            let is_set = record.field(column).is_some_and(columns::is_one);
+            Ok(Some(if is_set { split } else { Split::Train }))
+        }
+    }
+}
+
+/// The label of a row, if it has one.
+fn label(record: &Record, label: &Label) -> Result<Option<String>, String> {
+    match label {
+        Label::None => Ok(None),
+        Label::Column(column) => Ok(record.field(*column).map(str::to_owned)),
+        Label::OneHot(classes) => {
+            let set = classes.iter().filter(|(column, _)| record.field(*column).is_some_and(columns::is_one));
+            let set: Vec<&str> = set.map(|(_, class)| class.as_str()).collect();
+            match set[..] {
+                [] => Ok(None),
+                [class] if ["unlabelled", "unlabeled"].contains(&&*class.to_lowercase()) => Ok(None),
+                [class] => Ok(Some(class.to_owned())),
+                [one, other, ..] => {
+                    Err(format!("has the labels `{one}` and `{other}`, expected one label an image"))
+                }
+            }
+        }
+    }
+}
