@@ -32,7 +32,8 @@ pub(super) fn run(args: FinetuneArgs, global: &Global) -> anyhow::Result<()> {
     let sets = sets(&mut args)?;
     let settings = plan::finetune::plan(&mut args, &init, &sets.train)?;
     if let Some(file) = init.file().filter(|_| job.is_first()) {
-        ::log::info!("{}: {}", file.display(), finetune::check_init(&settings, file)?);
+        let loaded = finetune::check_init(&settings, file)?;
+        ::log::info!("{}: {loaded}", file.display());
     }
     let val = args.val.as_ref().map(PathBuf::from);
     let inputs = [("--data", args.data.as_ref()), ("--init", args.init.as_ref()), ("--val", val.as_ref())];

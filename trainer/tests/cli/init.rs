@@ -86,13 +86,34 @@ fn files_of_timm_and_hugging_face_need_no_size_flags_but_heads() {
     assert_eq!((&encoder(&folder)["heads"], &encoder(&folder)["img-size"]), (&3.into(), &8.into()));
 }
 
+/// Writes the tensors of a file with one more.
+fn write_with(from: &Path, name: &str, to: &Path) {
+    let (mut tensors, details) = file::load(from).unwrap();
+    tensors.insert(name.into(), file::Tensor::new(&[12], vec![1.0; 12]));
+    let all = tensors.iter().map(|(name, tensor)| (name.as_str(), &tensor.shape[..], &tensor.values[..]));
+    save(to, all, &details).unwrap();
+}
+
+#[test]
+fn a_run_whose_weights_changed_is_refused_before_training() {
+    let folder = Folder::with_data();
+    folder.pretrained("pre");
+    let weights = folder.path("pre/checkpoints/last.safetensors");
+    for name in ["blocks.1.norm1.weight", "reg_token"] {
+        let before = std::fs::read(&weights).unwrap();
+        write_with(&weights, name, &weights);
+        let finetune = ["finetune", "--data=data", "--init=pre", "--out=x", "--epochs=1"];
+        folder.run(&finetune).fails(5, &[name]);
+        assert!(!folder.path("x").exists());
+        folder.run(&["eval", "pre", "--data=data", "--probe=knn"]).fails(5, &[name]);
+        std::fs::write(&weights, before).unwrap();
+    }
+}
+
 #[test]
 fn a_file_of_another_network_is_refused_before_training() {
     let folder = Folder::with_data();
-    let (mut tensors, _) = file::load(&golden("timm_token.safetensors")).unwrap();
-    tensors.insert("blocks.0.ls1.gamma".into(), file::Tensor::new(&[12], vec![1.0; 12]));
-    let all = tensors.iter().map(|(name, tensor)| (name.as_str(), &tensor.shape[..], &tensor.values[..]));
-    save(&folder.path("w.safetensors"), all, &Value::Null).unwrap();
+    write_with(&golden("timm_token.safetensors"), "blocks.0.ls1.gamma", &folder.path("w.safetensors"));
     finetune(&folder, "w.safetensors", &["--heads=3"]).fails(5, &["`blocks.0.ls1.gamma`", "LayerScale"]);
     assert!(!folder.path("x").exists());
     std::fs::write(folder.path("w.safetensors"), b"PK\x03\x04 a zip archive").unwrap();

@@ -8,8 +8,10 @@ use crate::error::Error;
 /// Tensors of one kind that an error names.
 const NAMED: usize = 4;
 /// What the reader understands.
-const EXPECTED: &str = "expected a plain vision transformer under timm's names (`blocks.0.attn.qkv.weight`) or Hugging \
-                        Face's (`encoder.layer.0.attention.attention.query.weight`)";
+const EXPECTED: &str = "expected a plain vision transformer (ViT, DeiT, MAE) of timm or Hugging Face";
+/// How the names of such a network look.
+const NAMES: &str =
+    "with tensors such as `blocks.0.attn.qkv.weight` or `encoder.layer.0.attention.attention.query.weight`";
 
 /// Parts of networks, and what their tensors' names hold.
 const KINDS: [(&str, &[&str]); 10] = [
@@ -50,7 +52,7 @@ pub(super) fn refuse(path: &Path, unknown: &[&str]) -> Error {
 /// The error for a file without any tensor of an encoder.
 pub(super) fn refuse_all(path: &Path, all: &[&str]) -> Error {
     let holds = if all.is_empty() { "no tensors".into() } else { sorted(all) };
-    unusable(path, format!("holds no vision transformer, but {holds}; {EXPECTED}"))
+    unusable(path, format!("holds no vision transformer, but {holds}; {EXPECTED}, {NAMES}"))
 }
 
 /// Names by kind, the first few of each.

@@ -142,27 +142,25 @@ impl Weights {
 fn entries(path: &Path, understood: Vec<(&str, Name<'_>)>) -> Result<BTreeMap<String, Entry>> {
     let mut entries: BTreeMap<String, Entry> = BTreeMap::new();
     for (theirs, Name { part, timm, third, .. }) in understood {
-        let twice = |other: &str| {
-            let problem =
-                format!("`{other}` and `{theirs}` are the same tensor, `{timm}`: expected one of them");
-            Err(unusable(path, problem))
-        };
-        let source = match third {
-            None => Source::Whole(theirs.into()),
-            Some(_) => Source::Thirds([None, None, None]),
-        };
-        let fresh = !entries.contains_key(&timm);
-        let entry = entries.entry(timm.clone()).or_insert(Entry { part, source });
-        match (&mut entry.source, third) {
-            (Source::Thirds(thirds), Some(third)) => match &mut thirds[third] {
-                Some(other) => return twice(other),
-                none => *none = Some(theirs.into()),
-            },
-            (Source::Whole(_), None) if fresh => {}
-            (source, _) => {
-                return twice(source.names().first().copied().unwrap_or_default());
+        let other = match (entries.get_mut(&timm).map(|entry| &mut entry.source), third) {
+            (None, None) => {
+                entries.insert(timm, Entry { part, source: Source::Whole(theirs.into()) });
+                continue;
             }
-        }
+            (None, Some(third)) => {
+                let mut thirds = [None, None, None];
+                thirds[third] = Some(theirs.into());
+                entries.insert(timm, Entry { part, source: Source::Thirds(thirds) });
+                continue;
+            }
+            (Some(Source::Thirds(thirds)), Some(third)) => match thirds[third].replace(theirs.into()) {
+                None => continue,
+                Some(other) => other,
+            },
+            (Some(source), _) => source.names().first().copied().unwrap_or_default().to_string(),
+        };
+        let problem = format!("`{other}` and `{theirs}` are the same tensor, `{timm}`: expected one of them");
+        return Err(unusable(path, problem));
     }
     Ok(entries)
 }
