@@ -94,8 +94,8 @@ pub(crate) struct MachineArgs {
     /// Threads that read and prepare images beside them [default: 1].
     #[arg(long, value_name = "N")]
     pub(crate) loader_threads: Option<usize>,
-    /// Memory in which prepared images are kept, so that each is decoded once: 0, 512MiB, 2GiB [default: 2GiB, or a
-    /// quarter of the machine's memory if that is less].
+    /// Memory for prepared images, which are then decoded only once: 0, 512MiB, 2GiB [default: 2GiB, or a quarter of
+    /// the machine's memory if that is less].
     #[arg(long, value_name = "SIZE")]
     pub(crate) cache: Option<String>,
     /// The share of unusable images that is put up with [default: 5%].

@@ -99,16 +99,17 @@ pub(crate) struct ImageArgs {
     /// Mirror half of the images [default: on; --no-flip].
     #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = ON, value_name = "BOOL")]
     pub(crate) flip: Option<bool>,
-    /// Draw further changes for each image: none; trivial (TrivialAugment Wide: one operation of any strength), rand or
-    /// rand:N,M (RandAugment: N operations of magnitude M, 0 to 30; rand is rand:2,9) [default: none].
+    /// Operations drawn at random for each image: none, trivial (TrivialAugment Wide: one operation of random strength),
+    /// or rand:N,M (RandAugment: N operations of magnitude M, 0 to 30; rand alone is rand:2,9) [default: none].
     #[arg(long, value_name = "KIND")]
     pub(crate) augment: Option<String>,
-    /// Operations that --augment never draws, for images whose meaning they would change: geometric, photometric, or
-    /// single ones: shear-x, shear-y, translate-x, translate-y, rotate, brightness, color, contrast, sharpness,
+    /// Operations that --augment never draws, because they would change what an image means: all geometric or
+    /// photometric ones, or any of shear-x, shear-y, translate-x, translate-y, rotate, brightness, color, contrast, sharpness,
     /// posterize, solarize, auto-contrast, equalize.
     #[arg(long, value_delimiter = ',', value_name = "OP,...")]
     pub(crate) augment_skip: Option<Vec<String>>,
-    /// Change brightness, contrast and saturation by up to this fraction; off by default with --augment.
+    /// Change brightness, contrast and saturation by up to this fraction [default: 0.2 in fine-tuning without --augment,
+    /// else 0].
     #[arg(long, value_name = "SHARE")]
     pub(crate) jitter: Option<f64>,
     /// Probability that a rectangle is filled with noise.

@@ -4,7 +4,8 @@ use smalti_models::Preprocess;
 use smalti_models::image::Image;
 use smalti_models::resize::{self, Interpolation};
 
-use super::{Augment, CropKind};
+use super::Augment;
+use super::crop::CropKind;
 use crate::error::Result;
 
 /// A random resized crop takes its region from an image whose short side is at most this many times the model's:

@@ -4,7 +4,8 @@ use std::fmt;
 
 use smalti_models::image::Image;
 
-use super::{Canvas, Op, OpSet};
+use super::geometric::Canvas;
+use super::op::{Op, OpSet};
 use crate::error::{Error, Result};
 use crate::rng::Rng;
 

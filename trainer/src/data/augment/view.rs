@@ -3,7 +3,9 @@
 use smalti_models::Preprocess;
 use smalti_models::image::Image;
 
-use super::{Augment, Base, Draw};
+use super::Augment;
+use super::base::Base;
+use super::draw::Draw;
 use crate::error::Result;
 
 /// How an image becomes a model's input: the changes, and the input's shape and normalisation. The views of a batch

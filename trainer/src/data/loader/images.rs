@@ -5,11 +5,12 @@ use std::sync::{Arc, Mutex};
 
 use super::cache::{Cache, Prepared};
 use super::queue::lock;
-use super::{LoaderSettings, OnBad};
+use super::settings::{LoaderSettings, OnBad};
 use crate::data::Dataset;
 use crate::data::augment::Base;
 use crate::error::{Error, Result};
 
+/// Reads images by their number in the data set.
 pub(super) struct Images {
     pub(super) data: Dataset,
     /// What is made of each image, without repetitions.

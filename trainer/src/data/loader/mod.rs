@@ -8,6 +8,7 @@
 mod batch;
 mod cache;
 mod images;
+mod maker;
 mod order;
 mod queue;
 mod settings;
@@ -21,21 +22,14 @@ use crate::error::{Error, Result};
 pub use batch::Batch;
 pub use cache::CacheBudget;
 use images::Images;
+use maker::Maker;
 pub use settings::{LoaderSettings, OnBad, Share};
 pub use stream::Stream;
 
 /// Hands out the batches of a data set. Cheap to clone.
 #[derive(Clone)]
 pub struct Loader {
-    shared: Arc<Shared>,
-}
-
-/// What all streams of a loader share.
-struct Shared {
-    images: Images,
-    settings: LoaderSettings,
-    /// Batches in an epoch, at least 1.
-    batches: u64,
+    maker: Arc<Maker>,
 }
 
 impl Loader {
@@ -57,40 +51,40 @@ impl Loader {
             return Err(Error::data(data.root(), problem));
         }
         let images = Images::new(data, &settings);
-        Ok(Loader { shared: Arc::new(Shared { images, settings, batches }) })
+        Ok(Loader { maker: Arc::new(Maker { images, settings, batches }) })
     }
 
     /// The data set.
     pub fn data(&self) -> &Dataset {
-        &self.shared.images.data
+        &self.maker.images.data
     }
 
     /// The settings.
     pub fn settings(&self) -> &LoaderSettings {
-        &self.shared.settings
+        &self.maker.settings
     }
 
     /// How many batches an epoch has, at least 1.
     pub fn batches_per_epoch(&self) -> usize {
-        self.shared.batches as usize
+        self.maker.batches as usize
     }
 
     /// The unusable images found so far: where each is, and why.
     pub fn bad(&self) -> Vec<String> {
-        self.shared.images.bad()
+        self.maker.images.bad()
     }
 
     /// Endless batches from number `first` on, counted from the start of epoch 0: batch `n` belongs to epoch
     /// `n / batches_per_epoch`. Nothing waits where one epoch ends and the next begins.
     pub fn stream(&self, first: u64) -> Stream {
-        Stream::new(&self.shared, first, u64::MAX)
+        Stream::new(&self.maker, first, u64::MAX)
     }
 
     /// The batches of one epoch from its batch `first` on.
     pub fn epoch(&self, epoch: u64, first: usize) -> Stream {
-        let batches = self.shared.batches;
+        let batches = self.maker.batches;
         let (start, end) = (epoch.saturating_mul(batches), epoch.saturating_add(1).saturating_mul(batches));
-        Stream::new(&self.shared, end.min(start.saturating_add(first as u64)), end)
+        Stream::new(&self.maker, end.min(start.saturating_add(first as u64)), end)
     }
 }
 

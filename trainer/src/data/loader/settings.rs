@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use smalti_models::Preprocess;
 
-use super::CacheBudget;
+use super::cache::CacheBudget;
 use crate::data::{Augment, View};
 use crate::error::{Error, Result};
 
