@@ -111,7 +111,7 @@ fn tables_train_whatever_their_header_and_separator() {
     }
     let folder = images(&[("", 2)]);
     std::fs::write(folder.path("data/t.csv"), "gone.png,cat\nlost.png,dog\n0.png,cat\n").unwrap();
-    finetune(&folder, &["--data=data/t.csv"]).fails(5, &["2 of 3 files do not exist", "gone.png"]);
+    finetune(&folder, &["--data=data/t.csv"]).fails(5, &["2 of 3 files in column 1", "gone.png"]);
     assert!(!folder.path("run").exists());
     // Next to images without class folders a table is pointed out.
     let outcome = folder.run(&["data", "data", "--no-timing"]).ok();

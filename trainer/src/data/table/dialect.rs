@@ -104,12 +104,19 @@ fn records(text: &str, separator: u8, first: u64, most: usize) -> Result<Vec<Rec
     let mut records = Vec::new();
     for record in reader.records().take(most) {
         let record = record.map_err(|e| format!("not a CSV table: {e}"))?;
-        let line = record.position().map_or(0, csv::Position::line) + first - 1;
+        let line = record.position().map_or(0, |position| line_of(text, position)) + first - 1;
         if record.iter().any(|field| !field.is_empty()) {
             records.push(Record { line, fields: record.iter().map(str::to_owned).collect() });
         }
     }
     Ok(records)
+}
+
+/// The line that a record begins in: its position is where the blank lines and comments before it begin.
+fn line_of(text: &str, position: &csv::Position) -> u64 {
+    let rest = text.get(position.byte() as usize..).unwrap_or_default();
+    let skipped = rest.lines().take_while(|line| line.trim().is_empty() || line.starts_with('#'));
+    position.line() + skipped.count() as u64
 }
 
 #[cfg(test)]

@@ -58,12 +58,16 @@ impl Table {
             return Err(wrong("the table is empty, expected lines `path,label`".into()));
         }
         let columns = Columns::find(&records, &mut places).map_err(wrong)?;
+        let title = match records.first().filter(|_| columns.has_header) {
+            Some(header) => format!("the column `{}`", header.field(columns.path).unwrap_or_default()),
+            None => format!("column {} (of a table without a header)", columns.path + 1),
+        };
         let records = records.get(usize::from(columns.has_header)..).unwrap_or_default();
         if records.is_empty() {
             return Err(wrong("the table is empty below its header, expected lines `path,label`".into()));
         }
         let rows = Rows::read(path, records, &columns, &mut places)?;
-        let missing = rows.check()?;
+        let missing = rows.check(&title)?;
         let numbered = classes::number(&rows.texts, None).map_err(wrong)?;
         let notes = [columns.note, missing, numbered.note()].into_iter().flatten();
         let notes = notes.map(|note| format!("{}: {note}", path.display())).collect();
@@ -132,12 +136,12 @@ impl<'a> Rows<'a> {
         Ok(rows)
     }
 
-    /// Refuses a table most of whose files are missing; a sentence where a few are.
-    fn check(&self) -> Result<Option<String>> {
+    /// Refuses a table most of whose files are missing; a sentence where a few are. `title` says which column they are in.
+    fn check(&self, title: &str) -> Result<Option<String>> {
         let Some((name, line, file)) = &self.first_missing else { return Ok(None) };
         let (missing, all, file) = (self.missing, self.files.len(), file.display());
         let problem = format!(
-            "{missing} of {all} files do not exist; the first is `{name}` in line {line}, looked for at {file}"
+            "{missing} of {all} files in {title} do not exist; the first is `{name}` in line {line}, looked for at {file}"
         );
         if 2 * missing <= all {
             return Ok(Some(problem));

@@ -164,7 +164,7 @@ fn of_several_files_the_right_one_is_taken() {
     );
     // An image of the other split is not taken for the one that is missing.
     let error = folder.open("train.csv", "id,label\n9,a\n").unwrap_err().to_string();
-    assert!(error.contains("1 of 1 files do not exist"), "{error}");
+    assert!(error.contains("1 of 1 files in the column `id` do not exist"), "{error}");
 }
 
 #[test]
@@ -212,7 +212,8 @@ fn damaged_tables_are_refused() {
         ("a.png,1\n,2\n", &["table.csv:2: no path"]),
         ("path,label,split\na.png,1,fold3\n", &["table.csv:2", "`fold3` is not a split"]),
         ("a.png,1\nb.png,4000000000\n", &["4000000000"]),
-        ("foo,bar\nx,y\n", &["`foo`, `bar`", "expected one that names files"]),
+        ("foo,label\nx,y\n", &["`foo`, `label`", "expected one that names files"]),
+        ("foo,bar\nx,y\n", &["2 of 2 files in column 1 (of a table without a header) do not exist", "`foo`"]),
         (
             "path,price,weight\na.png,3,7\nb.png,4,9\n",
             &["`path`, `price`, `weight`", "expected one called label"],
@@ -220,9 +221,17 @@ fn damaged_tables_are_refused() {
         ("a.png,x,3,7\nb.png,y,4,9\n", &["4 columns without a header"]),
         (
             "gone.png,cat\nlost.png,dog\na.png,cat\n",
-            &["2 of 3 files do not exist", "`gone.png`", "line 1", "looked for at"],
+            &[
+                "2 of 3 files in column 1 (of a table without a header) do not exist",
+                "`gone.png`",
+                "line 1",
+                "looked for at",
+            ],
         ),
-        ("image_id,label\nq1,cat\nq2,dog\n", &["2 of 2 files do not exist", "`q1`", "line 2"]),
+        (
+            "image_id,label\nq1,cat\nq2,dog\n",
+            &["2 of 2 files in the column `image_id` do not exist", "`q1`", "line 2"],
+        ),
     ] {
         let error = folder.refused(text);
         expected.iter().for_each(|expected| assert!(error.contains(expected), "{error} / {expected}"));
@@ -235,7 +244,7 @@ fn a_few_missing_files_are_said_and_left_to_training() {
     let path = folder.0.path().join("table.csv");
     std::fs::write(&path, "gone.png,cat\na.png,cat\nb.png,dog\n").unwrap();
     let table = Table::read(&path).unwrap();
-    assert!(table.notes[0].contains("1 of 3 files do not exist") && table.notes[0].contains("gone.png"));
+    assert!(table.notes[0].contains("1 of 3 files in column 1") && table.notes[0].contains("gone.png"));
     let data = Dataset::open(&path, Split::Train).unwrap();
     assert_eq!((data.len(), data.label(0)), (3, Some(0)));
     assert!(data.image(0).unwrap_err().to_string().contains("gone.png"));
