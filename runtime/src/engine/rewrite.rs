@@ -7,6 +7,9 @@
 //!   out as quotient, round, sum, clip it does neither.
 //! - It takes `x (1 + erf(c x)) h` for GELU if the constants are GELU's to four digits. An `Erf` among constants that are
 //!   not GELU's exactly is written as `-erf(-x)`, which it does not know.
+//! - It moves a difference or a quotient with one number a channel into a convolution before it, but for `c - conv(x)`
+//!   with the wrong sign of the kernel, and `c / conv(x)` as if it were linear. Both are written as `c + -y` and
+//!   `c · (1 / y)`.
 
 use std::collections::HashMap;
 
@@ -35,6 +38,7 @@ pub(crate) fn rewrite(graph: &mut GraphProto) {
                 out.extend(quantize(node, i, is_signed, &mut constants));
             }
             "Erf" if !index.is_gelu(node) => out.extend(erf(node, i)),
+            "Sub" | "Div" if !index.is_constant(node, 1) => out.extend(second(node, i)),
             _ => out.push(node.clone()),
         }
     }
@@ -68,6 +72,10 @@ impl<'a> Index<'a> {
             node.input.iter().for_each(|name| readers.entry(name).or_default().push(node));
         }
         Index { tensors, makers, readers }
+    }
+
+    fn is_constant(&self, node: &NodeProto, i: usize) -> bool {
+        node.input.get(i).is_some_and(|name| self.tensors.contains_key(&**name))
     }
 
     fn elements(&self, name: &str) -> Option<i64> {
@@ -195,6 +203,16 @@ fn erf(node: &NodeProto, place: usize) -> Vec<NodeProto> {
         operator("Neg", &[names.input(0)], &names.step("negative")),
         operator("Erf", &[&names.step("negative")], &names.step("erf")),
         operator("Neg", &[&names.step("erf")], names.output()),
+    ]
+}
+
+/// `a + -b` for `a - b`, `a · (1 / b)` for `a / b`.
+fn second(node: &NodeProto, place: usize) -> Vec<NodeProto> {
+    let names = Names { node, place };
+    let (inverse, op) = if node.op_type == "Sub" { ("Neg", "Add") } else { ("Reciprocal", "Mul") };
+    vec![
+        operator(inverse, &[names.input(1)], &names.step("inverse")),
+        operator(op, &[names.input(0), &names.step("inverse")], names.output()),
     ]
 }
 

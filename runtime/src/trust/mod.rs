@@ -66,6 +66,7 @@ impl Trust {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::Model;
 
     fn model(name: &str) -> Model {
         Model::open(Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/models").join(name)).unwrap()

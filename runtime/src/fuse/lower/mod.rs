@@ -23,7 +23,7 @@ use tract_onnx::pb::{GraphProto, NodeProto};
 use super::constant::Constant;
 use super::step::{Buffer, Span, Step, Target};
 use super::view::View;
-use crate::gate::{Fact, Facts, attribute};
+use crate::gate::{Fact, Facts, Kind, attribute};
 use data::{Data, Function, State};
 
 /// The image.
@@ -212,7 +212,8 @@ impl<'a> Lower<'a> {
 
     fn node(&mut self, node: &'a NodeProto) -> Result<()> {
         let fact = self.fact(node.output.first().map_or("", String::as_str))?;
-        if fact.constant && fact.ints.is_some() && node.op_type != "Cast" && node.op_type != "Constant" {
+        let is_shape = fact.constant && fact.ints.is_some() && matches!(fact.kind, Kind::I64 | Kind::Bool);
+        if is_shape && !matches!(&*node.op_type, "Cast" | "Constant") {
             return Ok(()); // Shape arithmetic, done by the gate.
         }
         match &*node.op_type {
