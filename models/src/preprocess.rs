@@ -15,14 +15,14 @@ mod json;
 /// The largest input side, as in [`crate::vit::VitConfig::check`].
 pub const MAX_IMG_SIZE: usize = 1024;
 
-/// How an image of any shape becomes a square.
+/// How an image of any shape becomes the model's input.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum FitMode {
     /// The short side becomes `img_size`, then the centre is cut out (torchvision's `Resize` and `CenterCrop`).
     #[default]
     Crop,
-    /// Both sides become `img_size`, whatever the shape was.
+    /// Both sides become the input's, whatever the shape was.
     Squash,
 }
 
@@ -30,11 +30,11 @@ pub enum FitMode {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
 pub struct Preprocess {
-    /// Side of the model's input in pixels.
+    /// Side of the model's input in pixels; of an input that is not square, the longer one.
     pub img_size: usize,
     /// 1 (grey) or 3 (RGB).
     pub channels: usize,
-    /// How an image becomes a square.
+    /// How an image becomes the model's input.
     pub fit: FitMode,
     /// The filter of the resize.
     pub interpolation: Interpolation,
@@ -87,9 +87,22 @@ impl Preprocess {
     /// As [`Preprocess::apply`], in buffers that are used again: of images of one size, all but the first allocate
     /// nothing.
     pub fn apply_with<'a>(&self, image: View<'_>, scratch: &'a mut Scratch) -> Result<&'a [u8]> {
+        self.apply_to([self.img_size; 2], image, scratch)
+    }
+
+    /// As [`Preprocess::apply_with`], for an input of that width and height.
+    ///
+    /// # Errors
+    /// Also for a centre crop to anything but a square of `img_size`.
+    pub fn apply_to<'a>(
+        &self,
+        to: [usize; 2],
+        image: View<'_>,
+        scratch: &'a mut Scratch,
+    ) -> Result<&'a [u8]> {
         self.check()?;
         let (width, height) = (image.width(), image.height());
-        let plan = self.plan(width, height);
+        let plan = self.plan([width, height], to)?;
         plan.check(self.channels)?;
         if image.channels() == self.channels {
             return scratch.resizer.resample(image, plan);
@@ -102,28 +115,54 @@ impl Preprocess {
 
     /// Bytes that a [`Scratch`] takes for images of that shape.
     pub fn scratch_bytes(&self, width: usize, height: usize, channels: usize) -> Result<u64> {
+        self.scratch_bytes_to([self.img_size; 2], width, height, channels)
+    }
+
+    /// As [`Preprocess::scratch_bytes`], for an input of that width and height.
+    ///
+    /// # Errors
+    /// As [`Preprocess::apply_to`].
+    pub fn scratch_bytes_to(
+        &self,
+        to: [usize; 2],
+        width: usize,
+        height: usize,
+        channels: usize,
+    ) -> Result<u64> {
         self.check()?;
         check_shape(width, height, channels)?;
-        let resizing = self.plan(width, height).bytes(self.channels)?;
+        let resizing = self.plan([width, height], to)?.bytes(self.channels)?;
         let converted = width as u64 * height as u64 * self.channels as u64;
         Ok(resizing + if channels == self.channels { 0 } else { converted })
     }
 
     /// What is resized to what, and which part of it is kept.
-    fn plan(&self, width: usize, height: usize) -> Plan {
-        let side = self.img_size;
+    fn plan(&self, from: [usize; 2], to: [usize; 2]) -> Result<Plan> {
         let size = match self.fit {
-            FitMode::Squash => [side; 2],
-            FitMode::Crop => short_side_to(side, width, height),
+            FitMode::Squash => to,
+            FitMode::Crop if to == [self.img_size; 2] => short_side_to(self.img_size, from),
+            FitMode::Crop => {
+                let (found, expected) =
+                    (format!("a crop to {} x {} pixels", to[0], to[1]), "expected a square");
+                return Err(Error::Config { field: "fit", found, expected: expected.into() });
+            }
         };
-        let first = size.map(|length| crop_start(length - side));
-        Plan::window([width, height], size, first, [side; 2], self.interpolation)
+        let first = [0, 1].map(|axis| crop_start(size[axis] - to[axis]));
+        Ok(Plan::window(from, size, first, to, self.interpolation))
     }
 
     /// `(x / 255 - mean) / std`, from interleaved bytes to planes.
     pub fn normalise(&self, pixels: &[u8], out: &mut [f32]) -> Result<()> {
+        self.normalise_to([self.img_size; 2], pixels, out)
+    }
+
+    /// As [`Preprocess::normalise`], for an input of that width and height.
+    ///
+    /// # Errors
+    /// For pixels or room of another length.
+    pub fn normalise_to(&self, [width, height]: [usize; 2], pixels: &[u8], out: &mut [f32]) -> Result<()> {
         self.check()?;
-        let area = self.img_size * self.img_size;
+        let area = width * height;
         let wanted = area * self.channels;
         if pixels.len() != wanted || out.len() != wanted {
             let (bytes, floats) = (pixels.len(), out.len());
@@ -152,7 +191,7 @@ impl Preprocess {
 }
 
 /// Width and height when the short side becomes `side`: torchvision's `int(side * long / short)`.
-fn short_side_to(side: usize, width: usize, height: usize) -> [usize; 2] {
+fn short_side_to(side: usize, [width, height]: [usize; 2]) -> [usize; 2] {
     let long = |long: usize, short: usize| {
         let length = side as u128 * long as u128 / short as u128;
         usize::try_from(length).unwrap_or(usize::MAX)
@@ -177,10 +216,10 @@ mod tests {
 
     #[test]
     fn sides_are_torchvisions() {
-        assert_eq!(short_side_to(224, 500, 375), [298, 224]);
-        assert_eq!(short_side_to(224, 375, 500), [224, 298]);
-        assert_eq!(short_side_to(32, 32, 32), [32, 32]);
-        assert_eq!(short_side_to(3, 7, 9), [3, 3]);
+        assert_eq!(short_side_to(224, [500, 375]), [298, 224]);
+        assert_eq!(short_side_to(224, [375, 500]), [224, 298]);
+        assert_eq!(short_side_to(32, [32, 32]), [32, 32]);
+        assert_eq!(short_side_to(3, [7, 9]), [3, 3]);
         // Python: int(round(excess / 2.0)).
         let starts = [0, 1, 2, 3, 4, 5, 6, 7].map(crop_start);
         assert_eq!(starts, [0, 0, 1, 2, 2, 2, 3, 4]);
@@ -202,6 +241,24 @@ mod tests {
                 }
             }
         }
+    }
+
+    #[test]
+    fn an_input_need_not_be_square() {
+        let (width, height) = (37, 21);
+        let data: Vec<u8> = (0..width * height * 3).map(|i| (i * 31 % 251) as u8).collect();
+        let image = Image::new(width, height, 3, data).unwrap();
+        let (mut scratch, squash) = (Scratch::default(), rgb(16, FitMode::Squash));
+        let found = squash.apply_to([16, 8], image.view(), &mut scratch).unwrap();
+        let plan = Plan::window([width, height], [16, 8], [0, 0], [16, 8], Interpolation::Bilinear);
+        assert_eq!(found, Resizer::default().resample(image.view(), plan).unwrap());
+        let bytes = squash.scratch_bytes_to([16, 8], width, height, 3).unwrap();
+        assert_eq!(scratch.converted.capacity() as u64 + scratch.resizer.capacity(), bytes);
+        let mut floats = vec![0.0; 16 * 8 * 3];
+        squash.normalise_to([16, 8], &[0; 16 * 8 * 3], &mut floats).unwrap();
+        assert!(squash.normalise_to([16, 16], &[0; 16 * 8 * 3], &mut floats).is_err());
+        let error = rgb(16, FitMode::Crop).apply_to([16, 8], image.view(), &mut scratch).unwrap_err();
+        assert!(error.to_string().contains("16 x 8"), "{error}");
     }
 
     #[test]

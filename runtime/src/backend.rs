@@ -7,11 +7,10 @@ use tract_onnx::pb::ModelProto;
 use tract_onnx::prelude::*;
 use tract_onnx::tract_core::internal::{SimpleState, TypedFact, TypedOp};
 
-use crate::dequantize;
-use crate::engine::{guarded, guarded_own};
+use crate::engine::{guarded, guarded_own, rewrite};
 use crate::error::{Error, Result};
 use crate::fuse::{self, Arena, ImageView, Program};
-use crate::gate::{Facts, Form, Input};
+use crate::gate::{Form, Input, Summary};
 use crate::session::Output;
 
 /// A model, ready to run, shared by all sessions.
@@ -36,19 +35,20 @@ pub(crate) enum State {
 impl Backend {
     /// Prepares a graph that has passed the gate and has nothing in it but what runs. With `engine_only` the
     /// engine runs all of it.
-    pub(crate) fn new(mut proto: ModelProto, facts: &Facts, engine_only: bool) -> Result<Backend> {
-        let Some(graph) = &mut proto.graph else {
+    pub(crate) fn new(proto: ModelProto, summary: &Summary, engine_only: bool) -> Result<Backend> {
+        let Some(graph) = &proto.graph else {
             return Err(Error::refused("model", "no graph", "a graph"));
         };
+        let budget = summary.budget.running();
         let program = match engine_only {
             true => Err("as asked".into()),
-            false => guarded_own("lower the graph", || fuse::compile(graph, facts))?,
+            false => guarded_own("lower the graph", || fuse::compile(graph, &summary.facts, budget))?,
         };
         match program {
             Ok(program) => Ok(Backend::Program(Arc::new(program))),
             Err(why) => {
                 log::info!("the engine runs this model: {why}");
-                dequantize::write_out(graph);
+                check_live(summary)?;
                 Ok(Backend::Engine(plan(proto)?, why.into()))
             }
         }
@@ -69,8 +69,19 @@ impl Backend {
     }
 }
 
+/// Refuses a graph whose values between the nodes take more than a file of this size may ask for.
+fn check_live(summary: &Summary) -> Result<()> {
+    let (bytes, allowed) = (summary.live.saturating_mul(4), summary.budget.running());
+    if bytes <= allowed {
+        return Ok(());
+    }
+    let allowed = format!("{allowed} for a file of this size");
+    Err(Error::refused("graph", format!("{bytes} bytes of values that are needed at one time"), allowed))
+}
+
 /// The engine's own steps, each of which can be looked at on its own, for a graph that has passed the gate.
 pub(crate) fn plan(mut proto: ModelProto) -> Result<Arc<TypedRunnableModel>> {
+    proto.graph.iter_mut().for_each(rewrite::rewrite);
     // The engine wants names of nodes to be unique; those of values are.
     for node in proto.graph.iter_mut().flat_map(|graph| &mut graph.node) {
         node.name = node.output.first().cloned().unwrap_or_default();

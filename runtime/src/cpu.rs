@@ -31,6 +31,14 @@ pub fn isa() -> &'static str {
     smalti_kernels::Isa::best().name()
 }
 
+/// Refuses a name in `SMALTI_FORCE_ISA` that this machine does not know.
+///
+/// # Errors
+/// [`Error::Usage`](crate::Error::Usage) that names what the machine has.
+pub fn check_forced_isa() -> crate::Result<()> {
+    smalti_kernels::Isa::forced().map(drop).map_err(|unknown| crate::Error::Usage(unknown.to_string()))
+}
+
 /// The processor's name as the system tells it.
 pub fn name() -> Option<String> {
     let info = std::fs::read_to_string("/proc/cpuinfo").ok()?;

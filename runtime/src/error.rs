@@ -2,6 +2,8 @@
 
 use std::path::{Path, PathBuf};
 
+use crate::text::one_line;
+
 /// Any failure of this crate.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -83,7 +85,8 @@ impl Error {
         found: impl Into<String>,
         allowed: impl Into<String>,
     ) -> Error {
-        Error::Refused { place: place.into(), found: found.into(), allowed: allowed.into() }
+        let [place, found] = [place.into(), found.into()].map(|text| one_line(&text));
+        Error::Refused { place, found, allowed: allowed.into() }
     }
 
     /// A file-system failure.

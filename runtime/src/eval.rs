@@ -8,6 +8,7 @@ use smalti_models::folder::Split;
 use crate::error::{Error, Result};
 use crate::images::{self, Labelled};
 use crate::load::Model;
+use crate::threads;
 
 /// How to evaluate.
 #[derive(Clone, Copy)]
@@ -75,15 +76,10 @@ type Answer = Result<(usize, usize), (PathBuf, String)>;
 /// A folder without labelled images; a failure of the model.
 pub fn evaluate(model: &Model, folder: &Path, settings: &Settings<'_>) -> Result<Evaluation> {
     let Labelled { images, split } = images::labelled(folder, model.labels())?;
-    let threads = settings.threads.clamp(1, images.len());
     let done = AtomicUsize::new(0);
     let total = images.len();
     let step = || (settings.progress)(done.fetch_add(1, Ordering::Relaxed) + 1, total);
-    let parts: Vec<Result<Vec<Answer>>> = std::thread::scope(|scope| {
-        let parts = images.chunks(total.div_ceil(threads));
-        let workers: Vec<_> = parts.map(|part| scope.spawn(|| classify(model, part, &step))).collect();
-        workers.into_iter().map(|worker| worker.join().unwrap_or_else(|_| Err(lost_thread()))).collect()
-    });
+    let answers = threads::share("evaluate", &images, settings.threads, |part| classify(model, part, &step))?;
     let classes = model.labels().len();
     let mut evaluation = Evaluation {
         labels: model.labels().to_vec(),
@@ -91,18 +87,13 @@ pub fn evaluate(model: &Model, folder: &Path, settings: &Settings<'_>) -> Result
         confusion: vec![vec![0; classes]; classes],
         bad: Vec::new(),
     };
-    for answer in parts.into_iter().collect::<Result<Vec<_>>>()?.into_iter().flatten() {
+    for answer in answers {
         match answer {
             Ok((class, found)) => evaluation.confusion[class][found] += 1,
             Err(bad) => evaluation.bad.push(bad),
         }
     }
     Ok(evaluation)
-}
-
-/// The error for a thread that panicked.
-fn lost_thread() -> Error {
-    Error::Internal { step: "evaluate", problem: "a thread panicked".into() }
 }
 
 /// Classifies one thread's share.

@@ -24,6 +24,10 @@ pub struct Inspection {
     pub record: Option<ModelRecord>,
     /// SHA-256 over the weights as they are in the file.
     pub weights_sha256: String,
+    /// The output that answers if no other is chosen.
+    pub output: String,
+    /// Whether that output is probabilities already.
+    pub gives_probabilities: bool,
     /// Why the engine runs the model instead of our own kernels; none where those run all of it.
     pub on_engine: Option<String>,
 }
@@ -58,17 +62,27 @@ impl Inspection {
 }
 
 /// Looks at a model file's bytes.
+///
+/// # Errors
+/// Those of [`Model::from_bytes`]: a model that would not run is refused.
 pub fn inspect(bytes: &[u8]) -> Result<Inspection> {
     let (proto, summary) = gate::open(bytes, &Limits::default())?;
     let pairs = proto.metadata_props.iter().map(|entry| (entry.key.as_str(), entry.value.as_str()));
     let record = ModelRecord::from_metadata(pairs)?;
     let producer = format!("{} {}", proto.producer_name, proto.producer_version).trim().to_owned();
     let weights_sha256 = digest(&proto);
-    let on_engine = match Model::new(proto, summary.clone(), false) {
-        Ok(model) => model.on_engine().map(str::to_owned),
-        Err(error) => Some(error.to_string()),
-    };
-    Ok(Inspection { file_bytes: bytes.len() as u64, producer, summary, record, weights_sha256, on_engine })
+    // What cannot run is refused here, as where it would run.
+    let model = Model::new(proto, summary.clone(), None)?;
+    Ok(Inspection {
+        file_bytes: bytes.len() as u64,
+        producer,
+        summary,
+        record,
+        weights_sha256,
+        output: model.output_name().to_owned(),
+        gives_probabilities: model.gives_probabilities(),
+        on_engine: model.on_engine().map(str::to_owned),
+    })
 }
 
 /// The digest of all weights in the order of the file, as the exporter takes it.

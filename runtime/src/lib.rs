@@ -14,9 +14,11 @@
 //! thread runs a [`Session`] of its own.
 
 mod backend;
-mod dequantize;
 mod engine;
 mod fuse;
+mod outputs;
+mod text;
+mod threads;
 
 pub mod bench;
 pub mod compare;
@@ -38,7 +40,8 @@ pub mod trust;
 pub mod watch;
 
 pub use error::{Error, Result};
-pub use load::Model;
+pub use load::{Model, OpenOptions};
 pub use session::{Output, Prediction, Ranked, Session};
 pub use smalti_models as models;
 pub use smalti_models::{Image, ModelRecord, Preprocess};
+pub use text::printable;

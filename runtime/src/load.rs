@@ -5,15 +5,19 @@ use std::io::Read;
 use std::path::Path;
 use std::sync::Arc;
 
-use smalti_models::contract::{EMBEDDING, LOGITS, names_from_text};
+use smalti_models::contract::names_from_text;
+use smalti_models::preprocess::FitMode;
 use smalti_models::{ModelRecord, Preprocess};
 use tract_onnx::pb::ModelProto;
 
 use crate::backend::Backend;
+use crate::cpu;
 use crate::error::{Error, Result};
-use crate::gate::{self, Input, Limits, Port, Summary};
+use crate::gate::{self, Input, Limits, Summary};
 use crate::memory::Opening;
+use crate::outputs::Outputs;
 use crate::session::{Output, Session};
+use crate::trust::Trust;
 
 /// A model in memory. Cloning is cheap, and clones share the weights; each thread runs a [`Session`] of its own.
 #[derive(Clone)]
@@ -27,9 +31,19 @@ struct Inner {
     record: Option<Arc<ModelRecord>>,
     labels: Arc<[String]>,
     preprocess: Option<Preprocess>,
-    /// Values of the embedding; 0 without one.
-    embedding: usize,
+    outputs: Arc<Outputs>,
     opening: Opening,
+}
+
+/// How to open a model.
+#[derive(Clone, Debug, Default)]
+pub struct OpenOptions {
+    /// What the file may ask for.
+    pub limits: Limits,
+    /// What the file must show.
+    pub trust: Trust,
+    /// The output whose numbers are the answer, one a class. By default `logits`, else the first output `[1, K]`.
+    pub output: Option<String>,
 }
 
 impl std::fmt::Debug for Model {
@@ -59,54 +73,87 @@ pub(crate) fn read_open(file: &File, path: &Path, limits: &Limits) -> Result<Vec
 
 impl Model {
     /// Reads, checks and prepares a model file.
+    ///
+    /// # Errors
+    /// [`Error::Io`] for a file that cannot be read, [`Error::Refused`] for a model outside the profile of
+    /// [`crate::gate`].
     pub fn open(path: impl AsRef<Path>) -> Result<Model> {
-        Model::open_with(path, &Limits::default())
+        Model::open_with(path, &OpenOptions::default())
     }
 
-    /// Reads, checks and prepares a model file within budgets of the caller's.
-    pub fn open_with(path: impl AsRef<Path>, limits: &Limits) -> Result<Model> {
-        Model::from_file(read(path.as_ref(), limits)?, limits)
+    /// As [`Model::open`], with options.
+    ///
+    /// # Errors
+    /// Also [`Error::Refused`] for a file that does not show what `options.trust` asks for, and [`Error::Usage`] for an
+    /// output that the model does not have.
+    pub fn open_with(path: impl AsRef<Path>, options: &OpenOptions) -> Result<Model> {
+        let bytes = options.trust.read(path.as_ref(), &options.limits)?;
+        let model = Model::from_file(bytes, options)?;
+        options.trust.check_version(model.record())?;
+        Ok(model)
     }
 
     /// Checks and prepares a file's bytes, which are gone before the weights are packed.
-    pub(crate) fn from_file(bytes: Vec<u8>, limits: &Limits) -> Result<Model> {
-        let (proto, summary) = gate::open(&bytes, limits)?;
+    pub(crate) fn from_file(bytes: Vec<u8>, options: &OpenOptions) -> Result<Model> {
+        let (proto, summary) = gate::open(&bytes, &options.limits)?;
         drop(bytes);
-        Model::new(proto, summary, false)
+        Model::new(proto, summary, options.output.as_deref())
     }
 
     /// Checks and prepares a model that is in memory already.
+    ///
+    /// # Errors
+    /// [`Error::Refused`] for a model outside the profile of [`crate::gate`].
     pub fn from_bytes(bytes: &[u8]) -> Result<Model> {
-        Model::from_bytes_with(bytes, &Limits::default())
+        Model::from_bytes_with(bytes, &OpenOptions::default())
     }
 
-    /// Checks and prepares a model within budgets of the caller's.
-    pub fn from_bytes_with(bytes: &[u8], limits: &Limits) -> Result<Model> {
-        let (proto, summary) = gate::open(bytes, limits)?;
-        Model::new(proto, summary, false)
+    /// As [`Model::from_bytes`], with options. A key in `options.trust` refuses every model, as no signature comes with
+    /// the bytes: check that with [`Trust::check`].
+    ///
+    /// # Errors
+    /// As [`Model::open_with`].
+    pub fn from_bytes_with(bytes: &[u8], options: &OpenOptions) -> Result<Model> {
+        options.trust.check(bytes, None)?;
+        let (proto, summary) = gate::open(bytes, &options.limits)?;
+        let model = Model::new(proto, summary, options.output.as_deref())?;
+        options.trust.check_version(model.record())?;
+        Ok(model)
     }
 
     /// As [`Model::from_bytes`], but the engine runs the model even where our own kernels could: to compare both.
     pub fn from_bytes_on_engine(bytes: &[u8]) -> Result<Model> {
         let (proto, summary) = gate::open(bytes, &Limits::default())?;
-        Model::new(proto, summary, true)
+        Model::prepare(proto, summary, None, true)
     }
 
     /// Prepares a model that passed the gate.
-    pub(crate) fn new(mut proto: ModelProto, mut summary: Summary, engine_only: bool) -> Result<Model> {
-        let chosen = choose_outputs(&summary.outputs)?;
+    pub(crate) fn new(proto: ModelProto, summary: Summary, output: Option<&str>) -> Result<Model> {
+        Model::prepare(proto, summary, output, false)
+    }
+
+    fn prepare(
+        mut proto: ModelProto,
+        mut summary: Summary,
+        output: Option<&str>,
+        engine_only: bool,
+    ) -> Result<Model> {
+        cpu::check_forced_isa()?;
+        let outputs = Outputs::choose(&proto, &summary.outputs, &summary.facts, output)?;
         let opening = Opening::of(&proto, &summary);
-        let record = record(&proto, &summary, chosen.classes)?;
-        let labels = labels(&proto, record.as_ref(), chosen.classes);
-        keep_what_runs(&mut proto, &chosen);
-        let backend = Backend::new(proto, &std::mem::take(&mut summary.facts), engine_only)?;
+        let record = record(&proto, &summary, outputs.class_count())?;
+        let labels = labels(&proto, record.as_ref(), outputs.class_count());
+        outputs.keep_what_runs(&mut proto);
+        let backend = Backend::new(proto, &summary, engine_only)?;
+        summary.facts.clear();
+        summary.facts.shrink_to_fit();
         Ok(Model(Arc::new(Inner {
             backend,
             summary: Arc::new(summary),
             preprocess: record.as_ref().map(|record| record.preprocess.clone()),
             record: record.map(Arc::new),
             labels: labels.into(),
-            embedding: chosen.width,
+            outputs: Arc::new(outputs),
             opening,
         })))
     }
@@ -138,7 +185,17 @@ impl Model {
 
     /// Values of the vector in front of the head; 0 where the model does not give it.
     pub fn embedding_len(&self) -> usize {
-        self.0.embedding
+        self.0.outputs.embedding_len()
+    }
+
+    /// The name of the output that answers.
+    pub fn output_name(&self) -> &str {
+        &self.0.outputs.classes.name
+    }
+
+    /// Whether the graph ends in a softmax, so that its answers are probabilities already.
+    pub fn gives_probabilities(&self) -> bool {
+        self.0.outputs.are_probabilities
     }
 
     /// An empty output with room for the model's answers.
@@ -146,7 +203,7 @@ impl Model {
         let row = |len: usize| Vec::with_capacity(len);
         Output {
             logits: row(self.labels().len()),
-            embedding: (self.0.embedding > 0).then(|| row(self.0.embedding)),
+            embedding: (self.embedding_len() > 0).then(|| row(self.embedding_len())),
         }
     }
 
@@ -195,33 +252,6 @@ impl Model {
     }
 }
 
-/// The outputs that are computed.
-struct Outputs {
-    logits: String,
-    classes: usize,
-    embedding: Option<String>,
-    /// The embedding's values.
-    width: usize,
-}
-
-/// Picks `logits` and `embedding` by name; for the logits of a foreign model the first output `[1, K]`.
-fn choose_outputs(outputs: &[Port]) -> Result<Outputs> {
-    let row = |port: &&Port| port.is_float && matches!(port.dims[..], [1, _]);
-    let named = |name: &str| outputs.iter().find(|port| port.name == name);
-    let Some(logits) = named(LOGITS).or_else(|| outputs.iter().find(row)).filter(row) else {
-        let found: Vec<_> = outputs.iter().map(|port| format!("`{}` {:?}", port.name, port.dims)).collect();
-        return Err(Error::refused("outputs", found.join(", "), "float32 logits [1, K]"));
-    };
-    let embedding = named(EMBEDDING).filter(row).filter(|port| port.name != logits.name);
-    let values = |port: &Port| port.dims.iter().product();
-    Ok(Outputs {
-        logits: logits.name.clone(),
-        classes: values(logits),
-        embedding: embedding.map(|port| port.name.clone()),
-        width: embedding.map_or(0, values),
-    })
-}
-
 /// Our record, held to the graph that it came with.
 fn record(proto: &ModelProto, summary: &Summary, classes: usize) -> Result<Option<ModelRecord>> {
     let pairs = proto.metadata_props.iter().map(|entry| (entry.key.as_str(), entry.value.as_str()));
@@ -239,12 +269,15 @@ fn record(proto: &ModelProto, summary: &Summary, classes: usize) -> Result<Optio
 /// Whether preprocessing gives what the input takes.
 fn check_preprocess(preprocess: &Preprocess, input: &Input) -> Result<()> {
     preprocess.check().map_err(|error| Error::Usage(error.to_string()))?;
-    let wanted = (input.width, input.height, input.channels);
-    if (preprocess.img_size, preprocess.img_size, preprocess.channels) != wanted {
-        let (size, channels) = (preprocess.img_size, preprocess.channels);
-        let found = format!("preprocessing to {size} x {size} pixels and {channels} channels");
-        let wanted = format!("{} x {} and {}", input.width, input.height, input.channels);
-        return Err(Error::Usage(format!("{found}, the model takes {wanted}")));
+    let &Input { width, height, channels, .. } = input;
+    let (size, found) = (preprocess.img_size, preprocess.channels);
+    if width != height && preprocess.fit != FitMode::Squash {
+        let problem = format!("the model takes {width} x {height} pixels, which no square crop gives");
+        return Err(Error::Usage(format!("{problem}: squash images to that (--resize squash)")));
+    }
+    if (size, found) != (width.max(height), channels) {
+        let found = format!("preprocessing to {size} x {size} pixels and {found} channels");
+        return Err(Error::Usage(format!("{found}, the model takes {width} x {height} and {channels}")));
     }
     Ok(())
 }
@@ -258,15 +291,4 @@ fn labels(proto: &ModelProto, record: Option<&ModelRecord>, classes: usize) -> V
     let names = names.and_then(|entry| names_from_text(&entry.value).ok());
     let names = names.filter(|names| names.len() == classes);
     names.unwrap_or_else(|| (0..classes).map(|class| class.to_string()).collect())
-}
-
-/// Leaves in the graph what runs: the chosen outputs.
-fn keep_what_runs(proto: &mut ModelProto, chosen: &Outputs) {
-    proto.metadata_props.clear();
-    let Some(graph) = &mut proto.graph else { return };
-    graph.value_info.clear();
-    let wanted = [Some(&chosen.logits), chosen.embedding.as_ref()];
-    let outputs = std::mem::take(&mut graph.output);
-    let find = |name: Option<&String>| outputs.iter().find(|output| Some(&output.name) == name).cloned();
-    graph.output = wanted.into_iter().filter_map(find).collect();
 }

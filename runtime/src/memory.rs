@@ -45,8 +45,11 @@ impl Opening {
 fn prepared(model: &Model) -> u64 {
     match model.backend() {
         Backend::Program(program) => program.bytes() as u64,
-        // Weights as they are and packed.
-        Backend::Engine(..) => 2 * model.summary().weight_bytes.max(4 * model.summary().parameters),
+        // Weights as they are and packed, and what follows from them.
+        Backend::Engine(..) => {
+            let summary = model.summary();
+            2 * summary.weight_bytes.max(4 * summary.parameters) + summary.constant_bytes
+        }
     }
 }
 
@@ -62,7 +65,10 @@ fn session(model: &Model, threads: usize, image: Option<[usize; 3]>) -> Result<u
     let answers = 4 * model.embedding_len() + ranked * model.labels().len();
     let preparing = match (image, model.preprocess()) {
         (Some([width, height, channels]), Some(preprocess)) => {
-            preprocess.scratch_bytes(width, height, channels).map_err(|error| Error::data("image", error))?
+            let size = model.input().size();
+            preprocess
+                .scratch_bytes_to(size, width, height, channels)
+                .map_err(|error| Error::data("image", error))?
         }
         _ => 0,
     };
@@ -79,7 +85,7 @@ fn described(model: &Model) -> u64 {
 /// Of what the gate notes about tensors and nodes.
 fn noted(summary: &Summary) -> u64 {
     let facts = summary.facts.iter().map(|(name, fact)| {
-        let ints = fact.ints.as_ref().map_or(0, list);
+        let ints = fact.ints.as_ref().map_or(0, |ints| size_of_val(&ints[..]) + 2 * size_of::<usize>());
         name.capacity() + list(&fact.dims) + ints
     });
     let places = summary.facts.capacity() * 8 / 7 * (size_of::<(String, Fact)>() + 1);

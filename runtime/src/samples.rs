@@ -10,6 +10,7 @@ use crate::error::{Error, Result};
 use crate::images::{self, DataFolder};
 use crate::load::Model;
 use crate::session::Output;
+use crate::threads;
 
 /// One image.
 #[derive(Clone, Debug)]
@@ -97,15 +98,9 @@ pub fn outputs(
     threads: usize,
     step: &(dyn Fn(usize) + Sync),
 ) -> Result<Outputs> {
-    let threads = threads.clamp(1, samples.len().max(1));
     let done = AtomicUsize::new(0);
     let step = || step(done.fetch_add(1, Ordering::Relaxed) + 1);
-    let parts: Vec<Result<Outputs>> = std::thread::scope(|scope| {
-        let parts = samples.chunks(samples.len().div_ceil(threads).max(1));
-        let workers: Vec<_> = parts.map(|part| scope.spawn(|| one_thread(model, part, &step))).collect();
-        workers.into_iter().map(|worker| worker.join().unwrap_or_else(|_| Err(lost_thread()))).collect()
-    });
-    Ok(parts.into_iter().collect::<Result<Vec<_>>>()?.into_iter().flatten().collect())
+    threads::share("run a model over images", samples, threads, |part| one_thread(model, part, &step))
 }
 
 /// One thread's share.
@@ -122,11 +117,6 @@ fn one_thread(model: &Model, samples: &[Sample], step: &(dyn Fn() + Sync)) -> Re
         step();
     }
     Ok(outputs)
-}
-
-/// The error for a thread that panicked.
-fn lost_thread() -> Error {
-    Error::Internal { step: "run a model over images", problem: "a thread panicked".into() }
 }
 
 #[cfg(test)]

@@ -15,7 +15,7 @@ use crate::load::Model;
 /// What a model says about one image, as numbers.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Output {
-    /// One score a class, not normalised.
+    /// One score a class: logits, or probabilities where [`Model::gives_probabilities`].
     pub logits: Vec<f32>,
     /// The vector in front of the head, where the model gives it.
     pub embedding: Option<Vec<f32>>,
@@ -28,7 +28,7 @@ pub struct Ranked {
     pub label: String,
     /// The class's number.
     pub index: usize,
-    /// Its probability (softmax of the logits).
+    /// Its probability: the softmax of the logits, or what the model gives if that is one.
     pub probability: f32,
 }
 
@@ -86,7 +86,7 @@ impl Session {
     pub fn classify_view(&mut self, image: View<'_>) -> Result<Prediction> {
         let mut output = Output::default();
         self.run_image_into(image, &mut output)?;
-        Ok(Prediction { ranked: rank(self.model.labels(), &output.logits), output })
+        Ok(Prediction { ranked: self.model.rank(&output.logits), output })
     }
 
     /// Prepares an image of any size as the model's record says and runs the model. With an output that is used again
@@ -98,7 +98,7 @@ impl Session {
             return Err(Error::Usage(problem.into()));
         };
         let mut scratch = std::mem::take(&mut self.scratch);
-        let prepared = preprocess.apply_with(image, &mut scratch);
+        let prepared = preprocess.apply_to(self.model.input().size(), image, &mut scratch);
         let prepared = prepared.map_err(|error| Error::data("image", error));
         let result = prepared.and_then(|pixels| self.run_pixels_into(pixels, output));
         self.scratch = scratch;
@@ -125,7 +125,9 @@ impl Session {
             return Err(Error::Usage("the model takes normalised floats, not pixels".into()));
         };
         let mut floats = std::mem::take(&mut self.floats);
-        let result = preprocess.normalise(pixels, &mut floats).map_err(|error| Error::data("image", error));
+        let result = preprocess
+            .normalise_to(input.size(), pixels, &mut floats)
+            .map_err(|error| Error::data("image", error));
         let result = result.and_then(|()| self.run(ImageView::F32(&floats), output));
         self.floats = floats;
         result
@@ -170,8 +172,7 @@ impl Session {
     fn run(&mut self, image: ImageView<'_>, output: &mut Output) -> Result<()> {
         self.state.run(self.model.input(), image, output)?;
         if !output.logits.iter().all(|logit| logit.is_finite()) {
-            let problem = "it gave logits that are not finite for this image".into();
-            return Err(Error::Engine { step: "run the model", problem });
+            return Err(Error::data("image", "the model's answer to it is not finite"));
         }
         Ok(())
     }
@@ -185,23 +186,28 @@ fn check_length(found: usize, wanted: usize, unit: &str) -> Result<()> {
     Err(Error::Usage(format!("{found} {unit} for a model that takes {wanted}")))
 }
 
-/// All labels by falling probability.
-fn rank(labels: &[String], logits: &[f32]) -> Vec<Ranked> {
-    let mut ranked = Vec::new();
-    rank_into(logits, &mut ranked);
-    let label = |index: usize| labels.get(index).cloned().unwrap_or_default();
-    ranked
-        .into_iter()
-        .map(|(index, probability)| Ranked { label: label(index), index, probability })
-        .collect()
-}
+impl Model {
+    /// All labels by falling probability.
+    fn rank(&self, logits: &[f32]) -> Vec<Ranked> {
+        let mut ranked = Vec::new();
+        self.rank_into(logits, &mut ranked);
+        let label = |index: usize| self.labels().get(index).cloned().unwrap_or_default();
+        ranked
+            .into_iter()
+            .map(|(index, probability)| Ranked { label: label(index), index, probability })
+            .collect()
+    }
 
-/// All classes with their probabilities, most probable first; of equal ones the lower class first. The list is used
-/// again.
-pub fn rank_into(logits: &[f32], ranked: &mut Vec<(usize, f32)>) {
-    ranked.clear();
-    ranked.extend(softmax(logits).enumerate());
-    ranked.sort_unstable_by(|a, b| b.1.total_cmp(&a.1).then(a.0.cmp(&b.0)));
+    /// All classes with their probabilities, most probable first; of equal ones the lower class first. The list is used
+    /// again.
+    pub fn rank_into(&self, logits: &[f32], ranked: &mut Vec<(usize, f32)>) {
+        ranked.clear();
+        match self.gives_probabilities() {
+            true => ranked.extend(logits.iter().copied().enumerate()),
+            false => ranked.extend(softmax(logits).enumerate()),
+        }
+        ranked.sort_unstable_by(|a, b| b.1.total_cmp(&a.1).then(a.0.cmp(&b.0)));
+    }
 }
 
 /// Softmax, safe for large logits.
@@ -224,10 +230,11 @@ mod tests {
     }
 
     #[test]
-    fn equal_labels_stay_in_order() {
-        let labels: Vec<String> = ["a", "b", "c"].map(String::from).to_vec();
-        let ranked = rank(&labels, &[0.5, 2.0, 0.5]);
+    fn equal_classes_stay_in_order() {
+        let models = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/models");
+        let model = Model::open(models.join("colours_u8.onnx")).unwrap();
+        let ranked = model.rank(&[0.5, 2.0, 0.5]);
         assert_eq!(ranked.iter().map(|r| r.index).collect::<Vec<_>>(), [1, 0, 2]);
-        assert_eq!(ranked[0].label, "b");
+        assert_eq!(ranked[0].label, model.labels()[1]);
     }
 }

@@ -21,7 +21,7 @@ use sha2::{Digest, Sha256};
 use crate::error::{Error, Result};
 use crate::gate::{self, Input, Limits};
 use crate::inspect;
-use crate::load::{self, Model};
+use crate::load::{self, Model, OpenOptions};
 use crate::selftest;
 use crate::session::Session;
 use crate::trust::{Trust, Version, beside};
@@ -32,10 +32,8 @@ const STEP: Duration = Duration::from_millis(100);
 
 /// How a model file is opened, each time.
 pub struct Rules {
-    /// Budgets of the file.
-    pub limits: Limits,
-    /// What the file must show.
-    pub trust: Trust,
+    /// What the file may ask for and must show, and which output answers.
+    pub options: OpenOptions,
     /// Threads of a session.
     pub threads: usize,
     /// The last touch, such as preprocessing for a file that says none.
@@ -44,7 +42,7 @@ pub struct Rules {
 
 impl Default for Rules {
     fn default() -> Rules {
-        Rules { limits: Limits::default(), trust: Trust::default(), threads: 1, prepare: Box::new(Ok) }
+        Rules { options: OpenOptions::default(), threads: 1, prepare: Box::new(Ok) }
     }
 }
 
@@ -141,13 +139,13 @@ impl Watcher {
     /// Opens a model file for the first time.
     pub fn open(path: impl Into<PathBuf>, rules: Rules) -> Result<(Watcher, Model)> {
         let path = path.into();
-        let (bytes, seen) = look(&path, &rules.limits)?;
+        let (options, (bytes, seen)) = (&rules.options, look(&path, &rules.options.limits)?);
         // What was written to while it was read is read again at the first look.
         let seen = seen.unwrap_or(Seen::new(None, None));
         let digest = digest(&bytes);
-        rules.trust.check(&bytes, rules.trust.signature_of(&path)?.as_deref())?;
-        let model = (rules.prepare)(Model::from_file(bytes, &rules.limits)?)?;
-        rules.trust.check_version(model.record())?;
+        options.trust.check(&bytes, options.trust.signature_of(&path)?.as_deref())?;
+        let model = (rules.prepare)(Model::from_file(bytes, options)?)?;
+        options.trust.check_version(model.record())?;
         let running = Running::new(digest, &model);
         Ok((Watcher { path, rules, running, seen, refused: None }, model))
     }
@@ -166,7 +164,7 @@ impl Watcher {
         if there.is(&self.seen) && (self.seen.settled || self.seen.since.elapsed() < STEP) {
             return None;
         }
-        let bytes = match look(&self.path, &self.rules.limits) {
+        let bytes = match look(&self.path, &self.rules.options.limits) {
             Ok((bytes, Some(seen))) => {
                 self.see(seen);
                 bytes
@@ -184,7 +182,7 @@ impl Watcher {
             self.refused = None;
             return None;
         }
-        let signature = match self.rules.trust.signature_of(&self.path) {
+        let signature = match self.rules.options.trust.signature_of(&self.path) {
             Ok(signature) => signature,
             Err(error) => return self.refuse(of_file, error),
         };
@@ -212,12 +210,12 @@ impl Watcher {
 
     /// Everything that a new model must stand.
     fn try_out(&self, bytes: Vec<u8>, signature: Option<&str>) -> Result<(Model, Session)> {
-        let Rules { limits, trust, threads, prepare } = &self.rules;
+        let Rules { options: OpenOptions { limits, trust, output }, threads, prepare } = &self.rules;
         trust.check(&bytes, signature)?;
         let (proto, summary) = gate::open(&bytes, limits)?;
         drop(bytes);
         let weights = inspect::digest(&proto);
-        let model = Model::new(proto, summary, false)?;
+        let model = Model::new(proto, summary, output.as_deref())?;
         if model.record().is_some_and(|record| record.weights_sha256 != weights) {
             let allowed = "those that its record was written for";
             return Err(Error::refused("weights", format!("SHA-256 {weights}"), allowed));
@@ -242,8 +240,11 @@ impl Watcher {
                     let problem = "a panic".into();
                     Some(Err(Error::Internal { step: "look at the new model", problem }))
                 });
-                if let Some(news) = found {
-                    theirs.lock().news = Some(news);
+                match found {
+                    // A model counts as the running one from now on, so it must arrive, whatever comes after it.
+                    Some(Ok(session)) => theirs.lock().accepted = Some(session),
+                    Some(Err(error)) => theirs.lock().refused = Some(error),
+                    None => {}
                 }
             }
         };
@@ -282,7 +283,8 @@ struct Shared {
 
 #[derive(Default)]
 struct State {
-    news: Option<Result<Session>>,
+    accepted: Option<Session>,
+    refused: Option<Error>,
     stop: bool,
 }
 
@@ -306,9 +308,11 @@ impl Watch {
         &self.path
     }
 
-    /// What [`Watcher::poll`] has found since the last call, the latest of it. Does not wait.
+    /// What [`Watcher::poll`] has found: the latest model, then the latest refusal. Does not wait.
     pub fn news(&mut self) -> Option<Result<Session>> {
-        self.shared.lock().news.take()
+        let mut state = self.shared.lock();
+        let accepted = state.accepted.take().map(Ok);
+        accepted.or_else(|| state.refused.take().map(Err))
     }
 }
 

@@ -254,10 +254,21 @@ fn results_do_not_depend_on_the_instruction_set() {
         };
         let plain = said("scalar");
         assert!(plain.contains("probability"), "{plain}");
-        // An instruction set that this machine lacks is the best that it has.
-        for isa in ["avx2", "avx512", "vnni", "neon", "dotprod", "i8mm", ""] {
+        let available = smalti_kernels::Isa::available().into_iter().map(smalti_kernels::Isa::name);
+        for isa in available.chain([""]) {
             assert_eq!(said(isa), plain, "{model} on {isa}");
         }
+    }
+}
+
+#[test]
+fn an_unknown_instruction_set_is_a_usage_error() {
+    for arguments in [&["doctor"][..], &["inspect", "none.onnx"], &["bench", "none.onnx"]] {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_smalti-run"));
+        let output = command.args(arguments).env("SMALTI_FORCE_ISA", "abacus").output().unwrap();
+        let err = text(&output.stderr);
+        assert_eq!((output.status.code(), err.lines().count()), (Some(2), 1), "{err}");
+        assert!(err.contains("abacus") && err.contains("scalar"), "{err}");
     }
 }
 

@@ -9,7 +9,7 @@ use smalti_runtime::models::Preprocess;
 use smalti_runtime::models::preprocess::FitMode;
 use smalti_runtime::models::resize::Interpolation;
 use smalti_runtime::trust::{PublicKey, Trust, Version};
-use smalti_runtime::{Model, memory, selftest};
+use smalti_runtime::{Model, OpenOptions, memory, selftest};
 
 use crate::border::{self, Failure, Prefixed, Result, entry, usage};
 use crate::handles::Table;
@@ -138,7 +138,7 @@ impl smalti_options {
         };
         let channels = model.input().channels;
         let [mean, std] = [self.mean, self.std].map(|values| values.into_iter().take(channels).collect());
-        let img_size = model.input().width;
+        let img_size = model.input().width.max(model.input().height);
         Ok(Some(Preprocess { img_size, channels, fit, interpolation, mean, std }))
     }
 
@@ -213,7 +213,8 @@ pub unsafe extern "C" fn smalti_open(
         let limits = options.map_or(Limits::default(), |options| options.limits());
         // SAFETY: what the header asks of callers.
         let trust = options.map(|options| unsafe { options.trust() }).transpose()?.unwrap_or_default();
-        *room = keep(options.as_ref(), Model::open_trusted(file(path)?, &limits, &trust)?)?;
+        let how = OpenOptions { limits, trust, output: None };
+        *room = keep(options.as_ref(), Model::open_with(file(path)?, &how)?)?;
         Ok(())
     })
 }
@@ -259,7 +260,7 @@ pub unsafe extern "C" fn smalti_open_bytes(
             )
         };
         trust.check(bytes, signature)?;
-        let model = Model::from_bytes_with(bytes, &limits)?;
+        let model = Model::from_bytes_with(bytes, &OpenOptions { limits, ..OpenOptions::default() })?;
         trust.check_version(model.record())?;
         *room = keep(options.as_ref(), model)?;
         Ok(())

@@ -5,7 +5,7 @@ use std::mem::MaybeUninit;
 use std::sync::{Arc, Mutex, MutexGuard, TryLockError};
 
 use smalti_runtime::models::image::View;
-use smalti_runtime::{Error, Output, Session, session};
+use smalti_runtime::{Error, Output, Session};
 
 use crate::border::{self, Failure, Result, entry, usage};
 use crate::codes::{SMALTI_BUSY, SMALTI_DATA};
@@ -76,7 +76,7 @@ impl Held {
         #[cfg(feature = "panic-injection")]
         crate::injection::panic_if_asked("run");
         run(session, output)?;
-        session::rank_into(&output.logits, ranked);
+        session.model().rank_into(&output.logits, ranked);
         *is_done = true;
         Ok(())
     }

@@ -7,7 +7,7 @@
 use std::hint::black_box;
 use std::time::{Duration, Instant};
 
-use smalti_kernels::attention::{Heads, Shape, attention};
+use smalti_kernels::attention::{Heads, ScoreMaps, Shape, attention};
 use smalti_kernels::{
     Activation, Epilogue, Isa, Linear, Out, QuantLinear, Quantize, layer_norm, linear, quant_linear,
 };
@@ -97,6 +97,7 @@ fn main() {
                     isa,
                     &shape,
                     black_box([part(0), part(1), part(2)]),
+                    ScoreMaps::default(),
                     tokens,
                     scratch,
                     &mut Out::F32(y),

@@ -7,6 +7,7 @@ use std::ops::Range;
 use crate::dot::COLS;
 use crate::exponentials::{LANES, exponentials};
 use crate::isa::dispatch;
+use crate::levels::LevelMap;
 use crate::linear::{ROWS as GROUP, tiles};
 use crate::math::madd;
 use crate::quantize::Out;
@@ -36,6 +37,15 @@ pub struct Shape {
     pub value: usize,
     /// Factor on the scores, usually `1 / √key`.
     pub scale: f32,
+}
+
+/// What a quantized model does between the products of attention.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct ScoreMaps<'a> {
+    /// Applied to `q kᵀ`; what comes out is multiplied by the scale.
+    pub scores: Option<&'a LevelMap>,
+    /// Applied to the softmax.
+    pub probabilities: Option<&'a LevelMap>,
 }
 
 impl Shape {
@@ -158,6 +168,7 @@ fn group<const FMA: bool, const ROWS: usize>(
     q: (&[f32], usize),
     (keys, values): (&[f32], &[f32]),
     scores: &mut [f32],
+    maps: ScoreMaps<'_>,
     [head, first]: [usize; 2],
     out: &mut Out<'_>,
 ) {
@@ -177,8 +188,19 @@ fn group<const FMA: bool, const ROWS: usize>(
         }
         t += COLS;
     }
+    if let Some(map) = maps.scores {
+        scores.chunks_exact_mut(padded).for_each(|row| map.apply(&mut row[..shape.tokens]));
+    }
     // SAFETY: compiled with fused multiply-adds only where the processor has AVX2 too.
-    let parts = unsafe { exponentials::<FMA, ROWS>(scores, shape.tokens, shape.scale) };
+    let mut parts = unsafe { exponentials::<FMA, ROWS>(scores, shape.tokens, shape.scale) };
+    if let Some(map) = maps.probabilities {
+        for (row, part) in scores.chunks_exact_mut(padded).zip(&mut parts) {
+            let row = &mut row[..shape.tokens];
+            row.iter_mut().for_each(|value| *value *= *part);
+            map.apply(row);
+            *part = 1.0;
+        }
+    }
     let (width, stride) = (shape.value, out.row(shape.heads * shape.value));
     for (p, panel) in values.chunks_exact(shape.tokens * COLS).enumerate() {
         let (column, count) = (p * COLS, COLS.min(width - p * COLS));
@@ -203,6 +225,7 @@ fn group<const FMA: bool, const ROWS: usize>(
 fn body<const FMA: bool, const WIDE: bool>(
     shape: &Shape,
     [q, k, v]: [Heads<'_>; 3],
+    maps: ScoreMaps<'_>,
     rows: usize,
     scratch: &mut [f32],
     out: &mut Out<'_>,
@@ -222,7 +245,7 @@ fn body<const FMA: bool, const WIDE: bool>(
                 ($height:literal) => {{
                     let queries = (&queries[first * q.row..], q.row);
                     let scores = &mut scores[..$height * padded];
-                    group::<FMA, $height>(shape, queries, (keys, values), scores, [head, first], out)
+                    group::<FMA, $height>(shape, queries, (keys, values), scores, maps, [head, first], out)
                 }};
             }
             match height {
@@ -242,7 +265,7 @@ dispatch! {
     /// The attention of `rows` queries over all keys and values. The result has a row for each query, with the
     /// heads side by side; it goes to `out`, see [`Out`]. `scratch` has at least [`Shape::scratch`] values.
     pub fn attention(
-        shape: &Shape, qkv: [Heads<'_>; 3], rows: usize, scratch: &mut [f32], out: &mut Out<'_>,
+        shape: &Shape, qkv: [Heads<'_>; 3], maps: ScoreMaps<'_>, rows: usize, scratch: &mut [f32], out: &mut Out<'_>,
     ) = body
 }
 
@@ -251,6 +274,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::quantize::Quantize;
     use crate::test_support::{close, each_isa, values};
 
     /// The formula, for one query.
@@ -262,6 +286,45 @@ mod tests {
             v.chunks(shape.value).zip(&scores).map(|(v, score)| f64::from(v[c]) * score / total).sum()
         };
         (0..shape.value).map(value).collect()
+    }
+
+    #[test]
+    fn maps_stand_between_the_products() {
+        let shape = Shape { heads: 1, tokens: 37, key: 8, value: 5, scale: 1.0 };
+        let (q, k, v) = (values(9 * 8, 1), values(37 * 8, 2), values(37 * 5, 3));
+        let scores_at = Quantize::new(0.11, 120).unwrap();
+        let probabilities_at = Quantize::new(0.0007, 0).unwrap();
+        let scores = LevelMap::new(scores_at, &std::array::from_fn(|i| 0.3 * scores_at.value(i as u8)));
+        let probabilities =
+            LevelMap::new(probabilities_at, &std::array::from_fn(|i| probabilities_at.value(i as u8)));
+        let mut want = Vec::new();
+        for q in q.chunks(8) {
+            let dot = |k: &[f32]| q.iter().zip(k).fold(0.0f32, |sum, (&q, &k)| q.mul_add(k, sum));
+            let exps: Vec<f64> =
+                k.chunks(8).map(|k| f64::from(0.3 * scores_at.value(scores_at.byte(dot(k)))).exp()).collect();
+            let total: f64 = exps.iter().sum();
+            let rounded =
+                |exp: &f64| f64::from(probabilities_at.value(probabilities_at.byte((exp / total) as f32)));
+            let value =
+                |c: usize| v.chunks(5).zip(&exps).map(|(v, exp)| f64::from(v[c]) * rounded(exp)).sum();
+            want.extend((0..5).map(value).collect::<Vec<f64>>());
+        }
+        let maps = ScoreMaps { scores: Some(&scores), probabilities: Some(&probabilities) };
+        each_isa(|isa| {
+            let (mut y, mut scratch) = (vec![0.0; want.len()], vec![0.0; shape.scratch()]);
+            let heads = |data, row| Heads { data, head: 0, row };
+            let qkv = [heads(&q[..], 8), heads(&k[..], 8), heads(&v[..], 5)];
+            attention(isa, &shape, qkv, maps, 9, &mut scratch, &mut Out::F32(&mut y));
+            // A probability next to the middle of two levels may go either way.
+            let step = f64::from(probabilities_at.scale());
+            assert!(
+                y.iter().zip(&want).all(|(&y, want)| (f64::from(y) - want).abs() < 2.0 * step),
+                "{}",
+                isa.name()
+            );
+            let far = y.iter().zip(&want).filter(|&(&y, want)| (f64::from(y) - want).abs() > 1e-5).count();
+            assert!(far < 5, "{far} of {} on {}", want.len(), isa.name());
+        });
     }
 
     proptest! {
@@ -287,7 +350,9 @@ mod tests {
                 let q = Heads { data: &q, head: queries * key, row: key };
                 let k = Heads { data: &k, head: tokens * key, row: key };
                 let v = Heads { data: &v, head: tokens * value, row: value };
-                attention(isa, &shape, [q, k, v], queries, &mut scratch, &mut Out::F32(&mut y));
+                attention(
+                    isa, &shape, [q, k, v], ScoreMaps::default(), queries, &mut scratch, &mut Out::F32(&mut y),
+                );
                 close(&y, &want, 1e-5);
                 assert_eq!(first.get_or_insert_with(|| y.clone()), &y, "{}", isa.name());
             });

@@ -105,13 +105,29 @@ impl Isa {
     }
 
     /// The fastest one, or the one that `SMALTI_FORCE_ISA` names. Looked up once.
+    ///
+    /// A name that this machine does not know counts for nothing here: programs and the runtime ask [`Isa::forced`]
+    /// first and refuse it.
     pub fn best() -> Isa {
         static BEST: OnceLock<Isa> = OnceLock::new();
         *BEST.get_or_init(|| {
-            let forced = std::env::var("SMALTI_FORCE_ISA").ok();
-            let named = forced.and_then(|name| Isa::named(&name));
-            named.or_else(|| Isa::available().pop()).unwrap_or(Isa::SCALAR)
+            let forced = Isa::forced().ok().flatten();
+            forced.or_else(|| Isa::available().pop()).unwrap_or(Isa::SCALAR)
         })
+    }
+
+    /// The instruction set that `SMALTI_FORCE_ISA` names; none if the variable is unset or empty.
+    ///
+    /// # Errors
+    /// A name that is not one of [`Isa::available`].
+    pub fn forced() -> Result<Option<Isa>, UnknownIsa> {
+        match std::env::var_os("SMALTI_FORCE_ISA") {
+            Some(name) if !name.is_empty() => {
+                let found = name.to_str().and_then(Isa::named);
+                found.map(Some).ok_or_else(|| UnknownIsa(name.to_string_lossy().into_owned()))
+            }
+            _ => Ok(None),
+        }
     }
 
     /// The instruction set of this name, if the machine has it.
@@ -173,6 +189,19 @@ impl Isa {
         self.integers
     }
 }
+
+/// A name in `SMALTI_FORCE_ISA` that is no instruction set of this machine.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct UnknownIsa(String);
+
+impl std::fmt::Display for UnknownIsa {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let names: Vec<_> = Isa::available().into_iter().map(Isa::name).collect();
+        write!(f, "SMALTI_FORCE_ISA is {:?}: this machine has {}", self.0, names.join(", "))
+    }
+}
+
+impl std::error::Error for UnknownIsa {}
 
 /// Defines `pub fn name(isa: Isa, args)` that runs `body::<FMA, WIDE>(args)` compiled for the instruction set.
 ///

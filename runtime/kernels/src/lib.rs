@@ -20,6 +20,7 @@ mod exponentials;
 pub mod gelu;
 pub mod isa;
 pub mod layer_norm;
+pub mod levels;
 pub mod linear;
 pub mod math;
 pub mod matmul;
@@ -39,6 +40,7 @@ mod tiles;
 mod transpose;
 
 pub use isa::Isa;
+pub use levels::LevelMap;
 pub use linear::{Activation, Epilogue, Linear, linear};
 pub use pool::Pool;
 pub use quant_linear::{QuantLinear, quant_linear};

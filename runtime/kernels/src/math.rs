@@ -1,8 +1,8 @@
 //! Elementary functions in f32 that compile to vector code: no branches, no calls, no tables.
 
 /// Whether every machine of this target fuses: aarch64 by its definition; ARMv7 where the build says that VFPv4 is
-/// there, which compilers name only to nightly code.
-pub(crate) const FUSED: bool = cfg!(any(target_arch = "aarch64", smalti_vfp4));
+/// there, which compilers name only to nightly code. Elsewhere the flag means nothing.
+pub(crate) const FUSED: bool = cfg!(any(target_arch = "aarch64", all(target_arch = "arm", smalti_vfp4)));
 
 /// `a * b + c`, rounded once: one instruction where `FMA` says so, the same bits elsewhere.
 #[inline(always)]

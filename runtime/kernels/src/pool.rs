@@ -98,10 +98,12 @@ impl Pool {
             looks = looks.wrapping_add(1);
             if looks < LOOKS { std::hint::spin_loop() } else { std::thread::yield_now() }
         }
+        // Cleared whichever thread panicked: the next run starts afresh.
+        let helper_panicked = self.shared.panicked.swap(false, Ordering::Relaxed);
         if let Err(panic) = own {
             resume_unwind(panic);
         }
-        assert!(!self.shared.panicked.swap(false, Ordering::Relaxed), "a helper thread panicked");
+        assert!(!helper_panicked, "a helper thread panicked");
     }
 
     /// Shares `rows` rows out: calls `part` on each thread with its number, its rows and its piece of `out`, whose
@@ -195,9 +197,11 @@ fn help(shared: &Shared, number: usize) {
         }
         let task = *shared.task.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(task) = task
-            && catch_unwind(AssertUnwindSafe(|| task(number))).is_err()
+            && let Err(panic) = catch_unwind(AssertUnwindSafe(|| task(number)))
         {
             shared.panicked.store(true, Ordering::Relaxed);
+            // What a panic carries may itself panic when it is dropped; this thread must report all the same.
+            let _ = catch_unwind(AssertUnwindSafe(|| drop(panic))).map_err(std::mem::forget);
         }
         shared.busy.fetch_sub(1, Ordering::Release);
     }
@@ -297,6 +301,36 @@ mod tests {
             let result = catch_unwind(AssertUnwindSafe(|| pool.run(&|thread| assert_ne!(thread, bad))));
             assert!(result.is_err());
         }
+        pool.run(&|_| {});
+    }
+
+    #[test]
+    fn several_panics_in_one_run_leave_none_for_the_next() {
+        let mut pool = Pool::new(3);
+        for _ in 0..20 {
+            let result = catch_unwind(AssertUnwindSafe(|| pool.run(&|_| panic!("all of them"))));
+            assert!(result.is_err());
+            pool.run(&|_| {});
+        }
+    }
+
+    #[test]
+    fn a_panic_that_panics_when_dropped_does_not_stop_the_pool() {
+        struct Twice;
+        impl Drop for Twice {
+            fn drop(&mut self) {
+                panic!("again");
+            }
+        }
+        let mut pool = Pool::new(2);
+        let result = catch_unwind(AssertUnwindSafe(|| {
+            pool.run(&|thread| {
+                if thread == 1 {
+                    std::panic::panic_any(Twice)
+                }
+            });
+        }));
+        assert!(result.is_err());
         pool.run(&|_| {});
     }
 }

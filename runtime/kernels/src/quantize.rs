@@ -32,9 +32,15 @@ impl Quantize {
         self.zero
     }
 
+    /// The value that a byte stands for.
+    #[inline(always)]
+    pub fn value(self, byte: u8) -> f32 {
+        (f32::from(byte) - f32::from(self.zero)) * self.scale
+    }
+
     /// The byte of one value.
     #[inline(always)]
-    pub(crate) fn byte(self, x: f32) -> u8 {
+    pub fn byte(self, x: f32) -> u8 {
         const ROUND: f32 = 12_582_912.0; // 1.5 * 2^23: adding it leaves the nearest integer in the low bits
         let zero = f32::from(self.zero);
         let steps = x * self.inverse;

@@ -87,6 +87,9 @@ pub(crate) struct RunArgs {
     /// Images: files, folders, `-`; or one stream.
     #[arg(required = true)]
     pub(crate) inputs: Vec<PathBuf>,
+    /// The output of the model that answers, where it has several [default: `logits`, else the first of a score a class].
+    #[arg(long, value_name = "NAME")]
+    pub(crate) output: Option<String>,
     /// How many labels to name an image.
     #[arg(long, short = 'k', default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..))]
     pub(crate) top_k: u32,
@@ -139,6 +142,9 @@ pub(crate) struct EvalArgs {
     pub(crate) model: PathBuf,
     /// A folder of class folders; of one with splits (`train/` and `test/` or `val/`) the test split, else val.
     pub(crate) folder: PathBuf,
+    /// The output of the model that answers, where it has several [default: `logits`, else the first of a score a class].
+    #[arg(long, value_name = "NAME")]
+    pub(crate) output: Option<String>,
     /// Images at a time, each on a thread of its own.
     #[arg(long, short, default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=1024))]
     pub(crate) threads: u16,

@@ -2,17 +2,16 @@
 
 use std::time::Duration;
 
-use smalti_runtime::Model;
 use smalti_runtime::bench::{self, Report, Settings};
-use smalti_runtime::gate::Limits;
+use smalti_runtime::{Model, OpenOptions};
 
 use super::args::{Args, BenchArgs};
 use super::{open, out};
 
 pub(super) fn run(command: &BenchArgs, args: &Args) -> anyhow::Result<u8> {
-    let (trust, limits) = (open::trust(&command.trust)?, Limits::default());
+    let options = OpenOptions { trust: open::trust(&command.trust)?, ..OpenOptions::default() };
     if let Some(runs) = command.only_runs {
-        let bytes = trust.read(&command.model, &limits)?;
+        let bytes = options.trust.read(&command.model, &options.limits)?;
         let model =
             if command.engine { Model::from_bytes_on_engine(&bytes)? } else { Model::from_bytes(&bytes)? };
         bench::only_runs(&model, runs)?;
@@ -21,7 +20,7 @@ pub(super) fn run(command: &BenchArgs, args: &Args) -> anyhow::Result<u8> {
     for &threads in &command.threads {
         let measure = Duration::from_secs_f64(command.seconds);
         let settings = Settings { measure, threads: threads.into(), ..Settings::default() };
-        let report = bench::run_opened(|| Model::open_trusted(&command.model, &limits, &trust), &settings)?;
+        let report = bench::run_opened(|| Model::open_with(&command.model, &options), &settings)?;
         match args.json {
             true => out::json(serde_json::to_value(&report)?)?,
             false => print(&report)?,

@@ -5,7 +5,7 @@ use std::path::Path;
 use serde_json::{Value, json};
 use smalti_runtime::compare::{Comparison, Settings, compare};
 use smalti_runtime::eval::share;
-use smalti_runtime::{Error, samples};
+use smalti_runtime::{Error, printable, samples};
 
 use super::args::{Args, CompareArgs};
 use super::out;
@@ -58,7 +58,7 @@ fn judge(command: &CompareArgs, found: &Comparison) -> Result<(), Error> {
 /// Names the images that cannot be used, and fails if they are too many.
 pub(super) fn check_bad(found: &Comparison, max_bad: f64, place: &Path) -> Result<(), Error> {
     for (path, problem) in &found.bad {
-        eprintln!("smalti-run: error: {path}: {problem}");
+        out::error(format!("{path}: {problem}"));
     }
     let (bad, all) = (found.bad.len() as u64, found.bad.len() as u64 + found.n);
     if share(bad, all) <= max_bad {
@@ -96,7 +96,10 @@ fn as_text(found: &Comparison) -> String {
     text += &format!("logits     differ by {:.3e} at most\n", found.largest_difference);
     for flip in found.flips.iter().take(FLIPS) {
         let truth = flip.truth.as_ref().map_or(String::new(), |truth| format!(" (it is {truth})"));
-        text += &format!("flip       {}: {} -> {}{truth}\n", flip.name, flip.from, flip.to);
+        text += &format!(
+            "flip       {}\n",
+            printable(&format!("{}: {} -> {}{truth}", flip.name, flip.from, flip.to))
+        );
     }
     match found.flips.len().checked_sub(FLIPS) {
         Some(more @ 1..) => text + &format!("           and {more} more\n"),

@@ -3,8 +3,8 @@
 use std::time::Instant;
 
 use serde_json::{Value, json};
-use smalti_runtime::Error;
 use smalti_runtime::eval::{Evaluation, Settings, evaluate, share};
+use smalti_runtime::{Error, printable};
 
 use super::args::{Args, EvalArgs};
 use super::out;
@@ -14,7 +14,8 @@ use super::progress::Progress;
 const MATRIX: usize = 20;
 
 pub(super) fn run(command: &EvalArgs, args: &Args) -> anyhow::Result<u8> {
-    let model = super::open::open(&command.model, &command.trust, &command.foreign)?;
+    let model =
+        super::open::open_output(&command.model, command.output.as_ref(), &command.trust, &command.foreign)?;
     if model.preprocess().is_none() {
         let problem = "the model file does not say how to prepare images: give --mean and --std";
         return Err(Error::Usage(problem.into()).into());
@@ -25,7 +26,7 @@ pub(super) fn run(command: &EvalArgs, args: &Args) -> anyhow::Result<u8> {
     let evaluation = evaluate(&model, &command.folder, &settings)?;
     let seconds = start.elapsed().as_secs_f64();
     for (path, problem) in &evaluation.bad {
-        eprintln!("smalti-run: error: {}: {problem}", path.display());
+        out::error(format!("{}: {problem}", path.display()));
     }
     let bad = evaluation.bad.len() as u64;
     if share(bad, bad + evaluation.n()) > command.max_bad {
@@ -68,7 +69,7 @@ fn as_text(evaluation: &Evaluation, seconds: f64) -> String {
     let mut text =
         format!("accuracy {} ({correct} of {n}{of}, {seconds:.1} s)\n", percent(evaluation.accuracy()));
     let width = evaluation.labels.iter().map(|label| label.chars().count()).max().unwrap_or(0);
-    for (class, label) in evaluation.labels.iter().enumerate() {
+    for (class, label) in evaluation.labels.iter().map(|label| printable(label)).enumerate() {
         let (n, correct) = evaluation.class(class);
         if n > 0 {
             text += &format!("  {label:width$}  {:>9}  ({correct} of {n})\n", percent(share(correct, n)));
@@ -76,7 +77,8 @@ fn as_text(evaluation: &Evaluation, seconds: f64) -> String {
     }
     if evaluation.labels.len() <= MATRIX {
         text += "rows: the true class, columns: what it was taken for\n";
-        for (label, row) in evaluation.labels.iter().zip(&evaluation.confusion) {
+        let labels = evaluation.labels.iter().map(|label| printable(label));
+        for (label, row) in labels.zip(&evaluation.confusion) {
             let row: String = row.iter().map(|count| format!(" {count:>6}")).collect();
             text += &format!("  {label:width$} {row}\n");
         }

@@ -3,6 +3,7 @@
 use serde_json::{Value, json};
 use smalti_runtime::gate::Limits;
 use smalti_runtime::inspect::{Inspection, inspect};
+use smalti_runtime::printable;
 
 use super::args::{Args, ModelArgs};
 use super::{open, out};
@@ -48,6 +49,8 @@ fn as_json(inspection: &Inspection) -> Value {
             "channels": input.channels,
         },
         "outputs": outputs.collect::<Vec<_>>(),
+        "output": inspection.output,
+        "gives_probabilities": inspection.gives_probabilities,
         "operators": summary.operators(),
         "parameters": summary.parameters,
         "weight_bytes": summary.weight_bytes,
@@ -79,6 +82,15 @@ fn as_text(inspection: &Inspection) -> String {
         ),
         ("input", format!("{}: {width} x {height} x {channels}, {form}", input.name)),
         ("outputs", outputs.join(", ")),
+        (
+            "answers",
+            format!(
+                "{}, as {}{}",
+                inspection.output,
+                if inspection.gives_probabilities { "probabilities" } else { "logits" },
+                if summary.outputs.len() > 1 { " (--output NAME chooses another)" } else { "" }
+            ),
+        ),
         ("parameters", format!("{} ({})", out::count(summary.parameters), out::bytes(summary.weight_bytes))),
         ("multiply-adds", out::count(summary.multiply_adds)),
         ("activations", format!("at most {} at a time", out::bytes(inspection.activation_bytes()))),
@@ -112,7 +124,7 @@ fn as_text(inspection: &Inspection) -> String {
         }
         None => lines.push(("record", "none (not written by Smalti)".into())),
     }
-    lines.iter().map(|(name, value)| format!("{name:14} {value}\n")).collect()
+    lines.iter().map(|(name, value)| format!("{name:14} {}\n", printable(value))).collect()
 }
 
 /// The first labels.

@@ -19,11 +19,12 @@ mod stream;
 mod verify;
 
 use std::ffi::OsString;
+use std::io::Write;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::process::ExitCode;
 
 use clap::Parser;
-use smalti_runtime::Error;
+use smalti_runtime::{Error, cpu, printable};
 
 use args::{Args, Command};
 
@@ -32,7 +33,7 @@ const FAILED: u8 = 1;
 
 /// Parses the arguments, runs the command, reports its error.
 pub(crate) fn main() -> ExitCode {
-    let args = Args::parse_from(std::env::args_os().map(dashes));
+    let args = Args::parse_from(dashes(std::env::args_os()));
     start_log(&args);
     // Panics are reported as errors; their own words come with -v.
     std::panic::set_hook(Box::new(|panic| log::debug!("{panic}")));
@@ -46,11 +47,15 @@ pub(crate) fn main() -> ExitCode {
     })
 }
 
-/// `--top_k` is `--top-k`, as in the trainer.
-fn dashes(arg: OsString) -> OsString {
-    let Some(text) = arg.to_str().filter(|text| text.starts_with("--")) else { return arg };
-    let (name, value) = text.split_at(text.find('=').unwrap_or(text.len()));
-    format!("{}{value}", name.replace('_', "-")).into()
+/// `--top_k` is `--top-k`, as in the trainer. After `--` there are no flags.
+fn dashes(args: impl Iterator<Item = OsString>) -> impl Iterator<Item = OsString> {
+    let mut flags = true;
+    args.map(move |arg| {
+        flags &= arg != "--";
+        let Some(text) = arg.to_str().filter(|text| flags && text.starts_with("--")) else { return arg };
+        let (name, value) = text.split_at(text.find('=').unwrap_or(text.len()));
+        format!("{}{value}", name.replace('_', "-")).into()
+    })
 }
 
 /// Messages go to the standard error, as many as asked for.
@@ -61,11 +66,18 @@ fn start_log(args: &Args) {
         (_, 1) => "info,tract=warn",
         _ => "debug",
     };
-    env_logger::Builder::from_env(env_logger::Env::default().default_filter_or(level)).init();
+    let mut builder = env_logger::Builder::from_env(env_logger::Env::default().default_filter_or(level));
+    // Messages name what stands in files.
+    builder.format(|out, record| {
+        let (time, message) = (out.timestamp(), record.args().to_string());
+        writeln!(out, "[{time} {} {}] {}", record.level(), record.target(), printable(&message))
+    });
+    builder.init();
 }
 
 /// Runs a command; gives the exit code.
 fn dispatch(args: &Args) -> anyhow::Result<u8> {
+    cpu::check_forced_isa()?;
     match &args.command {
         Command::Run(command) => run::run(command, args),
         Command::Eval(command) => eval::run(command, args),
@@ -87,13 +99,26 @@ fn report(error: &anyhow::Error, causes: bool) -> u8 {
     if io.is_some_and(|io| io.kind() == std::io::ErrorKind::BrokenPipe) {
         return 0; // Whoever read the results has seen enough.
     }
-    eprintln!("smalti-run: error: {error}");
+    out::error(error);
     if causes {
-        error.chain().skip(1).for_each(|cause| eprintln!("  caused by: {cause}"));
+        error.chain().skip(1).for_each(|cause| out::note(format!("  caused by: {cause}")));
     }
     match error.downcast_ref::<Error>() {
         Some(error) => error.exit_code(),
         None if io.is_some() => 6,
         None => FAILED,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn underscores_in_flags_are_dashes_and_names_of_files_stay() {
+        let args =
+            ["run", "--top_k=a_b", "--my_flag", "a_b", "--", "--my_pic.png", "--top_k"].map(OsString::from);
+        let found: Vec<_> = dashes(args.into_iter()).collect();
+        assert_eq!(found, ["run", "--top-k=a_b", "--my-flag", "a_b", "--", "--my_pic.png", "--top_k"]);
     }
 }

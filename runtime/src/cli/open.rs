@@ -2,11 +2,10 @@
 
 use std::path::{Path, PathBuf};
 
-use smalti_runtime::gate::Limits;
 use smalti_runtime::models::preprocess::FitMode;
 use smalti_runtime::models::resize::Interpolation;
 use smalti_runtime::trust::{PublicKey, Trust};
-use smalti_runtime::{Error, Model, Preprocess};
+use smalti_runtime::{Error, Model, OpenOptions, Preprocess};
 
 use super::args::{FitArg, ForeignArgs, InterpolationArg, TrustArgs};
 
@@ -18,7 +17,18 @@ pub(super) fn trust(args: &TrustArgs) -> Result<Trust, Error> {
 
 /// Opens a model, with preprocessing and labels from the command line where they are given.
 pub(super) fn open(path: &Path, args: &TrustArgs, foreign: &ForeignArgs) -> Result<Model, Error> {
-    Overrides::new(foreign)?.apply(Model::open_trusted(path, &Limits::default(), &trust(args)?)?)
+    open_output(path, None, args, foreign)
+}
+
+/// As [`open`], with the answers from an output of that name.
+pub(super) fn open_output(
+    path: &Path,
+    output: Option<&String>,
+    args: &TrustArgs,
+    foreign: &ForeignArgs,
+) -> Result<Model, Error> {
+    let options = OpenOptions { trust: trust(args)?, output: output.cloned(), ..OpenOptions::default() };
+    Overrides::new(foreign)?.apply(Model::open_with(path, &options)?)
 }
 
 /// What the command line says in a model file's place.
@@ -65,7 +75,7 @@ impl Overrides {
         let mut preprocess = match (model.preprocess(), mean, std) {
             (Some(own), _, _) => own.clone(),
             (None, Some(mean), Some(std)) => Preprocess {
-                img_size: input.width,
+                img_size: input.width.max(input.height),
                 channels: input.channels,
                 fit: FitMode::Crop,
                 interpolation: Interpolation::Bicubic,

@@ -1,8 +1,10 @@
 //! Results on the standard output: JSON objects with a schema version, or lines of text.
 
+use std::borrow::Cow;
 use std::io::{Write, stdout};
 
 use serde_json::{Map, Value};
+use smalti_runtime::printable;
 
 /// The version of what `--json` prints.
 const SCHEMA_VERSION: u64 = 1;
@@ -13,14 +15,43 @@ pub(super) fn json(fields: Value) -> anyhow::Result<()> {
     if let Value::Object(fields) = fields {
         object.extend(fields);
     }
-    line(&Value::Object(object).to_string())
+    // Only strings can hold what JSON lets through and terminals obey.
+    write(&json_escaped(&Value::Object(object).to_string()))
 }
 
-/// Prints one line. Unlike `println!` it gives an error, not a panic, when nobody reads on.
+/// Prints lines of text, in which names from files may stand.
 pub(super) fn line(text: &str) -> anyhow::Result<()> {
+    let lines: Vec<_> = text.split('\n').map(printable).collect();
+    write(&lines.join("\n"))
+}
+
+/// Unlike `println!` it gives an error, not a panic, when nobody reads on.
+fn write(text: &str) -> anyhow::Result<()> {
     let mut out = stdout().lock();
     writeln!(out, "{text}")?;
     Ok(out.flush()?)
+}
+
+/// JSON in which control characters above ASCII are escaped like those below.
+fn json_escaped(json: &str) -> String {
+    let mut out = String::with_capacity(json.len());
+    for character in json.chars() {
+        match printable(character.encode_utf8(&mut [0; 4])) {
+            Cow::Borrowed(plain) => out.push_str(plain),
+            Cow::Owned(_) => out.push_str(&format!("\\u{:04x}", u32::from(character))),
+        }
+    }
+    out
+}
+
+/// Reports an error, or a note, on one line of the standard error; names in it come from files.
+pub(super) fn error(text: impl std::fmt::Display) {
+    note(format!("error: {text}"));
+}
+
+/// Says something on one line of the standard error.
+pub(super) fn note(text: impl std::fmt::Display) {
+    eprintln!("smalti-run: {}", printable(&text.to_string()));
 }
 
 /// A count with its thousands set off.

@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use smalti_runtime::eval::share;
 use smalti_runtime::models::image::Limits;
 use smalti_runtime::stream::Spec;
-use smalti_runtime::{Error, Image, Prediction, Session, images};
+use smalti_runtime::{Error, Image, Model, Prediction, Session, images, printable};
 
 use super::args::{Args, RunArgs};
 use super::{open, out, stream};
@@ -28,8 +28,13 @@ pub(super) fn run(command: &RunArgs, args: &Args) -> anyhow::Result<u8> {
     }
 }
 
+/// The model, answering from the output that was asked for.
+pub(super) fn open_model(command: &RunArgs) -> Result<Model, Error> {
+    open::open_output(&command.model, command.output.as_ref(), &command.trust, &command.foreign)
+}
+
 fn files(command: &RunArgs, args: &Args) -> anyhow::Result<u8> {
-    let mut session = open::open(&command.model, &command.trust, &command.foreign)?.session()?;
+    let mut session = open_model(command)?.session()?;
     let mut answered = 0u64;
     let (mut results, mut failed) = (Vec::new(), 0u64);
     for input in &command.inputs {
@@ -74,7 +79,7 @@ fn files(command: &RunArgs, args: &Args) -> anyhow::Result<u8> {
 
 /// Reports an image that cannot be used, and goes on.
 fn refuse(input: &Path, error: &Error) -> Value {
-    eprintln!("smalti-run: error: {error}");
+    out::error(error);
     json!({ "input": input.display().to_string(), "error": error.to_string() })
 }
 
@@ -106,6 +111,7 @@ pub(super) fn as_json(prediction: &Prediction, top_k: u32) -> Value {
 pub(super) fn as_text(name: &str, prediction: &Prediction, top_k: u32) -> String {
     let percent = |probability: f32| format!("{:.1} %", 100.0 * probability);
     let ranked = prediction.ranked.iter().take(top_k as usize);
-    let labels: Vec<_> = ranked.map(|r| format!("{} {}", r.label, percent(r.probability))).collect();
-    format!("{name}: {}", labels.join(", "))
+    let labels: Vec<_> =
+        ranked.map(|r| format!("{} {}", printable(&r.label), percent(r.probability))).collect();
+    format!("{}: {}", printable(name), labels.join(", "))
 }

@@ -4,16 +4,15 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 use smalti_runtime::eval::share;
-use smalti_runtime::gate::Limits;
 use smalti_runtime::models::image;
 use smalti_runtime::stream::{Counts, Frame, Keep, Next, Settings, Spec, Stream};
 use smalti_runtime::watch::{Rules, Watch, Watcher};
-use smalti_runtime::{Error, Prediction, Session};
+use smalti_runtime::{Error, OpenOptions, Prediction, Session};
 
 use super::args::{Args, RunArgs};
 use super::open::{self, Overrides};
 use super::out;
-use super::run::{BAD_INPUT, as_json, as_text};
+use super::run::{BAD_INPUT, as_json, as_text, open_model as open_model_of};
 use super::service::Service;
 use super::signals::Stop;
 
@@ -35,7 +34,7 @@ pub(super) fn run(spec: &Spec, command: &RunArgs, args: &Args) -> anyhow::Result
     let ended = run.all(&mut stream, &stop);
     run.tally.counts = stream.counts();
     if !args.quiet {
-        eprintln!("smalti-run: {}", run.tally.in_words());
+        out::note(run.tally.in_words());
     }
     match ended? {
         Some(code) => Ok(code),
@@ -46,12 +45,13 @@ pub(super) fn run(spec: &Spec, command: &RunArgs, args: &Args) -> anyhow::Result
 /// The model's session, and who looks for a new one.
 fn open_model(command: &RunArgs) -> Result<(Session, Option<Watch>), Error> {
     if !command.stream.watch {
-        return Ok((open::open(&command.model, &command.trust, &command.foreign)?.session()?, None));
+        return Ok((open_model_of(command)?.session()?, None));
     }
     let overrides = Overrides::new(&command.foreign)?;
     let prepare = Box::new(move |model| overrides.apply(model));
-    let trust = open::trust(&command.trust)?;
-    let rules = Rules { limits: Limits::default(), trust, threads: 1, prepare };
+    let (trust, output) = (open::trust(&command.trust)?, command.output.clone());
+    let options = OpenOptions { trust, output, ..OpenOptions::default() };
+    let rules = Rules { options, threads: 1, prepare };
     let (watcher, model) = Watcher::open(&command.model, rules)?;
     let interval = Duration::from_secs_f64(command.stream.watch_interval);
     Ok((model.session()?, Some(watcher.start(interval)?)))
@@ -99,9 +99,7 @@ impl Tally {
             return Ok(0);
         }
         let (bad, most) = (100.0 * bad, 100.0 * most_bad);
-        eprintln!(
-            "smalti-run: error: {name}: {bad:.1} % of the frames are bad, --max-bad allows {most:.1} %"
-        );
+        out::error(format!("{name}: {bad:.1} % of the frames are bad, --max-bad allows {most:.1} %"));
         Ok(BAD_INPUT)
     }
 }
@@ -141,18 +139,18 @@ impl Run<'_> {
     fn look_for_a_model(&mut self) {
         let Some(watch) = &mut self.watch else { return };
         let Some(news) = watch.news() else { return };
-        let path = watch.path().display();
+        let path = watch.path().display().to_string();
         match news {
             Ok(session) => {
                 self.session = session;
                 self.tally.swaps += 1;
                 if !self.args.quiet {
                     let version = self.session.model().record().map_or("", |record| &record.version);
-                    eprintln!("smalti-run: {path} was replaced; from now on its version {version} runs");
+                    out::note(format!("{path} was replaced; from now on its version {version} runs"));
                 }
             }
             Err(error) => {
-                eprintln!("smalti-run: warning: {path} was replaced, but the old model runs on: {error}");
+                out::note(format!("warning: {path} was replaced, but the old model runs on: {error}"));
             }
         }
     }
@@ -173,7 +171,7 @@ impl Run<'_> {
                 self.tally.undecodable += 1;
                 // One line says what is wrong; a camera that sends nothing but bad frames must not fill the disk.
                 if self.tally.undecodable == 1 {
-                    eprintln!("smalti-run: error: {}: {error} (more of this kind are counted)", self.name);
+                    out::error(format!("{}: {error} (more of this kind are counted)", self.name));
                 } else {
                     log::info!("{}: {error}", self.name);
                 }

@@ -1,4 +1,4 @@
-//! Weights and what layout operators make of them: views of the file's own bytes, decoded when read.
+//! Weights and what operators make of them: views of the file's own bytes, decoded when read.
 
 use std::rc::Rc;
 
@@ -12,22 +12,41 @@ use crate::gate::{Kind, floats, integers};
 enum Data<'a> {
     /// In the file, as raw little-endian bytes.
     Raw(Kind, &'a [u8]),
+    /// Quantized here, to signed bytes or unsigned ones.
+    Bytes { is_signed: bool, bytes: Rc<[u8]> },
     /// Decoded or computed.
     Owned(Rc<[f32]>),
 }
 
 impl Data<'_> {
     fn at(&self, place: usize) -> f32 {
+        let byte = |bytes: &[u8], is_signed: bool| match bytes.get(place) {
+            Some(&byte) if is_signed => f32::from(byte as i8),
+            Some(&byte) => f32::from(byte),
+            None => 0.0,
+        };
         match self {
             Data::Raw(Kind::F32, bytes) => {
                 bytes.as_chunks::<4>().0.get(place).map_or(0.0, |bytes| f32::from_le_bytes(*bytes))
             }
-            Data::Raw(Kind::I8, bytes) => bytes.get(place).map_or(0.0, |&byte| f32::from(byte as i8)),
-            Data::Raw(_, bytes) => bytes.get(place).map_or(0.0, |&byte| f32::from(byte)),
+            Data::Raw(kind, bytes) => byte(bytes, *kind == Kind::I8),
+            Data::Bytes { is_signed, bytes } => byte(bytes, *is_signed),
             Data::Owned(values) => values.get(place).copied().unwrap_or_default(),
         }
     }
+
+    /// The signed bytes, if these are some.
+    fn signed_bytes(&self) -> Option<Signed<'_>> {
+        match self {
+            Data::Raw(Kind::I8, bytes) => Some(bytes),
+            Data::Bytes { is_signed: true, bytes } => Some(bytes),
+            _ => None,
+        }
+    }
 }
+
+/// Signed bytes, as they lie in memory.
+type Signed<'a> = &'a [u8];
 
 /// Numbers in a shape.
 #[derive(Clone, Debug)]
@@ -47,16 +66,45 @@ pub(super) struct Constant<'a> {
 /// A weight `[outputs, inputs]` of signed bytes with a scale for each output.
 #[derive(Clone, Debug)]
 pub(super) struct Bytes<'a> {
-    raw: &'a [u8],
-    view: View,
+    values: Part<'a>,
     pub(super) scales: Vec<f32>,
 }
 
 impl Bytes<'_> {
+    pub(super) fn dims(&self) -> &[usize] {
+        &self.values.view.dims
+    }
+
     /// The weight, read place by place.
     pub(super) fn matrix(&self) -> impl Fn(usize, usize) -> i8 + '_ {
-        let (offset, step, stride) = (self.view.offset, self.view.strides[0], self.view.strides[1]);
-        move |j, i| self.raw.get(offset + j * step + i * stride).map_or(0, |&byte| byte as i8)
+        let View { offset, strides, .. } = &self.values.view;
+        let (offset, step, stride) = (*offset, strides[0], strides[1]);
+        let bytes = self.values.data.signed_bytes().unwrap_or_default();
+        move |j, i| bytes.get(offset + j * step + i * stride).map_or(0, |&byte| byte as i8)
+    }
+}
+
+/// Scale, zero point and the axis that they go along, of a `QuantizeLinear` or a `DequantizeLinear`.
+pub(super) struct Params<'c, 'a> {
+    pub(super) scale: &'c Constant<'a>,
+    /// Zeros if there is none.
+    pub(super) zero: Option<&'c Constant<'a>>,
+    pub(super) axis: usize,
+}
+
+impl<'a> Params<'_, 'a> {
+    /// Scale and zero point, one for each value of a shape.
+    fn spread(&self, dims: &[usize]) -> Option<[Part<'a>; 2]> {
+        let spread = |constant: &Constant<'a>| -> Option<Part<'a>> {
+            let mut shape = vec![1; dims.len()];
+            if constant.values.view.len() > 1 {
+                *shape.get_mut(self.axis)? = constant.values.view.len();
+            }
+            let view = constant.values.view.reshape(&shape)?.broadcast(dims)?;
+            Some(Part { data: constant.values.data.clone(), view })
+        };
+        let none = Constant::owned(vec![0.0], &[1]);
+        Some([spread(self.scale)?, spread(self.zero.unwrap_or(&none))?])
     }
 }
 
@@ -83,6 +131,11 @@ impl<'a> Constant<'a> {
         &self.values.view.dims
     }
 
+    /// Number of values.
+    pub(super) fn len(&self) -> usize {
+        self.values.view.len()
+    }
+
     /// The same numbers seen otherwise.
     pub(super) fn map(&self, change: impl Fn(&View) -> Option<View>) -> Option<Constant<'a>> {
         let map = |part: &Part<'a>| Some(Part { data: part.data.clone(), view: change(&part.view)? });
@@ -93,13 +146,14 @@ impl<'a> Constant<'a> {
         Some(Constant { values: map(&self.values)?, quantized })
     }
 
-    /// All values in order.
+    /// All values in order. They take four bytes each, which the caller has accounted for.
     pub(super) fn floats(&self) -> Vec<f32> {
         let all = |part: &Part<'_>| part.view.places().map(|place| part.data.at(place)).collect::<Vec<f32>>();
         let mut values = all(&self.values);
         if let Some([scale, zero]) = &self.quantized {
-            for ((value, scale), zero) in values.iter_mut().zip(all(scale)).zip(all(zero)) {
-                *value = (*value - zero) * scale;
+            let (scales, zeros) = (scale.view.places(), zero.view.places());
+            for ((value, at), zero_at) in values.iter_mut().zip(scales).zip(zeros) {
+                *value = (*value - zero.data.at(zero_at)) * scale.data.at(at);
             }
         }
         values
@@ -107,28 +161,28 @@ impl<'a> Constant<'a> {
 
     /// The value of a tensor with one element.
     pub(super) fn single(&self) -> Option<f32> {
-        (self.values.view.len() == 1).then(|| self.floats().first().copied()).flatten()
+        (self.len() == 1).then(|| self.floats().first().copied()).flatten()
+    }
+
+    /// `QuantizeLinear` of this tensor: `saturate(round(x / scale) + zero)`, ties to even.
+    pub(super) fn quantize(&self, params: &Params<'_, 'a>, is_signed: bool) -> Option<Constant<'a>> {
+        let dims = self.dims().to_vec();
+        let [scale, zero] = params.spread(&dims)?;
+        let (lowest, highest) = if is_signed { (-128.0, 127.0) } else { (0.0, 255.0) };
+        let places = scale.view.places().zip(zero.view.places());
+        let byte = |(value, (at, zero_at)): (f32, (usize, usize))| {
+            let level = (value / scale.data.at(at)).round_ties_even() + zero.data.at(zero_at);
+            level.clamp(lowest, highest) as i16 as u8
+        };
+        let bytes = self.floats().into_iter().zip(places).map(byte).collect();
+        let data = Data::Bytes { is_signed, bytes };
+        Some(Constant { values: Part { data, view: View::whole(&dims) }, quantized: None })
     }
 
     /// `DequantizeLinear` of this tensor.
-    pub(super) fn dequantize(
-        &self,
-        scale: &Constant<'a>,
-        zero: Option<&Constant<'a>>,
-        axis: usize,
-    ) -> Option<Constant<'a>> {
-        let dims = self.dims();
-        let spread = |constant: &Constant<'a>| -> Option<Part<'a>> {
-            let mut shape = vec![1; dims.len()];
-            if constant.values.view.len() > 1 {
-                *shape.get_mut(axis)? = constant.values.view.len();
-            }
-            let view = constant.values.view.reshape(&shape)?.broadcast(dims)?;
-            Some(Part { data: constant.values.data.clone(), view })
-        };
-        let none = Constant::owned(vec![0.0], &[1]);
-        let quantized = Some([spread(scale)?, spread(zero.unwrap_or(&none))?]);
-        (self.quantized.is_none()).then(|| Constant { values: self.values.clone(), quantized })
+    pub(super) fn dequantize(&self, params: &Params<'_, 'a>) -> Option<Constant<'a>> {
+        let quantized = Some(params.spread(self.dims())?);
+        self.quantized.is_none().then(|| Constant { values: self.values.clone(), quantized })
     }
 
     /// A matrix `[outputs, inputs]` read place by place.
@@ -157,12 +211,9 @@ impl<'a> Constant<'a> {
     /// A quantized matrix `[outputs, inputs]`, if it is one of signed bytes around 0 with a scale for each output.
     pub(super) fn bytes(&self) -> Option<Bytes<'a>> {
         let [scale, zero] = self.quantized.as_ref()?;
-        let (&[outputs, _], &Data::Raw(Kind::I8, raw)) = (&self.values.view.dims[..], &self.values.data)
-        else {
-            return None;
-        };
+        let &[outputs, _] = &self.values.view.dims[..] else { return None };
         // The kernels' range: -128 has no negative.
-        if raw.contains(&(i8::MIN as u8)) {
+        if self.values.data.signed_bytes()?.contains(&(i8::MIN as u8)) {
             return None;
         }
         // Zeros are few: one, or one for each output.
@@ -173,6 +224,45 @@ impl<'a> Constant<'a> {
         }
         let scales =
             (0..outputs).map(|j| scale.data.at(scale.view.offset + j * scale.view.strides[0])).collect();
-        Some(Bytes { raw, view: self.values.view.clone(), scales })
+        Some(Bytes { values: self.values.clone(), scales })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn single(value: f32) -> Constant<'static> {
+        Constant::owned(vec![value], &[])
+    }
+
+    #[test]
+    fn a_constant_is_quantized_as_onnx_says() {
+        let x = Constant::owned(vec![0.25, 0.75, -0.25, 1.25, 900.0, -900.0], &[2, 3]);
+        let (scale, zero) = (single(0.5), single(3.0));
+        let params = Params { scale: &scale, zero: Some(&zero), axis: 1 };
+        // Ties go to even, then the zero point is added, then the range is kept.
+        let unsigned = x.quantize(&params, false).unwrap();
+        assert_eq!(unsigned.floats(), [3.0, 5.0, 3.0, 5.0, 255.0, 0.0]);
+        let signed = x.quantize(&params, true).unwrap();
+        assert_eq!(signed.floats(), [3.0, 5.0, 3.0, 5.0, 127.0, -128.0]);
+        assert_eq!(signed.dequantize(&params).unwrap().floats(), [0.0, 1.0, 0.0, 1.0, 62.0, -65.5]);
+        assert!(signed.dequantize(&params).unwrap().bytes().is_none(), "a zero point, and -128");
+    }
+
+    #[test]
+    fn channels_have_their_own_scales() {
+        let x = Constant::owned(vec![1.0, 2.0, -3.0, 4.0], &[2, 2]);
+        let scale = Constant::owned(vec![0.5, 2.0], &[2]);
+        for (axis, want) in [(0, [2.0, 4.0, -2.0, 2.0]), (1, [2.0, 1.0, -6.0, 2.0])] {
+            let params = Params { scale: &scale, zero: None, axis };
+            let levels = x.quantize(&params, true).unwrap();
+            assert_eq!(levels.floats(), want);
+            let real = levels.dequantize(&params).unwrap();
+            assert_eq!(real.bytes().is_some(), axis == 0);
+        }
+        let params = Params { scale: &scale, zero: None, axis: 0 };
+        let bytes = x.quantize(&params, true).unwrap().dequantize(&params).unwrap().bytes().unwrap();
+        assert_eq!((bytes.scales.clone(), bytes.matrix()(1, 0)), (vec![0.5, 2.0], -2));
     }
 }

@@ -1,4 +1,4 @@
-//! What follows a step moves into it: biases, gains, activations, residuals, quantization.
+//! What follows a step moves into it: biases, scales, activations, residuals, quantization.
 
 use smalti_kernels::Activation;
 
@@ -65,17 +65,17 @@ impl<'a> Followed<'_, 'a> {
         (!done).then_some(step)
     }
 
-    /// A bias or a gain.
+    /// A bias or a scale.
     fn row(&mut self, buffer: Buffer, values: &[f32], multiply: bool, to: Buffer) -> bool {
         let Some(maker) = self.maker(buffer) else { return false };
-        let Some(Step::Linear { bias, gain, activation: Activation::None, residual: None, out, .. }) =
+        let Some(Step::Linear { bias, scale, activation: Activation::None, residual: None, out, .. }) =
             &mut self.steps[maker]
         else {
             return false;
         };
         if multiply {
-            let gain = gain.get_or_insert_with(|| vec![1.0; values.len()]);
-            gain.iter_mut().zip(values).for_each(|(gain, value)| *gain *= value);
+            let scale = scale.get_or_insert_with(|| vec![1.0; values.len()]);
+            scale.iter_mut().zip(values).for_each(|(scale, value)| *scale *= value);
             bias.iter_mut().zip(values).for_each(|(bias, value)| *bias *= value);
         } else {
             bias.iter_mut().zip(values).for_each(|(bias, value)| *bias += value);

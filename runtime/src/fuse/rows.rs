@@ -1,4 +1,4 @@
-//! Which rows of each step's result anyone needs: behind the last attention of a model that answers from its class
+//! Which rows of each step's result anyone needs: after the last attention of a model that answers from its class
 //! token, that is one.
 
 use std::ops::Range;
@@ -19,6 +19,21 @@ pub(super) fn needed(lowered: &Lowered<'_>) -> Vec<Range<usize>> {
     needed
 }
 
+/// The rows of a buffer that rows of a span lie in.
+pub(super) fn of_span(span: &Span, rows: Range<usize>, [all, cols]: [usize; 2]) -> Range<usize> {
+    if span.cols == cols && span.offset.is_multiple_of(cols.max(1)) {
+        let first = span.offset / cols.max(1);
+        first + rows.start..first + rows.end
+    } else {
+        0..all
+    }
+}
+
+/// The rows of a buffer that the queries of some rows lie in, where a buffer's rows hold those of all heads.
+pub(super) fn of_queries(q: &HeadsAt, rows: Range<usize>, [all, cols]: [usize; 2]) -> Range<usize> {
+    if q.row == cols && q.offset < cols && q.head < cols { rows } else { 0..all }
+}
+
 struct Demand<'a> {
     buffers: &'a [[usize; 2]],
     rows: Vec<Range<usize>>,
@@ -28,7 +43,7 @@ impl Demand<'_> {
     /// Adds rows of a buffer; both parts and what lies between.
     fn add(&mut self, buffer: Buffer, rows: Range<usize>) {
         let so_far = &mut self.rows[buffer];
-        *so_far = match (so_far.start == so_far.end, rows.start == rows.end) {
+        *so_far = match (so_far.start == so_far.end, rows.is_empty()) {
             (_, true) => return,
             (true, _) => rows,
             _ => so_far.start.min(rows.start)..so_far.end.max(rows.end),
@@ -39,43 +54,39 @@ impl Demand<'_> {
         self.add(buffer, 0..self.buffers[buffer][0]);
     }
 
-    /// Adds rows of a span.
     fn span(&mut self, span: &Span, rows: Range<usize>) {
-        let [_, cols] = self.buffers[span.buffer];
-        let first = span.offset / cols.max(1);
-        if span.cols == cols && span.offset.is_multiple_of(cols.max(1)) {
-            self.add(span.buffer, first + rows.start..first + rows.end);
-        } else {
-            self.all(span.buffer);
-        }
-    }
-
-    /// Adds the queries that the rows need, where a buffer's rows hold those of all heads.
-    fn queries(&mut self, q: &HeadsAt, rows: &Range<usize>) {
-        let [_, cols] = self.buffers[q.buffer];
-        if q.row == cols && q.offset < cols && q.head < cols {
-            self.add(q.buffer, rows.clone());
-        } else {
-            self.all(q.buffer);
-        }
+        self.add(span.buffer, of_span(span, rows, self.buffers[span.buffer]));
     }
 
     /// What a step must compute; adds what it reads for that.
     fn before(&mut self, step: &Step<'_>) -> Range<usize> {
         let rows = self.rows[step.writes()].clone();
+        if rows.is_empty() {
+            return rows;
+        }
         match step {
             Step::Linear { x, residual, .. } => {
                 self.span(x, rows.clone());
                 residual.iter().for_each(|&buffer| self.add(buffer, rows.clone()));
             }
-            Step::Norm { x, .. } | Step::Quantize { x, .. } => self.span(x, rows.clone()),
+            Step::Norm { x, .. }
+            | Step::Quantize { x, .. }
+            | Step::Levels { x, .. }
+            | Step::Softmax { x, .. }
+            | Step::Constant { a: x, .. } => self.span(x, rows.clone()),
+            Step::Add { a, b, .. } => {
+                self.span(a, rows.clone());
+                self.span(b, rows.clone());
+            }
+            Step::Pointwise { x, .. } => self.add(*x, rows.clone()),
             Step::Attention { qkv: [q, k, v], .. } => {
-                self.queries(q, &rows);
+                self.add(q.buffer, of_queries(q, rows.clone(), self.buffers[q.buffer]));
                 self.all(k.buffer);
                 self.all(v.buffer);
             }
+            Step::Patches { .. } => {}
             // The others are few and small.
-            _ => {
+            Step::Copy { .. } | Step::Put { .. } | Step::Mean { .. } => {
                 step.reads().into_iter().for_each(|buffer| self.all(buffer));
                 return 0..self.buffers[step.writes()][0];
             }

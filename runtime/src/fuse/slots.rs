@@ -3,10 +3,9 @@
 use smalti_kernels::quant_linear::row;
 
 use super::lower::{IMAGE, Lowered};
-use super::step::Step;
 
 /// Where a buffer lies.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Slot {
     /// The image, which the caller holds.
     Image,
@@ -46,6 +45,12 @@ impl Shelf {
 }
 
 impl Slots {
+    /// Bytes of all slots.
+    pub(super) fn byte_count(&self) -> u64 {
+        let sum = |lengths: &[usize]| lengths.iter().fold(0u64, |sum, &len| sum.saturating_add(len as u64));
+        sum(&self.floats).saturating_mul(size_of::<f32>() as u64).saturating_add(sum(&self.bytes))
+    }
+
     /// Walks the steps; a slot is free again after the last step that reads its buffer.
     pub(super) fn assign(lowered: &Lowered<'_>) -> Slots {
         let count = lowered.buffers.len();
@@ -62,9 +67,9 @@ impl Slots {
             let out = step.writes();
             let [rows, cols] = lowered.buffers[out];
             if of[out].is_none() {
-                of[out] = Some(match is_bytes(step) {
-                    true => Slot::Bytes(bytes.take(rows * row(cols))),
-                    false => Slot::Floats(floats.take(rows * cols)),
+                of[out] = Some(match step.target().quantize {
+                    Some(_) => Slot::Bytes(bytes.take(rows * row(cols))),
+                    None => Slot::Floats(floats.take(rows * cols)),
                 });
             }
             let mut over = step.reads();
@@ -81,17 +86,5 @@ impl Slots {
         }
         let of = of.into_iter().map(|slot| slot.unwrap_or(Slot::Image)).collect();
         Slots { of, floats: floats.lengths, bytes: bytes.lengths }
-    }
-}
-
-/// Whether a step's result is bytes.
-fn is_bytes(step: &Step<'_>) -> bool {
-    match step {
-        Step::Patches { out, .. }
-        | Step::Linear { out, .. }
-        | Step::Norm { out, .. }
-        | Step::Attention { out, .. } => out.quantize.is_some(),
-        Step::Quantize { .. } => true,
-        _ => false,
     }
 }

@@ -1,7 +1,10 @@
 //! The steps that a model is lowered to: what is computed from which buffers.
 
+use std::ops::Range;
+use std::rc::Rc;
+
 use smalti_kernels::attention::Shape;
-use smalti_kernels::{Activation, Quantize};
+use smalti_kernels::{Activation, LevelMap, Quantize};
 
 use super::constant::{Bytes, Constant};
 use super::view::View;
@@ -19,6 +22,13 @@ pub(super) struct Span {
     pub(super) cols: usize,
 }
 
+impl Span {
+    /// Number of values.
+    pub(super) fn len(&self) -> usize {
+        self.rows * self.cols
+    }
+}
+
 /// A matrix for each head.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(super) struct HeadsAt {
@@ -26,6 +36,46 @@ pub(super) struct HeadsAt {
     pub(super) offset: usize,
     pub(super) head: usize,
     pub(super) row: usize,
+}
+
+/// Values of a buffer, in order.
+#[derive(Clone, Debug)]
+pub(super) enum Values {
+    Run(Range<usize>),
+    Places(Vec<usize>),
+}
+
+impl Values {
+    /// Those that a view shows. Places that are not neighbours take memory, see [`Values::bytes`].
+    pub(super) fn of(view: &View) -> Values {
+        match view.is_contiguous() {
+            true => Values::Run(view.offset..view.offset + view.len()),
+            false => Values::Places(view.places().collect()),
+        }
+    }
+
+    pub(super) fn len(&self) -> usize {
+        match self {
+            Values::Run(run) => run.len(),
+            Values::Places(places) => places.len(),
+        }
+    }
+
+    /// The largest place and one.
+    pub(super) fn end(&self) -> usize {
+        match self {
+            Values::Run(run) => run.end,
+            Values::Places(places) => places.iter().max().map_or(0, |place| place + 1),
+        }
+    }
+
+    /// Bytes of heap.
+    pub(super) fn bytes(&self) -> usize {
+        match self {
+            Values::Run(_) => 0,
+            Values::Places(places) => size_of_val(&places[..]),
+        }
+    }
 }
 
 /// A linear layer's weight, `[outputs, inputs]`.
@@ -51,18 +101,29 @@ pub(super) struct Target {
     pub(super) quantize: Option<Quantize>,
 }
 
+impl Target {
+    /// A buffer of floats.
+    pub(super) fn floats(buffer: Buffer) -> Target {
+        Target { buffer, quantize: None }
+    }
+}
+
+/// What a quantized model does to the scores of attention, and to their softmax.
+pub(super) type ScoreMaps = [Option<LevelMap>; 2];
+
 /// One step.
 #[derive(Clone, Debug)]
 pub(super) enum Step<'a> {
-    /// The image's patches, one a row, in the order channel, row, column; `image` is `[C, H, W]`.
-    Patches { image: View, patch: [usize; 2], out: Target },
-    /// `act(x Wᵀ + b) · gain + residual`; the gain is in the weight.
+    /// The image's patches, one a row, in the order channel, row, column; `image` is `[C, H, W]`. Of an image of bytes,
+    /// `bytes` says what each stands for, if not for itself.
+    Patches { image: View, patch: [usize; 2], bytes: Option<Rc<[f32; 256]>>, out: Target },
+    /// `act(x Wᵀ + b) · scale + residual`; the scale is in the weight.
     Linear {
         name: String,
         x: Span,
         weight: Box<Weight<'a>>,
         bias: Vec<f32>,
-        gain: Option<Vec<f32>>,
+        scale: Option<Vec<f32>>,
         activation: Activation,
         residual: Option<Buffer>,
         out: Target,
@@ -70,15 +131,19 @@ pub(super) enum Step<'a> {
     /// Layer norm of each row.
     Norm { x: Span, scale: Vec<f32>, shift: Vec<f32>, eps: f32, out: Target },
     /// Attention of all heads.
-    Attention { qkv: [HeadsAt; 3], shape: Shape, out: Target },
+    Attention { qkv: [HeadsAt; 3], shape: Shape, maps: Box<ScoreMaps>, out: Target },
     /// A function of each value.
     Pointwise { x: Buffer, function: Pointwise, out: Buffer },
+    /// A function of each value's level.
+    Levels { x: Span, map: Box<LevelMap>, out: Target },
+    /// Softmax of each row.
+    Softmax { x: Span, out: Buffer },
     /// `a + b`.
     Add { a: Span, b: Span, out: Buffer },
     /// `a + values`, or `a · values`: one value a column, or one a place.
     Constant { a: Span, values: Vec<f32>, multiply: bool, out: Buffer },
-    /// A view's values in order, from a place of `out` on.
-    Copy { from: Buffer, view: View, out: Buffer, at: usize },
+    /// Values of a buffer in order, from a place of `out` on.
+    Copy { from: Buffer, values: Values, out: Buffer, at: usize },
     /// Constant values, from a place of `out` on.
     Put { values: Vec<f32>, out: Buffer, at: usize },
     /// The mean over rows.
@@ -88,21 +153,28 @@ pub(super) enum Step<'a> {
 }
 
 impl Step<'_> {
-    /// The buffer that is written.
-    pub(super) fn writes(&self) -> Buffer {
+    /// What is written, and how it is stored.
+    pub(super) fn target(&self) -> Target {
         match self {
             Step::Patches { out, .. }
             | Step::Linear { out, .. }
             | Step::Norm { out, .. }
-            | Step::Attention { out, .. } => out.buffer,
+            | Step::Attention { out, .. }
+            | Step::Levels { out, .. } => *out,
+            Step::Quantize { out, quantize, .. } => Target { buffer: *out, quantize: Some(*quantize) },
             Step::Pointwise { out, .. }
+            | Step::Softmax { out, .. }
             | Step::Add { out, .. }
             | Step::Constant { out, .. }
             | Step::Copy { out, .. }
             | Step::Put { out, .. }
-            | Step::Mean { out, .. }
-            | Step::Quantize { out, .. } => *out,
+            | Step::Mean { out, .. } => Target::floats(*out),
         }
+    }
+
+    /// The buffer that is written.
+    pub(super) fn writes(&self) -> Buffer {
+        self.target().buffer
     }
 
     /// The buffers that are read.
@@ -110,7 +182,11 @@ impl Step<'_> {
         match self {
             Step::Patches { .. } | Step::Put { .. } => vec![],
             Step::Linear { x, residual, .. } => std::iter::once(x.buffer).chain(*residual).collect(),
-            Step::Norm { x, .. } | Step::Mean { x, .. } | Step::Quantize { x, .. } => vec![x.buffer],
+            Step::Norm { x, .. }
+            | Step::Mean { x, .. }
+            | Step::Quantize { x, .. }
+            | Step::Levels { x, .. }
+            | Step::Softmax { x, .. } => vec![x.buffer],
             Step::Attention { qkv, .. } => qkv.iter().map(|heads| heads.buffer).collect(),
             Step::Pointwise { x, .. } => vec![*x],
             Step::Add { a, b, .. } => vec![a.buffer, b.buffer],
@@ -130,10 +206,11 @@ impl Step<'_> {
             Step::Norm { .. } => "layer norm",
             Step::Attention { .. } => "attention",
             Step::Pointwise { .. } => "pointwise",
+            Step::Softmax { .. } => "softmax",
             Step::Add { .. } | Step::Constant { .. } => "add",
             Step::Copy { .. } | Step::Put { .. } => "copy",
             Step::Mean { .. } => "mean",
-            Step::Quantize { .. } => "quantize",
+            Step::Levels { .. } | Step::Quantize { .. } => "quantize",
         }
     }
 }

@@ -114,6 +114,12 @@ impl View {
         Some(View { offset: self.offset, dims: dims.to_vec(), strides })
     }
 
+    /// The first row, if all rows are the same one.
+    pub(super) fn same_rows(&self) -> Option<View> {
+        let (&[rows, _], &[stride, _]) = (&self.dims[..], &self.strides[..]) else { return None };
+        (rows == 1 || stride == 0).then(|| self.pick(0, 0)).flatten()
+    }
+
     /// The places of all values, in order.
     pub(super) fn places(&self) -> impl Iterator<Item = usize> + '_ {
         let mut counter = vec![0; self.dims.len()];

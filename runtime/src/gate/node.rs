@@ -7,6 +7,7 @@ use tract_onnx::pb::NodeProto;
 use super::attributes;
 use super::limits::Limits;
 use super::value::{Kind, Value};
+use super::weights::MAX_RANK;
 use crate::error::{Error, Result};
 
 /// A node whose attributes and number of inputs and outputs have been checked.
@@ -95,6 +96,9 @@ impl<'a> Node<'a> {
 
     /// Distinct axes in `-rank..rank`, counted from the front.
     pub(super) fn axes(&self, axes: &[i64], rank: usize) -> Result<Vec<usize>> {
+        if axes.len() > MAX_RANK {
+            return self.refuse(format!("{} axes", axes.len()), format!("at most {MAX_RANK}"));
+        }
         let mut found = Vec::new();
         for &axis in axes {
             let axis = self.axis(axis, rank)?;

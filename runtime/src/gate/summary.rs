@@ -1,6 +1,10 @@
 //! What the gate learned about a model on its way.
 
 use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+
+use super::limits::Budget;
+use super::value::Kind;
 
 /// How an image goes in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -37,6 +41,11 @@ pub struct Input {
 }
 
 impl Input {
+    /// Width and height.
+    pub fn size(&self) -> [usize; 2] {
+        [self.width, self.height]
+    }
+
     /// Values of one image.
     pub fn values(&self) -> usize {
         self.width * self.height * self.channels
@@ -72,10 +81,10 @@ pub(crate) struct Fact {
     pub(crate) dims: Vec<usize>,
     /// Whether it follows from weights alone.
     pub(crate) constant: bool,
-    /// Whether its elements are signed bytes.
-    pub(crate) is_signed: bool,
-    /// Its values, where they are few integers that do.
-    pub(crate) ints: Option<Vec<i64>>,
+    /// Its elements.
+    pub(crate) kind: Kind,
+    /// Its values, where they are integers that do.
+    pub(crate) ints: Option<Arc<[i64]>>,
 }
 
 /// Facts by the tensors' names.
@@ -105,6 +114,10 @@ pub struct Summary {
     pub nodes: Vec<NodeSummary>,
     /// What is known of every tensor.
     pub(crate) facts: Facts,
+    /// Bytes of constants that follow from others.
+    pub(crate) constant_bytes: u64,
+    /// What the model may ask for.
+    pub(crate) budget: Budget,
 }
 
 impl Summary {

@@ -1,6 +1,6 @@
 //! What the gate knows about each tensor of the graph while it walks the nodes.
 
-use std::rc::Rc;
+use std::sync::Arc;
 
 use tract_onnx::pb::TensorProto;
 use tract_onnx::pb::tensor_proto::DataType;
@@ -67,8 +67,8 @@ pub(super) struct Value<'a> {
     pub(super) dims: Vec<usize>,
     /// Whether it follows from weights alone.
     pub(super) constant: bool,
-    /// The values of an integer or boolean scalar or short vector that is known before running.
-    pub(super) ints: Option<Rc<[i64]>>,
+    /// The values of integers or booleans that are known before running.
+    pub(super) ints: Option<Arc<[i64]>>,
     /// The initialiser or constant that it is, unchanged.
     pub(super) tensor: Option<&'a TensorProto>,
 }
@@ -79,9 +79,9 @@ impl<'a> Value<'a> {
         Value { kind, dims, constant: false, ints: None, tensor: None }
     }
 
-    /// Known integers or booleans of rank 0 or 1.
+    /// Known integers or booleans.
     pub(super) fn known(kind: Kind, dims: Vec<usize>, ints: Vec<i64>) -> Value<'a> {
-        let ints = (ints.len() <= KNOWN && dims.len() <= 1).then(|| ints.into());
+        let ints = (ints.len() <= KNOWN).then(|| ints.into());
         Value { kind, dims, constant: true, ints, tensor: None }
     }
 
@@ -101,8 +101,8 @@ impl<'a> Value<'a> {
     }
 }
 
-/// The most known integers that one tensor may carry through the shape arithmetic.
-pub(super) const KNOWN: usize = 1024;
+/// The most integers that shape arithmetic computes in one tensor. What is stored in the file may have more.
+pub(super) const KNOWN: usize = 4096;
 
 /// Product of dimensions, saturating.
 pub(super) fn elements(dims: &[usize]) -> u64 {

@@ -4,9 +4,9 @@ use std::collections::HashMap;
 use std::rc::Rc;
 
 use tract_onnx::pb::tensor_shape_proto::dimension::Value as Dimension;
-use tract_onnx::pb::{GraphProto, NodeProto, ValueInfoProto, type_proto};
+use tract_onnx::pb::{GraphProto, NodeProto, TensorProto, ValueInfoProto, type_proto};
 
-use super::limits::Limits;
+use super::limits::{Budget, Limits};
 use super::node::{Node, place};
 use super::rules::{self, Cost, Rule};
 use super::shapes::product;
@@ -27,9 +27,14 @@ struct Walk<'a> {
     limits: &'a Limits,
     opset: i64,
     values: HashMap<&'a str, Rc<Value<'a>>>,
+    budget: Budget,
     /// Elements of everything that follows from weights alone.
     constants: u64,
+    /// Bytes of what of that is not stored in the file.
+    constant_bytes: u64,
     work: u64,
+    /// Work on constants.
+    folding: u64,
     multiply_adds: u64,
     nodes: Vec<NodeSummary>,
 }
@@ -46,19 +51,26 @@ pub(super) fn check(graph: &GraphProto, opset: i64, limits: &Limits) -> Result<S
         limits,
         opset,
         values: HashMap::new(),
+        budget: Budget {
+            stored: graph.initializer.iter().chain(attached(graph)).map(stored).sum(),
+            input: 0,
+        },
         constants: 0,
+        constant_bytes: 0,
         work: 0,
+        folding: 0,
         multiply_adds: 0,
         nodes: Vec::new(),
     };
     let (parameters, weight_bytes) = walk.weights(graph)?;
     let input = walk.input(graph)?;
+    walk.budget.input = input.values() as u64;
     for node in &graph.node {
         walk.node(node)?;
     }
     let outputs = walk.outputs(graph)?;
     let live = walk.most_live(graph)?;
-    let Walk { multiply_adds, nodes, values, .. } = walk;
+    let Walk { multiply_adds, nodes, values, budget, constant_bytes, .. } = walk;
     let facts = values.into_iter().map(|(name, value)| (name.to_owned(), fact(&value))).collect();
     let file_bytes = 0; // only `open` has seen the file
     Ok(Summary {
@@ -72,14 +84,26 @@ pub(super) fn check(graph: &GraphProto, opset: i64, limits: &Limits) -> Result<S
         live,
         nodes,
         facts,
+        constant_bytes,
+        budget,
     })
+}
+
+/// The tensors in nodes.
+fn attached(graph: &GraphProto) -> impl Iterator<Item = &TensorProto> {
+    graph.node.iter().flat_map(|node| &node.attribute).filter_map(|attribute| attribute.t.as_ref())
+}
+
+/// Bytes of a tensor's data as it is stored.
+fn stored(tensor: &TensorProto) -> u64 {
+    let numbers = 4 * (tensor.float_data.len() + tensor.int32_data.len()) + 8 * tensor.int64_data.len();
+    (tensor.raw_data.len() + numbers) as u64
 }
 
 /// What others may know of a tensor.
 fn fact(value: &Value<'_>) -> Fact {
     let Value { kind, dims, constant, ints, .. } = value;
-    let ints = ints.as_ref().map(|ints| ints.to_vec());
-    Fact { dims: dims.clone(), constant: *constant, is_signed: *kind == Kind::I8, ints }
+    Fact { dims: dims.clone(), constant: *constant, kind: *kind, ints: ints.clone() }
 }
 
 impl<'a> Walk<'a> {
@@ -169,6 +193,7 @@ impl<'a> Walk<'a> {
         let outputs: Vec<_> =
             outputs.into_iter().map(|out| Value { constant: constant || out.constant, ..out }).collect();
         self.account(&node, rule, &outputs)?;
+        self.account_constants(&node, rule, &outputs)?;
         for (name, value) in proto.output.iter().zip(outputs) {
             self.define(&node.place, name, value)?;
         }
@@ -216,14 +241,40 @@ impl<'a> Walk<'a> {
             }
         };
         self.work = self.work.saturating_add(work);
-        if self.work > self.limits.work {
+        let allowed = self.limits.work.min(self.budget.work());
+        if self.work > allowed {
             let found = format!("about {} operations up to here", self.work);
-            return node.refuse(found, self.limits.work.to_string());
+            return node.refuse(found, format!("{allowed} for a file of this size"));
+        }
+        if outputs.iter().all(|out| out.constant) {
+            self.folding = self.folding.saturating_add(work);
+            let allowed = self.budget.folding();
+            if self.folding > allowed {
+                let found = format!("about {} operations on constants up to here", self.folding);
+                return node.refuse(found, format!("{allowed} for a file of this size"));
+            }
         }
         if outputs.iter().any(|out| !out.constant) {
             self.multiply_adds += multiply_adds;
             let name = node.proto.output.first().cloned().unwrap_or_default();
             self.nodes.push(NodeSummary { name, op: node.proto.op_type.clone(), multiply_adds });
+        }
+        Ok(())
+    }
+
+    /// Adds the bytes of constants that a node computes.
+    fn account_constants(&mut self, node: &Node<'a>, rule: &Rule, outputs: &[Value<'a>]) -> Result<()> {
+        // What costs nothing gives its input another name or another shape.
+        if matches!(rule.cost, Cost::Free) {
+            return Ok(());
+        }
+        let bytes = |out: &Value<'_>| out.elements().saturating_mul(out.kind.bytes() as u64);
+        let constants = outputs.iter().filter(|out| out.constant).map(bytes);
+        self.constant_bytes = constants.fold(self.constant_bytes, u64::saturating_add);
+        let allowed = self.budget.constants();
+        if self.constant_bytes > allowed {
+            let found = format!("{} bytes of computed constants up to here", self.constant_bytes);
+            return node.refuse(found, format!("{allowed} for a file of this size"));
         }
         Ok(())
     }

@@ -4,7 +4,7 @@ use tract_onnx::pb::TensorProto;
 use tract_onnx::pb::tensor_proto::DataLocation;
 
 use super::limits::Limits;
-use super::value::{KNOWN, Kind, Value, elements, type_name};
+use super::value::{Kind, Value, elements, type_name};
 use crate::error::{Error, Result};
 
 /// The most axes that a tensor may have.
@@ -37,7 +37,7 @@ pub(super) fn check<'a>(place: &str, tensor: &'a TensorProto, limits: &Limits) -
     if kind == Kind::F32 && !floats_are_finite(tensor) {
         return refuse("a weight that is not a number or infinite".into(), "finite weights");
     }
-    let known = matches!(kind, Kind::I64 | Kind::Bool) && dims.len() <= 1 && wanted <= KNOWN;
+    let known = matches!(kind, Kind::I64 | Kind::I32 | Kind::Bool);
     let ints = known.then(|| integers(tensor, kind).into());
     Ok(Value { kind, dims, constant: true, ints, tensor: Some(tensor) })
 }

@@ -16,6 +16,7 @@ enum Message {
     Node,
     Attribute,
     Tensor,
+    Value,
     Entry,
 }
 
@@ -29,35 +30,50 @@ enum Field {
     Packed,
     /// A message of small messages: a declared type, an annotation.
     Small,
-    /// Anything else: a bound on what tiny nested messages can blow up to.
-    Other,
+    /// A message that models do not have here: a bound on what tiny nested messages can blow up to.
+    Large,
+    /// Not decoded at all, such as the metadata of nodes and values that PyTorch's exporter writes.
+    Skipped,
 }
 
 /// What a decoded message costs beside its contents: the largest of them, twice, as lists grow by doubling.
 const MESSAGE: u64 = 2 * size_of::<AttributeProto>() as u64;
-/// What a byte of an unknown field can cost: an empty message takes two.
-const UNKNOWN: u64 = MESSAGE / 2;
+/// What a byte of a [`Field::Large`] can cost: an empty message takes two.
+const LARGE: u64 = MESSAGE / 2;
 /// What a message of small messages costs, and what a byte of it can cost.
 const SMALL: (u64, u64) = (512, 128);
 /// What a string or byte field costs beside its contents.
 const STRING: u64 = 32;
 
-/// The ONNX schema as far as it matters here (field numbers of `onnx.proto`).
+/// The ONNX schema as tract decodes it (field numbers of `onnx.proto`); what it does not know it skips.
 fn field(message: Message, number: u64) -> Field {
-    use Field::{Bytes, Nested, Other, Packed, Small};
+    use Field::{Bytes, Large, Nested, Packed, Skipped, Small};
     match (message, number) {
         (Message::Model, 7) => Nested(Message::Graph),
         (Message::Model, 14) => Nested(Message::Entry),
+        (Message::Model, 2..=4 | 6) => Bytes,
+        (Message::Model, 8) => Small,
+        (Message::Model, 20 | 25) => Large,
         (Message::Graph, 1) => Nested(Message::Node),
         (Message::Graph, 5) => Nested(Message::Tensor),
+        (Message::Graph, 11..=13) => Nested(Message::Value),
+        (Message::Graph, 2 | 10) => Bytes,
+        (Message::Graph, 14) => Small,
+        (Message::Graph, 15) => Large,
         (Message::Node, 5) => Nested(Message::Attribute),
+        (Message::Node, 1..=4 | 6 | 7) => Bytes,
         (Message::Attribute, 5 | 10) => Nested(Message::Tensor),
-        (Message::Model, 2..=4 | 6) | (Message::Graph, 2 | 10) | (Message::Node, 1..=4 | 6 | 7) => Bytes,
-        (Message::Attribute, 1 | 4 | 9 | 13 | 21) | (Message::Tensor, 6 | 8 | 9 | 12) => Bytes,
+        (Message::Attribute, 1 | 4 | 9 | 13 | 21) => Bytes,
+        (Message::Attribute, 7 | 8) => Packed,
+        (Message::Attribute, 6 | 11 | 15 | 22 | 23) => Large,
+        (Message::Tensor, 6 | 8 | 9 | 12) => Bytes,
+        (Message::Tensor, 1 | 4 | 5 | 7 | 10 | 11) => Packed,
+        (Message::Tensor, 3) => Small,
+        (Message::Tensor, 13) => Nested(Message::Entry),
+        (Message::Value, 1 | 3) => Bytes,
+        (Message::Value, 2) => Small,
         (Message::Entry, 1 | 2) => Bytes,
-        (Message::Model, 8) | (Message::Graph, 11..=14) => Small,
-        (Message::Attribute, 7 | 8) | (Message::Tensor, 1 | 4 | 5 | 7 | 10 | 11) => Packed,
-        _ => Other,
+        _ => Skipped,
     }
 }
 
@@ -106,7 +122,8 @@ fn cost(message: Message, mut bytes: &[u8], limit: u64) -> Result<u64> {
                     Field::Bytes => STRING + length,
                     Field::Packed => 8 * length,
                     Field::Small => SMALL.0 + SMALL.1 * length,
-                    Field::Other => MESSAGE + UNKNOWN * length,
+                    Field::Large => MESSAGE + LARGE * length,
+                    Field::Skipped => 0,
                 }
             }
             _ => return Err(malformed("a field of a kind that protobuf does not have")),
@@ -152,9 +169,44 @@ mod tests {
         assert!(size_of::<pb::NodeProto>() as u64 * 2 <= MESSAGE);
         assert!(size_of::<pb::SparseTensorProto>() as u64 * 2 <= MESSAGE);
         let small = [size_of::<pb::ValueInfoProto>(), size_of::<pb::StringStringEntryProto>()];
-        assert!(small.iter().all(|&size| size as u64 * 2 <= SMALL.0), "{small:?}");
+        assert!(small.iter().all(|&size| size as u64 * 2 <= SMALL.0.min(MESSAGE)), "{small:?}");
         let inside = [size_of::<pb::TypeProto>(), size_of::<pb::tensor_shape_proto::Dimension>()];
         assert!(inside.iter().all(|&size| size as u64 <= 2 * SMALL.1), "{inside:?}");
+    }
+
+    /// A message with one more field of that number.
+    fn with_field(mut message: Vec<u8>, number: u8, contents: &[u8]) -> Vec<u8> {
+        prost::encoding::encode_key(number.into(), prost::encoding::WireType::LengthDelimited, &mut message);
+        prost::encoding::encode_varint(contents.len() as u64, &mut message);
+        message.extend(contents);
+        message
+    }
+
+    #[test]
+    fn metadata_that_is_not_decoded_costs_nothing() {
+        let value = "x".repeat(4000);
+        let entry = pb::StringStringEntryProto { key: "pkg.torch.onnx.stack_trace".into(), value };
+        let model = |metadata: bool| {
+            let add = |message, number| match metadata {
+                true => with_field(message, number, &entry.encode_to_vec()),
+                false => message,
+            };
+            let (node, value) = (pb::NodeProto::default(), pb::ValueInfoProto::default());
+            let (node, value) = (add(node.encode_to_vec(), 9), add(value.encode_to_vec(), 4));
+            let tensor = add(pb::TensorProto::default().encode_to_vec(), 16);
+            let mut graph = add(Vec::new(), 16);
+            for _ in 0..100 {
+                graph = with_field(with_field(with_field(graph, 1, &node), 13, &value), 5, &tensor);
+            }
+            with_field(Vec::new(), 7, &graph)
+        };
+        let [with, without] = [model(true), model(false)];
+        assert!(with.len() > 1_000_000);
+        let size = |model: &[u8]| decoded_size(model, u64::MAX).unwrap();
+        assert_eq!(size(&with), size(&without));
+        // And it is indeed left out.
+        let decode = |model: &[u8]| pb::ModelProto::decode(model).unwrap();
+        assert_eq!(decode(&with), decode(&without));
     }
 
     #[test]

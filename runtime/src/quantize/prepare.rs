@@ -1,6 +1,7 @@
 //! An image as the model takes it.
 
 use smalti_models::Image;
+use smalti_models::preprocess::Scratch;
 
 use crate::error::{Error, Result};
 use crate::gate::Form;
@@ -22,11 +23,12 @@ pub(super) fn prepare(model: &Model, image: &Image) -> Result<Pixels> {
         return Err(Error::Usage(problem.into()));
     };
     let unusable = |error: smalti_models::Error| Error::data("image", error);
-    let prepared = preprocess.apply(image).map_err(unusable)?;
+    let mut scratch = Scratch::default();
+    let prepared = preprocess.apply_to(model.input().size(), image.view(), &mut scratch).map_err(unusable)?;
     if model.input().form == Form::U8Nhwc {
-        return Ok(Pixels::Bytes(prepared.data().to_vec()));
+        return Ok(Pixels::Bytes(prepared.to_vec()));
     }
     let mut floats = vec![0.0; model.input().values()];
-    preprocess.normalise(prepared.data(), &mut floats).map_err(unusable)?;
+    preprocess.normalise_to(model.input().size(), prepared, &mut floats).map_err(unusable)?;
     Ok(Pixels::Floats(floats))
 }

@@ -16,7 +16,7 @@ pub use version::Version;
 
 use crate::error::{Error, Result};
 use crate::gate::Limits;
-use crate::load::{self, Model};
+use crate::load;
 
 /// What a model file must show. The default asks for nothing.
 #[derive(Clone, Debug, Default)]
@@ -63,19 +63,10 @@ impl Trust {
     }
 }
 
-impl Model {
-    /// As [`Model::open_with`], but only a file that shows what `trust` asks for.
-    pub fn open_trusted(path: impl AsRef<Path>, limits: &Limits, trust: &Trust) -> Result<Model> {
-        let bytes = trust.read(path.as_ref(), limits)?;
-        let model = Model::from_file(bytes, limits)?;
-        trust.check_version(model.record())?;
-        Ok(model)
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::Model;
 
     fn model(name: &str) -> Model {
         Model::open(Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/models").join(name)).unwrap()

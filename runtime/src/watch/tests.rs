@@ -77,7 +77,12 @@ impl Place {
     }
 
     fn watcher(&self, trust: Trust) -> Watcher {
-        Watcher::open(self.model(), Rules { trust, ..Rules::default() }).unwrap().0
+        Watcher::open(
+            self.model(),
+            Rules { options: OpenOptions { trust, ..OpenOptions::default() }, ..Rules::default() },
+        )
+        .unwrap()
+        .0
     }
 }
 
@@ -171,8 +176,15 @@ fn an_unsigned_model_is_refused_and_a_signed_one_runs_on() {
     let place = Place::new(&signed);
     let key = PublicKey::named(fixture("signed/test.pub").to_str().unwrap()).unwrap();
     let trust = Trust { key: Some(key), min_version: None };
-    let open =
-        |trust: &Trust| Watcher::open(place.model(), Rules { trust: trust.clone(), ..Rules::default() });
+    let open = |trust: &Trust| {
+        Watcher::open(
+            place.model(),
+            Rules {
+                options: OpenOptions { trust: trust.clone(), ..OpenOptions::default() },
+                ..Rules::default()
+            },
+        )
+    };
     assert_eq!(open(&trust).err().unwrap().exit_code(), 3);
     fs::copy(fixture("signed/colours_u8.onnx.minisig"), beside(&place.model())).unwrap();
     let mut watcher = open(&trust).unwrap().0;

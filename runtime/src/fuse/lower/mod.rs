@@ -3,11 +3,17 @@
 //! Operators that only move values become views; products with weights, layer norms and attention become steps.
 //! Attention is known by what it computes, `softmax(scale · q kᵀ) v`, whatever reshapes and transposes lie around
 //! it, so that all exporters' forms of it are one.
+//!
+//! Functions of single values are carried along and computed when another operator needs them: a [`Formula`] of real
+//! numbers, or a [`Table`] of the levels of a quantization. A quantized graph is computed as it is written: every
+//! `QuantizeLinear` rounds and clips, whatever follows it.
 
 mod arithmetic;
 mod attention;
+mod data;
 mod layout;
 mod products;
+mod quantization;
 
 use std::collections::HashMap;
 
@@ -15,10 +21,10 @@ use smalti_kernels::Quantize;
 use tract_onnx::pb::{GraphProto, NodeProto};
 
 use super::constant::Constant;
-use super::pointwise::{Function, Known};
-use super::step::{Buffer, Pointwise, Span, Step, Target};
+use super::step::{Buffer, Span, Step, Target};
 use super::view::View;
-use crate::gate::{Fact, Facts, attribute};
+use crate::gate::{Fact, Facts, Kind, attribute};
+use data::{Data, Function, State};
 
 /// The image.
 pub(super) const IMAGE: Buffer = 0;
@@ -27,24 +33,22 @@ pub(super) const IMAGE: Buffer = 0;
 pub(super) type Unknown = String;
 type Result<T> = std::result::Result<T, Unknown>;
 
-/// Values of a buffer, seen through a view and a function.
-#[derive(Clone, Debug)]
-struct Data {
-    buffer: Buffer,
-    view: View,
-    function: Function,
-    /// How it was turned into bytes, where it was. Only linear layers compute on those; elsewhere the values before
-    /// are used, which are closer to what was meant.
-    quantize: Option<Quantize>,
-}
-
 /// Products of queries and keys on their way through attention.
 #[derive(Clone, Debug)]
 struct Scores {
     q: Data,
     k: Data,
-    scale: f64,
-    is_softmax: bool,
+    /// Of `q kᵀ`.
+    scores: Function,
+    /// Of the softmax, once there is one.
+    probabilities: Option<Function>,
+}
+
+impl Scores {
+    /// What the next operator changes.
+    fn function(&mut self) -> &mut Function {
+        self.probabilities.as_mut().unwrap_or(&mut self.scores)
+    }
 }
 
 /// What a name of the graph stands for.
@@ -52,7 +56,7 @@ struct Scores {
 enum Value<'a> {
     Constant(Constant<'a>),
     Data(Data),
-    Scores(Box<Scores>),
+    Scores(Box<Scores>, State),
 }
 
 /// A lowered graph.
@@ -72,13 +76,16 @@ struct Lower<'a> {
     steps: Vec<Step<'a>>,
     buffers: Vec<[usize; 2]>,
     /// Results of functions that were computed already.
-    computed: Vec<(Buffer, Pointwise, Buffer)>,
+    computed: Vec<(Buffer, Function, Buffer)>,
     /// Bytes that were computed already.
-    quantized: Vec<(Span, Quantize, Buffer)>,
+    quantized: Vec<(Span, Function, Quantize, Buffer)>,
+    /// Bytes that constants and lists of places may still take.
+    budget: u64,
 }
 
-/// Lowers a graph that has passed the gate; says why where that is not possible.
-pub(super) fn lower<'a>(graph: &'a GraphProto, facts: &'a Facts) -> Result<Lowered<'a>> {
+/// Lowers a graph that has passed the gate; says why where that is not possible. Constants that are computed on the way
+/// take at most `budget` bytes.
+pub(super) fn lower<'a>(graph: &'a GraphProto, facts: &'a Facts, budget: u64) -> Result<Lowered<'a>> {
     let mut lower = Lower {
         facts,
         values: HashMap::new(),
@@ -86,6 +93,7 @@ pub(super) fn lower<'a>(graph: &'a GraphProto, facts: &'a Facts) -> Result<Lower
         buffers: Vec::new(),
         computed: Vec::new(),
         quantized: Vec::new(),
+        budget,
     };
     for tensor in &graph.initializer {
         let dims = &lower.fact(&tensor.name)?.dims;
@@ -94,9 +102,9 @@ pub(super) fn lower<'a>(graph: &'a GraphProto, facts: &'a Facts) -> Result<Lower
         }
     }
     for input in &graph.input {
-        let dims = &lower.fact(&input.name)?.dims;
-        let buffer = lower.buffer(1, dims.iter().product());
-        lower.values.insert(&input.name, Value::Data(Data::new(buffer, View::whole(dims))));
+        let fact = lower.fact(&input.name)?;
+        let buffer = lower.buffer(1, fact.dims.iter().product());
+        lower.values.insert(&input.name, Value::Data(Data::image(buffer, &fact.dims, fact.kind)));
     }
     for node in &graph.node {
         lower.node(node).map_err(|why| {
@@ -112,29 +120,32 @@ pub(super) fn lower<'a>(graph: &'a GraphProto, facts: &'a Facts) -> Result<Lower
     Ok(Lowered { steps: lower.steps, buffers: lower.buffers, outputs })
 }
 
-impl Data {
-    fn new(buffer: Buffer, view: View) -> Data {
-        Data { buffer, view, function: Function::IDENTITY, quantize: None }
-    }
-
-    fn is_plain(&self) -> bool {
-        self.function == Function::IDENTITY
-    }
-
-    /// The same values seen otherwise.
-    fn map(&self, change: impl Fn(&View) -> Option<View>) -> Option<Data> {
-        Some(Data { view: change(&self.view)?, ..self.clone() })
-    }
-}
-
 /// `x` or why it is missing.
 fn need<T>(x: Option<T>, why: &str) -> Result<T> {
     x.ok_or_else(|| why.to_owned())
 }
 
+/// The name of an input; empty if it is left out.
+fn input(node: &NodeProto, i: usize) -> &str {
+    node.input.get(i).map_or("", String::as_str)
+}
+
+/// The attribute `axis`, counted from the front.
+fn axis(node: &NodeProto, default: i64, rank: usize) -> usize {
+    let axis = attribute(node, "axis").map_or(default, |attribute| attribute.i);
+    (if axis < 0 { axis + rank as i64 } else { axis }) as usize
+}
+
 impl<'a> Lower<'a> {
     fn fact(&self, name: &str) -> Result<&'a Fact> {
         need(self.facts.get(name), "an unknown tensor")
+    }
+
+    /// Accounts for bytes before they are allocated.
+    fn spend(&mut self, bytes: usize) -> Result<()> {
+        let left = self.budget.checked_sub(bytes as u64);
+        self.budget = need(left, "constants that take more memory than the file's size allows")?;
+        Ok(())
     }
 
     /// A new buffer.
@@ -167,9 +178,20 @@ impl<'a> Lower<'a> {
         }
     }
 
+    /// An input that may be left out.
+    fn optional(&self, node: &NodeProto, i: usize) -> Result<Option<Constant<'a>>> {
+        if input(node, i).is_empty() { Ok(None) } else { self.constant(node, i).map(Some) }
+    }
+
+    /// All values of a constant.
+    fn floats(&mut self, constant: &Constant<'a>) -> Result<Vec<f32>> {
+        self.spend(size_of::<f32>() * constant.len())?;
+        Ok(constant.floats())
+    }
+
     /// Known integers.
     fn ints(&self, node: &NodeProto, i: usize) -> Result<&'a [i64]> {
-        let fact = self.fact(node.input.get(i).map_or("", String::as_str))?;
+        let fact = self.fact(input(node, i))?;
         need(fact.ints.as_deref(), "integers that are not known")
     }
 
@@ -184,52 +206,16 @@ impl<'a> Lower<'a> {
         }
     }
 
-    /// A value with its function computed, which is a kernel's.
-    fn plain(&mut self, data: &Data) -> Result<Data> {
-        if data.is_plain() {
-            return Ok(data.clone());
-        }
-        let function = match data.function.known() {
-            Some(Known::Activation(activation)) => Pointwise::Activation(activation),
-            Some(Known::Scale(factor)) => Pointwise::Scale(factor as f32),
-            None => return Err("a function of single values that there is no kernel for".into()),
-        };
-        let done = self.computed.iter().find(|(x, f, _)| (*x, *f) == (data.buffer, function));
-        let out = match done {
-            Some((.., out)) => *out,
-            None => {
-                let [rows, cols] = self.buffers[data.buffer];
-                let out = self.buffer(rows, cols);
-                self.steps.push(Step::Pointwise { x: data.buffer, function, out });
-                self.computed.push((data.buffer, function, out));
-                out
-            }
-        };
-        Ok(Data { buffer: out, function: Function::IDENTITY, ..data.clone() })
-    }
-
-    /// A value as rows without a gap, in the order of its view.
-    fn span(&mut self, data: &Data) -> Result<Span> {
-        let data = self.plain(data)?;
-        if data.buffer == IMAGE {
-            return Err("the image itself".into());
-        }
-        let cols = data.view.dims.last().copied().unwrap_or(1);
-        let rows = data.view.len() / cols.max(1);
-        if data.view.is_contiguous() {
-            return Ok(Span { buffer: data.buffer, offset: data.view.offset, rows, cols });
-        }
-        let out = self.buffer(rows, cols);
-        self.steps.push(Step::Copy { from: data.buffer, view: data.view, out, at: 0 });
-        Ok(Span { buffer: out, offset: 0, rows, cols })
+    fn define_data(&mut self, node: &'a NodeProto, data: Data) {
+        self.define(node, Value::Data(data));
     }
 
     fn node(&mut self, node: &'a NodeProto) -> Result<()> {
         let fact = self.fact(node.output.first().map_or("", String::as_str))?;
-        if fact.constant && fact.ints.is_some() && node.op_type != "Cast" && node.op_type != "Constant" {
+        let is_shape = fact.constant && fact.ints.is_some() && matches!(fact.kind, Kind::I64 | Kind::Bool);
+        if is_shape && !matches!(&*node.op_type, "Cast" | "Constant") {
             return Ok(()); // Shape arithmetic, done by the gate.
         }
-        let input = |i: usize| node.input.get(i).map_or("", String::as_str);
         match &*node.op_type {
             "Constant" => {
                 let tensor = attribute(node, "value").and_then(|attribute| attribute.t.as_ref());
@@ -239,7 +225,7 @@ impl<'a> Lower<'a> {
             }
             "Cast" => self.cast(node, fact),
             "Identity" | "Dropout" => {
-                let value = self.value(input(0))?;
+                let value = self.value(input(node, 0))?;
                 self.define(node, value);
                 Ok(())
             }
@@ -265,61 +251,45 @@ impl<'a> Lower<'a> {
             "QuantizeLinear" => self.quantize(node),
             "DequantizeLinear" => self.dequantize(node),
             "Add" | "Sub" | "Mul" | "Div" | "Pow" => self.binary(node),
-            op => match self.value(input(0))? {
-                Value::Data(data) => {
-                    let function = need(data.function.then(op), "an operator without kernels")?;
-                    self.define(node, Value::Data(Data { function, ..data }));
-                    Ok(())
-                }
-                Value::Constant(constant) => {
-                    let x = need(constant.single(), "constants that are not folded")?;
-                    let y = Function::constant(f64::from(x)).then(op);
-                    let y = need(y.and_then(|y| y.at_any()), "an operator without kernels")?;
-                    self.define(node, Value::Constant(Constant::owned(vec![y as f32], &fact.dims)));
-                    Ok(())
-                }
-                Value::Scores(_) => Err("attention with more in it".into()),
-            },
+            _ => self.unary(node),
         }
     }
 
     fn layer_norm(&mut self, node: &'a NodeProto) -> Result<()> {
         let dims = self.dims(node)?;
-        let data = self.data(node.input.first().map_or("", String::as_str))?;
-        let scale = self.constant(node, 1)?.floats();
-        let cols = scale.len();
-        let shift = self.bias(node, cols)?;
+        let data = self.data(input(node, 0))?;
+        let scale = self.constant(node, 1)?;
+        let (scale, cols) = (self.floats(&scale)?, scale.len());
+        let shift = match self.optional(node, 2)? {
+            Some(shift) if shift.len() != cols => return Err("a shift of another size".into()),
+            Some(shift) => self.floats(&shift)?,
+            None => vec![0.0; cols],
+        };
         if axis(node, -1, dims.len()) + 1 != dims.len() || dims.last() != Some(&cols) {
             return Err("other axes than the last".into());
         }
         let eps = attribute(node, "epsilon").map_or(1e-5, |attribute| attribute.f);
         let x = self.span(&data)?;
         let buffer = self.buffer(x.rows, cols);
-        self.steps.push(Step::Norm { x, scale, shift, eps, out: Target { buffer, quantize: None } });
-        self.define(node, Value::Data(Data::new(buffer, View::whole(dims))));
+        self.steps.push(Step::Norm { x, scale, shift, eps, out: Target::floats(buffer) });
+        self.define_data(node, Data::new(buffer, View::whole(dims)));
         Ok(())
     }
 
     /// The mean over the rows of one image.
     fn mean(&mut self, node: &'a NodeProto) -> Result<()> {
-        let data = self.data(node.input.first().map_or("", String::as_str))?;
+        let data = self.data(input(node, 0))?;
         let axes = match node.input.get(1) {
             Some(_) => self.ints(node, 1)?.to_vec(),
             None => attribute(node, "axes").map(|attribute| attribute.ints.clone()).unwrap_or_default(),
         };
-        if !matches!((&data.view.dims[..], &axes[..]), (&[1, _, _], &[1] | &[-2])) {
+        if !matches!((data.dims(), &axes[..]), (&[1, _, _], &[1] | &[-2])) {
             return Err("other axes than the rows".into());
         }
         let (x, dims) = (self.span(&data)?, self.dims(node)?);
         let out = self.buffer(1, x.cols);
         self.steps.push(Step::Mean { x, out });
-        self.define(node, Value::Data(Data::new(out, View::whole(dims))));
+        self.define_data(node, Data::new(out, View::whole(dims)));
         Ok(())
     }
-}
-
-/// The attribute `axis`, counted from the front.
-fn axis(node: &NodeProto, default: i64, rank: usize) -> usize {
-    let axis = attribute(node, "axis").map_or(default, |attribute| attribute.i);
-    (if axis < 0 { axis + rank as i64 } else { axis }) as usize
 }

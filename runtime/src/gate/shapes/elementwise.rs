@@ -2,7 +2,7 @@
 
 use super::super::node::Node;
 use super::super::value::{Kind, Value};
-use super::broadcast;
+use super::{broadcast, known};
 use crate::error::Result;
 
 /// One float in, one float out: `Sqrt Erf Tanh Sigmoid Exp Neg Abs Relu Reciprocal`.
@@ -30,12 +30,11 @@ pub(in super::super) fn binary<'a>(node: &Node<'a>) -> Result<Vec<Value<'a>>> {
     if a.kind == Kind::F32 {
         return Ok(vec![Value::computed(Kind::F32, dims)]);
     }
-    let (Some(x), Some(y)) = (&a.ints, &b.ints) else {
+    let (Some(x), Some(y)) = (known::spread(a, &dims), known::spread(b, &dims)) else {
         return node.refuse("integers that are computed while running", "integers known beforehand");
     };
     let mut out = Vec::new();
-    for i in 0..dims.first().copied().unwrap_or(1) {
-        let (x, y) = (pick(x, i), pick(y, i));
+    for (x, y) in x.into_iter().zip(y) {
         match arithmetic(&node.proto.op_type, x, y) {
             Some(value) => out.push(value),
             None => {
@@ -44,11 +43,6 @@ pub(in super::super) fn binary<'a>(node: &Node<'a>) -> Result<Vec<Value<'a>>> {
         }
     }
     Ok(vec![Value::known(Kind::I64, dims, out)])
-}
-
-/// The element of a broadcast vector or scalar.
-fn pick(values: &[i64], i: usize) -> i64 {
-    *values.get(i).or(values.first()).unwrap_or(&0)
 }
 
 /// One integer operation; none on overflow or division by zero.
@@ -66,10 +60,12 @@ fn arithmetic(op: &str, x: i64, y: i64) -> Option<i64> {
 
 /// `Equal` on the integers of shape arithmetic.
 pub(in super::super) fn equal<'a>(node: &Node<'a>) -> Result<Vec<Value<'a>>> {
-    let (x, y) = (node.known(0)?, node.known(1)?);
-    let dims = broadcast(node, &node.input(0)?.dims, &node.input(1)?.dims)?;
-    let length = dims.first().copied().unwrap_or(1);
-    let out = (0..length).map(|i| i64::from(pick(x, i) == pick(y, i))).collect();
+    let (a, b) = (node.input_of(0, Kind::I64)?, node.input_of(1, Kind::I64)?);
+    let dims = broadcast(node, &a.dims, &b.dims)?;
+    let (Some(x), Some(y)) = (known::spread(a, &dims), known::spread(b, &dims)) else {
+        return node.refuse("integers that are computed while running", "integers known beforehand");
+    };
+    let out = x.into_iter().zip(y).map(|(x, y)| i64::from(x == y)).collect();
     Ok(vec![Value::known(Kind::Bool, dims, out)])
 }
 
@@ -84,11 +80,12 @@ pub(in super::super) fn choose<'a>(node: &Node<'a>) -> Result<Vec<Value<'a>>> {
     if a.kind == Kind::F32 {
         return Ok(vec![Value::computed(Kind::F32, dims)]);
     }
-    let (Some(condition), Some(x), Some(y)) = (&condition.ints, &a.ints, &b.ints) else {
+    let sides = [condition, a, b].map(|side| known::spread(side, &dims));
+    let [Some(condition), Some(x), Some(y)] = sides else {
         return node.refuse("a choice between integers while running", "integers known beforehand");
     };
-    let length = dims.first().copied().unwrap_or(1);
-    let out = (0..length).map(|i| if pick(condition, i) != 0 { pick(x, i) } else { pick(y, i) });
+    let choices = condition.into_iter().zip(x.into_iter().zip(y));
+    let out = choices.map(|(condition, (x, y))| if condition != 0 { x } else { y });
     Ok(vec![Value::known(Kind::I64, dims, out.collect())])
 }
 

@@ -1,7 +1,8 @@
 //! Operators that take parts of a tensor.
 
 use super::super::node::Node;
-use super::super::value::{Kind, Value};
+use super::super::value::{KNOWN, Kind, Value, elements};
+use super::known;
 use crate::error::Result;
 
 /// `Shape`: the dimensions as integers, which static shapes make known.
@@ -17,24 +18,38 @@ pub(in super::super) fn shape<'a>(node: &Node<'a>) -> Result<Vec<Value<'a>>> {
     Ok(vec![Value::known(Kind::I64, vec![part.len()], part)])
 }
 
-/// `Gather` with indices that are known beforehand and in range.
+/// `Gather` with indices that are known beforehand and in range, in any shape.
 pub(in super::super) fn gather<'a>(node: &Node<'a>) -> Result<Vec<Value<'a>>> {
-    let (input, indices) = (node.input(0)?, node.known(1)?);
+    let (input, places) = (node.input(0)?, node.input(1)?);
+    let Some(indices) = places.ints.as_deref().filter(|_| matches!(places.kind, Kind::I64 | Kind::I32))
+    else {
+        let found = format!("indices ({}) that are not known beforehand", places.describe());
+        return node.refuse(found, "constant integers");
+    };
     let axis = node.axis(node.int("axis").unwrap_or(0), input.rank())?;
     let length = input.dims[axis] as i64;
     if let Some(index) = indices.iter().find(|index| !(-length..length).contains(index)) {
         return node.refuse(format!("index {index}"), format!("{} to {}", -length, length - 1));
     }
-    let places = &node.input(1)?.dims;
     let mut dims = input.dims.clone();
-    dims.splice(axis..=axis, places.iter().copied());
-    match &input.ints {
-        Some(ints) if input.kind == Kind::I64 => {
-            let picked = indices.iter().map(|index| ints[index.rem_euclid(length) as usize]).collect();
-            Ok(vec![Value::known(Kind::I64, dims, picked)])
+    dims.splice(axis..=axis, places.dims.iter().copied());
+    let ints = input.ints.as_deref().filter(|_| elements(&dims) <= KNOWN as u64);
+    let ints = ints.and_then(|ints| picked(ints, &input.dims, axis, indices));
+    Ok(vec![known::known_or_computed(input.kind, dims, ints)])
+}
+
+/// Known integers by indices along an axis.
+fn picked(ints: &[i64], dims: &[usize], axis: usize, indices: &[i64]) -> Option<Vec<i64>> {
+    let (before, length, stride) =
+        (elements(&dims[..axis]), dims[axis], elements(&dims[axis + 1..]) as usize);
+    let mut picked = Vec::new();
+    for first in 0..before as usize {
+        for index in indices {
+            let place = (first * length + index.rem_euclid(length as i64) as usize) * stride;
+            picked.extend_from_slice(ints.get(place..place + stride)?);
         }
-        _ => Ok(vec![Value::computed(input.kind, dims)]),
     }
+    Some(picked)
 }
 
 /// `Slice` with bounds that are known beforehand and steps forward.
@@ -53,7 +68,7 @@ pub(in super::super) fn slice<'a>(node: &Node<'a>) -> Result<Vec<Value<'a>>> {
         return node.refuse("starts, ends, axes and steps of different lengths", "equal lengths");
     }
     let axes = node.axes(&axes, input.rank())?;
-    let (mut dims, mut ints) = (input.dims.clone(), input.ints.as_deref().map(<[i64]>::to_vec));
+    let (mut dims, mut offset, mut strides) = (input.dims.clone(), 0, known::strides(&input.dims));
     for (i, &axis) in axes.iter().enumerate() {
         let length = input.dims[axis] as i64;
         let bound = |at: i64| if at < 0 { at.saturating_add(length).max(0) } else { at.min(length) };
@@ -65,14 +80,11 @@ pub(in super::super) fn slice<'a>(node: &Node<'a>) -> Result<Vec<Value<'a>>> {
         }
         let step = steps[i] as usize;
         dims[axis] = ((end - start).max(0) as usize).div_ceil(step);
-        ints = ints.map(|ints| {
-            ints[start as usize..end.max(start) as usize].iter().copied().step_by(step).collect()
-        });
+        offset += start as usize * strides[axis];
+        strides[axis] *= step;
     }
-    Ok(vec![match (input.kind, ints) {
-        (Kind::I64, Some(ints)) => Value::known(Kind::I64, dims, ints),
-        _ => Value::computed(input.kind, dims),
-    }])
+    let ints = input.ints.as_deref().and_then(|ints| known::read(ints, offset, &dims, &strides));
+    Ok(vec![known::known_or_computed(input.kind, dims, ints)])
 }
 
 /// `Split` along one axis, in given or in equal parts.

@@ -1,9 +1,9 @@
 //! Operators that move elements without changing them.
 
 use super::super::node::Node;
-use super::super::value::{Kind, Value, elements};
+use super::super::value::{KNOWN, Kind, Value, elements};
 use super::super::weights::dimensions;
-use super::{broadcast, reshaped};
+use super::{broadcast, known, reshaped};
 use crate::error::Result;
 
 /// `Reshape` to a shape that is known beforehand, with ONNX's 0 (keep) and -1 (the rest).
@@ -58,8 +58,11 @@ pub(in super::super) fn transpose<'a>(node: &Node<'a>) -> Result<Vec<Value<'a>>>
             node.axes(order, input.rank())?
         }
     };
-    let dims = order.iter().map(|&axis| input.dims[axis]).collect();
-    Ok(vec![Value::computed(input.kind, dims)])
+    let dims: Vec<usize> = order.iter().map(|&axis| input.dims[axis]).collect();
+    let strides = known::strides(&input.dims);
+    let strides: Vec<usize> = order.iter().map(|&axis| strides[axis]).collect();
+    let ints = input.ints.as_deref().and_then(|ints| known::read(ints, 0, &dims, &strides));
+    Ok(vec![known::known_or_computed(input.kind, dims, ints)])
 }
 
 /// `Squeeze` of axes of length 1.
@@ -93,7 +96,8 @@ pub(in super::super) fn expand<'a>(node: &Node<'a>) -> Result<Vec<Value<'a>>> {
         return node.refuse(format!("shape {wanted:?}"), "positive dimensions");
     };
     let dims = broadcast(node, &input.dims, &wanted)?;
-    Ok(vec![Value::computed(input.kind, dims)])
+    let ints = known::spread(input, &dims);
+    Ok(vec![known::known_or_computed(input.kind, dims, ints)])
 }
 
 /// `Concat` along one axis.
@@ -112,7 +116,9 @@ pub(in super::super) fn concat<'a>(node: &Node<'a>) -> Result<Vec<Value<'a>>> {
             return node.refuse(found, format!("shapes that differ in axis {axis} only"));
         }
         dims[axis] = dims[axis].saturating_add(part.dims[axis]);
-        ints.extend(part.ints.iter().flat_map(|ints| ints.iter().copied()));
+        if dims.len() == 1 && dims[0] <= KNOWN {
+            ints.extend(part.ints.iter().flat_map(|ints| ints.iter().copied()));
+        }
     }
     let all_known = dims.len() == 1 && ints.len() == dims[0] && first.kind == Kind::I64;
     Ok(vec![if all_known { Value::known(Kind::I64, dims, ints) } else { Value::computed(first.kind, dims) }])

@@ -3,6 +3,7 @@
 pub(super) mod constant;
 pub(super) mod elementwise;
 pub(super) mod index;
+mod known;
 pub(super) mod layout;
 pub(super) mod normalise;
 pub(super) mod product;
@@ -29,6 +30,5 @@ fn broadcast(node: &Node<'_>, a: &[usize], b: &[usize]) -> Result<Vec<usize>> {
 
 /// One output that keeps the type of `input` and the known values where the elements stay in order.
 fn reshaped<'a>(input: &Value<'a>, dims: Vec<usize>) -> Vec<Value<'a>> {
-    let ints = input.ints.clone().filter(|_| dims.len() <= 1);
-    vec![Value { dims, ints, tensor: None, ..input.clone() }]
+    vec![Value { dims, tensor: None, ..input.clone() }]
 }

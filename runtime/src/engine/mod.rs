@@ -1,5 +1,7 @@
 //! The engine, tract, behind a fence: its errors become ours and its panics do not get out.
 
+pub(crate) mod rewrite;
+
 use std::any::Any;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::Instant;
@@ -7,9 +9,7 @@ use std::time::Instant;
 use tract_onnx::prelude::TractResult;
 
 use crate::error::{Error, Result};
-
-/// The most characters of the engine's words that an error keeps.
-const LONGEST: usize = 400;
+use crate::text::one_line;
 
 /// Runs one step of the engine. The caller must not go on using what a failed step may have left half done.
 pub(crate) fn guarded<T>(step: &'static str, work: impl FnOnce() -> TractResult<T>) -> Result<T> {
@@ -30,16 +30,6 @@ fn panic_message(panic: &(dyn Any + Send)) -> &str {
     text.or_else(|| panic.downcast_ref::<&str>().copied()).unwrap_or("a panic without a message")
 }
 
-/// The text on one line, cut to a readable length.
-fn one_line(text: &str) -> String {
-    let mut line: String = text.split_whitespace().collect::<Vec<_>>().join(" ");
-    if let Some((cut, _)) = line.char_indices().nth(LONGEST) {
-        line.truncate(cut);
-        line.push_str(" ...");
-    }
-    line
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -49,11 +39,5 @@ mod tests {
         let error = guarded("run", || -> TractResult<()> { panic!("index {} of 3", 7) }).unwrap_err();
         assert_eq!(error.exit_code(), 70);
         assert!(error.to_string().contains("index 7 of 3"), "{error}");
-    }
-
-    #[test]
-    fn long_words_are_cut_to_one_line() {
-        assert_eq!(one_line("a\n  b"), "a b");
-        assert!(one_line(&"é".repeat(2 * LONGEST)).chars().count() <= LONGEST + 4);
     }
 }

@@ -1,0 +1,270 @@
+//! How steps run: what a session writes into, and each step's kernel.
+
+use std::ops::Range;
+use std::sync::{Mutex, PoisonError};
+
+use smalti_kernels::attention::{Heads, ScoreMaps, attention};
+use smalti_kernels::quant_linear::row;
+use smalti_kernels::{
+    Activation, Epilogue, Isa, Out, Pool, elementwise, gelu, layer_norm, levels, linear, quant_linear,
+    quantize, softmax,
+};
+
+use super::program::{At, Layer, Op, Stage};
+use super::slots::Slot;
+use super::step::{Pointwise, Values};
+use super::view::View;
+
+/// An image in the model's form.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum ImageView<'a> {
+    U8(&'a [u8]),
+    F32(&'a [f32]),
+}
+
+/// What one session's runs write into; nothing in it grows after the first run.
+#[derive(Debug)]
+pub(crate) struct Arena {
+    floats: Vec<Vec<f32>>,
+    bytes: Vec<Vec<u8>>,
+    /// One for each thread.
+    scratch: Vec<Mutex<Vec<f32>>>,
+    pool: Pool,
+    isa: Isa,
+}
+
+/// The values of a row that the softmax kernel takes.
+pub(super) fn softmax_row(cols: usize) -> usize {
+    cols.next_multiple_of(8)
+}
+
+impl Arena {
+    /// Slots of these lengths, and scratch of that length for each thread.
+    pub(super) fn new(floats: &[usize], bytes: &[usize], scratch: usize, threads: usize) -> Arena {
+        let pool = Pool::new(threads);
+        Arena {
+            floats: floats.iter().map(|&len| vec![0.0; len]).collect(),
+            bytes: bytes.iter().map(|&len| vec![0; len]).collect(),
+            scratch: (0..pool.threads()).map(|_| Mutex::new(vec![0.0; scratch])).collect(),
+            pool,
+            isa: Isa::best(),
+        }
+    }
+
+    /// Threads that a run is shared out to.
+    pub(crate) fn threads(&self) -> usize {
+        self.pool.threads()
+    }
+
+    /// The floats at a place.
+    pub(super) fn read(&self, at: &At) -> &[f32] {
+        match at.slot {
+            Slot::Floats(slot) => &self.floats[slot][at.offset..],
+            Slot::Bytes(_) | Slot::Image => &[],
+        }
+    }
+}
+
+impl Stage {
+    /// Runs the step. Sizes were checked when the program was made.
+    pub(super) fn run(&self, arena: &mut Arena, image: ImageView<'_>) {
+        match (self.out, self.quantize) {
+            (Slot::Floats(slot), _) => {
+                let mut out = std::mem::take(&mut arena.floats[slot]);
+                // The slot may be longer: other buffers lie in it at other times.
+                match &self.op {
+                    Op::Copy { .. } | Op::Put { .. } | Op::Mean { .. } => self.write(arena, &mut out),
+                    _ => {
+                        let piece = &mut out[self.rows.start * self.cols..self.rows.end * self.cols];
+                        self.rows(arena, image, Out::F32(piece));
+                    }
+                }
+                arena.floats[slot] = out;
+            }
+            (Slot::Bytes(slot), Some(quantize)) => {
+                let mut out = std::mem::take(&mut arena.bytes[slot]);
+                let stride = row(self.cols);
+                let piece = &mut out[self.rows.start * stride..self.rows.end * stride];
+                self.rows(arena, image, Out::U8(piece, quantize));
+                arena.bytes[slot] = out;
+            }
+            _ => {}
+        }
+    }
+
+    /// Writes floats where rows do not stand for rows.
+    fn write(&self, arena: &Arena, out: &mut [f32]) {
+        match &self.op {
+            Op::Copy { from, values, at } => {
+                let from = arena.read(from);
+                match values {
+                    Values::Run(run) => out[*at..at + run.len()].copy_from_slice(&from[run.clone()]),
+                    Values::Places(places) => {
+                        out[*at..].iter_mut().zip(places).for_each(|(out, &place)| *out = from[place]);
+                    }
+                }
+            }
+            Op::Put { values, at } => out[*at..at + values.len()].copy_from_slice(values),
+            Op::Mean { x, rows } => {
+                let out = &mut out[..self.cols];
+                out.fill(0.0);
+                elementwise::column_sums(arena.isa, &arena.read(x)[..rows * self.cols], out);
+                out.iter_mut().for_each(|sum| *sum /= *rows as f32);
+            }
+            _ => {}
+        }
+    }
+
+    /// Writes the rows that are needed, on all threads; `out` starts at the first of them.
+    fn rows(&self, arena: &mut Arena, image: ImageView<'_>, mut out: Out<'_>) {
+        let (isa, first) = (arena.isa, self.rows.start);
+        let Arena { floats, bytes, scratch, pool, .. } = arena;
+        let (floats, bytes, scratch) = (&*floats, &*bytes, &*scratch);
+        let floats_at = |at: &At, rows: &Range<usize>| match at.slot {
+            Slot::Floats(slot) => {
+                let place = at.offset + (first + rows.start) * at.cols;
+                &floats[slot][place..place + rows.len() * at.cols]
+            }
+            Slot::Bytes(_) | Slot::Image => &[],
+        };
+        let bytes_at = |at: &At, rows: &Range<usize>| match at.slot {
+            Slot::Bytes(slot) => {
+                let stride = row(at.cols);
+                &bytes[slot][(first + rows.start) * stride..(first + rows.end) * stride]
+            }
+            Slot::Floats(_) | Slot::Image => &[],
+        };
+        pool.rows(self.rows.len(), self.cols, &mut out, &|thread, rows, out| match &self.op {
+            Op::Patches { image: view, patch, bytes } => {
+                let mut scratch = scratch[thread].lock().unwrap_or_else(PoisonError::into_inner);
+                let line = &mut scratch[..self.cols];
+                for (i, row) in rows.enumerate() {
+                    let patch_at = first + row;
+                    match (image, bytes) {
+                        (ImageView::U8(pixels), None) => {
+                            gather(view, *patch, patch_at, pixels, line, |&x| f32::from(x))
+                        }
+                        (ImageView::U8(pixels), Some(values)) => {
+                            gather(view, *patch, patch_at, pixels, line, |&x| values[usize::from(x)])
+                        }
+                        (ImageView::F32(values), _) => gather(view, *patch, patch_at, values, line, |&x| x),
+                    }
+                    quantize::rows(isa, line, self.cols, i, out);
+                }
+            }
+            Op::Linear { x, layer, activation, residual } => {
+                let residual = residual.as_ref().map(|at| floats_at(at, &rows));
+                let epilogue = Epilogue { activation: *activation, residual };
+                match &**layer {
+                    Layer::Floats(layer) => linear(isa, layer, floats_at(x, &rows), &epilogue, out),
+                    Layer::Bytes(layer) => quant_linear(layer, bytes_at(x, &rows), &epilogue, out),
+                }
+            }
+            Op::Norm { x, scale, shift, eps } => {
+                layer_norm::rows(isa, floats_at(x, &rows), scale, shift, *eps, out);
+            }
+            Op::Attention { qkv, strides, shape, maps } => {
+                let heads = |i: usize, skip: usize| {
+                    let [head, row] = strides[i];
+                    let data = match qkv[i].slot {
+                        Slot::Floats(slot) => &floats[slot][qkv[i].offset + skip * row..],
+                        Slot::Bytes(_) | Slot::Image => &[],
+                    };
+                    Heads { data, head, row }
+                };
+                let qkv = [heads(0, first + rows.start), heads(1, 0), heads(2, 0)];
+                let maps = ScoreMaps { scores: maps[0].as_ref(), probabilities: maps[1].as_ref() };
+                let mut scratch = scratch[thread].lock().unwrap_or_else(PoisonError::into_inner);
+                attention(isa, shape, qkv, maps, rows.len(), &mut scratch, out);
+            }
+            Op::Levels { x, map } => levels::rows(isa, map, floats_at(x, &rows), x.cols, out),
+            Op::Quantize { x } => quantize::rows(isa, floats_at(x, &rows), x.cols, 0, out),
+            op => {
+                let Out::F32(out) = out else { return };
+                match op {
+                    Op::Pointwise { x, function } => pointwise(isa, *function, floats_at(x, &rows), out),
+                    Op::Softmax { x } => {
+                        let mut scratch = scratch[thread].lock().unwrap_or_else(PoisonError::into_inner);
+                        softmax_rows(isa, floats_at(x, &rows), x.cols, &mut scratch, out);
+                    }
+                    Op::Add { a, b } => {
+                        out.copy_from_slice(floats_at(a, &rows));
+                        elementwise::axpy(isa, 1.0, floats_at(b, &rows), out);
+                    }
+                    Op::Constant { a, values, multiply } => {
+                        // One row for all, or one for each.
+                        let skip = if values.len() == a.cols { 0 } else { (first + rows.start) * a.cols };
+                        let values = values[skip..].chunks_exact(a.cols).cycle();
+                        let rows = floats_at(a, &rows).chunks_exact(a.cols).zip(values);
+                        constant(rows, *multiply, out.chunks_exact_mut(a.cols));
+                    }
+                    _ => {}
+                }
+            }
+        });
+    }
+}
+
+/// A function of each value.
+fn pointwise(isa: Isa, function: Pointwise, x: &[f32], out: &mut [f32]) {
+    match function {
+        Pointwise::Activation(Activation::None) => out.copy_from_slice(x),
+        Pointwise::Activation(Activation::Gelu) => gelu::forward(isa, x, out),
+        Pointwise::Activation(Activation::GeluTanh) => gelu::forward_tanh(isa, x, out),
+        Pointwise::Scale(factor) => {
+            out.fill(0.0);
+            elementwise::axpy(isa, factor, x, out);
+        }
+    }
+}
+
+/// Softmax of each row; the kernel wants room behind it.
+fn softmax_rows(isa: Isa, x: &[f32], cols: usize, scratch: &mut [f32], out: &mut [f32]) {
+    let stride = softmax_row(cols);
+    let line = &mut scratch[..stride];
+    for (x, out) in x.chunks_exact(cols).zip(out.chunks_exact_mut(cols)) {
+        line[..cols].copy_from_slice(x);
+        softmax::forward(isa, line, cols, stride);
+        out.copy_from_slice(&line[..cols]);
+    }
+}
+
+/// Rows, each with a row of constants that is added or multiplied.
+fn constant<'a>(
+    rows: impl Iterator<Item = (&'a [f32], &'a [f32])>,
+    multiply: bool,
+    out: impl Iterator<Item = &'a mut [f32]>,
+) {
+    for ((a, values), out) in rows.zip(out) {
+        let each = out.iter_mut().zip(a).zip(values);
+        if multiply {
+            each.for_each(|((out, a), value)| *out = a * value);
+        } else {
+            each.for_each(|((out, a), value)| *out = a + value);
+        }
+    }
+}
+
+/// One patch of an image `[C, H, W]`, counted row by row, in the order channel, row, column.
+pub(crate) fn gather<T>(
+    image: &View,
+    [height, width]: [usize; 2],
+    patch: usize,
+    pixels: &[T],
+    out: &mut [f32],
+    float: impl Fn(&T) -> f32 + Copy,
+) {
+    let (&[_, _, width_all], &[channel, down, right]) = (&image.dims[..], &image.strides[..]) else { return };
+    let across = width_all / width;
+    let corner = image.offset + patch / across * height * down + patch % across * width * right;
+    for (j, line) in out.chunks_exact_mut(width).enumerate() {
+        let from = &pixels[corner + j / height * channel + j % height * down..];
+        // Two ways, so that neighbours are read as such.
+        if right == 1 {
+            line.iter_mut().zip(from).for_each(|(value, pixel)| *value = float(pixel));
+        } else {
+            let from = from.iter().step_by(right);
+            line.iter_mut().zip(from).for_each(|(value, pixel)| *value = float(pixel));
+        }
+    }
+}

@@ -1,0 +1,270 @@
+//! Functions of one real value, known by their form.
+//!
+//! Exporters write GELU as five to eight nodes, in several orders. Each value carries the function that the nodes so
+//! far make of some buffer, in one normal form, so that all orders become one. Coefficients are compared, never
+//! samples: two functions that agree wherever one looks may differ elsewhere.
+
+use smalti_kernels::Activation;
+
+/// Powers of a polynomial: GELU's tanh form has a cube.
+const POWERS: usize = 4;
+/// The constant first.
+type Polynomial = [f64; POWERS];
+
+/// The most elementary functions in one formula.
+const MAX_TERMS: usize = 4;
+/// Sizes of coefficients within which floats behave like real numbers here.
+const SIZES: std::ops::RangeInclusive<f64> = 1e-6..=1e6;
+/// A sum below this part of its sides has lost digits in floats, so it is not computed.
+const CANCELLED: f64 = 1e-3;
+/// How far a constant may be from the one that is meant, in relation to it: a few roundings to f32.
+const ROUNDED: f64 = 1e-6;
+
+/// A function of one variable that is no polynomial.
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Elementary {
+    Abs,
+    Erf,
+    Exp,
+    Reciprocal,
+    Relu,
+    Sigmoid,
+    Sqrt,
+    Tanh,
+}
+
+/// `factor(x) · of(at(x))`.
+#[derive(Clone, Debug, PartialEq)]
+struct Term {
+    factor: Polynomial,
+    of: Elementary,
+    at: Polynomial,
+}
+
+/// A polynomial and terms with elementary functions.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) struct Formula {
+    polynomial: Polynomial,
+    terms: Vec<Term>,
+}
+
+/// A function that there are kernels for.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(super) enum Known {
+    /// `factor · x`, `factor` not 0.
+    Scale(f64),
+    /// GELU, in one of its forms.
+    Activation(Activation),
+}
+
+impl Formula {
+    fn of(polynomial: Polynomial) -> Formula {
+        Formula { polynomial, terms: Vec::new() }
+    }
+
+    /// `x` itself.
+    pub(super) fn identity() -> Formula {
+        Formula::of([0.0, 1.0, 0.0, 0.0])
+    }
+
+    /// The same number everywhere.
+    pub(super) fn constant(value: f64) -> Formula {
+        Formula::of([value, 0.0, 0.0, 0.0])
+    }
+
+    fn as_constant(&self) -> Option<f64> {
+        let [value, rest @ ..] = self.polynomial;
+        (self.terms.is_empty() && rest == [0.0; POWERS - 1]).then_some(value)
+    }
+
+    /// The formula after one more operator of one input; none if it has no such form.
+    pub(super) fn then(&self, op: &str) -> Option<Formula> {
+        let of = match op {
+            "Neg" => return self.times(&[-1.0, 0.0, 0.0, 0.0]),
+            "Abs" => Elementary::Abs,
+            "Erf" => Elementary::Erf,
+            "Exp" => Elementary::Exp,
+            "Reciprocal" => Elementary::Reciprocal,
+            "Relu" => Elementary::Relu,
+            "Sigmoid" => Elementary::Sigmoid,
+            "Sqrt" => Elementary::Sqrt,
+            "Tanh" => Elementary::Tanh,
+            _ => return None,
+        };
+        let term = Term { factor: [1.0, 0.0, 0.0, 0.0], of, at: self.polynomial };
+        self.terms.is_empty().then(|| Formula { polynomial: [0.0; POWERS], terms: vec![term] })
+    }
+
+    /// Two formulas of the same value behind an operator of two inputs; none if it has no such form.
+    pub(super) fn with(&self, op: &str, other: &Formula) -> Option<Formula> {
+        match op {
+            "Add" => self.plus(other),
+            "Sub" => self.plus(&other.times(&[-1.0, 0.0, 0.0, 0.0])?),
+            "Mul" if self.terms.is_empty() => other.times(&self.polynomial),
+            "Mul" if other.terms.is_empty() => self.times(&other.polynomial),
+            "Div" => self.times(&[1.0 / other.as_constant()?, 0.0, 0.0, 0.0]),
+            "Pow" if self.terms.is_empty() => match other.as_constant()? {
+                1.0 => Some(self.clone()),
+                2.0 => self.times(&self.polynomial),
+                3.0 => self.times(&self.polynomial)?.times(&self.polynomial),
+                _ => None,
+            },
+            _ => None,
+        }
+    }
+
+    fn plus(&self, other: &Formula) -> Option<Formula> {
+        let mut sum = Formula { polynomial: plus(&self.polynomial, &other.polynomial)?, ..self.clone() };
+        for term in &other.terms {
+            match sum.terms.iter_mut().find(|found| (found.of, found.at) == (term.of, term.at)) {
+                Some(found) => found.factor = plus(&found.factor, &term.factor)?,
+                None => sum.terms.push(term.clone()),
+            }
+        }
+        (sum.terms.len() <= MAX_TERMS).then_some(sum)
+    }
+
+    fn times(&self, factor: &Polynomial) -> Option<Formula> {
+        let terms =
+            self.terms.iter().map(|term| Some(Term { factor: times(&term.factor, factor)?, ..*term }));
+        Some(Formula { polynomial: times(&self.polynomial, factor)?, terms: terms.collect::<Option<_>>()? })
+    }
+
+    /// Which function this is.
+    pub(super) fn known(&self) -> Option<Known> {
+        let half = [0.0, 0.5, 0.0, 0.0];
+        match (&self.polynomial, &self.terms[..]) {
+            (&[0.0, factor, 0.0, 0.0], []) if factor != 0.0 => Some(Known::Scale(factor)),
+            (polynomial, [Term { factor, of: Elementary::Erf, at }]) => {
+                let root = [0.0, std::f64::consts::FRAC_1_SQRT_2, 0.0, 0.0];
+                let is_gelu = is(polynomial, &half) && is(factor, &half) && is(at, &root);
+                is_gelu.then_some(Known::Activation(Activation::Gelu))
+            }
+            (polynomial, [Term { factor, of: Elementary::Tanh, at }]) => {
+                let root = (2.0 / std::f64::consts::PI).sqrt();
+                let inner = [0.0, root, 0.0, 0.044_715 * root];
+                let is_gelu = is(polynomial, &half) && is(factor, &half) && is(at, &inner);
+                is_gelu.then_some(Known::Activation(Activation::GeluTanh))
+            }
+            _ => None,
+        }
+    }
+}
+
+/// Whether these are the coefficients that are meant, but for the rounding of constants.
+fn is(found: &Polynomial, wanted: &Polynomial) -> bool {
+    found.iter().zip(wanted).all(|(found, wanted)| (found - wanted).abs() <= ROUNDED * wanted.abs())
+}
+
+/// Coefficients as they are, unless floats would not do with them what real numbers do.
+fn usable(polynomial: Polynomial) -> Option<Polynomial> {
+    polynomial.iter().all(|&c| c == 0.0 || SIZES.contains(&c.abs())).then_some(polynomial)
+}
+
+fn plus(a: &Polynomial, b: &Polynomial) -> Option<Polynomial> {
+    let mut sum = [0.0; POWERS];
+    for ((sum, a), b) in sum.iter_mut().zip(a).zip(b) {
+        *sum = a + b;
+        if sum.abs() < CANCELLED * a.abs().max(b.abs()) {
+            return None;
+        }
+    }
+    usable(sum)
+}
+
+fn times(a: &Polynomial, b: &Polynomial) -> Option<Polynomial> {
+    let mut product = [0.0; POWERS];
+    for (i, a) in a.iter().enumerate().filter(|(_, a)| **a != 0.0) {
+        for (j, b) in b.iter().enumerate().filter(|(_, b)| **b != 0.0) {
+            *product.get_mut(i + j)? += a * b;
+        }
+    }
+    usable(product)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn number(value: f64) -> Formula {
+        Formula::constant(value)
+    }
+
+    /// `x` behind operators with a constant, and alone.
+    fn chain(steps: &[(&str, Option<f64>)]) -> Option<Formula> {
+        steps.iter().try_fold(Formula::identity(), |formula, (op, value)| match value {
+            Some(value) => formula.with(op, &number(*value)),
+            None => formula.then(op),
+        })
+    }
+
+    fn gelu(root: f64, one: f64, half: f64) -> Option<Formula> {
+        let sum = chain(&[("Div", Some(root)), ("Erf", None), ("Add", Some(one))])?;
+        Formula::identity().with("Mul", &sum)?.with("Mul", &number(half))
+    }
+
+    #[test]
+    fn gelu_is_known_in_any_order() {
+        let x = Formula::identity();
+        let root = f64::from(std::f32::consts::SQRT_2);
+        let sum = chain(&[("Mul", Some(1.0 / root)), ("Erf", None), ("Add", Some(1.0))]).unwrap();
+        let half_first = sum.with("Mul", &x.with("Mul", &number(0.5)).unwrap()).unwrap();
+        let half_within = sum.with("Mul", &number(0.5)).unwrap().with("Mul", &x).unwrap();
+        for gelu in [gelu(root, 1.0, 0.5).unwrap(), half_first, half_within] {
+            assert_eq!(gelu.known(), Some(Known::Activation(Activation::Gelu)));
+        }
+        let cubes = [
+            x.with("Pow", &number(3.0)).unwrap(),
+            x.with("Mul", &x).unwrap().with("Mul", &x).unwrap(),
+            x.with("Mul", &x.with("Mul", &x).unwrap()).unwrap(),
+        ];
+        for cube in cubes {
+            let cube = cube.with("Mul", &number(f64::from(0.044_715_f32))).unwrap();
+            let inner =
+                x.with("Add", &cube).unwrap().with("Mul", &number(f64::from(0.797_884_6_f32))).unwrap();
+            let tanh = inner.then("Tanh").unwrap().with("Add", &number(1.0)).unwrap();
+            let gelu = x.with("Mul", &number(0.5)).unwrap().with("Mul", &tanh).unwrap();
+            assert_eq!(gelu.known(), Some(Known::Activation(Activation::GeluTanh)));
+        }
+    }
+
+    #[test]
+    fn other_constants_make_other_functions() {
+        let root = std::f64::consts::SQRT_2;
+        for other in [gelu(root * 1.0001, 1.0, 0.5), gelu(root, 1.0001, 0.5), gelu(root, 1.0, 0.50001)] {
+            assert_eq!(other.unwrap().known(), None);
+        }
+        assert_eq!(gelu(root, 1.0, 1e-7), None, "too small for floats to be real numbers");
+        assert_eq!(gelu(root, 1.0, 1e-4).unwrap().known(), None);
+    }
+
+    #[test]
+    fn factors_are_known() {
+        assert_eq!(chain(&[("Mul", Some(-0.25))]).unwrap().known(), Some(Known::Scale(-0.25)));
+        assert_eq!(chain(&[("Div", Some(4.0)), ("Neg", None)]).unwrap().known(), Some(Known::Scale(-0.25)));
+        assert_eq!(Formula::identity().known(), Some(Known::Scale(1.0)));
+    }
+
+    #[test]
+    fn functions_that_look_like_others_are_not_taken_for_them() {
+        // All of these agree with x or with GELU at most places that one would look at.
+        let shifted = |c: f64| chain(&[("Add", Some(c)), ("Relu", None), ("Sub", Some(c))]).unwrap();
+        assert_eq!((shifted(9.5).known(), shifted(1e5).known()), (None, None));
+        assert_eq!(chain(&[("Add", Some(10.0)), ("Abs", None), ("Sub", Some(10.0))]).unwrap().known(), None);
+        assert_eq!(chain(&[("Add", Some(1e3)), ("Sub", Some(1e3))]), None, "digits are lost");
+        let x = Formula::identity();
+        let quick = x.with("Mul", &chain(&[("Mul", Some(1.702)), ("Sigmoid", None)]).unwrap()).unwrap();
+        assert_eq!(quick.known(), None);
+        for (op, value) in [
+            ("Relu", None),
+            ("Tanh", None),
+            ("Sqrt", None),
+            ("Exp", None),
+            ("Reciprocal", None),
+            ("Add", Some(1.0)),
+        ] {
+            assert_eq!(chain(&[(op, value)]).unwrap().known(), None, "{op}");
+        }
+        assert_eq!((x.then("Softmax"), x.with("Div", &x), x.with("Pow", &number(2.5))), (None, None, None));
+    }
+}

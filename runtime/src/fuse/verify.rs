@@ -1,0 +1,227 @@
+//! A lowered program is checked once, before it runs, so that a fault in the lowering cannot become a wrong answer:
+//! sizes agree, every value is written before it is read, and slots do not overlap while their buffers are in use.
+
+use std::ops::Range;
+
+use smalti_kernels::quant_linear::row;
+
+use super::lower::{IMAGE, Lowered};
+use super::rows::{of_queries, of_span};
+use super::slots::{Slot, Slots};
+use super::step::{Buffer, HeadsAt, Span, Step, Weight};
+use super::view::View;
+
+type Result<T> = std::result::Result<T, String>;
+
+/// Says what is wrong, if anything. `needed` are the rows that each step computes.
+pub(super) fn verify(lowered: &Lowered<'_>, needed: &[Range<usize>], slots: &Slots) -> Result<()> {
+    let mut check = Check { buffers: &lowered.buffers, written: vec![Vec::new(); lowered.buffers.len()] };
+    for (i, (step, rows)) in lowered.steps.iter().zip(needed).enumerate() {
+        let step_of = |problem: String| format!("step {i}, {}: {problem}", step.kind());
+        check.sizes(step, rows).map_err(step_of)?;
+        check.reads(step, rows, slots).map_err(step_of)?;
+        check.writes(step, rows);
+    }
+    for output in &lowered.outputs {
+        check.is_written(output, 0..output.rows).map_err(|problem| format!("output: {problem}"))?;
+    }
+    lives(lowered, slots)
+}
+
+struct Check<'a> {
+    buffers: &'a [[usize; 2]],
+    /// The values of each buffer that are there, as ranges.
+    written: Vec<Vec<Range<usize>>>,
+}
+
+/// An error unless it holds.
+fn hold(holds: bool, problem: &str) -> Result<()> {
+    if holds { Ok(()) } else { Err(problem.to_owned()) }
+}
+
+impl Check<'_> {
+    fn len(&self, buffer: Buffer) -> usize {
+        let [rows, cols] = self.buffers[buffer];
+        rows * cols
+    }
+
+    fn within(&self, span: &Span) -> Result<()> {
+        let end = span.rows.checked_mul(span.cols).and_then(|len| len.checked_add(span.offset));
+        hold(end.is_some_and(|end| end <= self.len(span.buffer)), "a span beyond its buffer")
+    }
+
+    /// Whether sizes agree.
+    fn sizes(&self, step: &Step<'_>, needed: &Range<usize>) -> Result<()> {
+        let out @ [rows, cols] = self.buffers[step.writes()];
+        hold(step.writes() != IMAGE && needed.end <= rows, "rows that are not there")?;
+        let same = |x: &Span| {
+            self.within(x)?;
+            hold([x.rows, x.cols] == out, "a result of another shape")
+        };
+        match step {
+            Step::Patches { image, patch: [height, width], .. } => {
+                let &[channels, down, across] = &image.dims[..] else { return Err("no image".into()) };
+                let count = (down / height) * (across / width);
+                hold(last_place(image) < self.len(IMAGE), "an image beyond its values")?;
+                hold([count, channels * height * width] == out, "patches of another shape")
+            }
+            Step::Linear { x, weight, bias, scale, residual, .. } => {
+                self.within(x)?;
+                let sizes = match &**weight {
+                    Weight::Floats(weight) => weight.dims(),
+                    Weight::Bytes(weight, _) => weight.dims(),
+                };
+                hold(sizes == [cols, x.cols] && x.rows == rows, "a weight of another shape")?;
+                let scales = scale.as_ref().map_or(cols, Vec::len);
+                hold(bias.len() == cols && scales == cols, "a bias or a scale of another length")?;
+                hold(residual.is_none_or(|buffer| self.buffers[buffer] == out), "a residual of another shape")
+            }
+            Step::Norm { x, scale, shift, .. } => {
+                same(x)?;
+                hold([scale.len(), shift.len()] == [cols; 2], "a scale or a shift of another length")
+            }
+            Step::Attention { qkv: [q, k, v], shape, .. } => {
+                hold(cols == shape.heads * shape.value, "heads of another width")?;
+                let ends =
+                    [(q, rows, shape.key), (k, shape.tokens, shape.key), (v, shape.tokens, shape.value)];
+                ends.iter().try_for_each(|(heads, rows, width)| {
+                    let end = heads_end(heads, shape.heads, *rows, *width);
+                    hold(end <= self.len(heads.buffer), "heads beyond their buffer")
+                })
+            }
+            Step::Pointwise { x, .. } => hold(self.buffers[*x] == out, "a result of another shape"),
+            Step::Levels { x, .. } | Step::Softmax { x, .. } | Step::Quantize { x, .. } => same(x),
+            Step::Add { a, b, .. } => same(a).and_then(|()| same(b)),
+            Step::Constant { a, values, .. } => {
+                same(a)?;
+                hold(values.len() == a.cols || values.len() == a.len(), "constants of another number")
+            }
+            Step::Copy { from, values, at, .. } => {
+                hold(values.end() <= self.len(*from), "values beyond their buffer")?;
+                hold(at + values.len() <= rows * cols, "a copy beyond its buffer")
+            }
+            Step::Put { values, at, .. } => {
+                hold(at + values.len() <= rows * cols, "constants beyond their buffer")
+            }
+            Step::Mean { x, .. } => {
+                self.within(x)?;
+                hold(out == [1, x.cols], "a mean of another shape")
+            }
+        }
+    }
+
+    /// Whether everything is there that the step reads, in the form that it reads.
+    fn reads(&self, step: &Step<'_>, rows: &Range<usize>, slots: &Slots) -> Result<()> {
+        let floats = |buffer: Buffer| matches!(slots.of[buffer], Slot::Floats(_));
+        let is_bytes = matches!(step, Step::Linear { weight, .. } if matches!(**weight, Weight::Bytes(..)));
+        for (i, buffer) in step.reads().into_iter().enumerate() {
+            // Of a layer of bytes the first operand alone is bytes.
+            let fits =
+                if is_bytes && i == 0 { matches!(slots.of[buffer], Slot::Bytes(_)) } else { floats(buffer) };
+            hold(fits, "an operand of another type")?;
+        }
+        let stored = match step.target().quantize {
+            Some(_) => matches!(slots.of[step.writes()], Slot::Bytes(_)),
+            None => floats(step.writes()),
+        };
+        hold(stored, "a result of another type")?;
+        match step {
+            Step::Patches { .. } | Step::Put { .. } => Ok(()),
+            Step::Linear { x, residual, .. } => {
+                self.is_written(x, rows.clone())?;
+                residual.map_or(Ok(()), |buffer| self.rows_are_written(buffer, rows.clone()))
+            }
+            Step::Norm { x, .. }
+            | Step::Levels { x, .. }
+            | Step::Softmax { x, .. }
+            | Step::Quantize { x, .. }
+            | Step::Constant { a: x, .. } => self.is_written(x, rows.clone()),
+            Step::Add { a, b, .. } => {
+                self.is_written(a, rows.clone())?;
+                self.is_written(b, rows.clone())
+            }
+            Step::Pointwise { x, .. } => self.rows_are_written(*x, rows.clone()),
+            Step::Attention { qkv: [q, k, v], .. } => {
+                self.rows_are_written(q.buffer, of_queries(q, rows.clone(), self.buffers[q.buffer]))?;
+                [k, v].iter().try_for_each(|side| self.all_is_written(side.buffer))
+            }
+            Step::Copy { from, .. } => self.all_is_written(*from),
+            Step::Mean { x, .. } => self.is_written(x, 0..x.rows),
+        }
+    }
+
+    fn is_written(&self, span: &Span, rows: Range<usize>) -> Result<()> {
+        self.within(span)?;
+        self.rows_are_written(span.buffer, of_span(span, rows, self.buffers[span.buffer]))
+    }
+
+    fn all_is_written(&self, buffer: Buffer) -> Result<()> {
+        self.rows_are_written(buffer, 0..self.buffers[buffer][0])
+    }
+
+    fn rows_are_written(&self, buffer: Buffer, rows: Range<usize>) -> Result<()> {
+        let [_, cols] = self.buffers[buffer];
+        let mut from = rows.start * cols;
+        // Ranges in order, so that one pass finds the first gap.
+        for range in &self.written[buffer] {
+            if range.start <= from {
+                from = from.max(range.end);
+            }
+        }
+        hold(from >= rows.end * cols, "a value that was not written before")
+    }
+
+    /// Notes what a step writes.
+    fn writes(&mut self, step: &Step<'_>, rows: &Range<usize>) {
+        let buffer = step.writes();
+        let [_, cols] = self.buffers[buffer];
+        let range = match step {
+            Step::Copy { values, at, .. } => *at..at + values.len(),
+            Step::Put { values, at, .. } => *at..at + values.len(),
+            _ => rows.start * cols..rows.end * cols,
+        };
+        let written = &mut self.written[buffer];
+        written.push(range);
+        written.sort_by_key(|range| range.start);
+    }
+}
+
+/// The largest place that a view shows.
+fn last_place(view: &View) -> usize {
+    view.offset + view.dims.iter().zip(&view.strides).map(|(dim, stride)| (dim - 1) * stride).sum::<usize>()
+}
+
+/// Where the last value of the last head lies, and one.
+fn heads_end(at: &HeadsAt, heads: usize, rows: usize, width: usize) -> usize {
+    at.offset + (heads - 1) * at.head + (rows - 1) * at.row + width
+}
+
+/// Whether slots are long enough and hold one buffer at a time.
+fn lives(lowered: &Lowered<'_>, slots: &Slots) -> Result<()> {
+    let mut lives: Vec<Option<(usize, usize)>> = vec![None; lowered.buffers.len()];
+    for (i, step) in lowered.steps.iter().enumerate() {
+        for buffer in step.reads().into_iter().chain([step.writes()]) {
+            let (first, _) = lives[buffer].unwrap_or((i, i));
+            lives[buffer] = Some((first, i));
+        }
+    }
+    for output in &lowered.outputs {
+        if let Some((_, last)) = &mut lives[output.buffer] {
+            *last = lowered.steps.len();
+        }
+    }
+    let mut used: Vec<(Slot, usize, usize)> = Vec::new();
+    for (buffer, life) in lives.iter().enumerate() {
+        let (Some((first, last)), [rows, cols]) = (life, lowered.buffers[buffer]) else { continue };
+        let (length, wanted) = match slots.of[buffer] {
+            Slot::Image => return Err("a step on the image itself".into()),
+            Slot::Floats(slot) => (slots.floats.get(slot), rows * cols),
+            Slot::Bytes(slot) => (slots.bytes.get(slot), rows * row(cols)),
+        };
+        hold(length.is_some_and(|&length| length >= wanted), "a slot that is too short")?;
+        used.push((slots.of[buffer], *first, *last));
+    }
+    used.sort_unstable();
+    let overlap = |pair: &[(Slot, usize, usize)]| pair[0].0 == pair[1].0 && pair[0].2 >= pair[1].1;
+    hold(!used.windows(2).any(overlap), "two values in one slot at a time")
+}

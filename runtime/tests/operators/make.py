@@ -1,0 +1,1025 @@
+#!/usr/bin/env python3
+"""Writes `graphs/*.onnx`, one small graph an operator form, and `expected.json`, what ONNX Runtime makes of each.
+
+    python -m venv /tmp/venv && /tmp/venv/bin/pip install numpy onnx onnxruntime
+    /tmp/venv/bin/python runtime/tests/operators/make.py
+
+The files are committed; run this to add a form. Each row of `FORMS` says what runs the graph: `K` our own kernels (and
+tract, asked to, gives the same), `T` tract alone, `O` our own kernels alone: tract refuses it.
+"""
+import json
+import sys
+import zlib
+from pathlib import Path
+
+import numpy as np
+import onnx
+import onnxruntime as ort
+from onnx import TensorProto, helper, numpy_helper
+
+HERE = Path(__file__).resolve().parent
+F32, I8, U8 = np.float32, np.int8, np.uint8
+PATTERNS = 3
+
+
+class Graph:
+    """A graph under construction; each method adds nodes and gives the name of what they compute."""
+
+    def __init__(self, name, pixels_in=False, size=(8, 8)):
+        self.random = np.random.default_rng(zlib.crc32(name.encode()))
+        self.pixels_in, self.size = pixels_in, size
+        self.nodes, self.constants, self.outputs = [], [], []
+
+    def constant(self, value):
+        value = np.asarray(value)
+        value = value.astype(F32) if value.dtype == np.float64 else value
+        name = f"c{len(self.constants)}"
+        self.constants.append(numpy_helper.from_array(value, name))
+        return name
+
+    def normal(self, *shape, scale=1.0):
+        return (self.random.normal(size=shape) * scale).astype(F32)
+
+    def __call__(self, op, *inputs, outputs=1, **attributes):
+        inputs = ["" if x is None else x if isinstance(x, str) else self.constant(x) for x in inputs]
+        names = [f"v{len(self.nodes)}_{i}" for i in range(outputs)]
+        self.nodes.append(helper.make_node(op, inputs, names, **attributes))
+        return names[0] if outputs == 1 else names
+
+    def tokens(self, dim=8, patch=4, x="image", weight=None, bias=None):
+        """[1, tokens, dim] of an image."""
+        weight = self.normal(dim, 3, patch, patch, scale=0.3) if weight is None else weight
+        y = self("Conv", x, weight, self.normal(dim) if bias is None else bias, strides=[patch] * 2, kernel_shape=[patch] * 2)
+        return self.flat(y, dim, patch)
+
+    def flat(self, y, dim=8, patch=4):
+        count = self.size[0] // patch * (self.size[1] // patch)
+        return self("Transpose", self("Reshape", y, np.array([1, dim, count])), perm=[0, 2, 1])
+
+    def linear(self, y, inputs=8, outputs=8):
+        return self("Add", self("MatMul", y, self.normal(inputs, outputs, scale=inputs**-0.5)), self.normal(outputs, scale=0.3))
+
+    def pair(self, x, scale, zero, scale2=None, zero2=Ellipsis, axis=None):
+        attributes = {} if axis is None else {"axis": axis}
+        q = self("QuantizeLinear", x, np.asarray(scale, F32), zero, **attributes)
+        scale2 = scale if scale2 is None else scale2
+        return self("DequantizeLinear", q, np.asarray(scale2, F32), zero if zero2 is Ellipsis else zero2, **attributes)
+
+    def int8(self, *shape, axis=None, weight=None, asymmetric=False):
+        """A weight in 8 bits, dequantized."""
+        weight = self.normal(*shape, scale=0.5) if weight is None else weight
+        others = tuple(i for i in range(len(shape)) if i != axis)
+        most = np.abs(weight).max() if axis is None else np.abs(weight).max(axis=others)
+        scale = (most / 127).astype(F32)
+        shown = scale if axis is None else scale.reshape([-1 if i == axis else 1 for i in range(len(shape))])
+        values = np.rint(weight / shown)
+        attributes = {} if axis is None else {"axis": axis}
+        if asymmetric:
+            return self("DequantizeLinear", (values + 128).clip(0, 255).astype(U8), scale, U8(128))
+        return self("DequantizeLinear", values.astype(I8), scale, np.zeros_like(scale, I8), **attributes)
+
+    def head(self, y, dim=8, classes=5):
+        """A mean over tokens, then a linear layer."""
+        y = self("ReduceMean", y, axes=[1], keepdims=0)
+        return self.end(self("Gemm", y, self.normal(dim, classes), self.normal(classes)), classes)
+
+    def end(self, y, classes=5):
+        self.outputs.append((y, [1, classes]))
+
+    def model(self):
+        height, width = self.size
+        shape = [1, height, width, 3] if self.pixels_in else [1, 3, height, width]
+        kind = TensorProto.UINT8 if self.pixels_in else TensorProto.FLOAT
+        ports = [helper.make_tensor_value_info(name, TensorProto.FLOAT, dims) for name, dims in self.outputs]
+        image = helper.make_tensor_value_info("image", kind, shape)
+        graph = helper.make_graph(self.nodes, "form", [image], ports, self.constants)
+        model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9)
+        onnx.checker.check_model(model, full_check=True)
+        return model
+
+
+FORMS = {}
+
+
+def form(runs, name=None, pixels_in=False, size=(8, 8)):
+    """Registers a function that fills a graph."""
+
+    def register(build):
+        key = name or build.__name__
+        assert key not in FORMS, key
+
+        def make():
+            graph = Graph(key, pixels_in, size)
+            build(graph)
+            return graph.model()
+
+        FORMS[key] = (runs, make)
+        return build
+
+    return register
+
+
+def forms(runs, **cases):
+    """Registers a function for each case, with the case as its second argument."""
+
+    def register(build):
+        for key, case in cases.items():
+            form(runs, f"{build.__name__}_{key}")(lambda g, case=case: build(g, case))
+        return build
+
+    return register
+
+
+def sized(runs, size, **cases):
+    """As `forms`, for images of that size."""
+
+    def register(build):
+        for key, case in cases.items():
+            form(runs, f"{build.__name__}_{key}", size=size)(lambda g, case=case: build(g, case))
+        return build
+
+    return register
+
+
+# ---------------------------------------------------------------- products
+
+
+@forms("K", rank_2=[8, 8], rank_3=[1, 8, 8], rank_4=[1, 1, 8, 8])
+def matmul(g, shape):
+    y = g("MatMul", g.tokens(), g.normal(*shape, scale=0.4))
+    g.head(g("Reshape", y, np.array([1, 4, 8])))
+
+
+GEMM_C = dict(none=None, row=[8], row_2=[1, 8], scalar=[], one=[1], one_2=[1, 1], column=[4, 1], full=[4, 8])
+
+
+def gemm_of(g, c, transposed=(0, 0), **attributes):
+    x = g("Reshape", g.tokens(), np.array([4, 8]))
+    x = g("Transpose", x, perm=[1, 0]) if transposed[0] else x
+    c = [] if c is None else [g.normal(*c)]
+    y = g("Gemm", x, g.normal(8, 8, scale=0.4), *c, transA=transposed[0], transB=transposed[1], **attributes)
+    g.head(g("Reshape", y, np.array([1, 4, 8])))
+
+
+@forms("K", **GEMM_C)
+def gemm(g, c):
+    gemm_of(g, c)
+
+
+@forms("K", **GEMM_C)
+def gemm_factors(g, c):
+    gemm_of(g, c, alpha=0.37, beta=-1.9)
+
+
+@forms("K", a=(1, 0), b=(0, 1), both=(1, 1))
+def gemm_transposed(g, transposed):
+    gemm_of(g, [4, 1], transposed, alpha=1.5)
+
+
+@forms("K", square_column=[8, 1], square_row=[1, 8])
+def gemm_patches(g, c):
+    """As many rows as columns."""
+    x = g("Reshape", g.tokens(dim=4), np.array([8, 2]))
+    y = g("Gemm", x, g.normal(2, 8), g.normal(*c))
+    g.head(g("Reshape", y, np.array([1, 8, 8])))
+
+
+@forms("K", none=None, column=[4, 1], row=[8], full=[4, 8])
+def gemm_int8(g, c):
+    x = g("Reshape", g.pair(g.tokens(), 0.03, U8(120)), np.array([4, 8]))
+    y = g("Gemm", x, g.int8(8, 8), *([] if c is None else [g.normal(*c)]), alpha=0.7, beta=1.3)
+    g.head(g("Reshape", y, np.array([1, 4, 8])))
+
+
+@form("T")
+def matmul_batched_weight(g):
+    x = g("Reshape", g.tokens(), np.array([2, 2, 8]))
+    g.head(g("Reshape", g("MatMul", x, g.normal(2, 8, 8)), np.array([1, 4, 8])))
+
+
+@form("T")
+def matmul_constant_first(g):
+    g.head(g("MatMul", g.normal(1, 3, 4), g.tokens()))
+
+
+@form("T")
+def matmul_with_itself(g):
+    x = g.tokens()
+    y = g("MatMul", x, g("Transpose", x, perm=[0, 2, 1]))
+    g.head(y, dim=4)
+
+
+# ---------------------------------------------------------------- convolutions
+
+
+@form("K")
+def conv_without_bias(g):
+    y = g("Conv", "image", g.normal(8, 3, 4, 4), strides=[4, 4])
+    g.head(g.flat(y))
+
+
+@form("K", size=(8, 16))
+def conv_of_a_wide_image(g):
+    g.head(g.linear(g.tokens()))
+
+
+@form("K", size=(16, 8))
+def conv_of_a_high_image_and_wide_patches(g):
+    y = g("Conv", "image", g.normal(8, 3, 2, 4), g.normal(8), strides=[2, 4])
+    g.head(g("Transpose", g("Reshape", y, np.array([1, 8, 16])), perm=[0, 2, 1]))
+
+
+@form("T")
+def conv_with_overlap(g):
+    y = g("Conv", "image", g.normal(8, 3, 4, 4), g.normal(8), strides=[2, 2], pads=[1, 1, 1, 1])
+    g.head(g("Transpose", g("Reshape", y, np.array([1, 8, 16])), perm=[0, 2, 1]))
+
+
+@form("T")
+def conv_grouped(g):
+    y = g("Conv", "image", g.normal(6, 1, 4, 4), g.normal(6), strides=[4, 4], group=3)
+    g.head(g("Transpose", g("Reshape", y, np.array([1, 6, 4])), perm=[0, 2, 1]), dim=6)
+
+
+def pixels(g):
+    return g("Transpose", "image", perm=[0, 3, 1, 2])
+
+
+@form("K", pixels_in=True)
+def pixels_cast(g):
+    g.head(g.tokens(x=g("Cast", pixels(g), to=TensorProto.FLOAT), weight=g.normal(8, 3, 4, 4, scale=0.002)))
+
+
+@form("K", pixels_in=True)
+def pixels_cast_and_scaled(g):
+    x = g("Div", g("Cast", pixels(g), to=TensorProto.FLOAT), F32(255))
+    g.head(g.tokens(x=g("Sub", x, F32(0.4))))
+
+
+@form("K", pixels_in=True)
+def pixels_dequantized(g):
+    x = g("DequantizeLinear", "image", F32(1 / 128), U8(128))
+    g.head(g.tokens(x=g("Transpose", x, perm=[0, 3, 1, 2])))
+
+
+@form("K", pixels_in=True)
+def pixels_dequantized_without_zero(g):
+    x = g("DequantizeLinear", pixels(g), F32(1 / 300))
+    g.head(g.tokens(x=x))
+
+
+@form("K", pixels_in=True)
+def pixels_dequantized_int8(g):
+    x = g("DequantizeLinear", pixels(g), F32(1 / 128), U8(100))
+    g.head(g.tokens(x=x, weight=g.int8(8, 3, 4, 4, axis=0)))
+
+
+@form("K", pixels_in=True)
+def pixels_quantized_again(g):
+    x = g("Mul", g("Cast", pixels(g), to=TensorProto.FLOAT), F32(1 / 255))
+    g.head(g.tokens(x=g.pair(x, 0.02, U8(0)), weight=g.int8(8, 3, 4, 4, axis=0)))
+
+
+@form("T", pixels_in=True)
+def pixels_normalised_by_channel(g):
+    x = g("Div", g("Cast", pixels(g), to=TensorProto.FLOAT), F32(255))
+    x = g("Sub", x, np.array([0.4, 0.5, 0.6], F32).reshape(1, 3, 1, 1))
+    g.head(g.tokens(x=x))
+
+
+@forms("K", f32=False, int8=True)
+def image_quantized(g, int8):
+    """The pair clips a part of the image."""
+    weight = g.int8(8, 3, 4, 4, axis=0) if int8 else None
+    g.head(g.tokens(x=g.pair("image", 0.006, I8(-20)), weight=weight))
+
+
+# ---------------------------------------------------------------- functions of single values
+
+
+def chain(*steps):
+    """Operators one after another, each with a constant or alone; a constant of `(c,)` comes first."""
+
+    def apply(g, x):
+        for op, *value in steps:
+            if not value:
+                x = g(op, x)
+            elif isinstance(value[0], tuple):
+                x = g(op, F32(value[0][0]), x)
+            else:
+                x = g(op, x, F32(value[0]))
+        return x
+
+    return apply
+
+
+def gelu(root=2**0.5, one=1.0, half=0.5, order=0):
+    def apply(g, x):
+        e = g("Add", g("Erf", g("Div", x, F32(root))), F32(one))
+        if order == 0:
+            return g("Mul", g("Mul", x, e), F32(half))
+        if order == 1:
+            return g("Mul", g("Mul", x, F32(half)), e)
+        return g("Mul", x, g("Mul", e, F32(half)))
+
+    return apply
+
+
+def gelu_tanh(root=(2 / np.pi) ** 0.5, cubic=0.044715, one=1.0, half=0.5, power=True):
+    def apply(g, x):
+        cube = g("Pow", x, F32(3)) if power else g("Mul", g("Mul", x, x), x)
+        inner = g("Mul", g("Add", x, g("Mul", cube, F32(cubic))), F32(root))
+        return g("Mul", g("Mul", x, F32(half)), g("Add", g("Tanh", inner), F32(one)))
+
+    return apply
+
+
+def with_itself(op, function=None):
+    return lambda g, x: g(op, x, function(g, x) if function else x)
+
+
+KNOWN = dict(
+    gelu=gelu(), gelu_half_first=gelu(order=1), gelu_half_within=gelu(order=2), gelu_tanh=gelu_tanh(),
+    gelu_tanh_by_products=gelu_tanh(power=False), factor=chain(("Mul", -0.3)), quotient=chain(("Div", 7.0)),
+    negative=chain(("Neg",)), twice=with_itself("Add"), half_of_itself=with_itself("Add", chain(("Mul", -0.5))),
+)
+OTHER = dict(
+    gelu_other_root=gelu(root=1.4125), gelu_other_one=gelu(one=1.0008, order=1), gelu_other_half=gelu(half=0.5003),
+    gelu_far=gelu(root=1.2, half=0.6), gelu_tiny=gelu(half=5e-9), gelu_small=gelu(half=5e-4),
+    gelu_tanh_other=gelu_tanh(cubic=0.0448), gelu_tanh_other_root=gelu_tanh(root=0.7981, power=False),
+    gelu_shifted=lambda g, x: g("Sub", gelu()(g, g("Add", x, F32(4))), F32(4)),
+    gelu_quick=with_itself("Mul", chain(("Mul", 1.702), ("Sigmoid",))), silu=with_itself("Mul", chain(("Sigmoid",))),
+    relu=chain(("Relu",)), relu_shifted=chain(("Add", 2.5), ("Relu",), ("Sub", 2.5)),
+    relu_mirrored=chain(("Sub", (2.5,)), ("Relu",), ("Sub", (2.5,))),
+    abs_shifted=chain(("Add", 3.0), ("Abs",), ("Sub", 3.0)), sigmoid=chain(("Sigmoid",)), tanh=chain(("Tanh",)),
+    exp=chain(("Mul", 0.3), ("Exp",)), root=chain(("Abs",), ("Sqrt",)), reciprocal=chain(("Abs",), ("Add", 1.0), ("Reciprocal",)),
+    power=chain(("Abs",), ("Pow", 1.7)), square=chain(("Pow", 2.0)), square_of_itself=with_itself("Mul"),
+    shifted=chain(("Add", 1.5)), shifted_far_and_back=chain(("Add", 1e5), ("Sub", 1e5)),
+    scaled_far_and_back=chain(("Mul", 1e-30), ("Mul", 1e-10), ("Mul", 1e30), ("Mul", 1e10)),
+    quotient_of_a_constant=chain(("Abs",), ("Add", 2.0), ("Div", (3.0,))),
+    root_of_square=chain(("Pow", 2.0), ("Sqrt",)),
+)
+
+
+@forms("K", **KNOWN)
+def function(g, apply):
+    g.head(g.linear(apply(g, g.linear(g.tokens()))))
+
+
+@forms("T", **OTHER)
+def other_function(g, apply):
+    g.head(g.linear(apply(g, g.linear(g.tokens()))))
+
+
+@forms("K", row=[8], row_3=[1, 1, 8], positions=[1, 4, 8], positions_2=[4, 8])
+def constant_added(g, shape):
+    g.head(g.linear(g("Add", g.tokens(), g.normal(*shape))))
+
+
+@forms("K", row=[8], positions=[1, 4, 8], column=[4, 1])
+def constant_multiplied(g, shape):
+    g.head(g.linear(g("Mul", g.normal(*shape), g.tokens())))
+
+
+@forms("T", sub=("Sub", False), sub_first=("Sub", True), div=("Div", False))
+def constant_other(g, case):
+    op, first = case
+    sides = [g.tokens(), g.random.uniform(1, 2, size=8).astype(F32)]
+    g.head(g.linear(g(op, *(reversed(sides) if first else sides))))
+
+
+@sized("T", (4, 8), sub="Sub", div="Div")
+def constant_before_a_convolution(g, op):
+    """A number a channel, and the convolution as the second side: one row of tokens, so that the axes are next to it."""
+    y = g(op, g.random.uniform(1, 2, 8).astype(F32), g.tokens())
+    g.end(g("Gemm", g("Reshape", y, np.array([1, 16])), g.normal(16, 5), g.normal(5)))
+
+
+@form("T")
+def constant_of_a_higher_rank(g):
+    y = g("Add", g("Reshape", g.tokens(), np.array([4, 8])), g.normal(1, 1, 8))
+    g.head(y)
+
+
+@form("K")
+def residual(g):
+    x = g.tokens()
+    g.head(g.linear(g("Add", g.linear(g.linear(x)), x)))
+
+
+@forms("T", mul="Mul", sub="Sub")
+def two_sides(g, op):
+    x = g.tokens()
+    g.head(g(op, g.linear(x), g.linear(x)))
+
+
+@form("T")
+def two_sides_broadcast(g):
+    x = g.tokens()
+    mean = g("ReduceMean", x, axes=[1], keepdims=1)
+    g.head(g("Add", x, mean))
+
+
+@form("K")
+def constants_folded(g):
+    weight = g("Mul", g.normal(8, 8), g("Exp", g.normal(8, scale=0.3)))
+    bias = g("Add", g("Div", g.normal(8), F32(3)), g("Sqrt", g("Abs", g.normal(1))))
+    g.head(g("Add", g("MatMul", g.tokens(), weight), bias))
+
+
+# ---------------------------------------------------------------- moving values
+
+
+@form("K")
+def transpose_and_back(g):
+    y = g("Transpose", g.linear(g.tokens()), perm=[2, 0, 1])
+    g.head(g.linear(g("Transpose", y, perm=[1, 2, 0])))
+
+
+@form("K")
+def reshape_of_transposed(g):
+    y = g("Reshape", g("Transpose", g.tokens(), perm=[0, 2, 1]), np.array([1, 4, -1]))
+    g.head(g.linear(y))
+
+
+@form("K")
+def reshape_of_transposed_quantized(g):
+    y = g("Reshape", g("Transpose", g.pair(g.tokens(), 0.02, U8(90)), perm=[0, 2, 1]), np.array([1, 4, -1]))
+    g.head(g("MatMul", y, g.int8(8, 8)))
+
+
+SLICES = dict(middle=([1], [3], [1], [1]), last=([-2], [99], [1], [1]), negative_axis=([2], [6], [-1], [1]))
+STEPS = dict(every_second=([0], [4], [1], [2]), two_axes=([0, 1], [3, 7], [1, 2], [1, 2]), far=([-99], [99], [1], [3]))
+
+
+@forms("K", **SLICES)
+def slice(g, case):
+    starts, ends, axes, steps = (np.array(x) for x in case)
+    y = g("Slice", g.linear(g.tokens()), starts, ends, axes, steps)
+    g.head(y, dim=4 if case[2] == [-1] else 8)
+
+
+@forms("O", **STEPS)
+def slice_by_steps(g, case):
+    starts, ends, axes, steps = (np.array(x) for x in case)
+    y = g("Slice", g.linear(g.tokens()), starts, ends, axes, steps)
+    g.head(y, dim=3 if len(case[2]) == 2 else 8)
+
+
+@forms("K", even=None, uneven=[1, 5, 2])
+def split(g, parts):
+    x = g.linear(g.tokens(), outputs=9 if parts is None else 8)
+    inputs = [x] if parts is None else [x, np.array(parts)]
+    _, y, _ = g("Split", *inputs, outputs=3, axis=2)
+    g.head(y, dim=3 if parts is None else 5)
+
+
+GATHER = dict(
+    scalar=np.array(2), negative=np.array(-1), one=np.array([1]), several=np.array([3, 0, 0]), regular=np.array([0, 2]),
+    rank_2=np.array([[3, 1, 2]]), square=np.array([[0, 3], [1, 1]]), int32=np.array([[2, 0]], np.int32),
+)
+
+
+@forms("K", **GATHER)
+def gather(g, index):
+    y = g("Gather", g.linear(g.tokens()), index, axis=1)
+    g.head(g.linear(g("Reshape", y, np.array([1, max(index.size, 1), 8]))))
+
+
+@forms("K", **GATHER)
+def gather_columns(g, index):
+    y = g("Gather", g.linear(g.tokens()), index, axis=2)
+    g.head(g("Reshape", y, np.array([1, 4, max(index.size, 1)])), dim=max(index.size, 1))
+
+
+@forms("K", **GATHER)
+def gather_of_a_constant(g, index):
+    table = g("Gather", g.normal(5, 8), index, axis=0)
+    y = g("Concat", g.tokens(), g("Reshape", table, np.array([1, max(index.size, 1), 8])), axis=1)
+    g.head(g.linear(y))
+
+
+@form("K")
+def gather_by_computed_positions(g):
+    """Indices of rank 2 that follow from constants."""
+    positions = g("Reshape", np.arange(4), np.array([1, 4]))
+    positions = g("Sub", g("Mul", positions, np.array(-1)), np.array([[1]]))
+    g.head(g.linear(g("Add", g.tokens(), g("Gather", g.normal(6, 8), positions, axis=0))))
+
+
+@form("K")
+def shapes_computed(g):
+    x = g.linear(g.tokens())
+    shape = g("Shape", x)
+    first = g("Gather", shape, np.array([0]), axis=0)
+    rest = g("Mul", g("Slice", shape, np.array([1]), np.array([2])), g("Gather", shape, np.array([2]), axis=0))
+    y = g("Reshape", x, g("Concat", first, g("Div", rest, np.array([8])), np.array([-1]), axis=0))
+    g.head(g.linear(y))
+
+
+@form("K")
+def class_token(g):
+    y = g("Concat", g("Expand", g.normal(1, 1, 8), np.array([1, 1, 8])), g.tokens(), axis=1)
+    y = g.linear(g("Add", y, g.normal(1, 5, 8)))
+    y = g("Squeeze", g("Slice", y, np.array([0]), np.array([1]), np.array([1])), np.array([1]))
+    g.end(g("Gemm", y, g.normal(8, 5), g.normal(5)))
+
+
+@form("K")
+def concat_of_constants(g):
+    g.head(g("MatMul", g.tokens(), g("Concat", g.normal(3, 8), g.normal(5, 8), axis=0)))
+
+
+@form("T")
+def concat_side_by_side(g):
+    x = g.tokens()
+    g.head(g("Concat", g.linear(x), g.linear(x, outputs=4), axis=2), dim=12)
+
+
+@form("O")
+def expand_of_tokens(g):
+    y = g("ReduceMean", g.tokens(), axes=[1], keepdims=1)
+    g.head(g.linear(g("Expand", g.linear(y), np.array([1, 3, 8]))))
+
+
+@form("K")
+def names_and_axes(g):
+    y = g("Identity", g("Dropout", g("Cast", g.tokens(), to=TensorProto.FLOAT)))
+    g.head(g("Squeeze", g("Unsqueeze", y, np.array([0, 3])), np.array([0, 3])))
+
+
+@form("K")
+def flatten(g):
+    y = g("Flatten", g.linear(g.tokens()), axis=1)
+    g.end(g("Gemm", y, g.normal(32, 5, scale=0.3), g.normal(5)))
+
+
+@form("T")
+def where(g):
+    y = g("Where", g.random.random(8) > 0.5, g.tokens(), g.normal(8))
+    g.head(y)
+
+
+# ---------------------------------------------------------------- norms, means, softmax
+
+
+@forms("K", plain={}, without_bias={"bias": False}, large_epsilon={"epsilon": 0.5}, positive_axis={"axis": 2})
+def layer_norm(g, case):
+    case = dict(case)
+    inputs = [g.random.uniform(0.5, 1.5, 8)] + ([g.normal(8)] if case.pop("bias", True) else [])
+    g.head(g.linear(g("LayerNormalization", g.tokens(), *inputs, **{"axis": -1, **case})))
+
+
+@form("T")
+def layer_norm_over_two_axes(g):
+    g.head(g("LayerNormalization", g.tokens(), g.normal(4, 8), g.normal(4, 8), axis=1))
+
+
+@form("T")
+def layer_norm_by_hand(g):
+    x = g.tokens()
+    d = g("Sub", x, g("ReduceMean", x, axes=[-1]))
+    variance = g("ReduceMean", g("Mul", d, d), axes=[-1])
+    y = g("Div", d, g("Sqrt", g("Add", variance, F32(1e-5))))
+    g.head(g.linear(g("Add", g("Mul", y, g.normal(8)), g.normal(8))))
+
+
+@form("T")
+def rms_norm_by_hand(g):
+    x = g.tokens()
+    y = g("Mul", x, g("Reciprocal", g("Sqrt", g("Add", g("ReduceMean", g("Pow", x, F32(2)), axes=[-1]), F32(1e-5)))))
+    g.head(g.linear(g("Mul", y, g.normal(8))))
+
+
+@forms("K", keep=(1, [1]), negative=(0, [-2]))
+def mean(g, case):
+    keep, axes = case
+    y = g("ReduceMean", g.linear(g.tokens()), axes=axes, keepdims=keep)
+    g.end(g("Gemm", g("Reshape", y, np.array([1, 8])), g.normal(8, 5), g.normal(5)))
+
+
+@forms("T", columns=(0, [2], 4), both=(1, [1, 2], 1))
+def mean_other(g, case):
+    keep, axes, width = case
+    y = g("ReduceMean", g.linear(g.tokens()), axes=axes, keepdims=keep)
+    g.end(g("Gemm", g("Reshape", y, np.array([1, width])), g.normal(width, 5), g.normal(5)))
+
+
+@forms("K", last=-1, first=1)
+def softmax_at_the_end(g, axis):
+    y = g("ReduceMean", g.tokens(), axes=[1], keepdims=0)
+    g.end(g("Softmax", g("Gemm", y, g.normal(8, 5), g.normal(5)), axis=axis), 5)
+
+
+@form("K")
+def softmax_within(g):
+    g.head(g.linear(g("Softmax", g.linear(g.tokens()), axis=-1)))
+
+
+@form("K")
+def softmax_of_quantized(g):
+    g.head(g("MatMul", g.pair(g("Softmax", g.pair(g.tokens(), 0.02, U8(128)), axis=-1), 0.002, U8(0)), g.int8(8, 8)))
+
+
+@form("T")
+def softmax_over_tokens(g):
+    g.head(g.linear(g("Softmax", g.linear(g.tokens()), axis=1)))
+
+
+# ---------------------------------------------------------------- attention
+
+
+def split_heads(g, y, heads, perm, tokens=4):
+    return g("Transpose", g("Reshape", g.linear(y), np.array([1, tokens, heads, 8 // heads])), perm=perm)
+
+
+def attend(g, q, k, v, between=None, after=None):
+    scores = g("MatMul", q, k)
+    scores = between(g, scores) if between else scores
+    weights = g("Softmax", scores, axis=-1)
+    return g("MatMul", after(g, weights) if after else weights, v)
+
+
+def attention_of(g, heads=2, scale_q=None, scale_k=None, **how):
+    x = g.tokens()
+    q, k, v = (split_heads(g, x, heads, perm) for perm in ([0, 2, 1, 3], [0, 2, 3, 1], [0, 2, 1, 3]))
+    q = g("Mul", q, F32(scale_q)) if scale_q else q
+    k = g("Mul", k, F32(scale_k)) if scale_k else k
+    y = attend(g, q, k, v, **how)
+    g.head(g.linear(g("Reshape", g("Transpose", y, perm=[0, 2, 1, 3]), np.array([1, 4, 8]))))
+
+
+def pairs(scale, zero, scale2=None, zero2=Ellipsis):
+    return lambda g, x: g.pair(x, scale, zero, scale2, zero2)
+
+
+def both(*functions):
+    def apply(g, x):
+        for function in functions:
+            x = function(g, x)
+        return x
+
+    return apply
+
+
+@forms(
+    "K", plain={}, scaled={"between": chain(("Mul", 0.5))}, divided={"between": chain(("Div", 2.0))},
+    constant_first={"between": lambda g, x: g("Mul", F32(0.7), x)}, queries_scaled={"scale_q": 0.5},
+    both_scaled={"scale_q": 0.6, "scale_k": 0.7}, one_head={"heads": 1}, eight_heads={"heads": 8},
+    scores_clipped={"between": both(chain(("Mul", 0.5)), pairs(0.004, U8(130)))},
+    scores_quantized_first={"between": both(pairs(0.02, I8(4)), chain(("Mul", 0.4)), pairs(0.01, U8(120)))},
+    probabilities_clipped={"after": pairs(0.001, U8(0))}, probabilities_scaled={"after": pairs(0.003, U8(0), 0.004)},
+    all_quantized={"scale_q": 0.6, "between": pairs(0.01, U8(128)), "after": pairs(1 / 255, U8(0))},
+    scores_of_other_scale={"between": pairs(0.03, U8(128), 0.05, U8(120))},
+)
+def attention(g, how):
+    attention_of(g, **how)
+
+
+@forms(
+    "T", negative_scale={"between": chain(("Mul", -0.5))}, masked={"between": lambda g, x: g("Add", x, g.normal(4, 4))},
+    scores_shifted={"between": chain(("Add", 1.0))}, scores_in_tanh={"between": chain(("Tanh",))},
+    probabilities_halved={"after": chain(("Mul", 0.5))},
+)
+def attention_other(g, how):
+    attention_of(g, **how)
+
+
+@form("K")
+def attention_with_one_key_head(g):
+    """Queries of several heads, keys and values of one."""
+    x = g.tokens()
+    q = split_heads(g, x, 4, [0, 2, 1, 3])
+    k, v = (g("Unsqueeze", g.linear(x, outputs=2), np.array([1])) for _ in range(2))
+    y = attend(g, q, g("Transpose", k, perm=[0, 1, 3, 2]), v)
+    g.head(g("Reshape", g("Transpose", y, perm=[0, 2, 1, 3]), np.array([1, 4, 8])))
+
+
+@form("K")
+def attention_heads_first(g):
+    x = g.tokens()
+    q, k, v = (g("Reshape", split_heads(g, x, 2, perm), np.array(shape)) for perm, shape in
+               (([0, 2, 1, 3], [2, 4, 4]), ([0, 2, 3, 1], [2, 4, 4]), ([0, 2, 1, 3], [2, 4, 4])))
+    y = g("Transpose", attend(g, q, k, v), perm=[1, 0, 2])
+    g.head(g("Reshape", y, np.array([1, 4, 8])))
+
+
+@form("K")
+def attention_of_fewer_queries(g):
+    x = g.tokens()
+    q = split_heads(g, g("Slice", x, np.array([1]), np.array([3]), np.array([1])), 2, [0, 2, 1, 3], tokens=2)
+    k, v = split_heads(g, x, 2, [0, 2, 3, 1]), split_heads(g, x, 2, [0, 2, 1, 3])
+    y = attend(g, q, k, v, chain(("Mul", 0.5)))
+    g.head(g("Reshape", g("Transpose", y, perm=[0, 2, 1, 3]), np.array([1, 2, 8])))
+
+
+@form("T")
+def attention_cross_heads(g):
+    x = g.tokens()
+    q, k, v = (split_heads(g, x, 4, perm) for perm in ([2, 0, 1, 3], [2, 0, 3, 1], [0, 2, 1, 3]))
+    y = g("Transpose", attend(g, q, k, v), perm=[2, 0, 1, 3])
+    g.head(g("Reshape", y, np.array([1, 4, 32])), dim=32)
+
+
+@form("T")
+def attention_keys_across(g):
+    """Keys and queries of different axes, values of both."""
+    x = g.tokens()
+    q, k = split_heads(g, x, 2, [0, 2, 1, 3]), split_heads(g, x, 2, [2, 0, 3, 1])
+    y = attend(g, q, k, split_heads(g, x, 2, [0, 2, 1, 3]))
+    g.head(g("Reshape", g("Transpose", y, perm=[2, 0, 1, 3]), np.array([1, 4, 16])), dim=16)
+
+
+@forms("K", u8=U8(100), i8=I8(-30))
+def attention_sides_quantized(g, zero):
+    x = g.tokens()
+    q, k, v = (g.pair(split_heads(g, x, 2, perm), 0.012, zero) for perm in ([0, 2, 1, 3], [0, 2, 3, 1], [0, 2, 1, 3]))
+    y = attend(g, g("Mul", q, F32(0.5)), k, v)
+    y = g("Reshape", g("Transpose", y, perm=[0, 2, 1, 3]), np.array([1, 4, 8]))
+    g.head(g("MatMul", g.pair(y, 0.01, zero), g.int8(8, 8)))
+
+
+# ---------------------------------------------------------------- quantized graphs
+
+
+ZEROS = dict(u8=U8(120), u8_low=U8(0), u8_high=U8(255), i8=I8(0), i8_low=I8(-128), none=None)
+
+
+@forms("K", **ZEROS)
+def pair_before_int8(g, zero):
+    g.head(g("MatMul", g.pair(g.tokens(), 0.02, zero), g.int8(8, 8)))
+
+
+@forms("K", **ZEROS)
+def pair_before_f32(g, zero):
+    g.head(g.linear(g.pair(g.tokens(), 0.02, zero)))
+
+
+@forms("K", scale=(0.02, U8(128), 0.05, U8(128)), zero=(0.02, U8(128), 0.02, U8(60)), missing=(0.02, None, 0.02, U8(60)),
+       missing_after=(0.02, U8(128), 0.02, None), all=(0.02, I8(3), 0.07, I8(-9)))
+def pair_of_two_minds(g, case):
+    """A DequantizeLinear with other parameters than its QuantizeLinear."""
+    g.head(g("MatMul", g.pair(g.tokens(), *case), g.int8(8, 8)))
+
+
+@forms("K", scale=(0.02, U8(128), 0.05, U8(128)), missing=(0.02, None, 0.02, U8(60)))
+def pair_of_two_minds_before_f32(g, case):
+    g.head(g.linear(g.pair(g.tokens(), *case)))
+
+
+@forms("K", f32=False, int8=True)
+def levels_cast(g, int8):
+    y = g("Cast", g("QuantizeLinear", g.tokens(), F32(0.03), I8(5)), to=TensorProto.FLOAT)
+    y = g("Mul", g("Sub", y, F32(5)), F32(0.03))
+    g.head(g("MatMul", y, g.int8(8, 8) if int8 else g.normal(8, 8)))
+
+
+@forms("K", neg=chain(("Neg",)), relu=chain(("Relu",)), tanh=chain(("Tanh",)), gelu=gelu(), gelu_other=gelu(root=1.41), square=with_itself("Mul"),
+       shifted=chain(("Add", 1.5)), relu_shifted=chain(("Add", 0.4), ("Relu",), ("Sub", 0.4)), power=chain(("Abs",), ("Pow", 1.7)),
+       reciprocal=chain(("Abs",), ("Add", 1.0), ("Reciprocal",)), far_and_back=chain(("Add", 1e5), ("Sub", 1e5)))
+def pair_then(g, apply):
+    g.head(g.linear(apply(g, g.pair(g.tokens(), 0.02, U8(60)))))
+
+
+@forms("K", neg=chain(("Neg",)), relu=chain(("Relu",)), gelu=gelu(), sigmoid=chain(("Sigmoid",)))
+def pair_then_pair(g, apply):
+    y = g.pair(apply(g, g.pair(g.tokens(), 0.02, U8(128))), 0.013, U8(90))
+    g.head(g("MatMul", y, g.int8(8, 8, axis=1)))
+
+
+@form("K")
+def gelu_quantized_throughout(g):
+    x = g.pair(g.linear(g.tokens()), 0.03, U8(128))
+    e = g.pair(g("Erf", g("Div", x, F32(2**0.5))), 0.008, U8(127))
+    y = g.pair(g("Mul", x, g.pair(g("Add", e, g.pair(np.array([1], F32), 1 / 255, U8(0))), 0.008, U8(0))), 0.04, U8(10))
+    y = g.pair(g("Mul", y, g.pair(np.array([0.5], F32), 0.5 / 255, U8(0))), 0.02, U8(10))
+    g.head(g("MatMul", y, g.int8(8, 8)))
+
+
+@form("K")
+def gelu_then_pair(g):
+    g.head(g("MatMul", g.pair(gelu()(g, g.linear(g.tokens())), 0.01, U8(20)), g.int8(8, 8)))
+
+
+@form("K")
+def factor_then_pair(g):
+    g.head(g("MatMul", g.pair(g("Mul", g.tokens(), F32(0.37)), 0.01, U8(120)), g.int8(8, 8)))
+
+
+@form("K")
+def negative_factor_then_pair(g):
+    g.head(g("MatMul", g.pair(g("Mul", g.tokens(), F32(-0.37)), 0.01, U8(120)), g.int8(8, 8)))
+
+
+@form("T")
+def relu_then_pair(g):
+    g.head(g("MatMul", g.pair(g("Relu", g.tokens()), 0.02, U8(10)), g.int8(8, 8)))
+
+
+@form("K")
+def pair_before_a_norm(g):
+    g.head(g.linear(g("LayerNormalization", g.pair(g.tokens(), 0.01, U8(20)), g.normal(8), g.normal(8), axis=-1)))
+
+
+@form("K")
+def pair_before_a_sum(g):
+    x = g.pair(g.tokens(), 0.0213, U8(30))
+    g.head(g.pair(g("Add", x, g.pair(g.linear(x), 0.0127, I8(0))), 0.0231, U8(100)))
+
+
+@form("K")
+def pair_and_what_was_before(g):
+    """The value before a pair is read, too."""
+    x = g.tokens()
+    g.head(g("Add", g("MatMul", g.pair(x, 0.01, U8(128)), g.int8(8, 8)), x))
+
+
+@form("K")
+def value_and_its_pair(g):
+    x = g.tokens()
+    g.head(g("Add", g.pair(x, 0.01, U8(200)), x))
+
+
+@form("K")
+def pair_before_a_mean(g):
+    g.head(g.pair(g.tokens(), 0.004, U8(100)))
+
+
+@form("K")
+def pair_at_the_end(g):
+    y = g("ReduceMean", g.tokens(), axes=[1], keepdims=0)
+    g.end(g.pair(g("Gemm", y, g.normal(8, 5), g.normal(5)), 0.05, U8(100)))
+
+
+@form("K")
+def pair_of_a_softmax_at_the_end(g):
+    y = g("ReduceMean", g.tokens(), axes=[1], keepdims=0)
+    g.end(g.pair(g("Softmax", g("Gemm", y, g.normal(8, 5), g.normal(5)), axis=-1), 0.003, U8(0)))
+
+
+@form("K")
+def pairs_one_after_another(g):
+    x = g.pair(g.pair(g.pair(g.tokens(), 0.02, U8(128)), 0.02, U8(128)), 0.033, I8(-7))
+    g.head(g("MatMul", x, g.int8(8, 8)))
+
+
+@form("K")
+def levels_moved(g):
+    q = g("QuantizeLinear", g.tokens(), F32(0.02), U8(120))
+    q = g("Reshape", g("Transpose", g("Identity", q), perm=[0, 2, 1]), np.array([1, 4, 8]))
+    q = g("Gather", g("Slice", q, np.array([1]), np.array([4]), np.array([1])), np.array([2, 0]), axis=1)
+    _, q = g("Split", q, np.array([2, 6]), outputs=2, axis=2)
+    g.head(g("DequantizeLinear", q, F32(0.02), U8(120)), dim=6)
+
+
+@form("T")
+def levels_joined(g):
+    q = [g("QuantizeLinear", y, F32(0.02), U8(120)) for y in (g.tokens(), g.tokens())]
+    g.head(g.linear(g("DequantizeLinear", g("Concat", *q, axis=1), F32(0.02), U8(120))))
+
+
+@form("T")
+def pair_by_channel(g):
+    scale = g.random.uniform(0.01, 0.03, 8).astype(F32)
+    g.head(g.linear(g.pair(g.tokens(), scale, g.random.integers(90, 150, 8).astype(U8), axis=2)))
+
+
+@form("T")
+def pair_of_great_values(g):
+    """More levels away than 32 bits count."""
+    g.head(g.linear(g.pair(g("Mul", g.tokens(), F32(3e10)), 0.5, U8(7))))
+
+
+@form("K")
+def pair_on_ties(g):
+    """Values in the middle of two levels."""
+    x = g("Mul", g("Cast", g("QuantizeLinear", g.tokens(), F32(0.05), U8(128)), to=TensorProto.FLOAT), F32(0.5))
+    g.head(g.linear(g.pair(x, 1.0, U8(3))))
+
+
+@forms("K", by_tensor=None, by_row=0, by_column=1)
+def weight_int8(g, axis):
+    g.head(g("MatMul", g.pair(g.tokens(), 0.02, U8(128)), g.int8(8, 8, axis=axis)))
+
+
+@forms("K", asymmetric=True)
+def weight_u8(g, asymmetric):
+    g.head(g("MatMul", g.pair(g.tokens(), 0.02, U8(128)), g.int8(8, 8, asymmetric=asymmetric)))
+
+
+@form("K")
+def weight_with_the_lowest_byte(g):
+    weight = g.random.integers(-128, 128, (8, 8)).astype(I8)
+    weight[3, 3] = -128
+    g.head(g("MatMul", g.pair(g.tokens(), 0.02, U8(128)), g("DequantizeLinear", weight, F32(0.004), I8(0))))
+
+
+@form("K")
+def weight_int8_before_f32(g):
+    g.head(g("MatMul", g.tokens(), g.int8(8, 8)))
+
+
+@forms("K", i8=(I8(0), None), u8=(U8(110), None), rows=(np.zeros(8, I8), 0), columns=(np.zeros(8, I8), 1), none=(None, None))
+def weight_of_f32_quantized(g, case):
+    """As quantization-aware training writes it: the weight is stored as it was."""
+    zero, axis = case
+    weight = g.normal(8, 8, scale=0.5)
+    most = np.abs(weight).max() if axis is None else np.abs(weight).max(axis=1 - axis)
+    weight = g.pair(weight, (most / 127).astype(F32), zero, axis=axis)
+    x = g("Reshape", g.pair(g.tokens(), 0.02, U8(128)), np.array([4, 8]))
+    y = g("Gemm", x, weight, g.normal(8), transB=1)
+    g.head(g("Reshape", y, np.array([1, 4, 8])))
+
+
+@form("K")
+def weight_of_f32_clipped(g):
+    """The range of the pair is narrower than the weight's."""
+    g.head(g("MatMul", g.tokens(), g.pair(g.normal(8, 8), 0.004, I8(30))))
+
+
+@form("K")
+def weight_transposed_after_its_pair(g):
+    weight = g("Transpose", g.int8(8, 8, axis=0), perm=[1, 0])
+    g.head(g("MatMul", g.pair(g.tokens(), 0.02, U8(128)), weight))
+
+
+@form("K")
+def bias_int32(g):
+    x = g("Reshape", g.pair(g.tokens(), 0.02, U8(128)), np.array([4, 8]))
+    scale = g.random.uniform(1e-4, 3e-4, 8).astype(F32)
+    bias = g("DequantizeLinear", g.random.integers(-9000, 9000, 8).astype(np.int32), scale, np.zeros(8, np.int32), axis=0)
+    y = g("Gemm", x, g.int8(8, 8, axis=1), bias)
+    g.head(g("Reshape", y, np.array([1, 4, 8])))
+
+
+@form("K")
+def bias_int32_renamed(g):
+    bias = g("Identity", g.random.integers(-9000, 9000, 8).astype(np.int32))
+    bias = g("DequantizeLinear", bias, F32(1e-4))
+    g.head(g("Add", g("MatMul", g.pair(g.tokens(), 0.02, U8(128)), g.int8(8, 8)), bias))
+
+
+# ---------------------------------------------------------------- images and answers
+
+
+def image(pattern, shape):
+    """Pixels by SplitMix64, as the test makes them."""
+    count = int(np.prod(shape))
+    z = np.arange(count, dtype=np.uint64) + np.uint64((pattern << 32) & (1 << 64) - 1)
+    z = (z + np.uint64(1)) * np.uint64(0x9E3779B97F4A7C15)
+    z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return ((z ^ (z >> np.uint64(31))) % np.uint64(256)).astype(U8).reshape(shape)
+
+
+def start(model):
+    options = ort.SessionOptions()
+    options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
+    options.intra_op_num_threads = 1
+    options.log_severity_level = 3
+    return ort.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
+
+
+def answers(model):
+    """Images whose answer does not hang on the last bit of a sum, and those answers."""
+    session = start(model)
+    port = session.get_inputs()[0]
+    for pattern in range(400):
+        pixels = image(pattern, port.shape)
+        if "uint8" in port.type:
+            near = [pixels]
+        else:
+            x = (pixels / F32(128) - F32(1)).astype(F32)
+            noise = [np.random.default_rng(i).uniform(-1, 1, x.shape) for i in range(8)]
+            near = [x] + [(x + n * 6e-6).astype(F32) for n in noise]
+        found = [session.run(None, {"image": x})[0].reshape(-1) for x in near]
+        if not np.isfinite(found[0]).all():
+            continue
+        if max(np.abs(f - found[0]).max() for f in found) <= 5e-5 * max(1, np.abs(found[0]).max()):
+            yield pattern, [float(f"{value:.9g}") for value in found[0]]
+
+
+def main(names):
+    folder = HERE / "graphs"
+    folder.mkdir(exist_ok=True)
+    rows = {}
+    for name, (runs, make) in FORMS.items():
+        if names and name not in names:
+            continue
+        model = make()
+        kept = [answer for answer, _ in zip(answers(model), range(PATTERNS))]
+        assert len(kept) == PATTERNS, f"{name}: {len(kept)} images with a clear answer"
+        onnx.save(model, folder / f"{name}.onnx")
+        rows[name] = {"kernels": runs != "T", "engine": runs != "O", "answers": kept}
+    if not names:
+        for old in folder.glob("*.onnx"):
+            if old.stem not in rows:
+                old.unlink()
+    else:
+        rows = {**json.loads((HERE / "expected.json").read_text()), **rows}
+    lines = ",\n".join(f"{json.dumps(name)}: {json.dumps(row)}" for name, row in rows.items())
+    (HERE / "expected.json").write_text("{\n" + lines + "\n}\n")
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
