@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 use super::left_out::{list, quoted, shown, some};
-use super::split::{Siblings, Split, has_train_and_another, siblings, split_in_name};
+use super::split::{Siblings, Split, has_train_and_another, siblings, split_in_name, split_of_name};
 use super::tree::{Node, Tree};
 use crate::error::{Error, Result};
 
@@ -73,7 +73,11 @@ impl ImageFolder {
             holding_images(root).into_iter().filter(|folder| !is_unlabelled(folder)).collect();
         let names = names(&folders);
         let all_known = names.iter().all(|name| known.iter().any(|label| label == name));
-        let kind = if all_known { Siblings::Classes(Vec::new()) } else { siblings(&names) };
+        let kind = match siblings(&names) {
+            _ if all_known => Siblings::Classes(Vec::new()),
+            Siblings::Classes(suspects) => splits_by_content(&folders).unwrap_or(Siblings::Classes(suspects)),
+            other => other,
+        };
         let has_splits = match kind {
             Siblings::Splits(found) => {
                 arranging.splits(root, &folders, &found);
@@ -127,6 +131,16 @@ fn unwrapped(root: &Node) -> &Node {
         }
     }
     root
+}
+
+/// A train folder that alone holds class folders is a split, whatever is next to it: `train/cat`, `samples/1.png`.
+fn splits_by_content(folders: &[&Node]) -> Option<Siblings> {
+    let plain = |folder: &Node| split_of_name(&folder.name);
+    let of_classes = |folder: &&Node| folder.loose().next().is_none() && !holding_images(folder).is_empty();
+    let has_train = folders.iter().any(|folder| plain(folder) == Some(Split::Train) && of_classes(folder));
+    let alone = folders.iter().all(|folder| plain(folder).is_some() || holding_images(folder).is_empty());
+    let found = folders.iter().enumerate().filter_map(|(place, folder)| Some((place, plain(folder)?)));
+    (has_train && alone).then(|| Siblings::Splits(found.collect()))
 }
 
 /// A class folder's folders of splits.

@@ -160,6 +160,19 @@ fn what_looks_like_a_split_and_is_none_is_named() {
 }
 
 #[test]
+fn a_train_folder_of_class_folders_is_a_split() {
+    let folder = Folder::of(&["train/cat/1.png", "train/dog/2.png", "samples/3.png", "more/4.png"]);
+    assert_eq!(folder.images(), ["train/cat/1.png train cat", "train/dog/2.png train dog"]);
+    assert!(folder.notes().contains("not `more` and `samples`"), "{}", folder.notes());
+    // Classes that all have folders of their own, or a class of loose images, are classes.
+    for files in
+        [&["bus/city/1.png", "train/steam/2.png"][..], &["bus/1.png", "train/steam/2.png", "train/3.png"]]
+    {
+        assert_eq!(Folder::of(files).read().classes, ["bus", "train"]);
+    }
+}
+
+#[test]
 fn what_lies_next_to_splits_is_named() {
     let folder = Folder::of(&["train/a/1.png", "Testing/a/1.png", "notes/a.png", "cover.jpg"]);
     assert_eq!(folder.images(), ["Testing/a/1.png test a", "train/a/1.png train a"]);

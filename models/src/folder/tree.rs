@@ -88,6 +88,11 @@ impl Tree {
         self.root.images()
     }
 
+    /// Whether there are any images.
+    pub fn has_images(&self) -> bool {
+        self.root.has_images()
+    }
+
     /// What was left out, each in one sentence.
     pub fn notes(&self) -> Vec<String> {
         self.left_out.notes()

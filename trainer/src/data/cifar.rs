@@ -51,7 +51,9 @@ pub(crate) fn read(folder: &Path, split: Split) -> Result<Listing> {
         raw.files.push((labels.len(), path.clone()));
         read_batch(&path, classes.len(), &mut raw.pixels, &mut labels)?;
     }
-    Ok(Listing { source: Source::new(folder, "CIFAR-10 batches", Store::Raw(raw)), labels, classes })
+    let (source, splits) =
+        (Source::new(folder, "CIFAR-10 batches", Store::Raw(raw)), vec![split; labels.len()]);
+    Ok(Listing { source, labels, classes, splits, notes: Vec::new() })
 }
 
 /// The training batches, by name.

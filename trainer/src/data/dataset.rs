@@ -31,11 +31,12 @@ impl Dataset {
     /// A data set of images in memory.
     pub fn from_images(classes: Vec<String>, images: Vec<(Image, Option<u32>)>) -> Result<Dataset> {
         let (images, labels) = images.into_iter().unzip();
-        Dataset::from_listing(Listing { source: Source::memory(images), labels, classes })
+        let (source, splits) = (Source::memory(images), Vec::new());
+        Dataset::from_listing(Listing { source, labels, classes, splits, notes: Vec::new() })
     }
 
     pub(crate) fn from_listing(found: Listing) -> Result<Dataset> {
-        let Listing { source, labels, classes } = found;
+        let Listing { source, labels, classes, .. } = found;
         let (n, k) = (source.len(), classes.len());
         if n == 0 {
             return Err(Error::data(source.root(), "no images, expected at least one"));

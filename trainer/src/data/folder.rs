@@ -2,22 +2,46 @@
 
 use std::path::Path;
 
-use smalti_models::folder::{ImageFolder, Split};
+use smalti_models::folder::{ImageFolder, Tree};
 
 use super::listing::Listing;
 use super::source::{Source, Store};
+use crate::error::{Error, Result};
 
-/// The images of a split.
-pub(crate) fn read(root: &Path, folder: &ImageFolder, split: Split) -> Listing {
-    let (files, labels) = folder.of_split(split).map(|image| (image.path.clone(), image.class)).unzip();
-    let kind = if folder.classes.is_empty() { "loose images" } else { "class folders" };
-    Listing { source: Source::new(root, kind, Store::Files(files)), labels, classes: folder.classes.clone() }
+/// The images of the tree at `root`.
+///
+/// # Errors
+/// No images; splits that cannot be told apart.
+pub(crate) fn read(root: &Path, tree: &Tree) -> Result<Listing> {
+    let ImageFolder { classes, images, notes, .. } = ImageFolder::arrange(tree, &[]).map_err(unreadable)?;
+    if images.is_empty() {
+        let problem = "no images (.jpg .jpeg .png .webp .bmp); expected a folder for each class, loose images \
+                       (unlabelled), or train/ val/ test/ with either";
+        let problems: Vec<&str> = std::iter::once(problem).chain(notes.iter().map(String::as_str)).collect();
+        return Err(Error::data(root.display().to_string(), problems.join("; ")));
+    }
+    let kind = if classes.is_empty() { "loose images" } else { "class folders" };
+    let (mut files, mut labels, mut splits) = (Vec::new(), Vec::new(), Vec::new());
+    for image in images {
+        files.push(image.path);
+        labels.push(image.class);
+        splits.push(image.split);
+    }
+    Ok(Listing { source: Source::new(root, kind, Store::Files(files)), labels, classes, splits, notes })
+}
+
+/// A failure of the reader of folders that both programs share.
+pub(crate) fn unreadable(error: smalti_models::Error) -> Error {
+    match error {
+        smalti_models::Error::Read { path, source } => Error::file("read", path)(source),
+        smalti_models::Error::Folder { path, problem } => Error::data(path.display().to_string(), problem),
+        other => other.into(),
+    }
 }
 
 #[cfg(test)]
 mod tests {
-    use super::*;
-    use crate::data::Dataset;
+    use crate::data::{Dataset, Split};
 
     /// A folder with a grey image at each of these paths, its value the path's number.
     fn tree(paths: &[&str]) -> tempfile::TempDir {

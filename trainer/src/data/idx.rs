@@ -69,7 +69,8 @@ pub(crate) fn read(root: &Path, pairs: &[Pair], split: Split) -> Result<Listing>
     }
     let folder = if root.is_dir() { root } else { root.parent().unwrap_or(root) };
     let classes = class_names(folder, &labels)?;
-    Ok(Listing { source: Source::new(root, "IDX files", Store::Raw(raw)), labels, classes })
+    let (source, splits) = (Source::new(root, "IDX files", Store::Raw(raw)), vec![split; labels.len()]);
+    Ok(Listing { source, labels, classes, splits, notes: Vec::new() })
 }
 
 fn read_images(path: &Path, raw: &mut Raw) -> Result<usize> {

@@ -13,7 +13,6 @@ pub(crate) struct Shards {
 }
 
 /// Where an image is in its shard.
-#[derive(Clone)]
 pub(crate) struct Member {
     /// The number of the shard.
     pub(crate) shard: u32,

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::path::{Path, PathBuf};
+use std::path::{Component, Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 
 use smalti_models::image::{self, Image, Limits};
@@ -116,7 +116,9 @@ impl Source {
     pub(crate) fn key(&self, i: usize) -> String {
         let relative = |path: &Path| {
             let path = path.strip_prefix(&self.folder).unwrap_or(path);
-            path.components().map(|part| part.as_os_str().to_string_lossy()).collect::<Vec<_>>().join("/")
+            // `./a.png` is `a.png`.
+            let names = path.components().filter(|part| *part != Component::CurDir);
+            names.map(|name| name.as_os_str().to_string_lossy()).collect::<Vec<_>>().join("/")
         };
         match &self.store {
             Store::Files(files) => files.get(i).map_or_else(String::new, |path| relative(path)),
@@ -186,4 +188,19 @@ fn open(path: &Path) -> Result<Image> {
     // The reader names the file itself.
     let bytes = std::fs::read(path).map_err(|e| Error::data(place(), format!("cannot be read: {e}")))?;
     image::decode(&bytes, &Limits::default()).map_err(|e| Error::data(place(), e.to_string()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn keys_do_not_depend_on_how_a_path_is_written() {
+        let key =
+            |root: &str, file: &str| Source::new(Path::new(root), "", Store::Files(vec![file.into()])).key(0);
+        assert_eq!(key("/data/set", "/data/set/cat/1.png"), "cat/1.png");
+        assert_eq!(key("set/", "set/cat//1.png"), "cat/1.png");
+        assert_eq!(key(".", "./cat/1.png"), "cat/1.png");
+        assert_eq!(key("t.csv", "./1.png"), "1.png");
+    }
 }

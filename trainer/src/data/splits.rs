@@ -1,20 +1,33 @@
 //! The splits of the data set at a path.
 
+use std::collections::BTreeSet;
+use std::mem;
 use std::path::{Path, PathBuf};
 
-use smalti_models::folder::Split;
+use smalti_models::folder::{Split, Tree};
 
 use super::dataset::Dataset;
 use super::layout::Layout;
-use super::{cifar, folder, idx};
+use super::listing::Listing;
+use super::{cifar, folder, idx, table, tar};
 use crate::error::{Error, Result};
 
-/// A data set, looked at and not yet opened. Of folders, tables and shards the list of images is read once, for all
-/// splits.
+/// A data set whose splits can be opened.
 pub struct Splits {
     path: PathBuf,
-    layout: Layout,
+    images: Images,
     present: Vec<Split>,
+    notes: Vec<String>,
+}
+
+/// The images of all splits.
+enum Images {
+    /// Listed, each with its split.
+    Listed(Dataset, Vec<Split>),
+    /// Read into memory when a split is opened: CIFAR-10's batches in this folder.
+    Cifar(PathBuf),
+    /// IDX files, read likewise.
+    Idx(Vec<idx::Pair>),
 }
 
 impl Splits {
@@ -35,9 +48,24 @@ impl Splits {
     /// # Errors
     /// See [`Splits::open`].
     pub fn read(path: &Path) -> Result<Splits> {
-        let layout = Layout::detect(path)?;
-        let present = layout.splits();
-        Ok(Splits { path: path.into(), layout, present })
+        let (images, present, notes) = match Layout::detect(path)? {
+            Layout::Folder(tree) => {
+                let mut listing = folder::read(path, &tree)?;
+                listing.notes.extend(note_table(&listing, &tree));
+                listed(listing)?
+            }
+            Layout::Table(path) => listed(table::read(&path)?)?,
+            Layout::Tar(shards) => listed(tar::read(path, shards)?)?,
+            Layout::Cifar(folder) => {
+                let present = cifar::splits(&folder);
+                (Images::Cifar(folder), present, Vec::new())
+            }
+            Layout::Idx(pairs) => {
+                let present = distinct(pairs.iter().map(|pair| pair.split));
+                (Images::Idx(pairs), present, Vec::new())
+            }
+        };
+        Ok(Splits { path: path.into(), images, present, notes })
     }
 
     /// Where the data set lies.
@@ -57,7 +85,7 @@ impl Splits {
 
     /// What was left out or may be meant otherwise, each in one sentence.
     pub fn notes(&self) -> &[String] {
-        self.layout.notes()
+        &self.notes
     }
 
     /// The images of a split. The classes are the same in every split: those of the train split if it has any.
@@ -66,21 +94,50 @@ impl Splits {
     /// A split that there is not; damaged files.
     pub fn dataset(&self, split: Split) -> Result<Dataset> {
         if split != Split::All && !self.has(split) {
-            let names: Vec<String> = self.present.iter().map(Split::to_string).collect();
-            let (kind, names) = (self.layout.kind(), names.join(", "));
-            return Err(Error::data(
-                self.path.display().to_string(),
-                format!("there is no `{split}` split in these {kind}, only {names}"),
-            ));
+            let (kind, present) = (self.kind(), &self.present);
+            let names = present.iter().map(Split::to_string).collect::<Vec<_>>().join(", ");
+            let problem = format!("there is no `{split}` split in this data set ({kind}), only {names}");
+            return Err(Error::data(self.path.display().to_string(), problem));
         }
-        Dataset::from_listing(match &self.layout {
-            Layout::Folder(found) => folder::read(&self.path, found, split),
-            Layout::Cifar(folder) => cifar::read(folder, split)?,
-            Layout::Idx(pairs) => idx::read(&self.path, pairs, split)?,
-            Layout::Table(table) => table.of_split(split),
-            Layout::Tar(index) => index.of_split(split),
-        })
+        match &self.images {
+            Images::Listed(all, splits) => {
+                let is_wanted = |i: &usize| split == Split::All || splits.get(*i) == Some(&split);
+                Ok(all.select(&(0..all.len()).filter(is_wanted).collect::<Vec<_>>()))
+            }
+            Images::Cifar(folder) => Dataset::from_listing(cifar::read(folder, split)?),
+            Images::Idx(pairs) => Dataset::from_listing(idx::read(&self.path, pairs, split)?),
+        }
     }
+
+    fn kind(&self) -> &'static str {
+        match &self.images {
+            Images::Listed(all, _) => all.kind(),
+            Images::Cifar(_) => "CIFAR-10 batches",
+            Images::Idx(_) => "IDX files",
+        }
+    }
+}
+
+/// Images that a reader listed, the splits among them, and its notes.
+fn listed(mut listing: Listing) -> Result<(Images, Vec<Split>, Vec<String>)> {
+    let (splits, notes) = (mem::take(&mut listing.splits), mem::take(&mut listing.notes));
+    let present = distinct(splits.iter().copied());
+    Ok((Images::Listed(Dataset::from_listing(listing)?, splits), present, notes))
+}
+
+/// A sentence about a table that may hold the labels of a folder without any.
+fn note_table(listing: &Listing, tree: &Tree) -> Option<String> {
+    if !listing.classes.is_empty() {
+        return None;
+    }
+    let tables = tree.others(table::is_table);
+    let table = tables.first()?.display();
+    Some(format!("there are no class folders; if {table} holds the labels, name it in place of the folder"))
+}
+
+/// Each split once, in order.
+fn distinct(splits: impl Iterator<Item = Split>) -> Vec<Split> {
+    splits.collect::<BTreeSet<Split>>().into_iter().collect()
 }
 
 impl Dataset {
@@ -102,6 +159,6 @@ impl Dataset {
 
     /// Whether `path` is a folder, or a file that is called like a data set.
     pub fn is_data_set(path: &Path) -> bool {
-        path.is_dir() || (path.is_file() && Layout::is_file_name(path))
+        path.is_dir() || (path.is_file() && Layout::of_file(path).is_some())
     }
 }

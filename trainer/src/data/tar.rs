@@ -34,54 +34,30 @@ pub(crate) fn split_of_shard(root: &Path, path: &Path) -> Split {
     of_folder.or_else(|| split_in_name(&text(path.file_stem()?))).unwrap_or(Split::Train)
 }
 
-/// The images of all shards with their labels.
-pub(crate) struct Index {
-    root: PathBuf,
-    shards: Vec<PathBuf>,
-    members: Vec<(Split, Member, Option<u32>)>,
-    classes: Vec<String>,
-    pub(crate) notes: Vec<String>,
-}
-
-impl Index {
-    /// Reads the index of these shards of the data set at `root`.
-    pub(crate) fn read(root: &Path, shards: Vec<PathBuf>) -> Result<Index> {
-        let (mut members, mut texts, mut foreign) = (Vec::new(), Vec::new(), ForeignFiles::default());
-        for (i, path) in (0..).zip(&shards) {
-            let split = split_of_shard(root, path);
-            for (member, text) in index(path, i, &mut foreign)? {
-                members.push(member);
-                texts.push((split, text));
-            }
+/// Reads the index of the shards of the data set at `root`.
+///
+/// # Errors
+/// A shard that cannot be read; labels that are not among named classes; no images.
+pub(crate) fn read(root: &Path, shards: Vec<PathBuf>) -> Result<Listing> {
+    let (mut members, mut texts, mut foreign) = (Vec::new(), Vec::new(), ForeignFiles::default());
+    for (i, path) in (0..).zip(&shards) {
+        let split = split_of_shard(root, path);
+        for (member, text) in index(path, i, &mut foreign)? {
+            members.push(member);
+            texts.push((split, text));
         }
-        let wrong = |problem: String| Error::data(root.display().to_string(), problem);
-        let folder = if root.is_dir() { root } else { root.parent().unwrap_or(root) };
-        let numbered = classes::number(&texts, classes::names_file(folder)?).map_err(wrong)?;
-        if members.is_empty() {
-            return Err(wrong(
-                "no images in the shards, expected members such as 0001.jpg and 0001.cls".into(),
-            ));
-        }
-        let notes = [numbered.note(), foreign.note()].into_iter().flatten();
-        let notes = notes.map(|note| format!("{}: {note}", root.display())).collect();
-        let members = members.into_iter().zip(texts).zip(numbered.labels);
-        let members = members.map(|((member, (split, _)), label)| (split, member, label)).collect();
-        Ok(Index { root: root.into(), shards, members, classes: numbered.classes, notes })
     }
-
-    /// The splits of the images.
-    pub(crate) fn splits(&self) -> Vec<Split> {
-        self.members.iter().map(|(split, ..)| *split).collect()
+    let wrong = |problem: String| Error::data(root.display().to_string(), problem);
+    let folder = if root.is_dir() { root } else { root.parent().unwrap_or(root) };
+    let numbered = classes::number(&texts, classes::names_file(folder)?).map_err(wrong)?;
+    if members.is_empty() {
+        return Err(wrong("no images in the shards, expected members such as 0001.jpg and 0001.cls".into()));
     }
-
-    /// The images of a split; the classes are those of all splits.
-    pub(crate) fn of_split(&self, split: Split) -> Listing {
-        let kept = self.members.iter().filter(|(of, ..)| split == Split::All || split == *of);
-        let (members, labels) = kept.map(|(_, member, label)| (member.clone(), *label)).unzip();
-        let shards = Shards::new(self.shards.clone(), members);
-        let source = Source::new(&self.root, "tar shards", Store::Shards(shards));
-        Listing { source, labels, classes: self.classes.clone() }
-    }
+    let notes = [numbered.note(), foreign.note()].into_iter().flatten();
+    let notes = notes.map(|note| format!("{}: {note}", root.display())).collect();
+    let source = Source::new(root, "tar shards", Store::Shards(Shards::new(shards, members)));
+    let splits = texts.into_iter().map(|(split, _)| split).collect();
+    Ok(Listing { source, labels: numbered.labels, classes: numbered.classes, splits, notes })
 }
 
 /// Images and label texts of a shard, in the shard's order.
@@ -205,9 +181,9 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("x.tar");
         std::fs::write(&path, shard(&[("1.png", &png(1)), ("2.heic", b"x"), ("3.json", b"{}")])).unwrap();
-        let index = Index::read(&path, vec![path.clone()]).unwrap();
-        assert_eq!((index.members.len(), index.notes.len()), (1, 1));
-        assert!(index.notes[0].contains("1 HEIC file is left out"), "{:?}", index.notes);
+        let found = read(&path, vec![path.clone()]).unwrap();
+        assert_eq!((found.labels.len(), found.notes.len()), (1, 1));
+        assert!(found.notes[0].contains("1 HEIC file is left out"), "{:?}", found.notes);
     }
 
     #[test]

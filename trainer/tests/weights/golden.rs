@@ -32,10 +32,10 @@ fn embeddings(name: &str, pool: Pool, img_size: usize, pixels: &Tensor) -> Vec<f
     let loaded = weights.load(model.layout(), &mut params, take).unwrap();
     assert_eq!(loaded.resampled, (img_size == 12).then_some([2, 3]));
     let batch = pixels.shape[0];
-    let seen = Mask::none(batch, vit.patches()).visible;
-    let input = classifier::Input { pixels: &pixels.values, seen: &seen, drop: None, targets: &[], batch };
-    let mut saved = classifier::Saved::default();
-    model.predict(&params, input, &mut saved).1.to_vec()
+    let visible = Mask::none(batch, vit.patches()).visible;
+    let input = classifier::Input { pixels: &pixels.values, visible: &visible, drop: None, batch };
+    let mut acts = classifier::Activations::default();
+    model.predict(&params, input, &mut acts).1.to_vec()
 }
 
 #[test]

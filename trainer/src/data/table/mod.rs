@@ -28,66 +28,35 @@ pub(crate) fn is_table(path: &Path) -> bool {
     path.extension().is_some_and(|e| e.eq_ignore_ascii_case("csv") || e.eq_ignore_ascii_case("tsv"))
 }
 
-/// A table with its files found and its labels numbered.
-#[derive(Debug)]
-pub(crate) struct Table {
-    path: PathBuf,
-    rows: Vec<Row>,
-    classes: Vec<String>,
-    pub(crate) notes: Vec<String>,
-}
-
-#[derive(Debug)]
-struct Row {
-    file: PathBuf,
-    split: Split,
-    label: Option<u32>,
-}
-
-impl Table {
-    /// Reads the table at `path`.
-    ///
-    /// # Errors
-    /// What is no table of text; columns that cannot be told apart; a row without a path; a table most of whose files do
-    /// not exist.
-    pub(crate) fn read(path: &Path) -> Result<Table> {
-        let wrong = |problem: String| Error::data(path.display().to_string(), problem);
-        let mut places = Places::new(path);
-        let records = dialect::read(path, &mut |name| places.is_direct(name))?;
-        if records.is_empty() {
-            return Err(wrong("the table is empty, expected lines `path,label`".into()));
-        }
-        let columns = Columns::find(&records, &mut places).map_err(wrong)?;
-        let title = match records.first().filter(|_| columns.has_header) {
-            Some(header) => format!("the column `{}`", header.field(columns.path).unwrap_or_default()),
-            None => format!("column {} (of a table without a header)", columns.path + 1),
-        };
-        let records = records.get(usize::from(columns.has_header)..).unwrap_or_default();
-        if records.is_empty() {
-            return Err(wrong("the table is empty below its header, expected lines `path,label`".into()));
-        }
-        let rows = Rows::read(path, records, &columns, &mut places)?;
-        let missing = rows.check(&title)?;
-        let numbered = classes::number(&rows.texts, None).map_err(wrong)?;
-        let notes = [columns.note, missing, numbered.note()].into_iter().flatten();
-        let notes = notes.map(|note| format!("{}: {note}", path.display())).collect();
-        let rows = rows.files.into_iter().zip(rows.texts).zip(numbered.labels);
-        let rows = rows.map(|((file, (split, _)), label)| Row { file, split, label }).collect();
-        Ok(Table { path: path.into(), rows, classes: numbered.classes, notes })
+/// Reads the table at `path`.
+///
+/// # Errors
+/// What is no table of text; columns that cannot be told apart; a row without a path; a table most of whose files do
+/// not exist.
+pub(crate) fn read(path: &Path) -> Result<Listing> {
+    let wrong = |problem: String| Error::data(path.display().to_string(), problem);
+    let mut places = Places::new(path);
+    let records = dialect::read(path, &mut |name| places.is_direct(name))?;
+    if records.is_empty() {
+        return Err(wrong("the table is empty, expected lines `path,label`".into()));
     }
-
-    /// The splits that the table names.
-    pub(crate) fn splits(&self) -> Vec<Split> {
-        self.rows.iter().map(|row| row.split).collect()
+    let columns = Columns::find(&records, &mut places).map_err(wrong)?;
+    let title = match records.first().filter(|_| columns.has_header) {
+        Some(header) => format!("the column `{}`", header.field(columns.path).unwrap_or_default()),
+        None => format!("column {} (of a table without a header)", columns.path + 1),
+    };
+    let records = records.get(usize::from(columns.has_header)..).unwrap_or_default();
+    if records.is_empty() {
+        return Err(wrong("the table is empty below its header, expected lines `path,label`".into()));
     }
-
-    /// The images of a split; the classes are those of the whole table.
-    pub(crate) fn of_split(&self, split: Split) -> Listing {
-        let kept = self.rows.iter().filter(|row| split == Split::All || row.split == split);
-        let (files, labels) = kept.map(|row| (row.file.clone(), row.label)).unzip();
-        let source = Source::new(&self.path, "a CSV table", Store::Files(files));
-        Listing { source, labels, classes: self.classes.clone() }
-    }
+    let rows = Rows::read(path, records, &columns, &mut places)?;
+    let missing = rows.check(&title)?;
+    let numbered = classes::number(&rows.texts, None).map_err(wrong)?;
+    let notes = [columns.note, missing, numbered.note()].into_iter().flatten();
+    let notes = notes.map(|note| format!("{}: {note}", path.display())).collect();
+    let source = Source::new(path, "a CSV table", Store::Files(rows.files));
+    let splits = rows.texts.into_iter().map(|(split, _)| split).collect();
+    Ok(Listing { source, labels: numbered.labels, classes: numbered.classes, splits, notes })
 }
 
 /// The rows of a table as they are read.
