@@ -10,7 +10,7 @@ use crate::error::{Error, Result};
 /// A kind of data set, with its files.
 pub(crate) enum Layout {
     /// Class folders or loose images.
-    Folder(Tree),
+    Folder(Box<Tree>),
     /// CIFAR-10's binary batches in this folder.
     Cifar(PathBuf),
     /// MNIST-style IDX files.
@@ -62,6 +62,10 @@ impl Layout {
             return Layout::Idx(pairs);
         }
         let shards = tree.others(tar::is_shard);
-        if shards.is_empty() || tree.has_images() { Layout::Folder(tree) } else { Layout::Tar(shards) }
+        if shards.is_empty() || tree.has_images() {
+            Layout::Folder(Box::new(tree))
+        } else {
+            Layout::Tar(shards)
+        }
     }
 }

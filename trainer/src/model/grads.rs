@@ -10,8 +10,11 @@ use std::ops::{Deref, DerefMut};
 /// sum up the finished end while the pass continues; the models do not know who listens.
 pub struct Grads<'a, R> {
     values: &'a mut [R],
-    on_grads_ready: Option<&'a mut dyn FnMut(usize, &[R])>,
+    on_grads_ready: Option<Listener<'a, R>>,
 }
+
+/// Called with the place from which the gradients are complete, and the gradients.
+type Listener<'a, R> = &'a mut dyn FnMut(usize, &[R]);
 
 impl<'a, R> Grads<'a, R> {
     /// Gradients that nobody listens to.

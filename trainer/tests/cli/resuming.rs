@@ -39,8 +39,9 @@ fn classes_that_changed_are_named_and_nothing_is_written() {
         std::fs::copy(first.path(), copy.join("1.png")).unwrap();
     };
     let renamed = rename("rings", "zebra");
-    let changes: [(&dyn Fn(&Path), &[&str]); 2] = [(&renamed, &["rings", "zebra"]), (&add, &["another"])];
-    for (change, named) in changes {
+    let changes: [&dyn Fn(&Path); 2] = [&renamed, &add];
+    let names: [&[&str]; 2] = [&["rings", "zebra"], &["another"]];
+    for (change, named) in changes.into_iter().zip(names) {
         let folder = finished(&["--val=none"]);
         let before = checkpoints(&folder);
         change(&folder.path("data"));

@@ -21,10 +21,13 @@ pub(super) fn order(len: usize, repeat: usize, epoch: u64, seed: Option<u64>) ->
     order
 }
 
+/// The images of an epoch in order, once they are known.
+type Order = Arc<OnceLock<Arc<[u32]>>>;
+
 /// The orders of the epochs that threads work on. Each is made once, by the thread that needs it first.
 #[derive(Default)]
 pub(super) struct Orders {
-    epochs: Mutex<BTreeMap<u64, Arc<OnceLock<Arc<[u32]>>>>>,
+    epochs: Mutex<BTreeMap<u64, Order>>,
 }
 
 impl Orders {

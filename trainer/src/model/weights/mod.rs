@@ -5,7 +5,7 @@
 //! file is used, or left out for a reason that the report [`Loaded`] states, or refused by name. Every tensor of the
 //! model is found, or allowed to start fresh, or refused by name. So a file of another network never loads as ours.
 //!
-//! All errors about a file are [`Error::Checkpoint`](crate::Error::Checkpoint), exit code 5.
+//! All errors about a file are [`Error::Checkpoint`], exit code 5.
 
 pub mod file;
 mod foreign;
