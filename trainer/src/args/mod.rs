@@ -98,7 +98,7 @@ pub(crate) struct MachineArgs {
     /// the machine's memory if that is less].
     #[arg(long, value_name = "SIZE")]
     pub(crate) cache: Option<String>,
-    /// The share of unusable images that is put up with [default: 5%].
+    /// Maximum fraction of unreadable images [default: 5%].
     #[arg(long, value_name = "SHARE")]
     pub(crate) max_bad: Option<String>,
 }
@@ -167,7 +167,7 @@ pub(crate) struct EvalArgs {
     /// logistic regression fitted on them.
     #[arg(long, value_parser = ["knn", "linear"])]
     pub(crate) probe: Option<String>,
-    /// Labels that a probe learns from: all, a share (10%), a number, or a file of image numbers [default: all].
+    /// Labels that a probe learns from: all, a fraction (10%), a number, or a file of image numbers [default: all].
     #[arg(long, value_name = "SPEC")]
     pub(crate) labels: Option<String>,
     /// The seed of the draw of labels [default: 0].
@@ -216,7 +216,7 @@ pub(crate) struct ReconstructArgs {
     /// How many images, one a row [default: 8].
     #[arg(long, value_name = "N")]
     pub(crate) count: Option<usize>,
-    /// Share of the patches that is hidden [default: 0.75].
+    /// Fraction of the patches that is hidden [default: 0.75].
     #[arg(long, value_name = "SHARE")]
     pub(crate) mask_ratio: Option<f64>,
     /// The seed of the masks [default: 0].

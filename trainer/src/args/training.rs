@@ -43,13 +43,13 @@ pub(crate) struct SizeArgs {
     /// 1 (grey) or 3 (RGB) [default: the images' own].
     #[arg(long, value_name = "N")]
     pub(crate) channels: Option<usize>,
-    /// Width of a token, instead of the model's.
+    /// Width of a token [default: the model's].
     #[arg(long, value_name = "N")]
     pub(crate) dim: Option<usize>,
-    /// Number of blocks, instead of the model's.
+    /// Number of blocks [default: the model's].
     #[arg(long, value_name = "N")]
     pub(crate) depth: Option<usize>,
-    /// Attention heads of a block, instead of the model's.
+    /// Attention heads of a block [default: the model's].
     #[arg(long, value_name = "N")]
     pub(crate) heads: Option<usize>,
 }
@@ -92,7 +92,7 @@ pub(crate) struct ImageArgs {
     #[arg(long, value_delimiter = ',', value_name = "R,G,B")]
     pub(crate) std: Option<Vec<f64>>,
     /// Which part of each image is seen in training: none (always the same), padded or padded:PIXELS (a border, then a
-    /// random place), resized or resized:LEAST (a random part of at least this share, resized) [default: padded by an eighth
+    /// random place), resized or resized:LEAST (a random part of at least this fraction, resized) [default: padded by an eighth
     /// up to 64 pixels; above, resized].
     #[arg(long, value_name = "KIND")]
     pub(crate) crop: Option<String>,
@@ -112,7 +112,7 @@ pub(crate) struct ImageArgs {
     /// else 0].
     #[arg(long, value_name = "SHARE")]
     pub(crate) jitter: Option<f64>,
-    /// Probability that a rectangle is filled with noise.
+    /// Probability that a rectangle is filled with noise [default: 0].
     #[arg(long, value_name = "P")]
     pub(crate) erasing: Option<f64>,
 }
@@ -120,49 +120,50 @@ pub(crate) struct ImageArgs {
 /// How parameters are moved over a run.
 #[derive(Clone, Debug, Default, Args, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
-#[command(next_help_heading = "OptimConfig")]
+#[command(next_help_heading = "Optimization")]
 pub(crate) struct OptimArgs {
-    /// Passes over the images.
+    /// Number of epochs [default: 20 for pretraining, 30 for fine-tuning].
     #[arg(long, value_name = "N")]
     pub(crate) epochs: Option<u64>,
-    /// Images a step.
+    /// Images per step, before --accum-iter [default: 128 for pretraining, 64 for fine-tuning].
     #[arg(long, value_name = "N")]
     pub(crate) batch_size: Option<usize>,
     /// Steps average over batch-size times this. Memory does not grow with either: images go through the model a
     /// few at a time [default: 1].
     #[arg(long, value_name = "N")]
     pub(crate) accum_iter: Option<usize>,
-    /// Base learning rate: the learning rate is this x images a step / 256.
+    /// Base learning rate: the learning rate is this times the images per step / 256 [default: 2e-3 for pretraining, 4e-3
+    /// for fine-tuning].
     #[arg(long, value_name = "RATE")]
     pub(crate) blr: Option<f64>,
-    /// The highest learning rate, instead of --blr.
+    /// Peak learning rate [default: from --blr].
     #[arg(long, value_name = "RATE")]
     pub(crate) lr: Option<f64>,
-    /// What moves the matrices of the blocks; AdamW moves the rest [default: muon].
+    /// Optimizer of the matrices of the blocks; AdamW updates all other tensors [default: muon].
     #[arg(long, value_parser = ["adamw", "muon"])]
     pub(crate) optimizer: Option<String>,
-    /// Muon's highest learning rate [default: 0.02].
+    /// Muon's peak learning rate [default: 0.02].
     #[arg(long, value_name = "RATE")]
     pub(crate) muon_lr: Option<f64>,
-    /// AdamW's decays of the two moments.
+    /// AdamW's beta1 and beta2 [default: 0.9,0.95 for pretraining, 0.9,0.999 for fine-tuning].
     #[arg(long, value_delimiter = ',', num_args = 1.., value_name = "B1,B2")]
     pub(crate) betas: Option<Vec<f64>>,
-    /// The weight decay; none on biases, norms, tokens and positions.
+    /// Weight decay of the matrices; biases, norms, tokens and positions have none [default: 0.05].
     #[arg(long, value_name = "DECAY")]
     pub(crate) weight_decay: Option<f64>,
-    /// Epochs over which the learning rate rises; a fraction is fine.
+    /// Epochs of the linear warm-up; may be a fraction [default: 5 % of the epochs for pretraining, 10 % for fine-tuning].
     #[arg(long, value_name = "N")]
     pub(crate) warmup_epochs: Option<f64>,
-    /// The learning rate's way down to zero.
+    /// Decay of the learning rate to zero, after the warm-up [default: linear].
     #[arg(long, value_parser = ["cosine", "linear"])]
     pub(crate) schedule: Option<String>,
-    /// The largest length of all gradients together; 0 for no limit.
+    /// Maximum gradient norm; 0 for no clipping [default: 3].
     #[arg(long, value_name = "LENGTH")]
     pub(crate) clip_grad: Option<f64>,
     /// The seed of everything random: the same seed gives the same bits [default: 0].
     #[arg(long, value_name = "N")]
     pub(crate) seed: Option<u64>,
-    /// What layers multiply in. `auto` takes bf16 where the processor has products of it, else f32.
+    /// Precision of matrix products. `auto` takes bf16 where the processor multiplies it, else f32 [default: auto].
     #[arg(long, value_parser = ["auto", "f32", "bf16"])]
     pub(crate) precision: Option<String>,
 }
@@ -185,10 +186,10 @@ pub(crate) struct PretrainArgs {
     #[command(flatten)]
     #[serde(flatten)]
     pub(crate) decoder: DecoderArgs,
-    /// Share of the patches that is hidden [default: 0.75].
+    /// Fraction of the patches that is hidden [default: 0.75].
     #[arg(long, value_name = "SHARE")]
     pub(crate) mask_ratio: Option<f64>,
-    /// Share of the hidden patches that is predicted; below 1 only with --decoder cross [default: 1].
+    /// Fraction of the hidden patches that is predicted; below 1 only with --decoder cross [default: 1].
     #[arg(long, value_name = "SHARE")]
     pub(crate) predict_ratio: Option<f64>,
     /// Predict each patch normalised by its own mean and deviation [default: on; --no-norm-pix-loss].
@@ -215,14 +216,14 @@ pub(crate) struct FinetuneArgs {
     /// there; --img-size may differ, and positions are then resampled.
     #[arg(long, value_name = "RUN|FILE|scratch")]
     pub(crate) init: Option<PathBuf>,
-    /// Labels to learn from: all, a share (10%), a number (500), or a file with one image number (from 0) a line
+    /// Labels to learn from: all, a fraction (10%), a number (500), or a file with one image number (from 0) a line
     /// [default: all].
     #[arg(long, value_name = "SPEC")]
     pub(crate) labels: Option<String>,
     /// The seed of the draw of labels [default: 0].
     #[arg(long, value_name = "N")]
     pub(crate) label_seed: Option<u64>,
-    /// Labelled images that choose the best epoch: another data set (a folder, a CSV table), a share of the labels (20%), a
+    /// Labelled images that choose the best epoch: another data set (a folder, a CSV table), a fraction of the labels (20%), a
     /// file of image numbers, or none [default: the data set's val split, if any].
     #[arg(long, value_name = "SPEC")]
     pub(crate) val: Option<String>,
@@ -254,22 +255,23 @@ pub(crate) struct FinetuneArgs {
 #[serde(rename_all = "kebab-case")]
 #[command(next_help_heading = "Regularisation")]
 pub(crate) struct RegularArgs {
-    /// A layer's learning rate over that of the layer above.
+    /// Learning rate of a layer over that of the layer above it [default: 0.75; 1 from scratch].
     #[arg(long, value_name = "FACTOR")]
     pub(crate) layer_decay: Option<f64>,
-    /// Probability that the last block's branches are left out; lower blocks proportionally less.
+    /// Drop-path rate of the last block; it falls linearly towards the first [default: 0].
     #[arg(long, value_name = "P")]
     pub(crate) drop_path: Option<f64>,
-    /// Mixup: the parameter of the Beta distribution, 0 for off.
+    /// Alpha of mixup; 0 for none [default: 0].
     #[arg(long, value_name = "ALPHA")]
     pub(crate) mixup: Option<f64>,
-    /// CutMix: the parameter of the Beta distribution, 0 for off.
+    /// Alpha of CutMix; 0 for none [default: 0].
     #[arg(long, value_name = "ALPHA")]
     pub(crate) cutmix: Option<f64>,
-    /// Share of each target that is spread over all classes.
+    /// Label smoothing: fraction of each target that is spread over all classes [default: 0.1].
     #[arg(long, value_name = "SHARE")]
     pub(crate) smoothing: Option<f64>,
-    /// Share of the patches that training leaves out at random, until the last fifth of the epochs.
+    /// Fraction of the patches that training drops at random. The last fifth of the epochs, and at least the last one, sees
+    /// all [default: 0].
     #[arg(long, value_name = "SHARE")]
     pub(crate) token_drop: Option<f64>,
 }
