@@ -21,19 +21,16 @@ use smalti_trainer::{Error, Result};
 
 const SIZE: usize = 16;
 const MOMENTUM: f32 = 0.9;
-
 struct LatentRegression {
     model: Classifier,
     optim: OptimConfig,
     data: Dataset,
     teacher: Vec<f32>,
 }
-
 type Buffers = classifier::Activations<f32>;
 
 impl Task for LatentRegression {
     type Buffers = Buffers;
-
     fn name(&self) -> &'static str {
         "regress"
     }
@@ -61,7 +58,6 @@ impl Task for LatentRegression {
         self.teacher = self.model.layout().init(self.optim.seed + 1);
         Ok(self.model.layout().init(self.optim.seed))
     }
-
     fn gradient(
         &mut self,
         lanes: &mut GradLanes<Buffers>,
@@ -88,7 +84,6 @@ impl Task for LatentRegression {
             loss
         })
     }
-
     fn model_files(&self) -> ModelFiles {
         let (model_type, encoder) = ("vit".into(), self.model.vit().clone());
         let config =
