@@ -108,7 +108,6 @@ fn preprocess() -> Preprocess {
     let (fit, interpolation) = (Default::default(), Default::default());
     Preprocess { img_size: SIZE, channels: 3, fit, interpolation, mean: vec![0.5; 3], std: vec![0.25; 3] }
 }
-
 fn task() -> LatentRegression {
     let vit = VitConfig { img_size: SIZE, patch_size: 4, channels: 3, dim: 24, depth: 2, heads: 2 };
     let (model, data) = (Classifier::new(&vit, 1, Pool::Mean).unwrap(), synthetic::dataset(1, 0, 40, SIZE));
@@ -120,10 +119,8 @@ fn task() -> LatentRegression {
     let optim = OptimConfig { epochs, batch_size, lr, betas, weight_decay, layer_decay, warmup_epochs, schedule, clip_grad, matrices, seed, precision };
     LatentRegression { model, optim, data: data.unwrap(), teacher: Vec::new() }
 }
-
 #[derive(Default)]
 struct Watch(Vec<f64>, Option<usize>);
-
 impl Observer for Watch {
     fn step(&mut self, progress: &Progress) {
         self.0.push(progress.loss);
