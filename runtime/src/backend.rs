@@ -49,9 +49,22 @@ impl Backend {
             Err(why) => {
                 log::info!("the engine runs this model: {why}");
                 check_live(summary)?;
-                Ok(Backend::Engine(plan(proto)?, why.into()))
+                let backend = Backend::Engine(plan(proto)?, why.into());
+                backend.try_out(&summary.input)?;
+                Ok(backend)
             }
         }
+    }
+
+    /// Runs once, so that what the engine cannot run is refused when it is opened.
+    fn try_out(&self, input: &Input) -> Result<()> {
+        let mut state = self.state(input, 1)?;
+        let (bytes, floats) = (vec![0; input.values()], vec![0.0; input.values()]);
+        let image = match input.form {
+            Form::U8Nhwc => ImageView::U8(&bytes),
+            Form::F32Nchw => ImageView::F32(&floats),
+        };
+        state.run(input, image, &mut Output::default())
     }
 
     /// A session's part, on that many threads; the engine takes one.

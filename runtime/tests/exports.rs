@@ -31,9 +31,8 @@ fn logits_are_those_of_onnx_runtime() {
         assert_eq!(model.on_engine(), None, "{name}");
         let output = model.session().unwrap().run_floats(&ramp(model.input().values())).unwrap();
         let difference = largest_difference(&output.logits, &wanted);
-        // Our kernels round to 8 bits in front of linear layers alone, ONNX Runtime everywhere the file says. Far
-        // less than what comes of the engine's table in place of a softmax.
-        let tolerance = if name.ends_with("qdq") { 0.15 } else { 1e-4 };
+        // The quantized model's logits are levels: a sum in another order may move one by a step.
+        let tolerance = if name.ends_with("qdq") { 0.0328 } else { 1e-4 };
         assert!(difference <= tolerance, "{name}: {:?} for {wanted:?}", output.logits);
     }
 }

@@ -55,8 +55,8 @@ fn every_export_runs_on_our_kernels_as_on_the_engine() {
             (Model::from_bytes(&bytes).unwrap(), Model::from_bytes_on_engine(&bytes).unwrap());
         assert_eq!(ours.on_engine(), None, "{name}");
         assert!(engine.on_engine().is_some(), "{name}");
-        // The engine rounds also where we do not, between the products of attention.
-        let tolerance = if name.ends_with("qdq") { 0.15 } else { 1e-4 };
+        // The quantized model's logits are levels: a sum in another order may move one by a step.
+        let tolerance = if name.ends_with("qdq") { 0.0328 } else { 1e-4 };
         for (a, b) in outputs(ours.session().unwrap()).iter().zip(&outputs(engine.session().unwrap())) {
             let pairs = || {
                 a.logits

@@ -88,7 +88,7 @@ fn plain<const FMA: bool, const ROWS: usize>(chunks: &mut [[f32; LANES]], scale:
                 top[l] = if chunk[l] > top[l] { chunk[l] } else { top[l] };
             }
         }
-        let shift = -(fold(top, |a, b| if a > b { a } else { b }) * scale);
+        let shift = shift(row, fold(top, |a, b| if a > b { a } else { b }), scale);
         // Two loops: the first becomes vector code as it stands, with the sums in it it would not.
         for x in row.as_flattened_mut() {
             *x = exp2_of_negative::<FMA>(madd::<FMA>(*x, scale, shift));
@@ -102,6 +102,24 @@ fn plain<const FMA: bool, const ROWS: usize>(chunks: &mut [[f32; LANES]], scale:
         *part = 1.0 / fold(sums, |a, b| a + b);
     }
     parts
+}
+
+/// From here on, `x · scale` and `max · scale` are rounded to steps that a power of two feels.
+const FAR: f32 = 1e6;
+
+/// What is added to `x · scale`, so that the largest becomes 0. Where that is far away, it is taken off before the product,
+/// whose last bits would be worth more than all that matters.
+#[inline(always)]
+pub(crate) fn shift(row: &mut [[f32; LANES]], top: f32, scale: f32) -> f32 {
+    let shift = -(top * scale);
+    if shift.abs() > FAR { take_off(row, top) } else { shift }
+}
+
+#[cold]
+#[inline(never)]
+fn take_off(row: &mut [[f32; LANES]], top: f32) -> f32 {
+    row.as_flattened_mut().iter_mut().for_each(|x| *x -= top);
+    0.0
 }
 
 /// Eight values to one, by halves: the fewest steps that wait for each other.
@@ -128,15 +146,15 @@ mod x86 {
         // SAFETY: the caller's promise; a chunk is one register, and loads and stores need no alignment.
         unsafe {
             let mut shifts = [_mm256_setzero_ps(); ROWS];
-            for (row, shift) in chunks.chunks_exact(each).zip(&mut shifts) {
+            for (row, shift) in chunks.chunks_exact_mut(each).zip(&mut shifts) {
                 let mut top = _mm256_set1_ps(f32::NEG_INFINITY);
-                for chunk in row {
+                for chunk in row.iter() {
                     top = _mm256_max_ps(_mm256_loadu_ps(chunk.as_ptr()), top);
                 }
                 let top = _mm_max_ps(_mm256_castps256_ps128(top), _mm256_extractf128_ps(top, 1));
                 let top = _mm_max_ps(top, _mm_movehl_ps(top, top));
                 let top = _mm_max_ss(top, _mm_movehdup_ps(top));
-                *shift = _mm256_set1_ps(-(_mm_cvtss_f32(top) * scale));
+                *shift = _mm256_set1_ps(super::shift(row, _mm_cvtss_f32(top), scale));
             }
             let scale = _mm256_set1_ps(scale);
             let (least, round) = (_mm256_set1_ps(EXP2_LEAST), _mm256_set1_ps(EXP2_ROUND));

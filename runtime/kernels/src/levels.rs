@@ -22,14 +22,14 @@ impl LevelMap {
 
     /// What sixteen values become.
     #[inline(always)]
-    fn of_lanes(&self, x: &[f32; LANES]) -> [f32; LANES] {
-        let levels = self.quantize.bytes_of(x);
+    fn of_lanes<const ROUND_TRIP: bool>(&self, x: &[f32; LANES]) -> [f32; LANES] {
         let mut y = [0.0; LANES];
-        if self.is_round_trip {
+        if ROUND_TRIP {
             for l in 0..LANES {
-                y[l] = self.quantize.value(levels[l]);
+                y[l] = self.quantize.round_trip(x[l]);
             }
         } else {
+            let levels = self.quantize.bytes_of(x);
             for l in 0..LANES {
                 y[l] = self.values[usize::from(levels[l])];
             }
@@ -47,16 +47,39 @@ impl LevelMap {
     #[inline(never)]
     pub(crate) fn apply(&self, x: &mut [f32]) {
         let (chunks, rest) = x.as_chunks_mut::<LANES>();
-        chunks.iter_mut().for_each(|x| *x = self.of_lanes(x));
+        if self.is_round_trip {
+            chunks.iter_mut().for_each(|x| *x = self.of_lanes::<true>(x));
+        } else {
+            chunks.iter_mut().for_each(|x| *x = self.of_lanes::<false>(x));
+        }
         rest.iter_mut().for_each(|x| *x = self.of(*x));
     }
 
-    /// Writes what each value becomes.
+    /// Writes what each value becomes. Loops, as closures would be compiled without the caller's instruction set.
     #[inline(always)]
-    fn write(&self, x: &[f32], y: &mut [f32]) {
+    fn write<const ROUND_TRIP: bool>(&self, x: &[f32], y: &mut [f32]) {
         let ((x, x_rest), (y, y_rest)) = (x.as_chunks::<LANES>(), y.as_chunks_mut::<LANES>());
-        y.iter_mut().zip(x).for_each(|(y, x)| *y = self.of_lanes(x));
-        y_rest.iter_mut().zip(x_rest).for_each(|(y, &x)| *y = self.of(x));
+        for (y, x) in y.iter_mut().zip(x) {
+            *y = self.of_lanes::<ROUND_TRIP>(x);
+        }
+        for (y, &x) in y_rest.iter_mut().zip(x_rest) {
+            *y = self.of(x);
+        }
+    }
+}
+
+/// A row's levels as other bytes.
+#[inline(always)]
+fn write_bytes(quantize: Quantize, bytes: &[u8; 256], x: &[f32], y: &mut [u8]) {
+    let ((x, x_rest), (y, y_rest)) = (x.as_chunks::<LANES>(), y.as_chunks_mut::<LANES>());
+    for (y, x) in y.iter_mut().zip(x) {
+        let levels = quantize.bytes_of(x);
+        for l in 0..LANES {
+            y[l] = bytes[usize::from(levels[l])];
+        }
+    }
+    for (y, &x) in y_rest.iter_mut().zip(x_rest) {
+        *y = bytes[usize::from(quantize.byte(x))];
     }
 }
 
@@ -64,17 +87,15 @@ impl LevelMap {
 fn rows_body<const FMA: bool, const WIDE: bool>(map: &LevelMap, x: &[f32], cols: usize, out: &mut Out<'_>) {
     let stride = out.row(cols);
     match out {
-        Out::F32(out) => map.write(x, &mut out[..x.len()]),
+        Out::F32(out) if map.is_round_trip => map.write::<true>(x, &mut out[..x.len()]),
+        Out::F32(out) => map.write::<false>(x, &mut out[..x.len()]),
         Out::U8(out, quantize) => {
-            let bytes = map.values.map(|value| quantize.byte(value));
+            let mut bytes = [0; 256];
+            for (byte, &value) in bytes.iter_mut().zip(map.values.iter()) {
+                *byte = quantize.byte(value);
+            }
             for (x, y) in x.chunks_exact(cols).zip(out.chunks_exact_mut(stride)) {
-                let ((x, x_rest), (y, y_rest)) = (x.as_chunks::<LANES>(), y[..cols].as_chunks_mut::<LANES>());
-                for (y, x) in y.iter_mut().zip(x) {
-                    *y = map.quantize.bytes_of(x).map(|level| bytes[usize::from(level)]);
-                }
-                for (y, &x) in y_rest.iter_mut().zip(x_rest) {
-                    *y = bytes[usize::from(map.quantize.byte(x))];
-                }
+                write_bytes(map.quantize, &bytes, x, &mut y[..cols]);
             }
         }
     }

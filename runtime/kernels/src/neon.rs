@@ -123,14 +123,15 @@ pub(crate) fn exponentials<const ROWS: usize>(chunks: &mut [[f32; LANES]], scale
     // SAFETY: every aarch64 has NEON; a chunk is two registers.
     unsafe {
         let mut shifts = [vdupq_n_f32(0.0); ROWS];
-        for (row, shift) in chunks.chunks_exact(each).zip(&mut shifts) {
+        for (row, shift) in chunks.chunks_exact_mut(each).zip(&mut shifts) {
             let mut top = [vdupq_n_f32(f32::NEG_INFINITY); 2];
-            for chunk in row {
+            for chunk in row.iter() {
                 for (half, top) in top.iter_mut().enumerate() {
                     *top = vmaxnmq_f32(vld1q_f32(chunk.as_ptr().add(half * WIDTH)), *top);
                 }
             }
-            *shift = vdupq_n_f32(-(vmaxnmvq_f32(vmaxnmq_f32(top[0], top[1])) * scale));
+            let top = vmaxnmvq_f32(vmaxnmq_f32(top[0], top[1]));
+            *shift = vdupq_n_f32(crate::exponentials::shift(row, top, scale));
         }
         let scale = vdupq_n_f32(scale);
         let (least, round) = (vdupq_n_f32(EXP2_LEAST), vdupq_n_f32(EXP2_ROUND));

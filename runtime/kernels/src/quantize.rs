@@ -4,6 +4,9 @@
 use crate::isa::dispatch;
 use crate::quant_linear::row;
 
+/// 1.5 · 2^23: adding it leaves the nearest integer in the low bits.
+const ROUND: f32 = 12_582_912.0;
+
 /// One scale and zero point for all values of a matrix.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Quantize {
@@ -38,17 +41,27 @@ impl Quantize {
         (f32::from(byte) - f32::from(self.zero)) * self.scale
     }
 
+    /// Levels from zero, not rounded yet.
+    #[inline(always)]
+    fn steps(self, x: f32) -> f32 {
+        let zero = f32::from(self.zero);
+        let steps = x * self.inverse;
+        // Comparisons written so that a NaN gives some level.
+        let steps = if steps > -zero { steps } else { -zero };
+        if steps < 255.0 - zero { steps } else { 255.0 - zero }
+    }
+
     /// The byte of one value.
     #[inline(always)]
     pub fn byte(self, x: f32) -> u8 {
-        const ROUND: f32 = 12_582_912.0; // 1.5 * 2^23: adding it leaves the nearest integer in the low bits
-        let zero = f32::from(self.zero);
-        let steps = x * self.inverse;
-        // Comparisons written so that a NaN gives some byte.
-        let steps = if steps > -zero { steps } else { -zero };
-        let steps = if steps < 255.0 - zero { steps } else { 255.0 - zero };
-        let rounded = (steps + ROUND).to_bits() as i32 - ROUND.to_bits() as i32;
+        let rounded = (self.steps(x) + ROUND).to_bits() as i32 - ROUND.to_bits() as i32;
         (rounded + i32::from(self.zero)) as u8
+    }
+
+    /// What the byte of one value stands for.
+    #[inline(always)]
+    pub(crate) fn round_trip(self, x: f32) -> f32 {
+        (self.steps(x) + ROUND - ROUND) * self.scale
     }
 
     /// The bytes of sixteen values, of which the compiler makes the best vector code.
@@ -171,6 +184,16 @@ mod tests {
         for (round, (x, zero)) in awkward_rows().enumerate() {
             let quantize = Quantize::new([0.5, 0.013, 1e-20][round % 3], zero).unwrap();
             assert_eq!(quantize.bytes_of(&x), x.map(|x| quantize.byte(x)), "{x:?}");
+        }
+    }
+
+    #[test]
+    fn a_round_trip_gives_what_the_byte_stands_for() {
+        for (round, (x, zero)) in awkward_rows().enumerate() {
+            let quantize = Quantize::new([0.5, 0.013, 1e-20][round % 3], zero).unwrap();
+            for x in x {
+                assert_eq!(quantize.round_trip(x), quantize.value(quantize.byte(x)), "{x}");
+            }
         }
     }
 

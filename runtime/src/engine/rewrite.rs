@@ -7,6 +7,7 @@
 //!   out as quotient, round, sum, clip it does neither.
 //! - It takes `x (1 + erf(c x)) h` for GELU if the constants are GELU's to four digits. An `Erf` among constants that are
 //!   not GELU's exactly is written as `-erf(-x)`, which it does not know.
+//! - It takes zeros of 64 bits for the default of `ConstantOfShape`.
 //! - It moves a difference or a quotient with one number a channel into a convolution before it, but for `c - conv(x)`
 //!   with the wrong sign of the kernel, and `c / conv(x)` as if it were linear. Both are written as `c + -y` and
 //!   `c · (1 / y)`.
@@ -37,6 +38,7 @@ pub(crate) fn rewrite(graph: &mut GraphProto) {
                 let is_signed = node.input.get(2).is_some_and(|zero| index.is_signed(zero));
                 out.extend(quantize(node, i, is_signed, &mut constants));
             }
+            "ConstantOfShape" if node.attribute.is_empty() => out.push(zeros(node)),
             "Erf" if !index.is_gelu(node) => out.extend(erf(node, i)),
             "Sub" | "Div" if !index.is_constant(node, 1) => out.extend(second(node, i)),
             _ => out.push(node.clone()),
@@ -204,6 +206,23 @@ fn erf(node: &NodeProto, place: usize) -> Vec<NodeProto> {
         operator("Erf", &[&names.step("negative")], &names.step("erf")),
         operator("Neg", &[&names.step("erf")], names.output()),
     ]
+}
+
+/// `ConstantOfShape` with its default said: zeros of 32 bits.
+fn zeros(node: &NodeProto) -> NodeProto {
+    let zero = TensorProto {
+        dims: vec![1],
+        data_type: DataType::Float as i32,
+        float_data: vec![0.0],
+        ..Default::default()
+    };
+    let value = AttributeProto {
+        name: "value".into(),
+        r#type: AttributeType::Tensor as i32,
+        t: Some(zero),
+        ..Default::default()
+    };
+    NodeProto { attribute: vec![value], ..node.clone() }
 }
 
 /// `a + -b` for `a - b`, `a · (1 / b)` for `a / b`.

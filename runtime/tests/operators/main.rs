@@ -2,6 +2,8 @@
 //! `test-backend-ops` does it. `make.py` has the table, and writes a small graph and ONNX Runtime's answers for each row;
 //! here our own kernels and tract run the same graphs. `random` does so with graphs that are drawn by a seed.
 
+mod random;
+
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 

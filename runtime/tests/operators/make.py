@@ -554,6 +554,12 @@ def flatten(g):
     g.end(g("Gemm", y, g.normal(32, 5, scale=0.3), g.normal(5)))
 
 
+@forms("T", default=None, value=np.array([0.7], F32))
+def constant_of_shape(g, value):
+    attributes = {} if value is None else {"value": numpy_helper.from_array(value)}
+    g.head(g("Add", g.tokens(), g("ConstantOfShape", np.array([1, 4, 8]), **attributes)))
+
+
 @form("T")
 def where(g):
     y = g("Where", g.random.random(8) > 0.5, g.tokens(), g.normal(8))

@@ -1,0 +1,312 @@
+//! Graphs that are drawn by a seed: where our own kernels run one, tract gives the same answers.
+
+use prost::Message;
+use smalti_runtime::Model;
+use tract_onnx::pb::attribute_proto::AttributeType;
+use tract_onnx::pb::tensor_shape_proto::{Dimension, dimension};
+use tract_onnx::pb::{
+    AttributeProto, GraphProto, ModelProto, NodeProto, OperatorSetIdProto, TensorProto, TensorShapeProto,
+    TypeProto, ValueInfoProto, type_proto,
+};
+
+use super::{answers, distance};
+
+/// SplitMix64.
+struct Dice(u64);
+
+impl Dice {
+    fn next(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let z = (self.0 ^ (self.0 >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        let z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        z ^ (z >> 31)
+    }
+
+    fn roll(&mut self, sides: usize) -> usize {
+        (self.next() % sides as u64) as usize
+    }
+
+    fn pick<T: Copy>(&mut self, from: &[T]) -> T {
+        from[self.roll(from.len())]
+    }
+
+    /// In [-1, 1).
+    fn float(&mut self) -> f32 {
+        (self.next() >> 40) as f32 / (1u64 << 23) as f32 - 1.0
+    }
+}
+
+/// A value of the graph: its name and shape.
+type Value = (String, Vec<i64>);
+
+/// A graph under construction.
+struct Draw {
+    dice: Dice,
+    nodes: Vec<NodeProto>,
+    constants: Vec<TensorProto>,
+}
+
+impl Draw {
+    fn constant(&mut self, data_type: i32, dims: &[i64], raw_data: Vec<u8>) -> String {
+        let name = format!("c{}", self.constants.len());
+        let tensor = TensorProto {
+            name: name.clone(),
+            dims: dims.to_vec(),
+            data_type,
+            raw_data,
+            ..Default::default()
+        };
+        self.constants.push(tensor);
+        name
+    }
+
+    fn floats(&mut self, dims: &[i64], scale: f32) -> String {
+        let count = dims.iter().product::<i64>();
+        let bytes = (0..count).flat_map(|_| (self.dice.float() * scale).to_le_bytes()).collect();
+        self.constant(1, dims, bytes)
+    }
+
+    fn number(&mut self, value: f32) -> String {
+        self.constant(1, &[], value.to_le_bytes().to_vec())
+    }
+
+    fn ints(&mut self, values: &[i64]) -> String {
+        let bytes = values.iter().flat_map(|value| value.to_le_bytes()).collect();
+        self.constant(7, &[values.len() as i64], bytes)
+    }
+
+    fn node(&mut self, op: &str, input: &[&str], attributes: &[(&str, &[i64])]) -> String {
+        let attribute = attributes.iter().map(|&(name, values)| {
+            let is_list = matches!(name, "perm" | "strides" | "axes");
+            let kind = if is_list { AttributeType::Ints } else { AttributeType::Int };
+            let (i, ints) = if is_list { (0, values.to_vec()) } else { (values[0], Vec::new()) };
+            AttributeProto { name: name.into(), r#type: kind as i32, i, ints, ..Default::default() }
+        });
+        let output = format!("v{}", self.nodes.len());
+        self.nodes.push(NodeProto {
+            op_type: op.into(),
+            input: input.iter().map(|name| (*name).to_owned()).collect(),
+            output: vec![output.clone()],
+            attribute: attribute.collect(),
+            ..Default::default()
+        });
+        output
+    }
+
+    fn reshape(&mut self, x: &str, dims: &[i64]) -> String {
+        let shape = self.ints(dims);
+        self.node("Reshape", &[x, &shape], &[])
+    }
+
+    /// A quantization and its counterpart, now and then one of other parameters.
+    fn pair(&mut self, x: &str) -> String {
+        // No multiples of each other: sums of levels would lie in the middle of others.
+        let scale = self.dice.pick(&[0.0213, 0.0517, 0.0109, 0.0037]);
+        let (kind, zero) = (self.dice.pick(&[2, 3]), self.dice.pick(&[0u8, 100, 128, 200]));
+        let (scale, zero) = (self.number(scale), self.constant(kind, &[], vec![zero]));
+        let levels = self.node("QuantizeLinear", &[x, &scale, &zero], &[]);
+        let levels = if self.dice.roll(4) == 0 { self.node("Identity", &[&levels], &[]) } else { levels };
+        let scale = if self.dice.roll(5) == 0 { self.number(0.0171) } else { scale };
+        self.node("DequantizeLinear", &[&levels, &scale, &zero], &[])
+    }
+
+    /// A weight of floats or of bytes.
+    fn weight(&mut self, dims: [i64; 2]) -> String {
+        if self.dice.roll(2) == 0 {
+            return self.floats(&dims, 0.5);
+        }
+        let bytes = (0..dims[0] * dims[1]).map(|_| (self.dice.roll(255) as i32 - 127) as i8 as u8).collect();
+        let (weight, axis) = (self.constant(3, &dims, bytes), self.dice.roll(3));
+        let (scale, attributes): (_, &[(&str, &[i64])]) = match axis {
+            0 => (vec![0.004], &[]),
+            axis => {
+                let scales = (0..dims[axis - 1]).map(|_| 0.003 + 0.002 * self.dice.float().abs()).collect();
+                (scales, if axis == 1 { &[("axis", &[0])] } else { &[("axis", &[1])] })
+            }
+        };
+        let shape: &[i64] = if axis == 0 { &[] } else { &[scale.len() as i64] };
+        let scale =
+            self.constant(1, shape, scale.iter().flat_map(|scale: &f32| scale.to_le_bytes()).collect());
+        self.node("DequantizeLinear", &[&weight, &scale], attributes)
+    }
+
+    fn chain(&mut self, x: &str, steps: &[(&str, Option<f32>)]) -> String {
+        steps.iter().fold(x.to_owned(), |x, (op, value)| match value {
+            Some(value) => {
+                let value = self.number(*value);
+                self.node(op, &[&x, &value], &[])
+            }
+            None => self.node(op, &[&x], &[]),
+        })
+    }
+
+    fn gelu(&mut self, x: &str) -> String {
+        let erf =
+            self.chain(x, &[("Div", Some(std::f32::consts::SQRT_2)), ("Erf", None), ("Add", Some(1.0))]);
+        let product = self.node("Mul", &[x, &erf], &[]);
+        self.chain(&product, &[("Mul", Some(0.5))])
+    }
+
+    fn attention(&mut self, x: &str, tokens: i64) -> String {
+        let mut side = |perm: &[i64]| {
+            let weight = self.floats(&[8, 8], 0.5);
+            let mut y = self.node("MatMul", &[x, &weight], &[]);
+            if self.dice.roll(3) == 0 {
+                y = self.pair(&y);
+            }
+            let heads = self.reshape(&y, &[1, tokens, 2, 4]);
+            self.node("Transpose", &[&heads], &[("perm", perm)])
+        };
+        let [q, k, v] = [side(&[0, 2, 1, 3]), side(&[0, 2, 3, 1]), side(&[0, 2, 1, 3])];
+        let mut scores = self.node("MatMul", &[&q, &k], &[]);
+        if self.dice.roll(2) == 0 {
+            scores = self.chain(&scores, &[("Mul", Some(0.5))]);
+        }
+        if self.dice.roll(3) == 0 {
+            scores = self.pair(&scores);
+        }
+        let mut weights = self.node("Softmax", &[&scores], &[("axis", &[-1])]);
+        if self.dice.roll(3) == 0 {
+            weights = self.pair(&weights);
+        }
+        let mixed = self.node("MatMul", &[&weights, &v], &[]);
+        let back = self.node("Transpose", &[&mixed], &[("perm", &[0, 2, 1, 3])]);
+        self.reshape(&back, &[1, tokens, 8])
+    }
+
+    /// One more value, made of `x`, which has tokens of some width.
+    fn step(&mut self, (x, dims): &Value, other: &Value) -> Value {
+        let &[_, tokens, width] = &dims[..] else { return (x.clone(), dims.clone()) };
+        let same = |name: String| (name, dims.clone());
+        match self.dice.roll(14) {
+            0 | 1 => same(self.pair(x)),
+            2 => {
+                let out = self.dice.pick(&[8, 8, 6]);
+                let (x, weight) = (
+                    if self.dice.roll(2) == 0 { self.pair(x) } else { x.clone() },
+                    self.weight([width, out]),
+                );
+                (self.node("MatMul", &[&x, &weight], &[]), vec![1, tokens, out])
+            }
+            3 => {
+                let shapes = [vec![8], vec![1, 8], vec![tokens, 1], vec![tokens, 8], vec![1]];
+                let shape = &shapes[self.dice.roll(5)];
+                let c = self.floats(shape, 1.0);
+                let (rows, weight) = (self.reshape(x, &[tokens, width]), self.weight([8, width]));
+                let y = self.node("Gemm", &[&rows, &weight, &c], &[("transB", &[1])]);
+                (self.reshape(&y, &[1, tokens, 8]), vec![1, tokens, 8])
+            }
+            4 => same(self.gelu(x)),
+            5 => {
+                let (value, op) = (0.3 + self.dice.float().abs(), self.dice.pick(&["Mul", "Div"]));
+                same(self.chain(x, &[(op, Some(value))]))
+            }
+            6 => {
+                let steps = self.dice.pick(&[
+                    &[("Neg", None)][..],
+                    &[("Relu", None)],
+                    &[("Add", Some(2.0)), ("Relu", None)],
+                ]);
+                let x = self.pair(x);
+                same(self.chain(&x, steps))
+            }
+            7 => {
+                let row = self.floats(&[width], 1.0);
+                let op = self.dice.pick(&["Add", "Mul"]);
+                same(self.node(op, &[x, &row], &[]))
+            }
+            8 => {
+                let (scale, shift) = (self.floats(&[width], 1.0), self.floats(&[width], 1.0));
+                same(self.node("LayerNormalization", &[x, &scale, &shift], &[("axis", &[-1])]))
+            }
+            9 if other.1 == *dims => same(self.node("Add", &[x, &other.0], &[])),
+            10 if width == 8 => same(self.attention(x, tokens)),
+            11 => {
+                let index: Vec<i64> = (0..3).map(|_| self.dice.roll(tokens as usize) as i64).collect();
+                let index = self.ints(&index);
+                (self.node("Gather", &[x, &index], &[("axis", &[1])]), vec![1, 3, width])
+            }
+            12 => {
+                let turned = self.node("Transpose", &[x], &[("perm", &[0, 2, 1])]);
+                same(self.reshape(&turned, dims))
+            }
+            13 => {
+                let token = self.floats(&[1, 1, width], 1.0);
+                (self.node("Concat", &[&token, x], &[("axis", &[1])]), vec![1, tokens + 1, width])
+            }
+            _ => same(self.node("Softmax", &[x], &[("axis", &[-1])])),
+        }
+    }
+}
+
+fn port(name: &str, dims: &[i64]) -> ValueInfoProto {
+    let dim = |&dim: &i64| Dimension { value: Some(dimension::Value::DimValue(dim)), ..Default::default() };
+    let shape = Some(TensorShapeProto { dim: dims.iter().map(dim).collect() });
+    let tensor = type_proto::Tensor { elem_type: 1, shape };
+    let r#type = TypeProto { value: Some(type_proto::Value::TensorType(tensor)), ..Default::default() };
+    ValueInfoProto { name: name.into(), r#type: Some(r#type), ..Default::default() }
+}
+
+fn graph(seed: u64) -> ModelProto {
+    let mut draw = Draw { dice: Dice(seed << 20), nodes: Vec::new(), constants: Vec::new() };
+    let (kernel, bias) = (draw.floats(&[8, 3, 4, 4], 0.3), draw.floats(&[8], 1.0));
+    let patches = draw.node("Conv", &["image", &kernel, &bias], &[("strides", &[4, 4])]);
+    let rows = draw.reshape(&patches, &[1, 8, 4]);
+    let tokens = draw.node("Transpose", &[&rows], &[("perm", &[0, 2, 1])]);
+    let mut values: Vec<Value> = vec![(tokens, vec![1, 4, 8])];
+    for _ in 0..1 + draw.dice.roll(7) {
+        let last = values.len();
+        let (x, other) = (last - 1 - draw.dice.roll(last.min(2)), draw.dice.roll(last));
+        let (x, other) = (values[x].clone(), values[other].clone());
+        let next = draw.step(&x, &other);
+        values.push(next);
+    }
+    let (x, dims) = values.pop().unwrap();
+    let mean = draw.node("ReduceMean", &[&x], &[("axes", &[1]), ("keepdims", &[0])]);
+    let (weight, bias) = (draw.weight([dims[2], 5]), draw.floats(&[5], 1.0));
+    let logits = draw.node("Gemm", &[&mean, &weight, &bias], &[]);
+    let graph = GraphProto {
+        name: "drawn".into(),
+        node: draw.nodes,
+        initializer: draw.constants,
+        input: vec![port("image", &[1, 3, 8, 8])],
+        output: vec![port(&logits, &[1, 5])],
+        ..Default::default()
+    };
+    let opset = OperatorSetIdProto { domain: String::new(), version: 17 };
+    ModelProto { ir_version: 9, opset_import: vec![opset], graph: Some(graph), ..Default::default() }
+}
+
+/// The largest step of a quantization: a sum in another order may move a value by one.
+fn step(model: &ModelProto) -> f32 {
+    let graph = model.graph.as_ref().unwrap();
+    let scales = graph.node.iter().filter(|node| node.op_type == "QuantizeLinear").map(|node| &node.input[1]);
+    let tensors = scales.filter_map(|name| graph.initializer.iter().find(|tensor| tensor.name == *name));
+    let bytes = tensors.filter_map(|tensor| tensor.raw_data.first_chunk());
+    bytes.map(|bytes| f32::from_le_bytes(*bytes)).fold(0.0, f32::max)
+}
+
+#[test]
+fn drawn_graphs_give_the_same_on_both_backends() {
+    let (mut ours, mut moved) = (0, 0);
+    for seed in 0..400 {
+        let proto = graph(seed);
+        let bytes = proto.encode_to_vec();
+        let model = Model::from_bytes(&bytes).unwrap_or_else(|error| panic!("{seed}: {error}"));
+        if model.on_engine().is_some() {
+            continue;
+        }
+        let engine = match Model::from_bytes_on_engine(&bytes) {
+            Err(error) if error.exit_code() == 3 => continue,
+            engine => engine.unwrap_or_else(|error| panic!("{seed}: {error}")),
+        };
+        ours += 1;
+        let patterns = [seed, seed + 1];
+        let [a, b] = [model, engine].map(|model| answers(&model, &patterns).unwrap());
+        let far = a.iter().zip(&b).map(|(a, b)| distance(a, b)).fold(0.0, f32::max);
+        moved += usize::from(far > 1e-4);
+        assert!(far <= 1e-4 + 2.0 * step(&proto), "{seed}: off by {far}: {a:?} for {b:?}");
+    }
+    assert!(ours > 200, "{ours} ran on our kernels");
+    assert!(moved <= ours / 50, "{moved} of {ours} differ by more than floats do");
+}
