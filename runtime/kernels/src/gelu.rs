@@ -8,7 +8,8 @@ const FRAC_1_SQRT_TAU: f32 = 0.398_942_3;
 /// `gelu(x)`.
 #[inline(always)]
 pub(crate) fn gelu<const FMA: bool>(x: f32) -> f32 {
-    let half = 0.5 * x;
+    // Below, `erf` is -1 but for its last bit, and the result 0: that bit must not be worth more for smaller values.
+    let half = 0.5 * if x < -8.0 { -8.0 } else { x };
     madd::<FMA>(half, erf::<FMA>(x * std::f32::consts::FRAC_1_SQRT_2), half)
 }
 
@@ -96,6 +97,16 @@ dispatch! {
 mod tests {
     use crate::test_support::{close, each_isa, values};
     use crate::{Real, plain};
+
+    #[test]
+    fn far_below_zero_nothing_is_left() {
+        let x = [-5.0, -8.0, -9.0, -1e3, -1e6, -1e30, f32::NEG_INFINITY, f32::NAN];
+        each_isa(|isa| {
+            let mut y = [0.0; 8];
+            super::forward(isa, &x, &mut y);
+            assert!(y[..7].iter().all(|y| y.abs() < 2e-6) && y[7].is_nan(), "{y:?}");
+        });
+    }
 
     #[test]
     fn every_isa_agrees_with_the_reference() {

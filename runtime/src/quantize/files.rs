@@ -1,7 +1,9 @@
-//! Files that are whole or not there: written beside their place, synced, renamed.
+//! Files that are whole or not there: written in the same folder under another name, synced, renamed.
 
+use std::collections::hash_map::RandomState;
 use std::fs::{self, File, OpenOptions};
-use std::io::Write;
+use std::hash::{BuildHasher, Hasher};
+use std::io::{ErrorKind, Write};
 use std::path::{Path, PathBuf};
 
 use crate::error::{Error, Result};
@@ -14,19 +16,25 @@ pub struct Staged {
 }
 
 impl Staged {
-    /// Writes the bytes beside `place` and syncs them.
+    /// Writes the bytes to a new file in the folder of `place` and syncs them.
     pub fn write(place: &Path, bytes: &[u8]) -> Result<Staged> {
-        let name = place.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
-        let temporary = folder(place).join(format!(".writing-{}-{name}", std::process::id()));
-        let attempt = |staged: &Staged| {
-            let mut file =
-                OpenOptions::new().write(true).create(true).truncate(true).open(&staged.temporary)?;
-            file.write_all(bytes)?;
-            file.sync_all()
-        };
-        let staged = Staged { place: place.to_owned(), temporary };
-        attempt(&staged).map_err(Error::io("write", place))?;
+        let (staged, mut file) = Staged::create(place).map_err(Error::io("write", place))?;
+        file.write_all(bytes).and_then(|()| file.sync_all()).map_err(Error::io("write", place))?;
         Ok(staged)
+    }
+
+    /// A new file under a name that nobody can have guessed, and put a link at.
+    fn create(place: &Path) -> std::io::Result<(Staged, File)> {
+        let mut attempts = 0;
+        loop {
+            // Seeded by the system, for each process and each call.
+            let number = RandomState::new().build_hasher().finish();
+            let temporary = folder(place).join(format!(".smalti-{number:016x}.part"));
+            match OpenOptions::new().write(true).create_new(true).open(&temporary) {
+                Err(error) if error.kind() == ErrorKind::AlreadyExists && attempts < 16 => attempts += 1,
+                opened => return opened.map(|file| (Staged { place: place.to_owned(), temporary }, file)),
+            }
+        }
     }
 
     /// Fails now, rather than after the work, if nothing can be written to `place`.
@@ -90,6 +98,16 @@ mod tests {
         assert_eq!(fs::read(&place).unwrap(), b"old");
         assert_eq!(fs::read_dir(root.path()).unwrap().count(), 1);
         assert!(same(&place, &root.path().join("./a.onnx")) && !same(&place, &root.path().join("b.onnx")));
+    }
+
+    #[test]
+    fn names_on_the_way_cannot_be_foreseen() {
+        let root = tempfile::tempdir().unwrap();
+        let place = root.path().join("a.onnx");
+        let staged: Vec<_> = (0..20).map(|_| Staged::write(&place, b"x").unwrap()).collect();
+        let names: std::collections::HashSet<_> = staged.iter().map(Staged::path).collect();
+        assert_eq!((names.len(), fs::read_dir(root.path()).unwrap().count()), (20, 20));
+        assert!(names.iter().all(|name| !name.to_string_lossy().contains(&std::process::id().to_string())));
     }
 
     #[test]
