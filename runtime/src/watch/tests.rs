@@ -251,3 +251,25 @@ fn two_hundred_swaps_never_give_a_torn_model() {
 fn ten_thousand_swaps_never_give_a_torn_model() {
     swap(10_000);
 }
+
+#[test]
+fn an_accepted_model_is_not_lost_to_a_refused_one() {
+    let (old, new) = (variant(1.0, "1"), variant(0.5, "2"));
+    let place = Place::new(&old);
+    let mut watch = place.watcher(Trust::default()).start(Duration::from_micros(100)).unwrap();
+    // Neither is fetched before both have been found.
+    let found = |what: fn(&State) -> bool| {
+        let start = Instant::now();
+        while !what(&watch.shared.lock()) {
+            assert!(start.elapsed() < Duration::from_secs(30));
+            std::thread::sleep(Duration::from_millis(1));
+        }
+    };
+    place.put(&new);
+    found(|state| state.accepted.is_some());
+    place.put(b"no model");
+    found(|state| state.refused.is_some());
+    assert_eq!(logits(&mut watch.news().unwrap().unwrap()), logits_of(&new));
+    assert_eq!(watch.news().unwrap().unwrap_err().exit_code(), 3);
+    assert!(watch.news().is_none());
+}

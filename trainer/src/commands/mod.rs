@@ -45,6 +45,10 @@ pub(crate) fn main(words: impl IntoIterator<Item = OsString>) -> ExitCode {
         Err(error) => return ExitCode::from(refuse(&error)),
     };
     log::start(&cli.global);
+    if let Err(unknown) = smalti_kernels::Isa::forced() {
+        eprintln!("smalti: error: {unknown}");
+        return ExitCode::from(USAGE);
+    }
     let global = cli.global;
     std::panic::set_hook(Box::new(note_panic));
     let code = match catch_unwind(AssertUnwindSafe(|| dispatch(cli.command, &global))) {
