@@ -13,8 +13,8 @@ use smalti_runtime::{Error, Model, OpenOptions, Preprocess};
 use tract_onnx::pb::attribute_proto::AttributeType;
 use tract_onnx::pb::tensor_shape_proto::{Dimension, dimension};
 use tract_onnx::pb::{
-    AttributeProto, GraphProto, ModelProto, NodeProto, OperatorSetIdProto, StringStringEntryProto, TensorProto,
-    TensorShapeProto, TypeProto, ValueInfoProto, type_proto,
+    AttributeProto, GraphProto, ModelProto, NodeProto, OperatorSetIdProto, StringStringEntryProto,
+    TensorProto, TensorShapeProto, TypeProto, ValueInfoProto, type_proto,
 };
 
 fn tests() -> PathBuf {
@@ -132,7 +132,8 @@ impl Pixels {
         let port = |name: &&str| ValueInfoProto { name: (*name).into(), ..Default::default() };
         self.graph.output = names.iter().map(port).collect();
         let opset_import = vec![OperatorSetIdProto { domain: String::new(), version: 17 }];
-        ModelProto { ir_version: 9, opset_import, graph: Some(self.graph), ..Default::default() }.encode_to_vec()
+        ModelProto { ir_version: 9, opset_import, graph: Some(self.graph), ..Default::default() }
+            .encode_to_vec()
     }
 }
 
@@ -218,7 +219,8 @@ fn an_answer_that_is_not_finite_is_a_bad_image_and_no_end() {
     let frames: Vec<u8> = [0u8, 255, 0, 0].iter().flat_map(|&pixel| [pixel; 192]).collect();
     fs::write(&stream, frames).unwrap();
     let place = format!("raw:8x8:rgb8:{}", stream.display());
-    let mut args: Vec<&dyn AsRef<std::ffi::OsStr>> = vec![&"run", &model, &place, &"--json", &"--every-frame"];
+    let mut args: Vec<&dyn AsRef<std::ffi::OsStr>> =
+        vec![&"run", &model, &place, &"--json", &"--every-frame"];
     args.extend(FOREIGN.iter().map(|word| word as &dyn AsRef<std::ffi::OsStr>));
     let (out, err) = expect(5, &args);
     let lines: Vec<Value> = out.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
@@ -272,7 +274,12 @@ fn words_after_two_dashes_are_files() {
     let root = tempfile::tempdir().unwrap();
     fs::copy(red(), root.path().join("--my_pic.png")).unwrap();
     let mut command = Command::new(env!("CARGO_BIN_EXE_smalti-run"));
-    command.arg("run").arg(tests().join("models/colours_u8.onnx")).args(["--top_k", "2", "--", "--my_pic.png"]);
+    command.arg("run").arg(tests().join("models/colours_u8.onnx")).args([
+        "--top_k",
+        "2",
+        "--",
+        "--my_pic.png",
+    ]);
     let output = command.current_dir(root.path()).output().unwrap();
     let out = String::from_utf8(output.stdout).unwrap();
     assert!(output.status.success() && out.starts_with("--my_pic.png: red "), "{out}");

@@ -225,3 +225,64 @@ fn lives(lowered: &Lowered<'_>, slots: &Slots) -> Result<()> {
     let overlap = |pair: &[(Slot, usize, usize)]| pair[0].0 == pair[1].0 && pair[0].2 >= pair[1].1;
     hold(!used.windows(2).any(overlap), "two values in one slot at a time")
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::rows::needed;
+    use super::super::step::{Pointwise, Values};
+    use super::*;
+
+    /// Two rows of constants (1), twice as much (2), and their sum (3); the image (0) is not read.
+    fn program() -> Lowered<'static> {
+        let span = |buffer| Span { buffer, offset: 0, rows: 2, cols: 2 };
+        let steps = vec![
+            Step::Put { values: vec![1.0; 2], out: 1, at: 0 },
+            Step::Put { values: vec![2.0; 2], out: 1, at: 2 },
+            Step::Pointwise { x: 1, function: Pointwise::Scale(2.0), out: 2 },
+            Step::Add { a: span(1), b: span(2), out: 3 },
+        ];
+        Lowered { steps, buffers: vec![[1, 4], [2, 2], [2, 2], [2, 2]], outputs: vec![span(3)] }
+    }
+
+    /// What is said of a program with a fault.
+    fn fault(damage: impl FnOnce(&mut Lowered<'static>)) -> String {
+        let mut lowered = program();
+        damage(&mut lowered);
+        verify(&lowered, &needed(&lowered), &Slots::assign(&lowered)).unwrap_err()
+    }
+
+    #[test]
+    fn a_right_program_passes_and_each_fault_is_named() {
+        let lowered = program();
+        verify(&lowered, &needed(&lowered), &Slots::assign(&lowered)).unwrap();
+        let unwritten = "not written before";
+        assert!(fault(|p| drop(p.steps.remove(0))).contains(unwritten), "half of a buffer");
+        assert!(fault(|p| drop(p.steps.remove(2))).contains("another type"), "a whole one has no slot");
+        assert!(fault(|p| p.steps.swap(2, 3)).contains(unwritten), "too late");
+        assert!(fault(|p| drop(p.steps.pop())).contains("output"));
+        assert!(fault(|p| p.buffers[2] = [2, 3]).contains("another shape"));
+        assert!(fault(|p| p.outputs[0].rows = 3).contains("beyond its buffer"));
+        let copy = |values| {
+            move |p: &mut Lowered<'static>| p.steps.push(Step::Copy { from: 1, values, out: 3, at: 0 })
+        };
+        assert!(fault(copy(Values::Places(vec![0, 4]))).contains("beyond their buffer"));
+        assert!(fault(copy(Values::Run(1..6))).contains("beyond their buffer"));
+        assert!(
+            fault(|p| p.steps.push(Step::Put { values: vec![0.0; 3], out: 3, at: 2 })).contains("beyond")
+        );
+    }
+
+    #[test]
+    fn slots_are_long_enough_and_hold_one_buffer_at_a_time() {
+        let lowered = program();
+        let said = |damage: fn(&mut Slots)| {
+            let mut slots = Slots::assign(&lowered);
+            damage(&mut slots);
+            verify(&lowered, &needed(&lowered), &slots).unwrap_err()
+        };
+        assert!(said(|slots| slots.of[2] = slots.of[1]).contains("two values in one slot"));
+        assert!(said(|slots| slots.floats[0] = 3).contains("too short"));
+        assert!(said(|slots| slots.of[1] = Slot::Bytes(0)).contains("another type"));
+        assert!(said(|slots| slots.of[1] = Slot::Image).contains("another type"));
+    }
+}
