@@ -261,7 +261,7 @@ mod tests {
         assert!(fault(|p| p.steps.swap(2, 3)).contains(unwritten), "too late");
         assert!(fault(|p| drop(p.steps.pop())).contains("output"));
         assert!(fault(|p| p.buffers[2] = [2, 3]).contains("another shape"));
-        assert!(fault(|p| p.outputs[0].rows = 3).contains("beyond its buffer"));
+        assert!(fault(|p| p.outputs[0].rows = 3).contains("not there"));
         let copy = |values| {
             move |p: &mut Lowered<'static>| p.steps.push(Step::Copy { from: 1, values, out: 3, at: 0 })
         };
