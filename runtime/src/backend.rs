@@ -7,9 +7,9 @@ use tract_onnx::pb::ModelProto;
 use tract_onnx::prelude::*;
 use tract_onnx::tract_core::internal::{SimpleState, TypedFact, TypedOp};
 
+use crate::compile::{self, Arena, ImageView, Program};
 use crate::engine::{guarded, guarded_own, rewrite};
 use crate::error::{Error, Result};
-use crate::fuse::{self, Arena, ImageView, Program};
 use crate::gate::{Form, Input, Summary};
 use crate::session::Output;
 
@@ -42,7 +42,7 @@ impl Backend {
         let budget = summary.budget.running();
         let program = match engine_only {
             true => Err("as asked".into()),
-            false => guarded_own("lower the graph", || fuse::compile(graph, &summary.facts, budget))?,
+            false => guarded_own("lower the graph", || compile::compile(graph, &summary.facts, budget))?,
         };
         match program {
             Ok(program) => Ok(Backend::Program(Arc::new(program))),

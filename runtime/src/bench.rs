@@ -7,9 +7,9 @@ use serde::Serialize;
 use smalti_kernels::{Isa, peak};
 use smalti_models::contract::golden_image;
 
+use crate::compile::ImageView;
 use crate::cpu;
 use crate::error::Result;
-use crate::fuse::ImageView;
 use crate::gate::Form;
 use crate::load::Model;
 use crate::session::Session;

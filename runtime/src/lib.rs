@@ -14,8 +14,8 @@
 //! thread runs a [`Session`] of its own.
 
 mod backend;
+mod compile;
 mod engine;
-mod fuse;
 mod outputs;
 mod text;
 mod threads;

@@ -7,8 +7,8 @@ use smalti_models::image::View;
 use smalti_models::preprocess::Scratch;
 
 use crate::backend::State;
+use crate::compile::{ImageView, Program};
 use crate::error::{Error, Result};
-use crate::fuse::{ImageView, Program};
 use crate::gate::Form;
 use crate::load::Model;
 

@@ -5,9 +5,9 @@ use tract_onnx::pb::NodeProto;
 
 use super::data::{Data, Function, State};
 use super::{Lower, Result, Value, axis, input, need};
-use crate::fuse::constant::{Constant, Params};
-use crate::fuse::step::{Span, Step, Target};
-use crate::fuse::table::Table;
+use crate::compile::constant::{Constant, Params};
+use crate::compile::step::{Span, Step, Target};
+use crate::compile::table::Table;
 use crate::gate::Kind;
 
 /// Scale and zero point of a value as a whole.

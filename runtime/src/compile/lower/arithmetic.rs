@@ -5,10 +5,10 @@ use tract_onnx::pb::tensor_proto::DataType;
 
 use super::data::{Data, Function, State};
 use super::{Lower, Result, Scores, Value, input, need};
-use crate::fuse::constant::Constant;
-use crate::fuse::scalar;
-use crate::fuse::step::{Span, Step};
-use crate::fuse::view::View;
+use crate::compile::constant::Constant;
+use crate::compile::scalar;
+use crate::compile::step::{Span, Step};
+use crate::compile::view::View;
 use crate::gate::{Fact, attribute};
 
 impl<'a> Lower<'a> {

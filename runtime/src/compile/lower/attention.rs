@@ -6,8 +6,8 @@ use tract_onnx::pb::NodeProto;
 
 use super::data::{Data, Function, State};
 use super::{IMAGE, Lower, Result, Scores, Value, axis, input, need};
-use crate::fuse::step::{HeadsAt, Step, Target};
-use crate::fuse::view::View;
+use crate::compile::step::{HeadsAt, Step, Target};
+use crate::compile::view::View;
 
 /// One side of attention: where it lies, rows and width of each head, and its factor.
 struct Side {

@@ -5,9 +5,9 @@ use tract_onnx::pb::NodeProto;
 
 use super::data::{Data, Function, State};
 use super::{IMAGE, Lower, Result, Scores, Value, input, need};
-use crate::fuse::constant::Constant;
-use crate::fuse::step::{Buffer, Span, Step, Target, Weight};
-use crate::fuse::view::View;
+use crate::compile::constant::Constant;
+use crate::compile::step::{Buffer, Span, Step, Target, Weight};
+use crate::compile::view::View;
 use crate::gate::{attribute, windows_touch};
 
 impl<'a> Lower<'a> {

@@ -3,11 +3,11 @@
 use smalti_kernels::Quantize;
 
 use super::{IMAGE, Lower, Result, need};
-use crate::fuse::formula::{Formula, Known};
-use crate::fuse::scalar;
-use crate::fuse::step::{Buffer, Pointwise, Span, Step, Target, Values};
-use crate::fuse::table::Table;
-use crate::fuse::view::View;
+use crate::compile::formula::{Formula, Known};
+use crate::compile::scalar;
+use crate::compile::step::{Buffer, Pointwise, Span, Step, Target, Values};
+use crate::compile::table::Table;
+use crate::compile::view::View;
 use crate::gate::Kind;
 
 /// What is made of each value of a buffer.

@@ -4,9 +4,9 @@ use tract_onnx::pb::NodeProto;
 
 use super::data::{Data, State};
 use super::{IMAGE, Lower, Result, Value, axis, input, need};
-use crate::fuse::constant::Constant;
-use crate::fuse::step::{Step, Values};
-use crate::fuse::view::View;
+use crate::compile::constant::Constant;
+use crate::compile::step::{Step, Values};
+use crate::compile::view::View;
 use crate::gate::Kind;
 
 impl<'a> Lower<'a> {
