@@ -2,7 +2,8 @@
 //!
 //! The order of the modules is the order of the data: a [`vit`] configuration (often a [`presets`] one)
 //! fixes the tensors in [`names`]; a [`folder`] lists images with their splits and classes; an [`image`] goes through
-//! [`resize`] and [`preprocess`] into the model; [`contract`] is what an exported ONNX file says about all of that.
+//! [`resize`] and [`preprocess`] into the model; [`contract`] is what an exported ONNX file says
+//! about all of that, and [`onnx`] has the messages of such a file.
 #![forbid(unsafe_code)]
 
 pub mod contract;
@@ -10,6 +11,7 @@ pub mod error;
 pub mod folder;
 pub mod image;
 pub mod names;
+pub mod onnx;
 pub mod preprocess;
 pub mod presets;
 pub mod resize;

@@ -4,7 +4,7 @@ use std::borrow::Cow;
 
 use smalti_models::ModelRecord;
 use smalti_models::contract::weights_digest;
-use tract_onnx::pb::{ModelProto, TensorProto};
+use smalti_models::onnx::{ModelProto, TensorProto};
 
 use crate::error::{Error, Result};
 use crate::gate::{self, Limits, Summary};

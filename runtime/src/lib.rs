@@ -15,7 +15,9 @@
 
 mod backend;
 mod compile;
+#[cfg(feature = "tract")]
 mod engine;
+mod guard;
 mod outputs;
 mod text;
 mod threads;
@@ -36,6 +38,7 @@ pub mod samples;
 pub mod selftest;
 pub mod session;
 pub mod stream;
+pub mod taps;
 pub mod trust;
 pub mod watch;
 

@@ -6,9 +6,9 @@ use std::path::Path;
 use std::sync::Arc;
 
 use smalti_models::contract::names_from_text;
+use smalti_models::onnx::ModelProto;
 use smalti_models::preprocess::FitMode;
 use smalti_models::{ModelRecord, Preprocess};
-use tract_onnx::pb::ModelProto;
 
 use crate::backend::Backend;
 use crate::cpu;

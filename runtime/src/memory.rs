@@ -1,7 +1,7 @@
 //! How much memory a model takes, told from what it consists of.
 
 use smalti_kernels::Pool;
-use tract_onnx::pb::{AttributeProto, ModelProto, NodeProto, TensorProto};
+use smalti_models::onnx::{AttributeProto, ModelProto, NodeProto, TensorProto};
 
 use crate::backend::Backend;
 use crate::error::{Error, Result};
@@ -117,7 +117,7 @@ fn node(node: &NodeProto) -> usize {
 
 fn attribute(attribute: &AttributeProto) -> usize {
     let text = attribute.name.capacity() + attribute.doc_string.capacity() + list(&attribute.s);
-    text + list(&attribute.ints) + list(&attribute.floats) + attribute.t.as_ref().map_or(0, tensor)
+    text + list(&attribute.ints) + attribute.t.as_ref().map_or(0, tensor)
 }
 
 fn tensor(tensor: &TensorProto) -> usize {

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 
 use smalti_models::contract::{EMBEDDING, LOGITS};
-use tract_onnx::pb::{GraphProto, ModelProto, NodeProto};
+use smalti_models::onnx::{GraphProto, ModelProto, NodeProto};
 
 use crate::error::{Error, Result};
 use crate::gate::{Facts, Port, attribute};

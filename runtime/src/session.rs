@@ -170,7 +170,7 @@ impl Session {
 
     /// Runs the model on as many values as the input has.
     fn run(&mut self, image: ImageView<'_>, output: &mut Output) -> Result<()> {
-        self.state.run(self.model.input(), image, output)?;
+        self.state.run(image, output)?;
         if !output.logits.iter().all(|logit| logit.is_finite()) {
             return Err(Error::data("image", "the model's answer to it is not finite"));
         }

@@ -7,15 +7,15 @@ use std::process::{Command, Output};
 
 use prost::Message;
 use serde_json::Value;
-use smalti_runtime::models::preprocess::FitMode;
-use smalti_runtime::models::resize::Interpolation;
-use smalti_runtime::{Error, Model, OpenOptions, Preprocess};
-use tract_onnx::pb::attribute_proto::AttributeType;
-use tract_onnx::pb::tensor_shape_proto::{Dimension, dimension};
-use tract_onnx::pb::{
+use smalti_models::onnx::attribute_proto::AttributeType;
+use smalti_models::onnx::tensor_shape_proto::{Dimension, dimension};
+use smalti_models::onnx::{
     AttributeProto, GraphProto, ModelProto, NodeProto, OperatorSetIdProto, StringStringEntryProto,
     TensorProto, TensorShapeProto, TypeProto, ValueInfoProto, type_proto,
 };
+use smalti_runtime::models::preprocess::FitMode;
+use smalti_runtime::models::resize::Interpolation;
+use smalti_runtime::{Error, Model, OpenOptions, Preprocess};
 
 fn tests() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests")

@@ -7,7 +7,7 @@ use std::process::{Command, Output, Stdio};
 
 use prost::Message;
 use serde_json::Value;
-use tract_onnx::pb::ModelProto;
+use smalti_models::onnx::ModelProto;
 
 fn fixture(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/models").join(name)

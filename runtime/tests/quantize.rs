@@ -7,13 +7,13 @@ use std::process::{Command, Output};
 
 use prost::Message;
 use serde_json::Value;
+use smalti_models::onnx::{GraphProto, ModelProto, NodeProto, TensorProto};
 use smalti_runtime::models::contract::golden_image;
 use smalti_runtime::models::preprocess::FitMode;
 use smalti_runtime::models::resize::Interpolation;
 use smalti_runtime::quantize::{Budget, Method, Quantized, Settings, quantize};
 use smalti_runtime::samples::{Sample, Source};
 use smalti_runtime::{Error, Model, Preprocess, gate, inspect, selftest};
-use tract_onnx::pb::{GraphProto, ModelProto, NodeProto, TensorProto};
 
 fn fixture(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/models").join(name)

@@ -2,7 +2,7 @@
 
 use std::rc::Rc;
 
-use tract_onnx::pb::TensorProto;
+use smalti_models::onnx::TensorProto;
 
 use super::view::View;
 use crate::gate::{Kind, floats, integers};

@@ -19,7 +19,7 @@ mod table;
 mod verify;
 mod view;
 
-use tract_onnx::pb::GraphProto;
+use smalti_models::onnx::GraphProto;
 
 use crate::gate::Facts;
 

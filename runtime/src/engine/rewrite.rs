@@ -14,9 +14,9 @@
 
 use std::collections::HashMap;
 
-use tract_onnx::pb::attribute_proto::AttributeType;
-use tract_onnx::pb::tensor_proto::DataType;
-use tract_onnx::pb::{AttributeProto, GraphProto, NodeProto, TensorProto};
+use smalti_models::onnx::attribute_proto::AttributeType;
+use smalti_models::onnx::tensor_proto::DataType;
+use smalti_models::onnx::{AttributeProto, GraphProto, NodeProto, TensorProto};
 
 use crate::gate::{attribute, floats};
 

@@ -1,6 +1,6 @@
 //! Attributes: which names a node may carry, of which type, within which range.
 
-use tract_onnx::pb::{AttributeProto, NodeProto, TensorProto, attribute_proto::AttributeType};
+use smalti_models::onnx::{AttributeProto, NodeProto, TensorProto, attribute_proto::AttributeType};
 
 use crate::error::{Error, Result};
 

@@ -30,7 +30,7 @@ pub(crate) use value::Kind;
 pub(crate) use weights::{floats, integers};
 
 use prost::Message as _;
-use tract_onnx::pb::ModelProto;
+use smalti_models::onnx::ModelProto;
 
 use crate::error::{Error, Result};
 

@@ -2,7 +2,7 @@
 
 use std::rc::Rc;
 
-use tract_onnx::pb::NodeProto;
+use smalti_models::onnx::NodeProto;
 
 use super::attributes;
 use super::limits::Limits;

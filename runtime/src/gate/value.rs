@@ -2,8 +2,8 @@
 
 use std::sync::Arc;
 
-use tract_onnx::pb::TensorProto;
-use tract_onnx::pb::tensor_proto::DataType;
+use smalti_models::onnx::TensorProto;
+use smalti_models::onnx::tensor_proto::DataType;
 
 /// The element types that a model may use.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -55,7 +55,7 @@ impl Kind {
 /// The name of any ONNX data type, for messages about those that are refused.
 pub(super) fn type_name(number: i32) -> String {
     match DataType::try_from(number) {
-        Ok(known) => known.as_str_name().to_ascii_lowercase(),
+        Ok(known) => known.name(),
         Err(_) => format!("data type {number}"),
     }
 }

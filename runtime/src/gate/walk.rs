@@ -3,8 +3,8 @@
 use std::collections::HashMap;
 use std::rc::Rc;
 
-use tract_onnx::pb::tensor_shape_proto::dimension::Value as Dimension;
-use tract_onnx::pb::{GraphProto, NodeProto, TensorProto, ValueInfoProto, type_proto};
+use smalti_models::onnx::tensor_shape_proto::dimension::Value as Dimension;
+use smalti_models::onnx::{GraphProto, NodeProto, TensorProto, ValueInfoProto, type_proto};
 
 use super::limits::{Budget, Limits};
 use super::node::{Node, place};

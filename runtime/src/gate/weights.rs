@@ -1,7 +1,7 @@
 //! Weights: dimensions against the length of the data, types, finite values.
 
-use tract_onnx::pb::TensorProto;
-use tract_onnx::pb::tensor_proto::DataLocation;
+use smalti_models::onnx::TensorProto;
+use smalti_models::onnx::tensor_proto::DataLocation;
 
 use super::limits::Limits;
 use super::value::{Kind, Value, elements, type_name};
@@ -98,7 +98,7 @@ pub(crate) fn integers(tensor: &TensorProto, kind: Kind) -> Vec<i64> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use tract_onnx::pb::StringStringEntryProto;
+    use smalti_models::onnx::StringStringEntryProto;
 
     fn floats_of(dims: &[i64], values: &[f32]) -> TensorProto {
         TensorProto { dims: dims.to_vec(), data_type: 1, float_data: values.to_vec(), ..Default::default() }

@@ -4,7 +4,7 @@
 //! fields adds up an upper estimate before anything is decoded, so that no file can ask for more than its
 //! budget.
 
-use tract_onnx::pb::AttributeProto;
+use smalti_models::onnx::AttributeProto;
 
 use crate::error::{Error, Result};
 
@@ -28,47 +28,39 @@ enum Field {
     Bytes,
     /// Packed numbers of at most eight bytes each from at least one byte each.
     Packed,
-    /// A message of small messages: a declared type, an annotation.
+    /// A message of small messages: a declared type, an opset.
     Small,
-    /// A message that models do not have here: a bound on what tiny nested messages can blow up to.
-    Large,
-    /// Not decoded at all, such as the metadata of nodes and values that PyTorch's exporter writes.
+    /// Not decoded at all, such as the metadata of nodes and values that PyTorch's exporter writes, or decoded to
+    /// nothing: what is refused wherever it occurs.
     Skipped,
 }
 
 /// What a decoded message costs beside its contents: the largest of them, twice, as lists grow by doubling.
 const MESSAGE: u64 = 2 * size_of::<AttributeProto>() as u64;
-/// What a byte of a [`Field::Large`] can cost: an empty message takes two.
-const LARGE: u64 = MESSAGE / 2;
 /// What a message of small messages costs, and what a byte of it can cost.
 const SMALL: (u64, u64) = (512, 128);
 /// What a string or byte field costs beside its contents.
 const STRING: u64 = 32;
 
-/// The ONNX schema as tract decodes it (field numbers of `onnx.proto`); what it does not know it skips.
+/// The fields that [`smalti_models::onnx`] decodes (numbers of `onnx.proto`); all others are skipped.
 fn field(message: Message, number: u64) -> Field {
-    use Field::{Bytes, Large, Nested, Packed, Skipped, Small};
+    use Field::{Bytes, Nested, Packed, Skipped, Small};
     match (message, number) {
         (Message::Model, 7) => Nested(Message::Graph),
         (Message::Model, 14) => Nested(Message::Entry),
         (Message::Model, 2..=4 | 6) => Bytes,
-        (Message::Model, 8) => Small,
-        (Message::Model, 20 | 25) => Large,
+        (Message::Model, 8 | 25) => Small,
         (Message::Graph, 1) => Nested(Message::Node),
         (Message::Graph, 5) => Nested(Message::Tensor),
         (Message::Graph, 11..=13) => Nested(Message::Value),
         (Message::Graph, 2 | 10) => Bytes,
-        (Message::Graph, 14) => Small,
-        (Message::Graph, 15) => Large,
         (Message::Node, 5) => Nested(Message::Attribute),
         (Message::Node, 1..=4 | 6 | 7) => Bytes,
-        (Message::Attribute, 5 | 10) => Nested(Message::Tensor),
-        (Message::Attribute, 1 | 4 | 9 | 13 | 21) => Bytes,
-        (Message::Attribute, 7 | 8) => Packed,
-        (Message::Attribute, 6 | 11 | 15 | 22 | 23) => Large,
+        (Message::Attribute, 5) => Nested(Message::Tensor),
+        (Message::Attribute, 1 | 4 | 13 | 21) => Bytes,
+        (Message::Attribute, 8) => Packed,
         (Message::Tensor, 6 | 8 | 9 | 12) => Bytes,
         (Message::Tensor, 1 | 4 | 5 | 7 | 10 | 11) => Packed,
-        (Message::Tensor, 3) => Small,
         (Message::Tensor, 13) => Nested(Message::Entry),
         (Message::Value, 1 | 3) => Bytes,
         (Message::Value, 2) => Small,
@@ -122,7 +114,6 @@ fn cost(message: Message, mut bytes: &[u8], limit: u64) -> Result<u64> {
                     Field::Bytes => STRING + length,
                     Field::Packed => 8 * length,
                     Field::Small => SMALL.0 + SMALL.1 * length,
-                    Field::Large => MESSAGE + LARGE * length,
                     Field::Skipped => 0,
                 }
             }
@@ -142,7 +133,7 @@ pub(super) fn decoded_size(bytes: &[u8], limit: u64) -> Result<u64> {
 mod tests {
     use super::*;
     use prost::Message as _;
-    use tract_onnx::pb;
+    use smalti_models::onnx as pb;
 
     #[test]
     fn a_flood_of_empty_nodes_is_seen_before_decoding() {
@@ -167,8 +158,13 @@ mod tests {
     fn no_message_is_larger_in_memory_than_the_estimate_allows() {
         assert!(size_of::<pb::TensorProto>() as u64 * 2 <= MESSAGE);
         assert!(size_of::<pb::NodeProto>() as u64 * 2 <= MESSAGE);
-        assert!(size_of::<pb::SparseTensorProto>() as u64 * 2 <= MESSAGE);
-        let small = [size_of::<pb::ValueInfoProto>(), size_of::<pb::StringStringEntryProto>()];
+        assert_eq!(size_of::<pb::Ignored>(), 0);
+        let small = [
+            size_of::<pb::ValueInfoProto>(),
+            size_of::<pb::StringStringEntryProto>(),
+            size_of::<pb::OperatorSetIdProto>(),
+            size_of::<pb::FunctionProto>(),
+        ];
         assert!(small.iter().all(|&size| size as u64 * 2 <= SMALL.0.min(MESSAGE)), "{small:?}");
         let inside = [size_of::<pb::TypeProto>(), size_of::<pb::tensor_shape_proto::Dimension>()];
         assert!(inside.iter().all(|&size| size as u64 <= 2 * SMALL.1), "{inside:?}");

@@ -5,13 +5,11 @@
 
 use super::histogram::Histogram;
 use super::layers::Patch;
-use super::prepare::prepare;
-use super::taps::Taps;
 use crate::compile::{View, gather};
 use crate::error::{Error, Result};
 use crate::load::Model;
 use crate::samples::Sample;
-use tract_onnx::pb::ModelProto;
+use crate::taps::Taps;
 
 /// The most rows kept of a value, over all images.
 const ROWS: usize = 128;
@@ -77,40 +75,42 @@ pub(super) struct Calibration {
     pub(super) images: usize,
 }
 
-/// Runs the model over the samples and looks at `values`; `step` is called after each image.
+/// Runs the model, of the file `bytes`, over the samples and looks at `values`; `step` is called after each image.
 ///
-/// Errors: [`Error::Data`] if too many images cannot be used, [`Error::Engine`] if a value is not finite.
+/// Errors: [`Error::Usage`] if nothing says how images are prepared, [`Error::Data`] if too many images cannot be used, [`Error::Engine`] if a value is not finite.
 pub(super) fn calibrate(
-    proto: &ModelProto,
+    bytes: &[u8],
     model: &Model,
     values: &[(&str, Option<Patch>)],
     samples: &[Sample],
     step: &dyn Fn(usize),
 ) -> Result<Calibration> {
     let names: Vec<&str> = values.iter().map(|(name, _)| *name).collect();
-    let mut taps = Taps::new(proto, model.input(), &names)?;
+    if model.preprocess().is_none() {
+        let problem = "the model file does not say how to prepare images: give --mean and --std";
+        return Err(Error::Usage(problem.into()));
+    }
+    let mut taps = Taps::new(bytes, model, &names)?;
     let mut rows = Vec::new();
     let mut activations = vec![Activation::default(); values.len()];
     let keep = ROWS.div_ceil(samples.len().max(1));
     let (mut images, mut bad) = (0, Vec::new());
     for (i, sample) in samples.iter().enumerate() {
-        match sample.open().and_then(|image| prepare(model, &image)) {
-            Ok(pixels) => {
-                taps.run(&pixels, |value, seen, shape| {
-                    let (seen, channels) = match (values[value].1, shape) {
-                        (Some(patch), &[1, _, height, width]) => {
-                            patches(seen, [height, width], patch, &mut rows);
-                            (&rows[..], patch.iter().product())
-                        }
-                        _ => (seen, shape.last().copied().unwrap_or(1)),
-                    };
-                    match activations[value].add(seen, channels, keep, i) {
-                        true => Ok(()),
-                        false => Err(not_finite(names[value], &sample.name)),
-                    }
-                })?;
-                images += 1;
+        let look = |value: usize, seen: &[f32], shape: &[usize]| {
+            let (seen, channels) = match (values[value].1, shape) {
+                (Some(patch), &[1, _, height, width]) => {
+                    patches(seen, [height, width], patch, &mut rows);
+                    (&rows[..], patch.iter().product())
+                }
+                _ => (seen, shape.last().copied().unwrap_or(1)),
+            };
+            match activations[value].add(seen, channels, keep, i) {
+                true => Ok(()),
+                false => Err(not_finite(names[value], &sample.name)),
             }
+        };
+        match sample.open().and_then(|image| taps.run_image(image.view(), look)) {
+            Ok(()) => images += 1,
             Err(Error::Data { problem, .. }) => {
                 log::warn!("{}: {problem}", sample.name);
                 bad.push((sample.name.as_str(), problem));

@@ -6,7 +6,7 @@
 
 use std::collections::{HashMap, HashSet};
 
-use tract_onnx::pb::{GraphProto, NodeProto, TensorProto};
+use smalti_models::onnx::{GraphProto, NodeProto, TensorProto};
 
 use super::weights::Shape;
 use crate::gate::{Summary, attribute, windows_touch};

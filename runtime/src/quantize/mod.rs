@@ -14,18 +14,15 @@ mod layers;
 mod noise;
 mod plan;
 mod plot;
-mod prepare;
 mod range;
 mod record;
 pub mod report;
 mod rewrite;
 mod search;
 mod step;
-mod taps;
 mod weights;
 
 use serde::Serialize;
-use tract_onnx::pb::ModelProto;
 
 pub use budget::{Budget, COSINE, FLIPS, POINTS};
 pub use range::Method;
@@ -139,7 +136,7 @@ pub fn quantize(
             "the model has no layer to quantize (MatMul or Gemm with constant weights)".into(),
         ));
     }
-    let seen = look(&proto, float, &layers, calibration, settings)?;
+    let seen = look(bytes, float, &layers, calibration, settings)?;
     let plans = plan(&proto, &layers, &seen, settings.method);
     let total = measuring.len();
     let step = |done| (settings.progress)(Stage::MeasureFloat, done, total);
@@ -150,7 +147,7 @@ pub fn quantize(
 
 /// Calibrates: every value that goes into a layer is looked at once.
 fn look(
-    proto: &ModelProto,
+    bytes: &[u8],
     float: &Model,
     layers: &[Layer],
     samples: &[Sample],
@@ -158,5 +155,5 @@ fn look(
 ) -> Result<Calibration> {
     let total = samples.len();
     let step = |done| (settings.progress)(Stage::Calibrate, done, total);
-    calibrate::calibrate(proto, float, &inputs(layers), samples, &step)
+    calibrate::calibrate(bytes, float, &inputs(layers), samples, &step)
 }

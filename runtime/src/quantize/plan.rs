@@ -1,6 +1,6 @@
 //! The numbers for each layer: step, weights, noise.
 
-use tract_onnx::pb::ModelProto;
+use smalti_models::onnx::ModelProto;
 
 use super::calibrate::{Activation, Calibration};
 use super::layers::{self, Layer, Patch};

@@ -3,7 +3,7 @@
 
 use serde_json::{Value, json};
 use smalti_models::contract::Golden;
-use tract_onnx::pb::{ModelProto, StringStringEntryProto};
+use smalti_models::onnx::{ModelProto, StringStringEntryProto};
 
 use super::{Row, Settings};
 use crate::compare::Comparison;

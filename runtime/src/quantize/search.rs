@@ -1,7 +1,7 @@
 //! The search for a model within the budget, by keeping layers float.
 
 use prost::Message as _;
-use tract_onnx::pb::ModelProto;
+use smalti_models::onnx::ModelProto;
 
 use super::plan::Plan;
 use super::rewrite::Change;

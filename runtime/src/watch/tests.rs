@@ -5,7 +5,7 @@ use std::fs;
 use prost::Message;
 use smalti_models::ModelRecord;
 use smalti_models::contract::Golden;
-use tract_onnx::pb::{ModelProto, StringStringEntryProto};
+use smalti_models::onnx::{ModelProto, StringStringEntryProto};
 
 use super::*;
 use crate::trust::PublicKey;

@@ -8,7 +8,7 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use prost::Message;
-use tract_onnx::pb::ModelProto;
+use smalti_models::onnx::ModelProto;
 
 use super::*;
 

@@ -1,13 +1,13 @@
 //! Attacks with a name, each refused with words that point at it.
 
 use prost::Message;
-use smalti_runtime::Model;
-use tract_onnx::pb::attribute_proto::AttributeType;
-use tract_onnx::pb::tensor_shape_proto::dimension::Value as Dimension;
-use tract_onnx::pb::{
-    AttributeProto, FunctionProto, GraphProto, ModelProto, NodeProto, OperatorSetIdProto,
-    StringStringEntryProto, TensorProto, TrainingInfoProto, type_proto,
+use smalti_models::onnx::attribute_proto::AttributeType;
+use smalti_models::onnx::tensor_shape_proto::dimension::Value as Dimension;
+use smalti_models::onnx::{
+    AttributeProto, FunctionProto, GraphProto, Ignored, ModelProto, NodeProto, OperatorSetIdProto,
+    StringStringEntryProto, TensorProto, type_proto,
 };
+use smalti_runtime::Model;
 
 use super::{proto, survive};
 
@@ -162,9 +162,9 @@ const ATTACKS: &[Attack] = &[
         "two opsets",
     ),
     ("layer norm before opset 17", |m| m.opset_import[0].version = 13, "opset 17"),
-    ("training", |m| m.training_info.push(TrainingInfoProto::default()), "training"),
+    ("training", |m| m.training_info.push(Ignored {}), "training"),
     ("function", |m| m.functions.push(FunctionProto::default()), "function"),
-    ("subgraph", |m| attribute(m, "Softmax", "axis").g = Some(GraphProto::default()), "subgraph"),
+    ("subgraph", |m| attribute(m, "Softmax", "axis").g = Some(Ignored {}), "subgraph"),
     ("cast to strings", |m| attribute(m, "Softmax", "axis").i = 8, "axis"),
     ("labels for other classes", |m| entry(m, "names").value = "{0: 'one'}".into(), ""),
     ("record cut off", |m| entry(m, "golden").value.truncate(9), "golden"),

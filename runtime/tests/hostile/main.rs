@@ -13,9 +13,9 @@ use std::sync::mpsc;
 use std::time::Duration;
 
 use prost::Message;
+use smalti_models::onnx::{ModelProto, TensorProto};
 use smalti_runtime::gate::Form;
 use smalti_runtime::{Error, Model, Output};
-use tract_onnx::pb::{ModelProto, TensorProto};
 
 /// The longest that one file may take, on a busy machine.
 const PATIENCE: Duration = Duration::from_secs(30);

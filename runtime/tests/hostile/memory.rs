@@ -3,10 +3,10 @@
 use std::time::{Duration, Instant};
 
 use prost::Message;
-use smalti_runtime::Model;
-use tract_onnx::pb::{
+use smalti_models::onnx::{
     AttributeProto, GraphProto, ModelProto, NodeProto, TensorProto, attribute_proto::AttributeType,
 };
+use smalti_runtime::Model;
 
 use super::{answer, proto};
 

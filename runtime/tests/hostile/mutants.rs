@@ -1,9 +1,9 @@
 //! Random changes of valid models: structure through the messages, bytes by flipping and cutting.
 
 use prost::Message;
-use tract_onnx::pb::attribute_proto::AttributeType;
-use tract_onnx::pb::tensor_shape_proto::dimension::Value as Dimension;
-use tract_onnx::pb::{GraphProto, ModelProto, NodeProto, TensorProto, type_proto};
+use smalti_models::onnx::attribute_proto::AttributeType;
+use smalti_models::onnx::tensor_shape_proto::dimension::Value as Dimension;
+use smalti_models::onnx::{GraphProto, ModelProto, NodeProto, TensorProto, type_proto};
 
 use super::{fixture, proto, survive};
 

@@ -1,13 +1,13 @@
 //! Graphs that are drawn by a seed: where our own kernels run one, tract gives the same answers.
 
 use prost::Message;
-use smalti_runtime::Model;
-use tract_onnx::pb::attribute_proto::AttributeType;
-use tract_onnx::pb::tensor_shape_proto::{Dimension, dimension};
-use tract_onnx::pb::{
+use smalti_models::onnx::attribute_proto::AttributeType;
+use smalti_models::onnx::tensor_shape_proto::{Dimension, dimension};
+use smalti_models::onnx::{
     AttributeProto, GraphProto, ModelProto, NodeProto, OperatorSetIdProto, TensorProto, TensorShapeProto,
     TypeProto, ValueInfoProto, type_proto,
 };
+use smalti_runtime::Model;
 
 use super::{answers, distance};
 

@@ -49,8 +49,8 @@ pub(crate) fn rank() -> usize {
 pub(crate) fn start(global: &Global) {
     let level = match (global.quiet, global.verbose) {
         (true, _) => "error",
-        (_, 0) => "warn,tract=error,tract_onnx=error,tract_core=error",
-        (_, 1) => "info,tract=warn,tract_onnx=warn,tract_core=warn",
+        (_, 0) => "warn",
+        (_, 1) => "info",
         _ => "debug",
     };
     let mut builder = Builder::from_env(Env::default().default_filter_or(level));

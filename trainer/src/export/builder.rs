@@ -2,10 +2,10 @@
 //!
 //! Every node has one output, or some, and is named after its first.
 
-use tract_onnx::pb::attribute_proto::AttributeType;
-use tract_onnx::pb::tensor_proto::DataType;
-use tract_onnx::pb::tensor_shape_proto::{Dimension, dimension};
-use tract_onnx::pb::{
+use smalti_models::onnx::attribute_proto::AttributeType;
+use smalti_models::onnx::tensor_proto::DataType;
+use smalti_models::onnx::tensor_shape_proto::{Dimension, dimension};
+use smalti_models::onnx::{
     AttributeProto, GraphProto, NodeProto, TensorProto, TensorShapeProto, TypeProto, ValueInfoProto,
     type_proto,
 };

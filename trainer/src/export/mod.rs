@@ -9,8 +9,8 @@ use prost::Message;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use smalti_models::contract::{Golden, OPSET, golden_image, weights_digest};
+use smalti_models::onnx::{GraphProto, ModelProto, OperatorSetIdProto, StringStringEntryProto};
 use smalti_models::{ModelRecord, Preprocess};
-use tract_onnx::pb::{GraphProto, ModelProto, OperatorSetIdProto, StringStringEntryProto};
 
 use crate::error::{Error, Result};
 use crate::files;

@@ -3,11 +3,11 @@
 use std::collections::{BTreeMap, HashSet};
 
 use prost::Message;
+use smalti_models::onnx::tensor_proto::DataType;
+use smalti_models::onnx::type_proto;
 use smalti_models::preprocess::FitMode;
 use smalti_models::resize::Interpolation;
 use smalti_models::{Pool, VitConfig};
-use tract_onnx::pb::tensor_proto::DataType;
-use tract_onnx::pb::type_proto;
 
 use super::*;
 
@@ -105,14 +105,14 @@ fn values_are_defined_once_and_before_use() {
 }
 
 /// Name, element type and shape of an input or output.
-fn port(info: &tract_onnx::pb::ValueInfoProto) -> (&str, i32, Vec<i64>) {
-    use tract_onnx::pb::tensor_shape_proto::dimension::Value::DimValue;
+fn port(info: &smalti_models::onnx::ValueInfoProto) -> (&str, i32, Vec<i64>) {
+    use smalti_models::onnx::tensor_shape_proto::dimension::Value::DimValue;
     let Some(type_proto::Value::TensorType(tensor)) = info.r#type.as_ref().and_then(|t| t.value.as_ref())
     else {
         panic!("{} has no type", info.name)
     };
     let dims = tensor.shape.as_ref().unwrap().dim.iter();
-    let size = |dim: &tract_onnx::pb::tensor_shape_proto::Dimension| match dim.value {
+    let size = |dim: &smalti_models::onnx::tensor_shape_proto::Dimension| match dim.value {
         Some(DimValue(size)) => size,
         _ => panic!("an open dimension"),
     };

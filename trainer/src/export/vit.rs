@@ -12,10 +12,10 @@
 //! stored as they are carry timm's names.
 
 use smalti_models::contract::{EMBEDDING, INPUT, LOGITS};
+use smalti_models::onnx::GraphProto;
+use smalti_models::onnx::tensor_proto::DataType;
 use smalti_models::vit::LAYER_NORM_EPS;
 use smalti_models::{Pool, Preprocess, VitConfig, names};
-use tract_onnx::pb::GraphProto;
-use tract_onnx::pb::tensor_proto::DataType;
 
 use super::InputForm;
 use super::builder::{Builder, float, int, ints};

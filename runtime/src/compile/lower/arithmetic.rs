@@ -1,7 +1,7 @@
 //! Sums, factors and functions of single values.
 
-use tract_onnx::pb::NodeProto;
-use tract_onnx::pb::tensor_proto::DataType;
+use smalti_models::onnx::NodeProto;
+use smalti_models::onnx::tensor_proto::DataType;
 
 use super::data::{Data, Function, State};
 use super::{Lower, Result, Scores, Value, input, need};

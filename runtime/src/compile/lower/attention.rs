@@ -2,7 +2,7 @@
 
 use smalti_kernels::attention::Shape;
 use smalti_kernels::{LevelMap, Quantize};
-use tract_onnx::pb::NodeProto;
+use smalti_models::onnx::NodeProto;
 
 use super::data::{Data, Function, State};
 use super::{IMAGE, Lower, Result, Scores, Value, axis, input, need};

@@ -1,6 +1,6 @@
 //! Operators that move values: views where strides can say it, copies elsewhere.
 
-use tract_onnx::pb::NodeProto;
+use smalti_models::onnx::NodeProto;
 
 use super::data::{Data, State};
 use super::{IMAGE, Lower, Result, Value, axis, input, need};

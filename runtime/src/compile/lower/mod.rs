@@ -18,7 +18,7 @@ mod quantization;
 use std::collections::HashMap;
 
 use smalti_kernels::Quantize;
-use tract_onnx::pb::{GraphProto, NodeProto};
+use smalti_models::onnx::{GraphProto, NodeProto};
 
 use super::constant::Constant;
 use super::step::{Buffer, Span, Step, Target};

@@ -1,7 +1,7 @@
 //! Products with weights, in floats and in bytes.
 
 use smalti_kernels::Activation;
-use tract_onnx::pb::NodeProto;
+use smalti_models::onnx::NodeProto;
 
 use super::data::{Data, Function, State};
 use super::{IMAGE, Lower, Result, Scores, Value, input, need};

@@ -1,7 +1,7 @@
 //! `QuantizeLinear` and `DequantizeLinear`, of constants and of what is computed.
 
 use smalti_kernels::Quantize;
-use tract_onnx::pb::NodeProto;
+use smalti_models::onnx::NodeProto;
 
 use super::data::{Data, Function, State};
 use super::{Lower, Result, Value, axis, input, need};

@@ -1,0 +1,164 @@
+//! What runs a model: our own program where the whole graph is known, tract elsewhere.
+//!
+//! Only this module knows whether tract is in the build.
+
+#[cfg(not(feature = "tract"))]
+mod without_tract;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use smalti_models::onnx::ModelProto;
+
+use crate::compile::{self, Arena, ImageView, Program};
+use crate::error::{Error, Result};
+use crate::gate::{Form, Input, Summary};
+use crate::guard::guard;
+use crate::session::Output;
+
+#[cfg(feature = "tract")]
+pub(crate) use crate::engine::{Plan, Runner};
+#[cfg(not(feature = "tract"))]
+pub(crate) use without_tract::{Plan, Runner};
+
+/// A model, ready to run, shared by all sessions.
+#[derive(Clone, Debug)]
+pub(crate) enum Backend {
+    Program(Arc<Program>),
+    /// tract, with the reason why there is no program.
+    Engine(Plan, Arc<str>),
+}
+
+/// A session's part.
+pub(crate) enum State {
+    Program(Arc<Program>, Box<Arena>),
+    Engine(Runner),
+}
+
+impl Backend {
+    /// Prepares a graph that has passed the gate and has nothing in it but what runs. With `engine_only` tract runs all
+    /// of it.
+    ///
+    /// # Errors
+    /// [`Error::Refused`] where there is no program and no tract in this build, or values between the nodes that take
+    /// more than a file of this size may ask for; [`Error::Engine`] where tract cannot take the graph.
+    pub(crate) fn new(proto: ModelProto, summary: &Summary, engine_only: bool) -> Result<Backend> {
+        let Some(graph) = &proto.graph else {
+            return Err(Error::refused("model", "no graph", "a graph"));
+        };
+        let budget = summary.budget.running();
+        let program = match engine_only {
+            true => Err("as asked".into()),
+            false => guard("lower the graph", || compile::compile(graph, &summary.facts, budget))?,
+        };
+        match program {
+            Ok(program) => Ok(Backend::Program(Arc::new(program))),
+            Err(why) => {
+                log::info!("our kernels do not run this model: {why}");
+                check_live(summary)?;
+                let backend = Backend::Engine(Plan::new(proto, &why)?, why.into());
+                backend.try_out(&summary.input)?;
+                Ok(backend)
+            }
+        }
+    }
+
+    /// Runs once, so that what tract cannot run is refused when it is opened.
+    fn try_out(&self, input: &Input) -> Result<()> {
+        let mut state = self.state(input, 1)?;
+        let (bytes, floats) = (vec![0; input.values()], vec![0.0; input.values()]);
+        let image = match input.form {
+            Form::U8Nhwc => ImageView::U8(&bytes),
+            Form::F32Nchw => ImageView::F32(&floats),
+        };
+        state.run(image, &mut Output::default())
+    }
+
+    /// A session's part, on that many threads; tract takes one.
+    pub(crate) fn state(&self, input: &Input, threads: usize) -> Result<State> {
+        match self {
+            Backend::Program(program) => {
+                Ok(State::Program(Arc::clone(program), Box::new(program.arena(threads))))
+            }
+            Backend::Engine(plan, _) => plan.runner(input).map(State::Engine),
+        }
+    }
+}
+
+/// Refuses a graph whose values between the nodes take more than a file of this size may ask for.
+fn check_live(summary: &Summary) -> Result<()> {
+    let (bytes, allowed) = (summary.live.saturating_mul(4), summary.budget.running());
+    if bytes <= allowed {
+        return Ok(());
+    }
+    let allowed = format!("{allowed} for a file of this size");
+    Err(Error::refused("graph", format!("{bytes} bytes of values that are needed at one time"), allowed))
+}
+
+impl State {
+    pub(crate) fn program(&self) -> Option<&Program> {
+        match self {
+            State::Program(program, _) => Some(program),
+            State::Engine(_) => None,
+        }
+    }
+
+    /// Threads that a run is shared out to.
+    pub(crate) fn threads(&self) -> usize {
+        match self {
+            State::Program(_, arena) => arena.threads(),
+            State::Engine(_) => 1,
+        }
+    }
+
+    /// Runs the program and adds each step's time to `times`.
+    pub(crate) fn time(&mut self, image: ImageView<'_>, times: &mut Vec<Duration>) -> Result<()> {
+        let State::Program(program, arena) = self else { return Ok(()) };
+        times.resize(program.steps().len(), Duration::ZERO);
+        guard("run the model", || program.time(arena, image, times))
+    }
+
+    /// Runs the model on as many values as the input has. After a failure the state starts afresh.
+    pub(crate) fn run(&mut self, image: ImageView<'_>, output: &mut Output) -> Result<()> {
+        match self {
+            State::Program(program, arena) => {
+                let result = guard("run the model", || {
+                    program.run(arena, image);
+                    copy(program.output(arena, 0), &mut output.logits);
+                    copy_some(program.output(arena, 1), &mut output.embedding);
+                });
+                if result.is_err() {
+                    **arena = program.arena(arena.threads());
+                }
+                result
+            }
+            State::Engine(runner) => {
+                let mut outputs = 0;
+                runner.run(image, |i, values, _| {
+                    outputs = i + 1;
+                    match i {
+                        0 => copy(Some(values), &mut output.logits),
+                        _ => copy_some(Some(values), &mut output.embedding),
+                    }
+                    Ok(())
+                })?;
+                if outputs < 2 {
+                    output.embedding = None;
+                }
+                Ok(())
+            }
+        }
+    }
+}
+
+fn copy(from: Option<&[f32]>, to: &mut Vec<f32>) {
+    to.clear();
+    to.extend_from_slice(from.unwrap_or_default());
+}
+
+fn copy_some(from: Option<&[f32]>, to: &mut Option<Vec<f32>>) {
+    match from {
+        Some(from) => copy(Some(from), to.get_or_insert_default()),
+        None => *to = None,
+    }
+}
