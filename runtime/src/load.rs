@@ -1,4 +1,4 @@
-//! From a file's bytes to a model that sessions run: gate, tract's typed graph, optimised plan.
+//! From a file's bytes to a model that sessions run: gate, then our compiler, or tract where that has no kernels.
 
 use std::fs::File;
 use std::io::Read;

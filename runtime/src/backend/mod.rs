@@ -32,7 +32,7 @@ pub(crate) enum Backend {
 /// A session's part.
 pub(crate) enum State {
     Program(Arc<Program>, Box<Arena>),
-    Engine(Runner),
+    Engine(Box<Runner>),
 }
 
 impl Backend {
@@ -80,7 +80,7 @@ impl Backend {
             Backend::Program(program) => {
                 Ok(State::Program(Arc::clone(program), Box::new(program.arena(threads))))
             }
-            Backend::Engine(plan, _) => plan.runner(input).map(State::Engine),
+            Backend::Engine(plan, _) => plan.runner(input).map(|runner| State::Engine(Box::new(runner))),
         }
     }
 }
