@@ -23,7 +23,7 @@ use crate::gate::{self, Limits, Summary};
 /// Bytes that constants may take.
 const BUDGET: u64 = 1 << 20;
 
-/// A graph on an image `[1, 2, 4, 4]`.
+/// A graph on an image `[1, 3, 4, 4]`.
 struct Graph(GraphProto);
 
 fn int(name: &str, i: i64) -> AttributeProto {
@@ -42,17 +42,17 @@ fn float(name: &str, f: f32) -> AttributeProto {
 impl Graph {
     fn new() -> Graph {
         let dim = |dim| Dimension { value: Some(dimension::Value::DimValue(dim)), ..Default::default() };
-        let shape = TensorShapeProto { dim: [1, 2, 4, 4].map(dim).to_vec() };
+        let shape = TensorShapeProto { dim: [1, 3, 4, 4].map(dim).to_vec() };
         let tensor = type_proto::Tensor { elem_type: DataType::Float as i32, shape: Some(shape) };
         let r#type = TypeProto { value: Some(type_proto::Value::TensorType(tensor)), ..Default::default() };
         let input = ValueInfoProto { name: "image".into(), r#type: Some(r#type), ..Default::default() };
         Graph(GraphProto { input: vec![input], ..Default::default() })
     }
 
-    /// With its four patches as `tokens`, `[1, 4, 6]`: of a patch's 8 values the first 6.
+    /// With its four patches as `tokens`, `[1, 4, 6]`: of a patch's 12 values the first 6.
     fn tokens() -> Graph {
         let mut graph = Graph::new();
-        graph.floats("w", &[6, 2, 2, 2], |i| f32::from(u8::from(i / 8 == i % 8)));
+        graph.floats("w", &[6, 3, 2, 2], |i| f32::from(u8::from(i / 12 == i % 12)));
         graph.ints("columns", &[3], &[1, 6, 4]);
         graph.node("Conv", &["image", "w"], "patches", [ints("strides", &[2, 2])]);
         graph.node("Reshape", &["patches", "columns"], "turned", []);
@@ -124,7 +124,7 @@ impl Graph {
         let (graph, summary) = self.checked(output);
         let program = compile(&graph, &summary.facts, BUDGET).unwrap();
         let mut arena = program.arena(1);
-        let image: Vec<f32> = (0..32).map(|i| i as f32).collect();
+        let image: Vec<f32> = (0..48).map(|i| i as f32).collect();
         program.run(&mut arena, ImageView::F32(&image));
         program.output(&arena, 0).unwrap().to_vec()
     }
