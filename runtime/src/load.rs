@@ -237,7 +237,7 @@ impl Model {
     pub fn on_engine(&self) -> Option<&str> {
         match &self.0.backend {
             Backend::Program(_) => None,
-            Backend::Engine(_, why) => Some(why),
+            Backend::Tract(_, why) => Some(why),
         }
     }
 
