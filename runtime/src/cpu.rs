@@ -51,6 +51,11 @@ pub fn cores() -> usize {
     std::thread::available_parallelism().map_or(1, usize::from)
 }
 
+/// The most memory that this process has had in use, in MiB, where the system tells it.
+pub fn peak_memory_mb() -> Option<f64> {
+    proc_mb("/proc/self/status", "VmHWM")
+}
+
 /// A size in MiB from a line `NAME: N kB` of a file under /proc.
 pub(crate) fn proc_mb(file: &str, name: &str) -> Option<f64> {
     let text = std::fs::read_to_string(file).ok()?;

@@ -79,24 +79,20 @@ impl Error {
         }
     }
 
-    /// A refusal.
-    pub(crate) fn refused(
-        place: impl Into<String>,
-        found: impl Into<String>,
-        allowed: impl Into<String>,
-    ) -> Error {
+    /// A refusal of a model: where, what was found there, and what would be right. Text from files is put on one line.
+    pub fn refused(place: impl Into<String>, found: impl Into<String>, allowed: impl Into<String>) -> Error {
         let [place, found] = [place.into(), found.into()].map(|text| one_line(&text));
         Error::Refused { place, found, allowed: allowed.into() }
     }
 
-    /// A file-system failure.
-    pub(crate) fn io(action: &'static str, path: &Path) -> impl FnOnce(std::io::Error) -> Error {
+    /// A file-system failure while trying to `action` (a verb) a file.
+    pub fn io(action: &'static str, path: &Path) -> impl FnOnce(std::io::Error) -> Error {
         let path = path.to_owned();
         move |source| Error::Io { action, path, source }
     }
 
-    /// An image that cannot be used.
-    pub(crate) fn data(place: impl Into<String>, problem: impl ToString) -> Error {
+    /// An image or a data folder that cannot be used.
+    pub fn data(place: impl Into<String>, problem: impl ToString) -> Error {
         Error::Data { place: place.into(), problem: problem.to_string() }
     }
 }

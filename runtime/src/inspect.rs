@@ -70,7 +70,7 @@ pub fn inspect(bytes: &[u8]) -> Result<Inspection> {
     let pairs = proto.metadata_props.iter().map(|entry| (entry.key.as_str(), entry.value.as_str()));
     let record = ModelRecord::from_metadata(pairs)?;
     let producer = format!("{} {}", proto.producer_name, proto.producer_version).trim().to_owned();
-    let weights_sha256 = digest(&proto);
+    let weights_sha256 = weights_sha256(&proto);
     // What cannot run is refused here, as where it would run.
     let model = Model::new(proto, summary.clone(), None)?;
     Ok(Inspection {
@@ -85,8 +85,8 @@ pub fn inspect(bytes: &[u8]) -> Result<Inspection> {
     })
 }
 
-/// The digest of all weights in the order of the file, as the exporter takes it.
-pub(crate) fn digest(proto: &ModelProto) -> String {
+/// SHA-256 over all weights in the order of the file, in hexadecimal, as the exporter takes it.
+pub fn weights_sha256(proto: &ModelProto) -> String {
     let weights = proto.graph.iter().flat_map(|graph| &graph.initializer);
     let data: Vec<(&str, Cow<'_, [u8]>)> =
         weights.map(|tensor| (tensor.name.as_str(), data(tensor))).collect();

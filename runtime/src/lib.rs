@@ -12,6 +12,11 @@
 //!
 //! A model file goes through the [`gate`], a strict profile of ONNX; [`load`] makes a [`Model`] of it, and each
 //! thread runs a [`Session`] of its own.
+//!
+//! # Features
+//!
+//! `tract`, on by default: tract runs the graphs that our own kernels do not. Without it they are refused
+//! ([`Error::Refused`]), and so are [`taps`].
 
 mod backend;
 mod compile;
@@ -20,21 +25,15 @@ mod engine;
 mod guard;
 mod outputs;
 mod text;
-mod threads;
 
-pub mod bench;
-pub mod compare;
 pub mod cpu;
 pub mod doctor;
 pub mod error;
-pub mod eval;
 pub mod gate;
 pub mod images;
 pub mod inspect;
 pub mod load;
 pub mod memory;
-pub mod quantize;
-pub mod samples;
 pub mod selftest;
 pub mod session;
 pub mod stream;

@@ -1,4 +1,4 @@
-//! From a file's bytes to a model that sessions run: gate, tract's typed graph, optimised plan.
+//! From a file's bytes to a model that sessions run: gate, then our compiler, or tract where that has no kernels.
 
 use std::fs::File;
 use std::io::Read;
@@ -237,7 +237,7 @@ impl Model {
     pub fn on_engine(&self) -> Option<&str> {
         match &self.0.backend {
             Backend::Program(_) => None,
-            Backend::Engine(_, why) => Some(why),
+            Backend::Tract(_, why) => Some(why),
         }
     }
 

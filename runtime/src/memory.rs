@@ -46,7 +46,7 @@ fn prepared(model: &Model) -> u64 {
     match model.backend() {
         Backend::Program(program) => program.bytes() as u64,
         // Weights as they are and packed, and what follows from them.
-        Backend::Engine(..) => {
+        Backend::Tract(..) => {
             let summary = model.summary();
             2 * summary.weight_bytes.max(4 * summary.parameters) + summary.constant_bytes
         }
@@ -58,7 +58,7 @@ fn session(model: &Model, threads: usize, image: Option<[usize; 3]>) -> Result<u
     let input = model.input();
     let running = match model.backend() {
         Backend::Program(program) => program.arena_bytes(threads.clamp(1, Pool::MOST)) as u64,
-        Backend::Engine(..) => 8 * model.summary().live,
+        Backend::Tract(..) => 8 * model.summary().live,
     };
     let normalised = if input.form == Form::F32Nchw { 4 * input.values() } else { 0 };
     let ranked = size_of::<f32>() + size_of::<(usize, f32)>();

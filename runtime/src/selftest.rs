@@ -22,7 +22,7 @@ pub const QUANTIZED_TOLERANCE: &str = "selftest_tolerance";
 const QUANTIZED: std::ops::RangeInclusive<f32> = 0.02..=0.1;
 
 /// The tolerance for a quantized model whose test vectors are that far from those of its float model.
-pub(crate) fn quantized_tolerance(distance: f32) -> f32 {
+pub fn quantized_tolerance(distance: f32) -> f32 {
     distance.clamp(*QUANTIZED.start(), *QUANTIZED.end())
 }
 
@@ -109,7 +109,7 @@ fn scale(wanted: &[f32]) -> f32 {
 }
 
 /// Largest difference of a logit on the scale of [`TOLERANCE`].
-pub(crate) fn relative_difference(found: &[f32], wanted: &[f32]) -> f32 {
+pub fn relative_difference(found: &[f32], wanted: &[f32]) -> f32 {
     difference(found, wanted) / scale(wanted)
 }
 

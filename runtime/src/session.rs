@@ -7,10 +7,12 @@ use smalti_models::image::View;
 use smalti_models::preprocess::Scratch;
 
 use crate::backend::State;
-use crate::compile::{ImageView, Program};
+use crate::compile::Program;
 use crate::error::{Error, Result};
 use crate::gate::Form;
 use crate::load::Model;
+
+pub use crate::compile::ImageView;
 
 /// What a model says about one image, as numbers.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -46,6 +48,17 @@ impl Prediction {
     pub fn best(&self) -> Option<&Ranked> {
         self.ranked.first()
     }
+}
+
+/// One step of a model's program.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct StepInfo<'a> {
+    /// The name of the value that it computes, for layers with weights; else its kind.
+    pub name: &'a str,
+    /// What it does: `linear int8`, `attention`.
+    pub kind: &'static str,
+    /// Multiply-adds of one run; 0 for steps without products.
+    pub multiply_adds: u64,
 }
 
 /// One thread's buffers around a [`Model`].
@@ -158,13 +171,24 @@ impl Session {
         self.state.threads()
     }
 
-    /// Name, kind and multiply-adds of each step; none on the engine.
-    pub(crate) fn steps(&self) -> impl Iterator<Item = (&str, &'static str, u64)> {
-        self.state.program().into_iter().flat_map(Program::steps)
+    /// The steps of the program that our kernels run, in order; none where tract runs the model.
+    pub fn steps(&self) -> impl Iterator<Item = StepInfo<'_>> {
+        let steps = self.state.program().into_iter().flat_map(Program::steps);
+        steps.map(|(name, kind, multiply_adds)| StepInfo { name, kind, multiply_adds })
     }
 
-    /// Runs the model and adds each step's time to `times`; does nothing on the engine.
-    pub(crate) fn time(&mut self, image: ImageView<'_>, times: &mut Vec<Duration>) -> Result<()> {
+    /// Runs the model once and adds the time of each of [`Session::steps`] to `times`, which grows to their number. Does
+    /// nothing where tract runs the model.
+    ///
+    /// # Errors
+    /// [`Error::Usage`] for an image of another form or length than the input's.
+    pub fn time_steps(&mut self, image: ImageView<'_>, times: &mut Vec<Duration>) -> Result<()> {
+        let input = self.model.input();
+        match (image, input.form) {
+            (ImageView::U8(pixels), Form::U8Nhwc) => check_length(pixels.len(), input.values(), "bytes")?,
+            (ImageView::F32(values), Form::F32Nchw) => check_length(values.len(), input.values(), "floats")?,
+            _ => return Err(Error::Usage("an image in another form than the model's input".into())),
+        }
         self.state.time(image, times)
     }
 

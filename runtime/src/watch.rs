@@ -214,7 +214,7 @@ impl Watcher {
         trust.check(&bytes, signature)?;
         let (proto, summary) = gate::open(&bytes, limits)?;
         drop(bytes);
-        let weights = inspect::digest(&proto);
+        let weights = inspect::weights_sha256(&proto);
         let model = Model::new(proto, summary, output.as_deref())?;
         if model.record().is_some_and(|record| record.weights_sha256 != weights) {
             let allowed = "those that its record was written for";

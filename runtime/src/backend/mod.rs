@@ -25,14 +25,14 @@ pub(crate) use without_tract::{Plan, Runner};
 #[derive(Clone, Debug)]
 pub(crate) enum Backend {
     Program(Arc<Program>),
-    /// tract, with the reason why there is no program.
-    Engine(Plan, Arc<str>),
+    /// With the reason why there is no program.
+    Tract(Plan, Arc<str>),
 }
 
 /// A session's part.
 pub(crate) enum State {
     Program(Arc<Program>, Box<Arena>),
-    Engine(Runner),
+    Tract(Box<Runner>),
 }
 
 impl Backend {
@@ -56,7 +56,7 @@ impl Backend {
             Err(why) => {
                 log::info!("our kernels do not run this model: {why}");
                 check_live(summary)?;
-                let backend = Backend::Engine(Plan::new(proto, &why)?, why.into());
+                let backend = Backend::Tract(Plan::new(proto, &why)?, why.into());
                 backend.try_out(&summary.input)?;
                 Ok(backend)
             }
@@ -80,7 +80,7 @@ impl Backend {
             Backend::Program(program) => {
                 Ok(State::Program(Arc::clone(program), Box::new(program.arena(threads))))
             }
-            Backend::Engine(plan, _) => plan.runner(input).map(State::Engine),
+            Backend::Tract(plan, _) => plan.runner(input).map(|runner| State::Tract(Box::new(runner))),
         }
     }
 }
@@ -99,7 +99,7 @@ impl State {
     pub(crate) fn program(&self) -> Option<&Program> {
         match self {
             State::Program(program, _) => Some(program),
-            State::Engine(_) => None,
+            State::Tract(_) => None,
         }
     }
 
@@ -107,7 +107,7 @@ impl State {
     pub(crate) fn threads(&self) -> usize {
         match self {
             State::Program(_, arena) => arena.threads(),
-            State::Engine(_) => 1,
+            State::Tract(_) => 1,
         }
     }
 
@@ -132,7 +132,7 @@ impl State {
                 }
                 result
             }
-            State::Engine(runner) => {
+            State::Tract(runner) => {
                 let mut outputs = 0;
                 runner.run(image, |i, values, _| {
                     outputs = i + 1;

@@ -15,10 +15,12 @@ use super::slots::Slot;
 use super::step::{Pointwise, Values};
 use super::view::View;
 
-/// An image in the model's form.
+/// An image in the form of the model's input, see [`crate::gate::Form`].
 #[derive(Clone, Copy, Debug)]
-pub(crate) enum ImageView<'a> {
+pub enum ImageView<'a> {
+    /// Pixels: rows from top to bottom, channels innermost (HWC).
     U8(&'a [u8]),
+    /// Normalised pixels, channels outermost (CHW).
     F32(&'a [f32]),
 }
 
@@ -246,7 +248,7 @@ fn constant<'a>(
 }
 
 /// One patch of an image `[C, H, W]`, counted row by row, in the order channel, row, column.
-pub(crate) fn gather<T>(
+fn gather<T>(
     image: &View,
     [height, width]: [usize; 2],
     patch: usize,

@@ -126,3 +126,109 @@ impl<'a> Followed<'_, 'a> {
         true
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use smalti_kernels::Quantize;
+
+    use super::super::constant::Constant;
+    use super::super::step::Weight;
+    use super::*;
+
+    fn span(buffer: Buffer) -> Span {
+        Span { buffer, offset: 0, rows: 2, cols: 2 }
+    }
+
+    /// A layer without bias.
+    fn layer(x: Buffer, out: Buffer) -> Step<'static> {
+        Step::Linear {
+            name: format!("layer{out}"),
+            x: span(x),
+            weight: Box::new(Weight::Floats(Constant::owned(vec![1.0, 2.0, 3.0, 4.0], &[2, 2]))),
+            bias: vec![0.0, 1.0],
+            scale: None,
+            activation: Activation::None,
+            residual: None,
+            out: Target::floats(out),
+        }
+    }
+
+    fn row(a: Buffer, values: [f32; 2], multiply: bool, out: Buffer) -> Step<'static> {
+        Step::Constant { a: span(a), values: values.to_vec(), multiply, out }
+    }
+
+    fn gelu(x: Buffer, out: Buffer) -> Step<'static> {
+        Step::Pointwise { x, function: Pointwise::Activation(Activation::Gelu), out }
+    }
+
+    fn sum(a: Buffer, b: Buffer, out: Buffer) -> Step<'static> {
+        Step::Add { a: span(a), b: span(b), out }
+    }
+
+    /// Merges steps on buffers of two rows of two; those named are outputs.
+    fn merged(steps: Vec<Step<'static>>, outputs: &[Buffer]) -> Vec<Step<'static>> {
+        let outputs = outputs.iter().map(|&buffer| span(buffer)).collect();
+        let mut lowered = Lowered { steps, buffers: vec![[2, 2]; 10], outputs };
+        merge(&mut lowered);
+        lowered.steps
+    }
+
+    #[test]
+    fn rows_of_constants_become_bias_and_scale() {
+        let steps =
+            merged(vec![layer(1, 2), row(2, [5.0, 6.0], false, 3), row(3, [2.0, 3.0], true, 4)], &[4]);
+        let [Step::Linear { bias, scale, out, .. }] = &steps[..] else { panic!("{steps:?}") };
+        assert_eq!((&bias[..], scale.as_deref()), (&[10.0, 21.0][..], Some(&[2.0, 3.0][..])));
+        assert_eq!(out.buffer, 4);
+    }
+
+    #[test]
+    fn an_activation_comes_before_a_residual_and_never_twice() {
+        let steps = merged(vec![layer(1, 2), gelu(2, 3), sum(3, 1, 4)], &[4]);
+        let [Step::Linear { activation, residual, out, .. }] = &steps[..] else { panic!("{steps:?}") };
+        assert_eq!((*activation, *residual, out.buffer), (Activation::Gelu, Some(1), 4));
+        // Behind a residual, a second activation, a bias behind an activation: steps of their own.
+        assert_eq!(merged(vec![layer(1, 2), sum(2, 1, 3), gelu(3, 4)], &[4]).len(), 2);
+        assert_eq!(merged(vec![layer(1, 2), gelu(2, 3), gelu(3, 4)], &[4]).len(), 2);
+        assert_eq!(merged(vec![layer(1, 2), gelu(2, 3), row(3, [1.0; 2], false, 4)], &[4]).len(), 2);
+    }
+
+    #[test]
+    fn what_someone_else_reads_stays() {
+        // An output of the model, and a value that another step reads.
+        assert_eq!(merged(vec![layer(1, 2), gelu(2, 3)], &[2, 3]).len(), 2);
+        assert_eq!(merged(vec![layer(1, 2), gelu(2, 3), sum(2, 1, 4)], &[3, 4]).len(), 3);
+    }
+
+    #[test]
+    fn a_residual_is_there_before_its_layer_runs() {
+        // The first layer runs before the second, whose result therefore cannot be its residual; the other way can.
+        let steps = merged(vec![layer(1, 2), layer(1, 3), sum(2, 3, 4)], &[4]);
+        let [_, Step::Linear { name, residual, .. }] = &steps[..] else { panic!("{steps:?}") };
+        assert_eq!((&**name, *residual), ("layer3", Some(2)));
+        // Where the later layer's result is read again, nothing moves.
+        assert_eq!(merged(vec![layer(1, 2), layer(1, 3), sum(2, 3, 4), gelu(3, 5)], &[4, 5]).len(), 4);
+    }
+
+    #[test]
+    fn results_are_stored_as_bytes_by_whoever_computes_them() {
+        let to_bytes = Quantize::new(0.5, 3).unwrap();
+        let quantize = |x, out| Step::Quantize { x: span(x), out, quantize: to_bytes };
+        let norm = Step::Norm {
+            x: span(1),
+            scale: vec![1.0; 2],
+            shift: vec![0.0; 2],
+            eps: 1e-6,
+            out: Target::floats(2),
+        };
+        for step in [layer(1, 2), norm] {
+            let steps = merged(vec![step, quantize(2, 3)], &[]);
+            let target = steps.first().map(Step::target);
+            assert_eq!((steps.len(), target), (1, Some(Target { buffer: 3, quantize: Some(to_bytes) })));
+        }
+        // Others have no such epilogue, and a part of a buffer is not its step's result.
+        assert_eq!(merged(vec![sum(1, 1, 2), quantize(2, 3)], &[]).len(), 2);
+        let part = Step::Quantize { x: Span { rows: 1, ..span(2) }, out: 3, quantize: to_bytes };
+        assert_eq!(merged(vec![layer(1, 2), part], &[]).len(), 2);
+    }
+}

@@ -23,9 +23,9 @@ use smalti_models::onnx::GraphProto;
 
 use crate::gate::Facts;
 
-pub(crate) use exec::{Arena, ImageView, gather};
+pub(crate) use exec::Arena;
+pub use exec::ImageView;
 pub(crate) use program::Program;
-pub(crate) use view::View;
 
 /// A program for a graph that has passed the gate, or why there is none. What is packed and what a session takes stays
 /// within `budget` bytes.

@@ -262,3 +262,58 @@ impl Stage {
         values + size_of::<Stage>() + self.name.len()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Twice the constants 1, 2, 3, 4 in two rows; and something that nobody reads.
+    fn doubled(budget: u64) -> Result<Program, Unknown> {
+        let steps = vec![
+            Step::Put { values: vec![1.0, 2.0, 3.0, 4.0], out: 1, at: 0 },
+            Step::Put { values: vec![9.0; 4], out: 3, at: 0 },
+            Step::Pointwise { x: 1, function: Pointwise::Scale(2.0), out: 2 },
+        ];
+        // The last row alone.
+        let outputs = vec![Span { buffer: 2, offset: 2, rows: 1, cols: 2 }];
+        Program::new(Lowered { steps, buffers: vec![[1, 4], [2, 2], [2, 2], [2, 2]], outputs }, budget)
+    }
+
+    #[test]
+    fn a_program_runs_what_is_needed() {
+        let program = doubled(1 << 20).unwrap();
+        assert_eq!(program.steps().map(|(_, kind, _)| kind).collect::<Vec<_>>(), ["copy", "pointwise"]);
+        let mut arena = program.arena(2);
+        for _ in 0..2 {
+            program.run(&mut arena, ImageView::F32(&[0.0; 4]));
+            assert_eq!(program.output(&arena, 0), Some(&[6.0, 8.0][..]));
+        }
+        assert_eq!(program.output(&arena, 1), None);
+        assert_eq!(program.arena_bytes(2), 2 * 4 * size_of::<f32>());
+    }
+
+    #[test]
+    fn each_step_has_a_time() {
+        let program = doubled(1 << 20).unwrap();
+        let mut times = vec![Duration::from_secs(7); 2];
+        program.time(&mut program.arena(1), ImageView::F32(&[0.0; 4]), &mut times);
+        assert!(times.iter().all(|time| *time >= Duration::from_secs(7)));
+    }
+
+    #[test]
+    fn memory_is_refused_before_it_is_taken() {
+        // 16 bytes of constants, two slots of 16.
+        let why = doubled(47).unwrap_err();
+        assert!(why.contains("48 bytes for its steps, 47 are allowed"), "{why}");
+        assert!(doubled(48).is_ok());
+    }
+
+    #[test]
+    fn a_fault_of_the_lowering_is_reported() {
+        let steps = vec![Step::Put { values: vec![1.0; 3], out: 1, at: 2 }];
+        let outputs = vec![Span { buffer: 1, offset: 0, rows: 2, cols: 2 }];
+        let lowered = Lowered { steps, buffers: vec![[1, 4], [2, 2]], outputs };
+        let why = Program::new(lowered, 1 << 20).unwrap_err();
+        assert!(why.contains("please report it") && why.contains("step 0, copy"), "{why}");
+    }
+}

@@ -94,3 +94,72 @@ impl Demand<'_> {
         rows
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use smalti_kernels::attention::Shape;
+
+    use super::super::step::{Target, Values};
+    use super::*;
+
+    /// Rows `offset / 4` on of a buffer of rows of 4.
+    fn span(buffer: Buffer, offset: usize, rows: usize) -> Span {
+        Span { buffer, offset, rows, cols: 4 }
+    }
+
+    fn norm(x: Span, out: Buffer) -> Step<'static> {
+        Step::Norm { x, scale: vec![1.0; 4], shift: vec![0.0; 4], eps: 1e-6, out: Target::floats(out) }
+    }
+
+    fn lowered(steps: Vec<Step<'static>>, buffers: Vec<[usize; 2]>, output: Span) -> Lowered<'static> {
+        Lowered { steps, buffers, outputs: vec![output] }
+    }
+
+    #[test]
+    fn a_model_that_answers_from_one_token_computes_its_row_alone() {
+        let heads = |head| HeadsAt { buffer: 2, offset: 0, head, row: 4 };
+        let shape = Shape { heads: 2, tokens: 5, key: 2, value: 2, scale: 1.0 };
+        let attention = Step::Attention {
+            qkv: [heads(2); 3],
+            shape,
+            maps: Box::new([None, None]),
+            out: Target::floats(3),
+        };
+        let steps = vec![norm(span(1, 0, 5), 2), attention, norm(span(3, 0, 5), 4), norm(span(4, 8, 1), 5)];
+        let buffers = vec![[1, 20], [5, 4], [5, 4], [5, 4], [5, 4], [1, 4]];
+        // The third token: its query, but the keys and values of all.
+        assert_eq!(needed(&lowered(steps, buffers, span(5, 0, 1))), [0..5, 2..3, 2..3, 0..1]);
+    }
+
+    #[test]
+    fn rows_between_those_needed_are_computed_too() {
+        let steps = vec![
+            norm(span(1, 0, 5), 2),
+            norm(span(2, 0, 1), 3),
+            norm(span(2, 12, 1), 4),
+            Step::Add { a: span(3, 0, 1), b: span(4, 0, 1), out: 5 },
+        ];
+        let buffers = vec![[1, 20], [5, 4], [5, 4], [1, 4], [1, 4], [1, 4]];
+        assert_eq!(needed(&lowered(steps, buffers, span(5, 0, 1))), [0..4, 0..1, 0..1, 0..1]);
+    }
+
+    #[test]
+    fn what_no_output_needs_is_not_computed() {
+        let steps = vec![norm(span(1, 0, 5), 2), norm(span(1, 0, 5), 3)];
+        let buffers = vec![[1, 20], [5, 4], [5, 4], [5, 4]];
+        assert_eq!(needed(&lowered(steps, buffers, span(3, 0, 5))), [0..0, 0..5]);
+    }
+
+    #[test]
+    fn rows_of_another_length_take_all() {
+        let copy = Step::Copy { from: 1, values: Values::Run(0..4), out: 2, at: 0 };
+        let buffers = vec![[1, 20], [5, 4], [2, 4], [1, 4]];
+        let program = lowered(vec![copy, norm(span(2, 0, 1), 3)], buffers, span(3, 0, 1));
+        assert_eq!(needed(&program), [0..2, 0..1]);
+        let halves = Span { buffer: 1, offset: 2, rows: 2, cols: 2 };
+        assert_eq!(of_span(&halves, 0..1, [5, 4]), 0..5);
+        assert_eq!(of_span(&span(1, 8, 2), 1..2, [5, 4]), 3..4);
+        let apart = HeadsAt { buffer: 1, offset: 0, head: 20, row: 4 };
+        assert_eq!(of_queries(&apart, 1..2, [5, 4]), 0..5);
+    }
+}

@@ -88,3 +88,67 @@ impl Slots {
         Slots { of, floats: floats.lengths, bytes: bytes.lengths }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use smalti_kernels::Quantize;
+
+    use super::super::step::{Pointwise, Span, Step};
+    use super::*;
+
+    fn scale(x: usize, out: usize) -> Step<'static> {
+        Step::Pointwise { x, function: Pointwise::Scale(2.0), out }
+    }
+
+    fn span(buffer: usize, [rows, cols]: [usize; 2]) -> Span {
+        Span { buffer, offset: 0, rows, cols }
+    }
+
+    #[test]
+    fn a_chain_takes_two_slots() {
+        let buffers = vec![[1, 8], [2, 4], [2, 4], [2, 4], [3, 4]];
+        let first = Step::Put { values: vec![1.0; 8], out: 1, at: 0 };
+        let steps = vec![first, scale(1, 2), scale(2, 3), scale(3, 4)];
+        let slots = Slots::assign(&Lowered { steps, outputs: vec![span(4, [3, 4])], buffers });
+        use Slot::{Floats, Image};
+        assert_eq!(slots.of, [Image, Floats(0), Floats(1), Floats(0), Floats(1)]);
+        // As long as the longest that lies there.
+        assert_eq!((&slots.floats[..], slots.byte_count()), (&[8, 12][..], 80));
+    }
+
+    #[test]
+    fn what_is_read_later_and_outputs_keep_their_slots() {
+        let buffers = vec![[1, 4]; 5];
+        let first = Step::Put { values: vec![1.0; 4], out: 1, at: 0 };
+        let last = Step::Add { a: span(1, [1, 4]), b: span(3, [1, 4]), out: 4 };
+        let steps = vec![first, scale(1, 2), scale(2, 3), last];
+        let outputs = vec![span(2, [1, 4]), span(4, [1, 4])];
+        let slots = Slots::assign(&Lowered { steps, buffers, outputs });
+        let mut of: Vec<Slot> = slots.of[1..].to_vec();
+        of.sort_unstable();
+        of.dedup();
+        assert_eq!(of.len(), 4, "{:?}", slots.of);
+    }
+
+    #[test]
+    fn the_slot_that_fits_best_is_taken() {
+        let buffers = vec![[1, 4], [1, 100], [1, 10], [1, 1], [1, 9]];
+        let put = |out, len| Step::Put { values: vec![1.0; len], out, at: 0 };
+        // Both are free when the last buffer needs a place.
+        let ends = |buffer: usize, len| Step::Mean { x: span(buffer, [1, len]), out: 3 };
+        let steps = vec![put(1, 100), put(2, 10), ends(1, 100), ends(2, 10), put(4, 9)];
+        let slots = Slots::assign(&Lowered { steps, buffers, outputs: vec![span(4, [1, 9])] });
+        assert_eq!(slots.of[4], slots.of[2]);
+    }
+
+    #[test]
+    fn bytes_lie_apart_from_floats() {
+        let quantize = Quantize::new(1.0, 0).unwrap();
+        let first = Step::Put { values: vec![1.0; 6], out: 1, at: 0 };
+        let steps = vec![first, Step::Quantize { x: span(1, [2, 3]), out: 2, quantize }];
+        let slots = Slots::assign(&Lowered { steps, buffers: vec![[1, 4], [2, 3], [2, 3]], outputs: vec![] });
+        assert_eq!(slots.of[1..], [Slot::Floats(0), Slot::Bytes(0)]);
+        // Rows of bytes are padded for the kernels.
+        assert_eq!((&slots.floats[..], &slots.bytes[..]), (&[6][..], &[2 * row(3)][..]));
+    }
+}

@@ -100,8 +100,8 @@ pub(super) fn check(place: &str, node: &NodeProto, table: &[Attribute]) -> Resul
     Ok(())
 }
 
-/// The attribute of that name.
-pub(crate) fn find<'a>(node: &'a NodeProto, name: &str) -> Option<&'a AttributeProto> {
+/// The attribute of that name, if the node has it.
+pub fn find<'a>(node: &'a NodeProto, name: &str) -> Option<&'a AttributeProto> {
     node.attribute.iter().find(|attribute| attribute.name == name)
 }
 
@@ -112,7 +112,7 @@ pub(super) fn tensor<'a>(node: &'a NodeProto, name: &str) -> Option<&'a TensorPr
 
 /// Whether the windows of a convolution that passed the gate, of this height and width, lie side by side: a product with
 /// patches.
-pub(crate) fn windows_touch(node: &NodeProto, sides: [usize; 2]) -> bool {
+pub fn windows_touch(node: &NodeProto, sides: [usize; 2]) -> bool {
     let ints = |name: &str| find(node, name).map(|attribute| &attribute.ints[..]);
     ints("strides").is_some_and(|strides| strides == sides.map(|side| side as i64))
         && ints("pads").is_none_or(|pads| pads.iter().all(|&pad| pad == 0))

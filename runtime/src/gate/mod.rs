@@ -22,12 +22,13 @@ mod walk;
 mod weights;
 mod wire;
 
-pub(crate) use attributes::{find as attribute, windows_touch};
+pub use attributes::{find as attribute, windows_touch};
 pub use limits::Limits;
 pub(crate) use summary::{Fact, Facts};
 pub use summary::{Form, Input, NodeSummary, Port, Summary};
 pub(crate) use value::Kind;
-pub(crate) use weights::{floats, integers};
+pub use weights::floats;
+pub(crate) use weights::integers;
 
 use prost::Message as _;
 use smalti_models::onnx::ModelProto;

@@ -69,8 +69,8 @@ fn wrong_length(tensor: &TensorProto, kind: Kind, wanted: usize) -> Option<Strin
     }
 }
 
-/// The floats of a checked float tensor.
-pub(crate) fn floats(tensor: &TensorProto) -> impl Iterator<Item = f32> + '_ {
+/// The numbers of a float tensor that passed the gate, in row-major order.
+pub fn floats(tensor: &TensorProto) -> impl Iterator<Item = f32> + '_ {
     let raw = tensor.raw_data.as_chunks::<4>().0.iter().map(|bytes| f32::from_le_bytes(*bytes));
     raw.chain(tensor.float_data.iter().copied())
 }

@@ -37,7 +37,7 @@ fn variant(factor: f32, version: &str) -> Vec<u8> {
         *golden = Golden::new(golden.pattern, &image, output.logits);
     }
     record.version = version.into();
-    record.weights_sha256 = inspect::digest(&proto);
+    record.weights_sha256 = inspect::weights_sha256(&proto);
     with_record(proto, &record)
 }
 

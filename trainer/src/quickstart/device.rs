@@ -4,7 +4,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use smalti_runtime::Model;
-use smalti_runtime::bench;
+use smalti_tools::bench;
 use smalti_trainer::data::Dataset;
 use smalti_trainer::evaluate::{Predictions, top};
 

@@ -293,3 +293,6 @@ impl<'a> Lower<'a> {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,327 @@
+//! What users type.
+
+use std::path::PathBuf;
+
+use clap::{Args as Flags, Parser, Subcommand, ValueEnum};
+use smalti_runtime::trust::Version;
+use smalti_tools::quantize::Method;
+
+/// Runs, checks and measures the image classifiers that Smalti trains, and vision transformers that PyTorch
+/// exports to ONNX. Results go to the standard output, everything else to the standard error.
+#[derive(Debug, Parser)]
+#[command(name = "smalti-run", version, max_term_width = 100, after_help = EXIT_CODES)]
+pub(crate) struct Args {
+    #[command(subcommand)]
+    pub(crate) command: Command,
+    /// Print one JSON object instead of text.
+    #[arg(long, global = true)]
+    pub(crate) json: bool,
+    /// Print errors only.
+    #[arg(long, short, global = true)]
+    pub(crate) quiet: bool,
+    /// Print more: causes of errors, messages of the engine (-vv).
+    #[arg(long, short, global = true, action = clap::ArgAction::Count)]
+    pub(crate) verbose: u8,
+}
+
+const EXIT_CODES: &str = "Exit codes: 0 ok, 1 error, 2 usage, 3 model refused, 4 check failed (selftest, inspect, quantize, compare), \
+    5 unusable input data, 6 file system, 70 internal bug caught, 130 and 143 a stream stopped by a signal.";
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Classify images: files, folders (all images below, sorted), `-` for one image on standard input, or a
+    /// stream: `mjpeg:FILE`, `raw:WIDTHxHEIGHT:rgb8:FILE` (or `grey8`), where FILE may be `-`.
+    Run(RunArgs),
+    /// Accuracy over a folder of class folders, per class and as a confusion matrix.
+    Eval(EvalArgs),
+    /// Turn a float model into int8 with the help of some images: standard ONNX, smaller, and held to a budget.
+    Quantize(QuantizeArgs),
+    /// Do two models say the same? Agreement, flips, cosine; fails (4) below --min-agreement.
+    Compare(CompareArgs),
+    /// What is in a model file; whether its weights are intact.
+    Inspect(ModelArgs),
+    /// Run the test vectors stored in the model: does it compute here what it computed where it was made?
+    Selftest(ModelArgs),
+    /// Is the model signed by this key? The signature is minisign's, in MODEL.minisig.
+    Verify(VerifyArgs),
+    /// Latency, load time and peak memory on this machine.
+    Bench(BenchArgs),
+    /// What this machine offers.
+    Doctor,
+    /// Print a completion script for a shell.
+    Completions {
+        /// The shell.
+        shell: clap_complete::Shell,
+    },
+    /// Write manual pages into a folder, or the main page to standard output.
+    Man {
+        /// The folder.
+        folder: Option<PathBuf>,
+    },
+}
+
+#[derive(Debug, Flags)]
+pub(crate) struct ModelArgs {
+    /// The model file (.onnx).
+    pub(crate) model: PathBuf,
+    #[command(flatten)]
+    pub(crate) trust: TrustArgs,
+}
+
+#[derive(Debug, Flags)]
+pub(crate) struct VerifyArgs {
+    /// The model file (.onnx).
+    pub(crate) model: PathBuf,
+    /// The key: a file, or the line of letters that `minisign -G` prints.
+    #[arg(long)]
+    pub(crate) pubkey: String,
+    /// The lowest version of the model.
+    #[arg(long)]
+    pub(crate) min_version: Option<Version>,
+}
+
+#[derive(Debug, Flags)]
+pub(crate) struct RunArgs {
+    /// The model file (.onnx).
+    pub(crate) model: PathBuf,
+    /// Images: files, folders, `-`; or one stream.
+    #[arg(required = true)]
+    pub(crate) inputs: Vec<PathBuf>,
+    /// The output of the model that answers, where it has several [default: `logits`, else the first of a score a class].
+    #[arg(long, value_name = "NAME")]
+    pub(crate) output: Option<String>,
+    /// How many labels to name an image.
+    #[arg(long, short = 'k', default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..))]
+    pub(crate) top_k: u32,
+    /// The share of unusable images that is put up with; beyond it the exit code is 5. None of files, 5% of a stream
+    /// if not given. All images are answered either way.
+    #[arg(long, value_parser = share)]
+    pub(crate) max_bad: Option<f64>,
+    #[command(flatten)]
+    pub(crate) stream: StreamArgs,
+    #[command(flatten)]
+    pub(crate) trust: TrustArgs,
+    #[command(flatten)]
+    pub(crate) foreign: ForeignArgs,
+}
+
+/// For streams.
+#[derive(Debug, Flags)]
+#[command(next_help_heading = "Streams")]
+pub(crate) struct StreamArgs {
+    /// Answer every frame, however late. Else, but for regular files, frames are dropped while the model is busy.
+    #[arg(long)]
+    pub(crate) every_frame: bool,
+    /// The most bytes of a frame; larger ones count as bad.
+    #[arg(long, default_value_t = 32 << 20, value_parser = clap::value_parser!(u32).range(1..))]
+    pub(crate) max_frame_bytes: u32,
+    /// When the model file is replaced, go on with the new one, if it is as good: signed (--pubkey), no older, of the
+    /// same shapes, passing its self-test.
+    #[arg(long)]
+    pub(crate) watch: bool,
+    /// Seconds between looks at the model file.
+    #[arg(long, default_value_t = 1.0, value_parser = interval, requires = "watch")]
+    pub(crate) watch_interval: f64,
+}
+
+/// What model files must show.
+#[derive(Debug, Default, Flags)]
+#[command(next_help_heading = "Trust")]
+pub(crate) struct TrustArgs {
+    /// Open only what this key signed (MODEL.minisig): a file, or the line of letters that `minisign -G` prints.
+    #[arg(long)]
+    pub(crate) pubkey: Option<String>,
+    /// Open no model of a lower version.
+    #[arg(long)]
+    pub(crate) min_version: Option<Version>,
+}
+
+#[derive(Debug, Flags)]
+pub(crate) struct EvalArgs {
+    /// The model file (.onnx).
+    pub(crate) model: PathBuf,
+    /// A folder of class folders; of one with splits (`train/` and `test/` or `val/`) the test split, else val.
+    pub(crate) folder: PathBuf,
+    /// The output of the model that answers, where it has several [default: `logits`, else the first of a score a class].
+    #[arg(long, value_name = "NAME")]
+    pub(crate) output: Option<String>,
+    /// Images at a time, each on a thread of its own.
+    #[arg(long, short, default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=1024))]
+    pub(crate) threads: u16,
+    /// The share of unusable images that is put up with, e.g. 5%.
+    #[arg(long, default_value = "5%", value_parser = share)]
+    pub(crate) max_bad: f64,
+    #[command(flatten)]
+    pub(crate) trust: TrustArgs,
+    #[command(flatten)]
+    pub(crate) foreign: ForeignArgs,
+}
+
+#[derive(Debug, Flags)]
+pub(crate) struct QuantizeArgs {
+    /// The float model file (.onnx).
+    pub(crate) model: PathBuf,
+    /// A folder of images like those that the model will see; of one with splits the train split.
+    #[arg(long)]
+    pub(crate) calib: PathBuf,
+    /// Where the int8 model goes.
+    #[arg(long, short)]
+    pub(crate) output: PathBuf,
+    /// A folder of images to measure on, of one with splits the test or val split; class folders give accuracy [default:
+    /// the calibration folder].
+    #[arg(long)]
+    pub(crate) data: Option<PathBuf>,
+    /// How the range of an activation is found.
+    #[arg(long, value_enum, default_value_t = MethodArg::DEFAULT)]
+    pub(crate) method: MethodArg,
+    /// What may be lost: points of accuracy where images have labels (default 0.5%), else the share of answers
+    /// that change (default 1%).
+    #[arg(long, value_parser = share)]
+    pub(crate) budget: Option<f64>,
+    /// The most calibration images, spread evenly over the folder.
+    #[arg(long, default_value_t = 200, value_parser = clap::value_parser!(u32).range(1..=100_000))]
+    pub(crate) samples: u32,
+    /// How often to try, each time with more of the layers with most noise kept float.
+    #[arg(long, default_value_t = 8, value_parser = clap::value_parser!(u8).range(1..))]
+    pub(crate) tries: u8,
+    /// Write a page with tables and plots (.html).
+    #[arg(long)]
+    pub(crate) report: Option<PathBuf>,
+    /// Images at a time while measuring, each on a thread of its own.
+    #[arg(long, short, default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=1024))]
+    pub(crate) threads: u16,
+    /// The share of unusable images that is put up with, e.g. 5%.
+    #[arg(long, default_value = "5%", value_parser = share)]
+    pub(crate) max_bad: f64,
+    /// Seconds to measure the latency of each model.
+    #[arg(long, default_value_t = 1.0, value_parser = seconds)]
+    pub(crate) seconds: f64,
+    #[command(flatten)]
+    pub(crate) trust: TrustArgs,
+    #[command(flatten)]
+    pub(crate) foreign: ForeignArgs,
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+pub(crate) enum MethodArg {
+    /// From the smallest to the largest value.
+    Minmax,
+    /// 99.99 % of the values.
+    Percentile,
+    /// The range with the least squared error.
+    Mse,
+}
+
+impl MethodArg {
+    /// The library's default.
+    const DEFAULT: MethodArg = MethodArg::Percentile;
+}
+
+impl From<MethodArg> for Method {
+    fn from(method: MethodArg) -> Method {
+        match method {
+            MethodArg::Minmax => Method::Minmax,
+            MethodArg::Percentile => Method::Percentile,
+            MethodArg::Mse => Method::Mse,
+        }
+    }
+}
+
+#[derive(Debug, Flags)]
+pub(crate) struct CompareArgs {
+    /// The first model file (.onnx), e.g. the float one.
+    pub(crate) a: PathBuf,
+    /// The second model file (.onnx), e.g. the int8 one.
+    pub(crate) b: PathBuf,
+    /// A folder of images, of one with splits the test or val split; class folders give accuracy.
+    #[arg(long)]
+    pub(crate) data: PathBuf,
+    /// The least share of images with the same answer.
+    #[arg(long, default_value = "99%", value_parser = share)]
+    pub(crate) min_agreement: f64,
+    /// The most points of accuracy that B may lose against A, e.g. 0.5%.
+    #[arg(long, value_parser = share)]
+    pub(crate) budget: Option<f64>,
+    /// Images at a time, each on a thread of its own.
+    #[arg(long, short, default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=1024))]
+    pub(crate) threads: u16,
+    /// The share of unusable images that is put up with, e.g. 5%.
+    #[arg(long, default_value = "5%", value_parser = share)]
+    pub(crate) max_bad: f64,
+    #[command(flatten)]
+    pub(crate) trust: TrustArgs,
+    #[command(flatten)]
+    pub(crate) foreign: ForeignArgs,
+}
+
+#[derive(Debug, Flags)]
+pub(crate) struct BenchArgs {
+    /// The model file (.onnx).
+    pub(crate) model: PathBuf,
+    /// Threads that one image's run is shared out to; several numbers are measured one after another.
+    #[arg(long, short, value_delimiter = ',', default_value = "1", value_parser = clap::value_parser!(u16).range(1..=256))]
+    pub(crate) threads: Vec<u16>,
+    /// Seconds to measure.
+    #[arg(long, default_value_t = 2.0, value_parser = seconds)]
+    pub(crate) seconds: f64,
+    #[command(flatten)]
+    pub(crate) trust: TrustArgs,
+    /// Load the model and run it so many times, and nothing else: for tools that count instructions.
+    #[arg(long, hide = true)]
+    pub(crate) only_runs: Option<u32>,
+    /// With --only-runs: the engine runs the model, even where our own kernels could.
+    #[arg(long, hide = true, requires = "only_runs")]
+    pub(crate) engine: bool,
+}
+
+/// For models whose file does not say how images are prepared.
+#[derive(Debug, Default, Flags)]
+#[command(next_help_heading = "Preprocessing (for models without a record of it, or to override it)")]
+pub(crate) struct ForeignArgs {
+    /// Mean of each channel on the scale 0 to 1, e.g. 0.485,0.456,0.406.
+    #[arg(long, value_delimiter = ',')]
+    pub(crate) mean: Option<Vec<f32>>,
+    /// Standard deviation of each channel on the scale 0 to 1.
+    #[arg(long, value_delimiter = ',')]
+    pub(crate) std: Option<Vec<f32>>,
+    /// How an image gets to the model's size: short side and centre crop, or both sides squashed.
+    #[arg(long, value_enum)]
+    pub(crate) resize: Option<FitArg>,
+    /// The filter.
+    #[arg(long, value_enum)]
+    pub(crate) interpolation: Option<InterpolationArg>,
+    /// A file with one label a line.
+    #[arg(long)]
+    pub(crate) labels: Option<PathBuf>,
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+pub(crate) enum FitArg {
+    Crop,
+    Squash,
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+pub(crate) enum InterpolationArg {
+    Bilinear,
+    Bicubic,
+}
+
+/// `5%` or `0.05`.
+fn share(text: &str) -> Result<f64, String> {
+    let (number, scale) = text.strip_suffix('%').map_or((text, 1.0), |number| (number, 100.0));
+    let share = number.parse::<f64>().map_err(|error| error.to_string())? / scale;
+    if (0.0..=1.0).contains(&share) { Ok(share) } else { Err("expected 0% to 100%".into()) }
+}
+
+/// A positive time.
+fn seconds(text: &str) -> Result<f64, String> {
+    let seconds = text.parse::<f64>().map_err(|error| error.to_string())?;
+    if (0.01..=3600.0).contains(&seconds) { Ok(seconds) } else { Err("expected 0.01 to 3600".into()) }
+}
+
+/// A time between looks.
+fn interval(text: &str) -> Result<f64, String> {
+    let seconds = text.parse::<f64>().map_err(|error| error.to_string())?;
+    if (0.001..=86400.0).contains(&seconds) { Ok(seconds) } else { Err("expected 0.001 to 86400".into()) }
+}

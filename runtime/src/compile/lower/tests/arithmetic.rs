@@ -1,0 +1,107 @@
+//! Sums, factors and functions of single values.
+
+use smalti_kernels::Activation;
+
+use super::*;
+use crate::compile::step::Pointwise;
+
+/// A layer of the value `x`, which then has to be there.
+fn used(graph: &mut Graph, x: &str) {
+    graph.floats("m", &[6, 3], |i| i as f32);
+    graph.node("MatMul", &[x, "m"], "y", []);
+}
+
+#[test]
+fn constants_of_a_row_or_of_all_values_are_added() {
+    for dims in [&[6][..], &[4, 6], &[1, 4, 6]] {
+        let mut graph = Graph::tokens();
+        graph.floats("c", dims, |i| i as f32);
+        graph.node("Add", &["c", "tokens"], "y", []);
+        let want = TOKENS.concat().into_iter().enumerate();
+        let len = dims.iter().product::<i64>() as usize;
+        let want: Vec<f32> = want.map(|(i, x)| x + (i % len) as f32).collect();
+        assert_eq!(graph.run("y"), want, "{dims:?}");
+    }
+}
+
+#[test]
+fn a_factor_waits_until_its_product_is_needed() {
+    let scaled = || {
+        let mut graph = Graph::tokens();
+        graph.floats("two", &[], |_| 2.0);
+        graph.node("Mul", &["tokens", "two"], "double", []);
+        graph.node("Div", &["double", "two"], "same", []);
+        graph
+    };
+    let mut graph = scaled();
+    used(&mut graph, "double");
+    graph.lowered("y", |lowered| {
+        let scale = &lowered.steps[2];
+        assert!(matches!(scale, Step::Pointwise { function: Pointwise::Scale(2.0), .. }), "{scale:?}");
+    });
+    // What cancels out is no step.
+    let mut graph = scaled();
+    used(&mut graph, "same");
+    assert_eq!(graph.kinds("y"), ["linear f32"]);
+}
+
+#[test]
+fn gelu_is_known_whatever_the_order_of_its_nodes() {
+    for order in [["half", "x", "sum"], ["x", "sum", "half"], ["sum", "half", "x"]] {
+        let mut graph = Graph::tokens();
+        graph.floats("root", &[], |_| std::f32::consts::SQRT_2);
+        graph.floats("one", &[], |_| 1.0);
+        graph.floats("half", &[], |_| 0.5);
+        graph.node("Identity", &["tokens"], "x", []);
+        graph.node("Div", &["x", "root"], "quotient", []);
+        graph.node("Erf", &["quotient"], "erf", []);
+        graph.node("Add", &["erf", "one"], "sum", []);
+        graph.node("Mul", &order[..2], "part", []);
+        graph.node("Mul", &["part", order[2]], "gelu", []);
+        used(&mut graph, "gelu");
+        graph.lowered("y", |lowered| {
+            let step = &lowered.steps[2];
+            let Step::Pointwise { function: Pointwise::Activation(found), .. } = step else {
+                panic!("{order:?}: {step:?}")
+            };
+            assert_eq!(*found, Activation::Gelu, "{order:?}");
+        });
+    }
+}
+
+#[test]
+fn functions_without_kernels_and_other_pairs_are_refused() {
+    let mut graph = Graph::tokens();
+    graph.node("Mul", &["tokens", "tokens"], "square", []);
+    used(&mut graph, "square");
+    assert!(graph.refusal("y").contains("no kernel for"));
+    let mut graph = Graph::tokens();
+    graph.floats("square", &[6, 6], |i| i as f32);
+    graph.node("MatMul", &["tokens", "square"], "other", []);
+    graph.node("Mul", &["tokens", "other"], "y", []);
+    assert!(graph.refusal("y").contains("two sides other than a sum"));
+    let mut graph = Graph::tokens();
+    graph.floats("c", &[6], |i| i as f32 + 1.0);
+    graph.node("Div", &["tokens", "c"], "y", []);
+    assert!(graph.refusal("y").contains("under another operator"));
+}
+
+#[test]
+fn constants_are_computed_beforehand() {
+    let folded = |divisor: f32| {
+        let mut graph = Graph::tokens();
+        graph.floats("a", &[6], |i| i as f32 + 1.0);
+        graph.floats("b", &[], move |_| divisor);
+        graph.node("Neg", &["a"], "negative", []);
+        graph.node("Div", &["negative", "b"], "c", []);
+        graph.node("Add", &["tokens", "c"], "y", []);
+        graph
+    };
+    folded(2.0).lowered("y", |lowered| {
+        let Some(Step::Constant { values, multiply: false, .. }) = lowered.steps.last() else {
+            panic!("no sum")
+        };
+        assert_eq!(values[..], [-0.5, -1.0, -1.5, -2.0, -2.5, -3.0]);
+    });
+    assert!(folded(0.0).refusal("y").contains("not finite"));
+}
