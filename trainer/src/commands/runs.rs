@@ -121,7 +121,8 @@ fn refuse_own_data(out: &Path, inputs: &[(&str, PathBuf)]) -> Result<()> {
     }
 }
 
-/// Refuses to resume a run under other settings.
+/// Refuses to resume a run under other settings. A flag that the saved file does not have came with a later version: what
+/// it changes, the state knows.
 fn same_settings(path: &Path, text: &str) -> Result<()> {
     if !path.is_file() {
         return Ok(());
@@ -129,14 +130,12 @@ fn same_settings(path: &Path, text: &str) -> Result<()> {
     let saved = String::from_utf8_lossy(&files::read(path, 1 << 20)?).into_owned();
     let table = |text: &str| text.parse::<toml::Table>().unwrap_or_default();
     let (saved, now) = (table(&saved), table(text));
-    let shown = |value: Option<&toml::Value>| value.map_or("not set".into(), toml::Value::to_string);
-    for key in saved.keys().chain(now.keys()).filter(|key| !FREE.contains(&key.as_str())) {
-        let (before, now) = (saved.get(key), now.get(key));
-        if before != now {
+    for (key, before) in saved.iter().filter(|(key, _)| !FREE.contains(&key.as_str())) {
+        let now = now.get(key);
+        if now != Some(before) {
             return Err(Error::Usage(format!(
-                "{key} was {}, is {}: a run is resumed with the settings that it was started with; leave the flag out",
-                shown(before),
-                shown(now)
+                "{key} was {before}, is {}: a run is resumed with the settings that it was started with; leave the flag out",
+                now.map_or("not set".into(), toml::Value::to_string),
             )));
         }
     }

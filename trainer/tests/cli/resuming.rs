@@ -51,6 +51,21 @@ fn classes_that_changed_are_named_and_nothing_is_written() {
 }
 
 #[test]
+fn a_flag_of_a_later_version_is_no_other_setting() {
+    let folder = finished(&["--val=none"]);
+    let path = folder.path("run/config.toml");
+    let text = std::fs::read_to_string(&path).unwrap();
+    let earlier: String =
+        text.lines().filter(|line| !line.starts_with("augment ")).map(|line| format!("{line}\n")).collect();
+    assert!(earlier.len() < text.len());
+    std::fs::write(&path, &earlier).unwrap();
+    let changed = folder.run(&["finetune", "--resume", "--out=run", "--augment=ra"]);
+    changed.fails(5, &["augment.policy"]);
+    assert_eq!(std::fs::read_to_string(&path).unwrap(), earlier);
+    resume(&folder).ok();
+}
+
+#[test]
 fn a_run_of_another_command_is_named() {
     let folder = finished(&["--val=none"]);
     let before = checkpoints(&folder);
