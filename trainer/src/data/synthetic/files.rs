@@ -54,7 +54,11 @@ impl Drawing {
             let bytes =
                 encode_png(&image).map_err(|e| Error::data(path.display().to_string(), e.to_string()))?;
             // Not through a buffer that swallows the error of a full disk when it is dropped.
-            std::fs::write(&path, bytes).map_err(Error::file("write", &path))
+            std::fs::write(&path, bytes).map_err(|error| {
+                // Half an image would be one more broken file.
+                let _ = std::fs::remove_file(&path);
+                Error::file("write", &path)(error)
+            })
         })
     }
 }
