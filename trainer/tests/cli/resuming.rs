@@ -59,8 +59,8 @@ fn a_flag_of_a_later_version_is_no_other_setting() {
         text.lines().filter(|line| !line.starts_with("augment ")).map(|line| format!("{line}\n")).collect();
     assert!(earlier.len() < text.len());
     std::fs::write(&path, &earlier).unwrap();
-    let changed = folder.run(&["finetune", "--resume", "--out=run", "--augment=ra"]);
-    changed.fails(5, &["augment.policy"]);
+    let changed = folder.run(&["finetune", "--resume", "--out=run", "--augment=rand"]);
+    changed.fails(5, &["policy"]);
     assert_eq!(std::fs::read_to_string(&path).unwrap(), earlier);
     resume(&folder).ok();
 }
@@ -123,11 +123,6 @@ fn flags_that_change_no_result_may_change() {
     folder.run(&other).ok();
     assert_eq!(folder.settings("other")["optimizer"].as_str(), Some("adamw"));
     folder.tiny("pretrain", &["--data=data", "--out=run", "--resume", "--dec-dim=8"]).ok();
-    // A run is resumed by the command that wrote it.
-    std::fs::remove_file(folder.path("run/config.toml")).unwrap();
-    folder
-        .tiny("finetune", &["--data=data", "--init=scratch", "--out=run", "--resume"])
-        .fails(5, &["pretrain"]);
 }
 
 #[cfg(unix)]
