@@ -30,7 +30,7 @@ const MAX_VALUE: usize = 16 << 20;
 /// The longest free text.
 const MAX_TEXT: usize = 64 << 10;
 
-/// Everything that a model file says about itself beside its graph.
+/// Everything that a model file says about itself besides its graph.
 #[derive(Clone, Debug, PartialEq)]
 pub struct ModelRecord {
     /// The labels, in the order of the logits.

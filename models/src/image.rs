@@ -203,9 +203,9 @@ impl fmt::Debug for Image {
 /// What an image file may ask for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Limits {
-    /// Most pixels, width x height.
+    /// Maximum number of pixels, width x height.
     pub max_pixels: u64,
-    /// Most bytes of the file.
+    /// Maximum bytes of the file.
     pub max_bytes: u64,
 }
 
@@ -217,13 +217,13 @@ impl Default for Limits {
 
 /// No limit goes beyond this, so that byte counts fit 32 bits in every decoder.
 #[cfg(feature = "decode")]
-const MOST_PIXELS: u64 = 1 << 28;
+const MAX_PIXELS: u64 = 1 << 28;
 
 /// Refuses an image that a header announces too large.
 #[cfg(feature = "decode")]
 fn check_pixels(width: u32, height: u32, limits: &Limits) -> Result<()> {
     let (width, height) = (u64::from(width), u64::from(height));
-    let limit = limits.max_pixels.min(MOST_PIXELS);
+    let limit = limits.max_pixels.min(MAX_PIXELS);
     if width * height <= limit {
         return Ok(());
     }

@@ -21,7 +21,7 @@ const PRECISION_BITS: u32 = 32 - 8 - 2;
 const MAX_SIDE: usize = 1 << 20;
 /// The longest side of an image of which only a window is written.
 const MAX_WHOLE: usize = 1 << 30;
-/// Most bytes of a resized image or of what lies between the passes.
+/// Maximum bytes of a resized image or of what lies between the passes.
 pub(crate) const MAX_BYTES: u64 = 1 << 30;
 
 /// The filter of a resize.
@@ -132,7 +132,7 @@ impl Axis {
         how.support() * self.scale().max(1.0)
     }
 
-    /// The most input pixels that the filter reaches.
+    /// Maximum number of input pixels that the filter reaches.
     fn reach(&self, how: Interpolation) -> usize {
         self.support(how).ceil() as usize * 2 + 1
     }

@@ -115,7 +115,7 @@ pub fn run(settings: &Settings<'_>) -> Result<Report> {
     }
 }
 
-/// The same course without an end that the measurement could reach.
+/// The same schedule without an end that the measurement could reach.
 fn endless(optim: &OptimConfig) -> OptimConfig {
     OptimConfig { epochs: 1_000_000, ..optim.clone() }
 }

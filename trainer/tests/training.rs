@@ -285,7 +285,7 @@ fn ranks_finetune_to_the_bits_of_one_process_and_go_on_with_its_run() {
         ranks(3, |exec, _| finetune(&finetuning(4), exec, &images(), None, None, &mut ()).unwrap().0.params);
     assert!(found.iter().all(|params| *params == alone.params));
 
-    // Begun by one process, gone on with by two.
+    // Begun by one process, resumed by two.
     let run = create(&folder.path().join("run"));
     let mut stopped = Watch { stop_after: Some(4), ..Watch::default() };
     finetune(&finetuning(4), &exec(1), &images(), None, Some(&run), &mut stopped).unwrap_err();

@@ -8,7 +8,7 @@ use crate::error::{Error, Result};
 use crate::image::Image;
 use crate::preprocess::MAX_IMG_SIZE;
 
-/// Most test vectors a model.
+/// Maximum number of test vectors of a model.
 const MAX_GOLDEN: usize = 64;
 
 /// One test vector.

@@ -8,7 +8,7 @@ use std::str::Chars;
 
 use crate::error::{Error, Result};
 
-/// Most labels.
+/// Maximum number of labels.
 const MAX_LABELS: usize = 100_000;
 /// The longest label in bytes.
 const MAX_LABEL: usize = 1000;

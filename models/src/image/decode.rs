@@ -17,7 +17,7 @@ use image::{DynamicImage, GrayImage, ImageDecoder, ImageFormat, ImageResult, Rgb
 use super::{Image, Limits, check_pixels, complete, foreign, webp};
 use crate::error::{Error, Result};
 
-/// Bytes of a decoder's own tables and rows, beside the pixels.
+/// Bytes of a decoder's own tables and rows, besides the pixels.
 const DECODER_ROOM: u64 = 64 << 20;
 
 /// The image in the bytes of a JPEG, PNG, WebP or BMP file.
@@ -89,7 +89,7 @@ fn decode_as(format: ImageFormat, bytes: &[u8], limits: &Limits) -> Result<Image
     }
 }
 
-/// What a decoder may allocate beside the pixels.
+/// What a decoder may allocate besides the pixels.
 fn table_limits() -> image::Limits {
     let mut limits = image::Limits::no_limits();
     limits.max_alloc = Some(DECODER_ROOM);

@@ -137,7 +137,7 @@ fn read_size(config: &Value) -> Result<(usize, FitMode)> {
     Ok((img_size, fit))
 }
 
-/// Mean and deviation; without normalisation 0 and 1.
+/// Mean and standard deviation; without normalisation 0 and 1.
 fn read_moments(config: &Value) -> Result<(Vec<f32>, Vec<f32>)> {
     if !flag(config, "do_normalize", true)? {
         return Ok((vec![0.0; 3], vec![1.0; 3]));

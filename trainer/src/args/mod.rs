@@ -91,7 +91,7 @@ pub(crate) struct MachineArgs {
     /// Threads that compute; their number changes no result [default: all of this machine, or SMALTI_THREADS].
     #[arg(long, short, value_name = "N")]
     pub(crate) threads: Option<usize>,
-    /// Threads that read and prepare images beside them [default: 1].
+    /// Additional threads that read and prepare images [default: 1].
     #[arg(long, value_name = "N")]
     pub(crate) loader_threads: Option<usize>,
     /// Memory for prepared images, which are then decoded only once: 0, 512MiB, 2GiB [default: 2GiB, or a quarter of

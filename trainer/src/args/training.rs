@@ -192,7 +192,7 @@ pub(crate) struct PretrainArgs {
     /// Fraction of the hidden patches that is predicted; below 1 only with --decoder cross [default: 1].
     #[arg(long, value_name = "SHARE")]
     pub(crate) predict_ratio: Option<f64>,
-    /// Predict each patch normalised by its own mean and deviation [default: on; --no-norm-pix-loss].
+    /// Predict each patch normalised by its own mean and standard deviation [default: on; --no-norm-pix-loss].
     #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = ON, value_name = "BOOL")]
     pub(crate) norm_pix_loss: Option<bool>,
     #[command(flatten)]

@@ -19,7 +19,7 @@ const IMG_SIZE: usize = 32;
 /// Batches that are drawn.
 const BATCHES: usize = 4;
 
-pub(super) fn run(args: &BenchArgs, global: &Global) -> anyhow::Result<()> {
+pub(crate) fn run(args: &BenchArgs, global: &Global) -> anyhow::Result<()> {
     let seconds = args.seconds.unwrap_or(5.0);
     if let Some(batch_size) = args.batch_size.filter(|batch_size| !(1..=1 << 16).contains(batch_size)) {
         return Err(Error::Usage(format!("batch-size is {batch_size}: expected 1 to 65536")).into());

@@ -12,12 +12,12 @@ use crate::console::log::tell;
 use crate::console::out;
 use crate::plan::required;
 
-pub(super) fn run(args: &DataArgs, global: &Global) -> anyhow::Result<()> {
+pub(crate) fn run(args: &DataArgs, global: &Global) -> anyhow::Result<()> {
     let path = required(&args.data, "DIR", "a data set")?;
     let exec = super::machine(&args.machine)?;
     let threads = exec.threads;
     let data = Splits::read(&path)?;
-    let report = audit::look(&data, args.most.unwrap_or(audit::MOST))?;
+    let report = audit::look(&data, args.most.unwrap_or(audit::MAX_IMAGES))?;
     let is_usable = report.usable() > 0;
     let times = if args.timing == Some(false) || !is_usable {
         Vec::new()

@@ -10,7 +10,7 @@ use crate::args::{EmbedArgs, Global};
 use crate::console::out;
 use crate::plan::{required, split};
 
-pub(super) fn run(args: &EmbedArgs, global: &Global) -> anyhow::Result<()> {
+pub(crate) fn run(args: &EmbedArgs, global: &Global) -> anyhow::Result<()> {
     let path = required(&args.run, "RUN", "what `smalti pretrain` or `smalti finetune` wrote")?;
     let data = required(&args.data, "--data", "a data set")?;
     let output = required(&args.output, "--output", "a file name ending in .safetensors")?;

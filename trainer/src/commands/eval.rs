@@ -18,7 +18,7 @@ use crate::plan::{held_out, required};
 /// A confusion matrix with more classes than this is left to --json.
 const SHOWN: usize = 20;
 
-pub(super) fn run(args: &EvalArgs, global: &Global) -> anyhow::Result<()> {
+pub(crate) fn run(args: &EvalArgs, global: &Global) -> anyhow::Result<()> {
     let path = required(&args.run, "RUN", "what `smalti finetune` or `smalti pretrain` wrote")?;
     let data = required(&args.data, "--data", "a data set with labels")?;
     let exec = super::machine(&args.machine)?;

@@ -15,7 +15,7 @@ use crate::console::log::tell;
 use crate::console::out;
 use crate::plan::required;
 
-pub(super) fn run(args: &ExportArgs, global: &Global) -> anyhow::Result<()> {
+pub(crate) fn run(args: &ExportArgs, global: &Global) -> anyhow::Result<()> {
     let path = required(&args.run, "RUN", "what `smalti finetune` wrote")?;
     let form: InputForm = args.input.as_deref().unwrap_or("u8-nhwc").parse()?;
     let model = finetune::load(&path)?;

@@ -18,13 +18,13 @@ use crate::console::progress::Watch;
 use crate::plan;
 use crate::plan::finetune::{Init, sets};
 
-pub(super) fn run(args: FinetuneArgs, global: &Global) -> anyhow::Result<()> {
+pub(crate) fn run(args: FinetuneArgs, global: &Global) -> anyhow::Result<()> {
     let job = Job::join(global)?;
     let global = &job.global;
     let run = args.run.clone();
     let mut args: FinetuneArgs = match job.told()? {
         Some(args) => args,
-        None => runs::merge(args, &run, global)?,
+        None => runs::merge(args, "finetune", &run, global)?,
     };
     let exec = runs::exec(&args.run, super::machine(&args.machine)?)?;
     // The first rank reads what --init names, and sends arguments that are complete.

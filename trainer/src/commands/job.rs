@@ -15,7 +15,7 @@ use crate::console::log;
 use crate::console::signals::Stop;
 
 /// This process's place among the ranks.
-pub(super) struct Job {
+pub(crate) struct Job {
     ranks: Option<Arc<Ranks>>,
     /// The flags of every command, on other ranks than the first without any results or progress.
     pub(super) global: Global,
@@ -44,7 +44,7 @@ impl Job {
     }
 
     /// Refuses to run several times what is no job for several ranks.
-    pub(super) fn alone(command: &str) -> Result<()> {
+    pub(crate) fn alone(command: &str) -> Result<()> {
         match ranks::started() {
             1 => Ok(()),
             size => Err(Error::Usage(format!(

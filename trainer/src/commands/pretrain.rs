@@ -13,13 +13,13 @@ use crate::console::out;
 use crate::console::progress::Watch;
 use crate::plan;
 
-pub(super) fn run(args: PretrainArgs, global: &Global) -> anyhow::Result<()> {
+pub(crate) fn run(args: PretrainArgs, global: &Global) -> anyhow::Result<()> {
     let job = Job::join(global)?;
     let global = &job.global;
     let run = args.run.clone();
     let mut args = match job.told()? {
         Some(args) => args,
-        None => runs::merge(args, &run, global)?,
+        None => runs::merge(args, "pretrain", &run, global)?,
     };
     let exec = runs::exec(&args.run, super::machine(&args.machine)?)?;
     let path = plan::required(&args.data, "--data", "a folder of images or another data set")?;

@@ -11,10 +11,10 @@ use crate::console::out;
 use crate::plan::defaults::MASK_RATIO;
 use crate::plan::{required, split};
 
-/// The most rows of an image.
-const MOST: usize = 256;
+/// Maximum number of rows of the sheet.
+const MAX_ROWS: usize = 256;
 
-pub(super) fn run(args: &ReconstructArgs, global: &Global) -> anyhow::Result<()> {
+pub(crate) fn run(args: &ReconstructArgs, global: &Global) -> anyhow::Result<()> {
     let path = required(&args.run, "RUN", "what `smalti pretrain` wrote")?;
     let data = required(&args.data, "--data", "a data set")?;
     let output = required(&args.output, "--output", "a file name ending in .png")?;
@@ -23,8 +23,8 @@ pub(super) fn run(args: &ReconstructArgs, global: &Global) -> anyhow::Result<()>
     if !(mask_ratio > 0.0 && mask_ratio < 1.0) {
         return Err(Error::Usage(format!("mask-ratio is {mask_ratio}: expected between 0 and 1")).into());
     }
-    if !(1..=MOST).contains(&count) {
-        return Err(Error::Usage(format!("count is {count}: expected 1 to {MOST}")).into());
+    if !(1..=MAX_ROWS).contains(&count) {
+        return Err(Error::Usage(format!("count is {count}: expected 1 to {MAX_ROWS}")).into());
     }
     let run = pretrain::load(&path)?;
     let data = Splits::open(&data)?;

@@ -6,8 +6,7 @@ use std::time::Duration;
 use clap::Args;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
-use smalti_trainer::run::Create;
-use smalti_trainer::run::RunDir;
+use smalti_trainer::run::{Create, RunDir, owner};
 use smalti_trainer::train::ExecConfig;
 use smalti_trainer::{Error, Result, files};
 
@@ -25,12 +24,28 @@ const FREE: [&str; 7] =
 /// The arguments over the settings file that was named; for a run that is resumed, over the run's own.
 pub(super) fn merge<T: Args + Serialize + DeserializeOwned>(
     args: T,
+    stage: &str,
     run: &RunArgs,
     global: &Global,
 ) -> Result<T> {
-    let own = run.out.as_deref().filter(|_| run.resume == Some(true)).map(|run| run.join("config.toml"));
+    let resumed = run.out.as_deref().filter(|_| run.resume == Some(true));
+    resumed.map_or(Ok(()), |run| refuse_other_stage(run, stage))?;
+    let own = resumed.map(|run| run.join("config.toml"));
     let file = global.config.clone().or(own.filter(|path| path.is_file()));
     config::merge(args, file.as_deref())
+}
+
+/// Refuses to resume what another command wrote, before its settings seem to be unknown flags.
+fn refuse_other_stage(run: &Path, stage: &str) -> Result<()> {
+    match owner::written_by(run).filter(|writer| writer != stage) {
+        Some(writer) => {
+            let place = run.display();
+            Err(Error::Usage(format!(
+                "{place} was written by `smalti {writer}`, not by `smalti {stage}`: name another folder with --out"
+            )))
+        }
+        None => Ok(()),
+    }
 }
 
 /// How the run is executed.

@@ -8,13 +8,13 @@ use smalti_trainer::files;
 
 use crate::args::Cli;
 
-pub(super) fn completions(shell: clap_complete::Shell) -> anyhow::Result<()> {
+pub(crate) fn completions(shell: clap_complete::Shell) -> anyhow::Result<()> {
     let mut script = Vec::new();
     clap_complete::generate(shell, &mut Cli::command(), "smalti", &mut script);
     Ok(stdout().lock().write_all(&script)?)
 }
 
-pub(super) fn man(folder: Option<&Path>) -> anyhow::Result<()> {
+pub(crate) fn man(folder: Option<&Path>) -> anyhow::Result<()> {
     match folder {
         Some(folder) => {
             files::make_folder(folder)?;

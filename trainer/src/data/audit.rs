@@ -17,8 +17,8 @@ use super::{Split, statistics};
 use crate::error::Result;
 use duplicates::ImageHash;
 
-/// The most images of each split that are looked at.
-pub const MOST: usize = 100_000;
+/// Maximum number of images of each split that are audited.
+pub const MAX_IMAGES: usize = 100_000;
 
 /// How many places the report names of each kind of finding.
 const NAMED: usize = 20;
@@ -137,7 +137,7 @@ impl Report {
     }
 }
 
-/// Looks a data set over, at most `most` images of each split ([`MOST`]).
+/// Looks a data set over, at most `most` images of each split ([`MAX_IMAGES`]).
 ///
 /// # Errors
 /// A split that cannot be opened. Images that cannot be used are part of the report.
@@ -276,7 +276,7 @@ mod tests {
         std::fs::write(path("train/dog/text.jpg"), "text").unwrap();
         std::fs::write(path("test/dog/empty.png"), "").unwrap();
 
-        let report = look(&Splits::open(dir.path()).unwrap(), MOST).unwrap();
+        let report = look(&Splits::open(dir.path()).unwrap(), MAX_IMAGES).unwrap();
         let [train, test] = &report.splits[..] else { panic!("{:?}", report.splits) };
         assert_eq!(report.usable(), 10);
         assert_eq!((train.images, train.labelled, train.looked_at, test.images), (9, 9, 9, 3));

@@ -7,10 +7,10 @@ use smalti_models::folder::Split;
 
 use crate::error::{Error, Result};
 
-/// The most classes that a data set may have: a wrong label must not make a table of billions of names.
+/// Maximum number of classes of a data set: a wrong label must not make a table of billions of names.
 pub const MAX_CLASSES: usize = 65_536;
 
-/// The most bytes of a class's name, as an exported model allows.
+/// Maximum bytes of a class's name, as an exported model allows.
 const MAX_NAME: usize = 1000;
 
 /// What [`number`] makes of labels given as text.

@@ -16,7 +16,7 @@ use super::listing::Listing;
 use super::source::{Raw, Source, Store};
 use crate::error::{Error, Result};
 
-/// The most that one file may hold once unpacked.
+/// Maximum size of one file once unpacked.
 const MAX_BYTES: usize = 2 << 30;
 
 /// A file of images, and where its labels should be.

@@ -6,7 +6,7 @@ use smalti_models::Preprocess;
 use super::dataset::Dataset;
 use crate::error::{Error, Result};
 
-/// The most images that are looked at: more change the third decimal.
+/// Maximum number of images that are read: more change the third decimal.
 pub const ENOUGH: usize = 10_000;
 
 /// What pixels are like, on a scale from 0 to 1.

@@ -18,7 +18,7 @@ use super::shards::{Member, Shards};
 use super::source::{Source, Store};
 use crate::error::{Error, Result};
 
-/// The most bytes of a `.cls` member.
+/// Maximum bytes of a `.cls` member.
 const MAX_LABEL: u64 = 4096;
 
 /// Whether this is the name of a shard.

@@ -77,11 +77,13 @@ pub fn knn(train: &Predictions, test: &Predictions, classes: usize) -> Result<Ve
     let (mut known, labels) = labelled(train);
     check(train, test, &labels, classes)?;
     let dim = train.dim;
-    let mut asked = test.embeddings.clone();
-    [&mut known, &mut asked].into_iter().for_each(|rows| rows.chunks_exact_mut(dim).for_each(to_unit_length));
+    let mut queries = test.embeddings.clone();
+    [&mut known, &mut queries]
+        .into_iter()
+        .for_each(|rows| rows.chunks_exact_mut(dim).for_each(to_unit_length));
     let shape = |e: ndarray::ShapeError| Error::Usage(format!("embeddings: {e}"));
     let known = ArrayView2::from_shape((labels.len(), dim), &known).map_err(shape)?;
-    let blocks: Result<Vec<Vec<usize>>> = asked
+    let blocks: Result<Vec<Vec<usize>>> = queries
         .par_chunks(BLOCK * dim)
         .map(|block| {
             let block = ArrayView2::from_shape((block.len() / dim, dim), block).map_err(shape)?;

@@ -64,7 +64,7 @@ impl std::str::FromStr for InputForm {
     }
 }
 
-/// What the file says beside the graph.
+/// What the file says besides the graph.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Details {
     /// The labels, in the order of the logits.

@@ -3,7 +3,7 @@
 use smalti_trainer::data::CropKind;
 use smalti_trainer::train::optim::LrDecay;
 
-/// The share of unusable images that is put up with.
+/// Maximum fraction of unreadable images.
 pub(crate) const MAX_BAD: f64 = 0.05;
 /// What moves the matrices of the blocks.
 pub(crate) const OPTIMIZER: &str = "muon";

@@ -9,7 +9,7 @@ use smalti_trainer::{Error, Result};
 use super::{fill, named};
 use crate::args::training::ImageArgs;
 
-/// The most images that are looked at for their size.
+/// Maximum number of images whose size is read.
 const LOOKED_AT: usize = 64;
 /// Images that share a size up to this keep it.
 const OWN_SIZE: usize = 128;

@@ -1,4 +1,4 @@
-//! The exported model as a device runs it, beside what the trainer says.
+//! Runs the exported model as a device does, and compares its answers with the trainer's.
 
 use std::path::Path;
 use std::time::Duration;

@@ -14,7 +14,7 @@ const SEED: u64 = 0;
 /// The share of the user's images that is kept back where there is no test split.
 const HELD_OUT: f64 = 0.2;
 /// More test images than this are not measured on.
-const MOST_TEST: usize = 1000;
+const MAX_TEST_IMAGES: usize = 1000;
 
 /// What a quickstart learns from and is measured on.
 pub(super) struct Images {
@@ -56,12 +56,12 @@ pub(super) fn open(path: &Path) -> Result<Images> {
     for split in [Split::Test, Split::Val].into_iter().filter(|split| data.has(*split)) {
         let test = data.dataset(split)?.labelled();
         if !test.is_empty() {
-            return Ok(at(all, Some(at_most(&test, MOST_TEST)), false));
+            return Ok(at(all, Some(at_most(&test, MAX_TEST_IMAGES)), false));
         }
     }
     let held = pick_labels(&all, &LabelSpec::Share(HELD_OUT), SEED)?;
     let kept: Vec<usize> = (0..all.len()).filter(|i| held.binary_search(i).is_err()).collect();
-    let test = at_most(&all.select(&held), MOST_TEST);
+    let test = at_most(&all.select(&held), MAX_TEST_IMAGES);
     Ok(at(all.select(&kept), Some(test), true))
 }
 

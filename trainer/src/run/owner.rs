@@ -8,7 +8,7 @@
 //! not there, which removing ignores.
 
 use std::fs::{File, TryLockError};
-use std::io::{BufRead, BufReader, Seek, Write};
+use std::io::{BufRead, BufReader, Read, Seek, Write};
 use std::path::{Component, Path, PathBuf};
 
 use crate::error::{Error, Result};
@@ -168,6 +168,17 @@ impl Claim<'_> {
 /// Whether Smalti owns the folder.
 pub fn is_owned(folder: &Path) -> bool {
     folder.join(MARKER).is_file()
+}
+
+/// The command that wrote a folder; none where there is no marker that tells.
+pub fn written_by(folder: &Path) -> Option<String> {
+    let mut line = Vec::new();
+    // A damaged marker may be of any length.
+    let first = File::open(folder.join(MARKER)).ok()?.take(200);
+    BufReader::new(first).read_until(b'\n', &mut line).ok()?;
+    let text = std::str::from_utf8(&line).ok()?;
+    let (name, _) = text.strip_prefix("# Written by smalti ")?.split_once('(')?.1.split_once(')')?;
+    Some(name.to_owned())
 }
 
 /// The files that Smalti owns in a folder, relative to it.

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use smalti_models::{Pool, Preprocess, VitConfig};
+use toml::Table;
 
 use super::{flags, to_json};
 use crate::data::mix::soft_targets;
@@ -100,6 +101,23 @@ impl FinetuneSettings {
     /// How a batch of this epoch is cut up.
     fn plan(&self, epoch: u64, images: usize) -> BatchPlan {
         BatchPlan::new(images, micro_batch(1 + self.seen(epoch)))
+    }
+
+    /// The flags of `smalti finetune`.
+    fn flags(&self) -> Result<Table> {
+        let mut table = Table::new();
+        flags::encoder(&mut table, &self.encoder);
+        flags::put(&mut table, "pool", self.pool)?;
+        flags::preprocess(&mut table, &self.preprocess)?;
+        flags::augment(&mut table, &self.augment)?;
+        flags::optim(&mut table, &self.optim)?;
+        flags::put(&mut table, "layer-decay", self.optim.layer_decay)?;
+        flags::put(&mut table, "mixup", self.mix.mixup)?;
+        flags::put(&mut table, "cutmix", self.mix.cutmix)?;
+        flags::put(&mut table, "smoothing", self.smoothing)?;
+        flags::put(&mut table, "drop-path", self.drop_path)?;
+        flags::put(&mut table, "token-drop", self.token_drop)?;
+        Ok(table)
     }
 
     /// What `config.json` says.
@@ -215,7 +233,7 @@ impl Task for Finetuning<'_> {
     }
 
     fn settings_file(&self) -> Result<String> {
-        flags::to_text(flags::finetune(self.settings))
+        flags::to_text(&self.settings.flags()?)
     }
 
     fn optim(&self) -> &OptimConfig {
@@ -318,7 +336,7 @@ pub fn load(path: &Path) -> Result<Finetuned> {
         unusable("belongs to a pretraining run, expected a classifier (what `smalti finetune` wrote)".into())
     })?;
     if labels.is_empty() {
-        return Err(unusable("has no `labels.txt` beside it".into()));
+        return Err(unusable("has no `labels.txt` next to it".into()));
     }
     let model = Classifier::new(&config.encoder, labels.len(), pool)?;
     let mut params = model.layout().init::<f32>(0);

@@ -5,63 +5,30 @@ use serde::Serialize;
 use smalti_models::{DecoderConfig, Preprocess, VitConfig};
 use toml::{Table, Value};
 
-use super::finetune::FinetuneSettings;
-use super::pretrain::PretrainSettings;
 use crate::data::Augment;
 use crate::error::{Error, Result};
 use crate::train::OptimConfig;
 use crate::train::optim::MatrixOptimizer;
 
-/// The flags of `smalti pretrain`.
-pub(super) fn pretrain(settings: &PretrainSettings) -> Result<Table> {
-    let mut table = Table::new();
-    encoder(&mut table, &settings.model.encoder);
-    decoder(&mut table, &settings.model.decoder)?;
-    put(&mut table, "mask-ratio", settings.mask_ratio)?;
-    put(&mut table, "predict-ratio", settings.predict_ratio)?;
-    put(&mut table, "norm-pix-loss", settings.norm_pix_loss)?;
-    preprocess(&mut table, &settings.preprocess)?;
-    augment(&mut table, &settings.augment)?;
-    optim(&mut table, &settings.optim)?;
-    Ok(table)
-}
-
-/// The flags of `smalti finetune`.
-pub(super) fn finetune(settings: &FinetuneSettings) -> Result<Table> {
-    let mut table = Table::new();
-    encoder(&mut table, &settings.encoder);
-    put(&mut table, "pool", settings.pool)?;
-    preprocess(&mut table, &settings.preprocess)?;
-    augment(&mut table, &settings.augment)?;
-    optim(&mut table, &settings.optim)?;
-    put(&mut table, "layer-decay", settings.optim.layer_decay)?;
-    put(&mut table, "mixup", settings.mix.mixup)?;
-    put(&mut table, "cutmix", settings.mix.cutmix)?;
-    put(&mut table, "smoothing", settings.smoothing)?;
-    put(&mut table, "drop-path", settings.drop_path)?;
-    put(&mut table, "token-drop", settings.token_drop)?;
-    Ok(table)
-}
-
 /// A settings file's text.
-pub(super) fn to_text(table: Result<Table>) -> Result<String> {
-    toml::to_string_pretty(&table?).map_err(unwritable)
+pub(super) fn to_text(table: &Table) -> Result<String> {
+    toml::to_string_pretty(table).map_err(unwritable)
 }
 
 fn unwritable(error: impl std::fmt::Display) -> Error {
     Error::Usage(format!("settings cannot be written as TOML: {error}"))
 }
 
-fn put(table: &mut Table, flag: &str, value: impl Serialize) -> Result<()> {
+pub(super) fn put(table: &mut Table, flag: &str, value: impl Serialize) -> Result<()> {
     table.insert(flag.into(), Value::try_from(value).map_err(unwritable)?);
     Ok(())
 }
 
-fn count(table: &mut Table, flag: &str, value: usize) {
+pub(super) fn count(table: &mut Table, flag: &str, value: usize) {
     table.insert(flag.into(), Value::Integer(i64::try_from(value).unwrap_or(i64::MAX)));
 }
 
-fn encoder(table: &mut Table, vit: &VitConfig) {
+pub(super) fn encoder(table: &mut Table, vit: &VitConfig) {
     for (flag, value) in [
         ("img-size", vit.img_size),
         ("patch-size", vit.patch_size),
@@ -74,7 +41,7 @@ fn encoder(table: &mut Table, vit: &VitConfig) {
     }
 }
 
-fn decoder(table: &mut Table, decoder: &DecoderConfig) -> Result<()> {
+pub(super) fn decoder(table: &mut Table, decoder: &DecoderConfig) -> Result<()> {
     put(table, "decoder", decoder.kind)?;
     for (flag, value) in
         [("dec-dim", decoder.dim), ("dec-depth", decoder.depth), ("dec-heads", decoder.heads)]
@@ -84,7 +51,7 @@ fn decoder(table: &mut Table, decoder: &DecoderConfig) -> Result<()> {
     Ok(())
 }
 
-fn preprocess(table: &mut Table, preprocess: &Preprocess) -> Result<()> {
+pub(super) fn preprocess(table: &mut Table, preprocess: &Preprocess) -> Result<()> {
     put(table, "fit", preprocess.fit)?;
     put(table, "interpolation", preprocess.interpolation)?;
     put(table, "mean", decimals(&preprocess.mean))?;
@@ -96,7 +63,7 @@ fn decimals(values: &[f32]) -> Vec<f64> {
     values.iter().filter_map(|x| x.to_string().parse().ok()).collect()
 }
 
-fn augment(table: &mut Table, augment: &Augment) -> Result<()> {
+pub(super) fn augment(table: &mut Table, augment: &Augment) -> Result<()> {
     put(table, "crop", augment.crop.to_string())?;
     put(table, "augment", augment.policy.to_string())?;
     if !augment.skip.is_empty() {
@@ -107,7 +74,7 @@ fn augment(table: &mut Table, augment: &Augment) -> Result<()> {
     put(table, "erasing", decimals(&[augment.erasing])[0])
 }
 
-fn optim(table: &mut Table, optim: &OptimConfig) -> Result<()> {
+pub(super) fn optim(table: &mut Table, optim: &OptimConfig) -> Result<()> {
     put(table, "epochs", optim.epochs)?;
     count(table, "batch-size", optim.batch_size);
     put(table, "lr", optim.lr)?;

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use smalti_models::{DecoderKind, MaeConfig, Preprocess};
+use toml::Table;
 
 use super::{flags, to_json};
 use crate::clock::{self, Op};
@@ -93,6 +94,20 @@ impl PretrainSettings {
         Ok(())
     }
 
+    /// The flags of `smalti pretrain`.
+    fn flags(&self) -> Result<Table> {
+        let mut table = Table::new();
+        flags::encoder(&mut table, &self.model.encoder);
+        flags::decoder(&mut table, &self.model.decoder)?;
+        flags::put(&mut table, "mask-ratio", self.mask_ratio)?;
+        flags::put(&mut table, "predict-ratio", self.predict_ratio)?;
+        flags::put(&mut table, "norm-pix-loss", self.norm_pix_loss)?;
+        flags::preprocess(&mut table, &self.preprocess)?;
+        flags::augment(&mut table, &self.augment)?;
+        flags::optim(&mut table, &self.optim)?;
+        Ok(table)
+    }
+
     /// How many patches of an image are seen, and how many predicted.
     fn counts(&self) -> (usize, usize) {
         let visible = self.model.visible(self.mask_ratio);
@@ -162,7 +177,7 @@ impl Task for Pretraining<'_> {
     }
 
     fn settings_file(&self) -> Result<String> {
-        flags::to_text(flags::pretrain(self.settings))
+        flags::to_text(&self.settings.flags()?)
     }
 
     fn optim(&self) -> &OptimConfig {

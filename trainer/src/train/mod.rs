@@ -13,10 +13,43 @@ pub mod ranks;
 mod resume;
 pub mod step;
 pub mod task;
-pub mod trainer;
+mod trainer;
+
+use crate::error::Result;
+use crate::run::RunDir;
+use trainer::Trainer;
 
 pub use exec::ExecConfig;
 pub use observer::{Observer, Progress, Score};
 pub use optim::OptimConfig;
 pub use task::{Planner, StopCheck, Task, TaskData};
-pub use trainer::{Outcome, train};
+pub use trainer::Outcome;
+
+/// Trains to the end of the task's schedule, or until the observer stops it. With a run folder, state, checkpoints and
+/// metrics go there, and a run that resumes continues where its state is.
+///
+/// # Errors
+/// [`Error::Interrupted`] when the observer stopped the run, which was saved; [`Error::Diverged`]; errors of the data
+/// set, the run folder, the ranks.
+pub fn train<T: Task>(
+    task: &mut T,
+    exec: &ExecConfig,
+    run: Option<&RunDir>,
+    observer: &mut dyn Observer,
+) -> Result<Outcome> {
+    let data = task.data();
+    let mut trainer = Trainer::new(task, exec, run, &data)?;
+    resume::start(&mut trainer, &data)?;
+    if let Some(run) = run {
+        run.begin(&trainer.task.settings_file()?, &trainer.task.model_files())?;
+    }
+    trainer.run(observer)?;
+    let about = trainer.about;
+    Ok(Outcome {
+        params: trainer.params,
+        steps: about.step,
+        seconds: about.seconds,
+        loss: about.loss.map_or(f64::NAN, |loss| loss.mean),
+        best: about.best,
+    })
+}

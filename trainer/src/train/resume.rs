@@ -13,13 +13,6 @@ use crate::error::{Error, Result};
 use crate::run::config::load_labels;
 use crate::run::{About, RunDir, State, state};
 
-/// What the state of a stage says at its start.
-pub(super) fn describe(task: &impl Task, data: &TaskData) -> Result<About> {
-    let mut sets = BTreeMap::from([("train".to_string(), data.train.fingerprint())]);
-    sets.extend(data.others.iter().map(|(name, data)| (name.to_string(), data.fingerprint())));
-    Ok(About { stage: task.name().into(), settings: task.settings()?, data: sets, ..About::default() })
-}
-
 /// Restores the state of a run that resumes. Nothing is written before its settings and its data are known to be the
 /// same.
 pub(super) fn start<T: Task>(trainer: &mut Trainer<'_, T>, data: &TaskData) -> Result<()> {

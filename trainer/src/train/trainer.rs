@@ -1,5 +1,6 @@
 //! The loop that all stages share: batches, gradients, steps, validation, metrics, checkpoints, stops.
 
+use std::collections::BTreeMap;
 use std::ops::ControlFlow;
 use std::time::Instant;
 
@@ -29,35 +30,6 @@ pub struct Outcome {
     pub best: Option<Best>,
 }
 
-/// Trains to the end of the task's schedule, or until the observer stops it. With a run folder, state, checkpoints and
-/// metrics go there, and a run that resumes continues where its state is.
-///
-/// # Errors
-/// [`Error::Interrupted`] when the observer stopped the run, which was saved; [`Error::Diverged`]; errors of the data
-/// set, the run folder, the ranks.
-pub fn train<T: Task>(
-    task: &mut T,
-    exec: &ExecConfig,
-    run: Option<&RunDir>,
-    observer: &mut dyn Observer,
-) -> Result<Outcome> {
-    let data = task.data();
-    let mut trainer = Trainer::new(task, exec, run, &data)?;
-    super::resume::start(&mut trainer, &data)?;
-    if let Some(run) = run {
-        run.begin(&trainer.task.settings_file()?, &trainer.task.model_files())?;
-    }
-    trainer.run(observer)?;
-    let about = trainer.about;
-    Ok(Outcome {
-        params: trainer.params,
-        steps: about.step,
-        seconds: about.seconds,
-        loss: about.loss.map_or(f64::NAN, |loss| loss.mean),
-        best: about.best,
-    })
-}
-
 /// A stage at work.
 pub(super) struct Trainer<'a, T: Task> {
     pub(super) task: &'a mut T,
@@ -76,7 +48,7 @@ pub(super) struct Trainer<'a, T: Task> {
 }
 
 impl<'a, T: Task> Trainer<'a, T> {
-    fn new(
+    pub(super) fn new(
         task: &'a mut T,
         exec: &'a ExecConfig,
         run: Option<&'a RunDir>,
@@ -89,11 +61,11 @@ impl<'a, T: Task> Trainer<'a, T> {
         let lanes = GradLanes::new(exec.threads, params.len())?.among(exec.ranks.clone());
         let optimizer = Optimizer::new(task.layout(), task.optim());
         let schedule = task.optim().schedule(per_epoch);
-        let about = super::resume::describe(task, data)?;
+        let about = describe(task, data)?;
         Ok(Trainer { task, exec, run, loader, plan, lanes, optimizer, params, about, schedule, per_epoch })
     }
 
-    fn run(&mut self, observer: &mut dyn Observer) -> Result<()> {
+    pub(super) fn run(&mut self, observer: &mut dyn Observer) -> Result<()> {
         let mut metrics = self.run.map(|run| run.metrics(self.about.step)).transpose()?;
         let (start, before, first) = (Instant::now(), self.about.seconds, self.about.step);
         let mut saved = Instant::now();
@@ -243,6 +215,13 @@ impl<'a, T: Task> Trainer<'a, T> {
         let Some(run) = self.run else { return Ok(()) };
         run.save_model(name, |path| self.task.save(path, &self.params))
     }
+}
+
+/// What the state of a stage says at its start.
+fn describe(task: &impl Task, data: &TaskData) -> Result<About> {
+    let mut sets = BTreeMap::from([("train".to_string(), data.train.fingerprint())]);
+    sets.extend(data.others.iter().map(|(name, data)| (name.to_string(), data.fingerprint())));
+    Ok(About { stage: task.name().into(), settings: task.settings()?, data: sets, ..About::default() })
 }
 
 /// The task's loader with the threads and the share of this process.

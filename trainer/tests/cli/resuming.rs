@@ -51,6 +51,14 @@ fn classes_that_changed_are_named_and_nothing_is_written() {
 }
 
 #[test]
+fn a_run_of_another_command_is_named() {
+    let folder = finished(&["--val=none"]);
+    let before = checkpoints(&folder);
+    folder.run(&["pretrain", "--resume", "--out=run"]).fails(2, &["smalti finetune", "run was written by"]);
+    assert_eq!(before, checkpoints(&folder));
+}
+
+#[test]
 fn images_that_came_or_went_are_noticed() {
     let folder = finished(&["--val=none"]);
     let before = checkpoints(&folder);

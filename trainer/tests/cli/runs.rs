@@ -1,4 +1,4 @@
-//! Runs over their life: begun, not overwritten, stopped, gone on with.
+//! Runs over their life: begun, not overwritten, stopped, resumed.
 
 use std::process::Stdio;
 use std::time::Duration;

@@ -15,10 +15,10 @@ use super::{Duplicates, NAMED, Pair};
 use crate::data::dataset::Dataset;
 use crate::error::Result;
 
-/// The most bits in which the hashes of two images that look alike differ: one less than there are bands.
+/// Maximum number of bits in which the hashes of two images that look alike differ: one less than there are bands.
 const DISTANCE: u32 = 3;
 const BANDS: u32 = DISTANCE + 1;
-/// The most by which the thumbnails' bytes differ on average.
+/// Maximum difference of the thumbnails' bytes, on average.
 const THUMBNAIL: u32 = 4;
 /// Each image is compared with at most this many neighbours in each band.
 const NEIGHBOURS: usize = 64;
@@ -104,7 +104,7 @@ pub(super) fn find(sets: &[Dataset], entries: &[Entry]) -> Duplicates {
     found
 }
 
-/// Each image with the very pixels of an earlier one, beside the first of them.
+/// Each image with the very pixels of an earlier one, with the first of them.
 fn exact(entries: &[Entry]) -> Vec<(usize, usize)> {
     let mut first = HashMap::new();
     let mut pairs = Vec::new();

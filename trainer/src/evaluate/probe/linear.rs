@@ -17,7 +17,7 @@ use crate::rng::{Rng, stream};
 const DECAYS: [f64; 4] = [1e-4, 1e-3, 1e-2, 1e-1];
 /// One in so many training images chooses among them.
 const HELD_OUT: usize = 5;
-/// The most steps of the optimizer.
+/// Maximum number of the optimizer's steps.
 const STEPS: usize = 200;
 /// Pairs of steps and gradient changes that it remembers.
 const MEMORY: usize = 10;
@@ -30,23 +30,23 @@ const ROWS: usize = 2048;
 pub fn probe(train: &Predictions, test: &Predictions, classes: usize) -> Result<Vec<usize>> {
     let (mut rows, labels) = labelled(train);
     check(train, test, &labels, classes)?;
-    let mut asked = test.embeddings.clone();
-    standardise(&mut rows, &mut asked, train.dim);
-    let known = TrainSet { rows: &rows, labels: &labels, dim: train.dim, classes };
-    let weights = known.solve(known.choose_decay()?)?;
-    scores(&asked, train.dim, &weights, classes)
+    let mut queries = test.embeddings.clone();
+    standardise(&mut rows, &mut queries, train.dim);
+    let train_set = TrainSet { rows: &rows, labels: &labels, dim: train.dim, classes };
+    let weights = train_set.solve(train_set.choose_decay()?)?;
+    scores(&queries, train.dim, &weights, classes)
 }
 
-/// Moves and scales each column to mean 0 and deviation 1 in `rows`, and likewise in `asked`.
-fn standardise(rows: &mut [f32], asked: &mut [f32], dim: usize) {
+/// Moves and scales each column to mean 0 and standard deviation 1 in `rows`, and `queries` alike.
+fn standardise(rows: &mut [f32], queries: &mut [f32], dim: usize) {
     let n = (rows.len() / dim.max(1)).max(1) as f64;
     for d in 0..dim {
         let column = || rows.iter().skip(d).step_by(dim).map(|&x| f64::from(x));
         let mean = column().sum::<f64>() / n;
-        let deviation = (column().map(|x| (x - mean) * (x - mean)).sum::<f64>() / n).sqrt().max(1e-6);
-        let change = |x: &mut f32| *x = ((f64::from(*x) - mean) / deviation) as f32;
+        let std = (column().map(|x| (x - mean) * (x - mean)).sum::<f64>() / n).sqrt().max(1e-6);
+        let change = |x: &mut f32| *x = ((f64::from(*x) - mean) / std) as f32;
         rows.iter_mut().skip(d).step_by(dim).for_each(change);
-        asked.iter_mut().skip(d).step_by(dim).for_each(change);
+        queries.iter_mut().skip(d).step_by(dim).for_each(change);
     }
 }
 
@@ -232,14 +232,14 @@ mod tests {
     fn the_gradient_is_the_loss_s() {
         let (mut rows, labels) = labelled(&clouds(3, 40, 0.7));
         standardise(&mut rows, &mut [], 6);
-        let known = TrainSet { rows: &rows, labels: &labels, dim: 6, classes: 3 };
+        let train_set = TrainSet { rows: &rows, labels: &labels, dim: 6, classes: 3 };
         let weights: Vec<f64> = (0..21).map(|i| (i as f64 * 0.7).sin()).collect();
-        let (_, gradient) = known.loss(&weights, 0.1).unwrap();
+        let (_, gradient) = train_set.loss(&weights, 0.1).unwrap();
         for i in 0..21 {
             let at = |change: f64| {
                 let mut weights = weights.clone();
                 weights[i] += change;
-                known.loss(&weights, 0.1).unwrap().0
+                train_set.loss(&weights, 0.1).unwrap().0
             };
             let slope = (at(1e-2) - at(-1e-2)) / 2e-2;
             assert!((slope - gradient[i]).abs() < 1e-3, "{i}: {slope} {}", gradient[i]);
@@ -250,9 +250,9 @@ mod tests {
     fn the_fit_is_an_optimum() {
         let (mut rows, labels) = labelled(&clouds(4, 200, 1.0));
         standardise(&mut rows, &mut [], 6);
-        let known = TrainSet { rows: &rows, labels: &labels, dim: 6, classes: 3 };
-        let weights = known.solve(1e-2).unwrap();
-        let (_, gradient) = known.loss(&weights, 1e-2).unwrap();
+        let train_set = TrainSet { rows: &rows, labels: &labels, dim: 6, classes: 3 };
+        let weights = train_set.solve(1e-2).unwrap();
+        let (_, gradient) = train_set.loss(&weights, 1e-2).unwrap();
         assert!(dot(&gradient, &gradient).sqrt() < 1e-3);
     }
 
