@@ -5,8 +5,9 @@ use std::path::Path;
 use safetensors::{Dtype, SafeTensors};
 use serde_json::Value;
 use smalti_models::VitConfig;
+use smalti_models::names::TensorSpec;
 use smalti_trainer::model::ops::Float;
-use smalti_trainer::model::params::Layout;
+use smalti_trainer::model::params::{Layout, Slot};
 
 /// One case; `golden/README.md` says what its keys are.
 pub struct Case {
@@ -78,9 +79,14 @@ impl Case {
         Some(self.tensor(name, Dtype::I32)?.into_iter().map(u32::from_le_bytes).collect())
     }
 
-    /// All tensors of a model, `PREFIX.NAME`, in one flat vector.
+    /// All tensors of a model, `PREFIX.NAME`, in one flat vector. Running statistics are fresh.
     pub fn flat<R: Float>(&self, layout: &Layout, prefix: &str) -> Vec<R> {
-        layout.iter().flat_map(|(spec, _)| self.floats::<R>(&format!("{prefix}.{}", spec.name))).collect()
+        let fresh = layout.init::<R>(0);
+        let values = |(spec, slot): (&TensorSpec, Slot)| match spec.role.is_statistic() {
+            true => slot.of(&fresh).to_vec(),
+            false => self.floats::<R>(&format!("{prefix}.{}", spec.name)),
+        };
+        layout.iter().flat_map(values).collect()
     }
 }
 

@@ -41,10 +41,10 @@ impl Drawn {
         let mut rng = Rng::new(seed, STREAM, [0]);
         for (spec, slot) in model.layout().iter() {
             let spread = match spec.role {
-                Role::Weight => 0.0,
-                Role::Scale => 0.2,
+                Role::Weight | Role::ZeroWeight | Role::RunningVar => 0.0,
+                Role::Scale | Role::ZeroScale => 0.2,
                 Role::Token => 0.3,
-                Role::Bias | Role::Positions => 0.1,
+                Role::Bias | Role::Positions | Role::ZeroPositions | Role::RunningMean => 0.1,
                 Role::HeadWeight => 1.0 / (vit.dim as f64).sqrt(),
             };
             slot.of_mut(&mut params).iter_mut().for_each(|x| *x += (spread * rng.normal()) as f32);
@@ -89,8 +89,13 @@ impl Drawn {
         let (patches, mut acts) = (self.model.vit().patches(), classifier::Activations::default());
         for part in images.chunks(BATCH) {
             let (pixels, visible) = (self.normalised(part), Mask::none(part.len(), patches).visible);
-            let input =
-                classifier::Input { pixels: &pixels, visible: &visible, drop: None, batch: part.len() };
+            let input = classifier::Input {
+                pixels: &pixels,
+                visible: &visible,
+                drop: None,
+                batch: part.len(),
+                batch_weight: None,
+            };
             let (logits, embeddings) = self.model.predict(&self.params, input, &mut acts);
             said.logits.extend_from_slice(logits);
             said.embeddings.extend_from_slice(embeddings);

@@ -1,6 +1,6 @@
 //! What the Smalti trainer and runtime share.
 //!
-//! The order of the modules is the order of the data: a [`vit`] configuration (often a [`presets`] one)
+//! The order of the modules is the order of the data: a [`vit`] configuration (often a [`presets`] one) with its [`stem`]
 //! fixes the tensors in [`names`]; a [`folder`] lists images with their splits and classes; an [`image`] goes through
 //! [`resize`] and [`preprocess`] into the model; [`contract`] is what an exported ONNX file says
 //! about all of that, and [`onnx`] has the messages of such a file.
@@ -15,10 +15,12 @@ pub mod onnx;
 pub mod preprocess;
 pub mod presets;
 pub mod resize;
+pub mod stem;
 pub mod vit;
 
 pub use contract::ModelRecord;
 pub use error::{Error, Result};
 pub use image::Image;
 pub use preprocess::Preprocess;
+pub use stem::Stem;
 pub use vit::{DecoderConfig, DecoderKind, MaeConfig, Pool, VitConfig};

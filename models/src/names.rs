@@ -3,8 +3,10 @@
 //! Parameters in memory, checkpoints and ONNX initialisers all follow from this list. Encoder and classifier
 //! carry timm's names, the decoder those of the masked autoencoder's reference code (arXiv 2111.06377), blocks of the cross
 //! decoder those of CrossMAE's (arXiv 2401.14391): `decoder_blocks.I.cross_attn.{q,kv,proj}`, where the full decoder has
-//! `decoder_blocks.I.attn.{qkv,proj}` behind `decoder_embed`.
+//! `decoder_blocks.I.attn.{qkv,proj}` behind `decoder_embed`. A convolution of a stem is `stages.I.{down,conv1,conv2}`, with
+//! `conv.weight` and `bn.{weight,bias,running_mean,running_var}` as in timm's `ConvNormAct`.
 
+use crate::stem::{Stage, Stem};
 use crate::vit::{DecoderKind, MLP_RATIO, MaeConfig, Pool, VitConfig};
 
 /// How a tensor starts, which also fixes whether weight decay applies to it.
@@ -22,6 +24,23 @@ pub enum Role {
     Positions,
     /// The classifier's weight: N(0, 2e-5), so that fine-tuning starts at even odds.
     HeadWeight,
+    /// The weight of a residual branch's last layer, where the branch starts at zero.
+    ZeroWeight,
+    /// The scale of a residual branch's last norm, where the branch starts at zero.
+    ZeroScale,
+    /// A position table that is always trained: zeros.
+    ZeroPositions,
+    /// A batch norm's running mean: zeros. No gradient moves it, but a moving average over batches.
+    RunningMean,
+    /// A batch norm's running variance: ones, else as [`Role::RunningMean`].
+    RunningVar,
+}
+
+impl Role {
+    /// Whether the tensor is a statistic of batches, which no optimizer moves.
+    pub fn is_statistic(self) -> bool {
+        matches!(self, Role::RunningMean | Role::RunningVar)
+    }
 }
 
 /// One tensor of a model.
@@ -33,7 +52,7 @@ pub struct TensorSpec {
     pub shape: Vec<usize>,
     /// What it is.
     pub role: Role,
-    /// Depth for layer-wise learning-rate decay: 0 the embedding, `i + 1` block `i`, `depth + 1` the rest.
+    /// Depth for layer-wise learning-rate decay: 0 the embedding or stage `i` of a stem, then the blocks, last the rest.
     pub layer: usize,
 }
 
@@ -50,7 +69,7 @@ impl TensorSpec {
 
     /// Whether weight decay applies: to matrices, not to biases, norms, tokens or positions.
     pub fn decays(&self) -> bool {
-        matches!(self.role, Role::Weight | Role::HeadWeight)
+        matches!(self.role, Role::Weight | Role::HeadWeight | Role::ZeroWeight)
     }
 }
 
@@ -72,13 +91,42 @@ impl List {
         self.add(format!("{name}.bias"), &[dim], Role::Bias, layer);
     }
 
-    fn block(&mut self, name: &str, dim: usize, layer: usize) {
+    /// A linear layer whose weight starts as `role` says.
+    fn branch_end(&mut self, name: &str, inputs: usize, outputs: usize, role: Role, layer: usize) {
+        self.add(format!("{name}.weight"), &[outputs, inputs], role, layer);
+        self.add(format!("{name}.bias"), &[outputs], Role::Bias, layer);
+    }
+
+    /// A block, both of whose branches end with a weight of the role `end`.
+    fn block(&mut self, name: &str, dim: usize, end: Role, layer: usize) {
         self.norm(&format!("{name}.norm1"), dim, layer);
         self.linear(&format!("{name}.attn.qkv"), dim, 3 * dim, layer);
-        self.linear(&format!("{name}.attn.proj"), dim, dim, layer);
+        self.branch_end(&format!("{name}.attn.proj"), dim, dim, end, layer);
         self.norm(&format!("{name}.norm2"), dim, layer);
         self.linear(&format!("{name}.mlp.fc1"), dim, MLP_RATIO * dim, layer);
-        self.linear(&format!("{name}.mlp.fc2"), MLP_RATIO * dim, dim, layer);
+        self.branch_end(&format!("{name}.mlp.fc2"), MLP_RATIO * dim, dim, end, layer);
+    }
+
+    /// A 3x3 convolution without a bias, then a batch norm.
+    fn conv_norm(&mut self, name: &str, inputs: usize, outputs: usize, scale: Role, layer: usize) {
+        self.add(format!("{name}.conv.weight"), &[outputs, inputs, 3, 3], Role::Weight, layer);
+        for (part, role) in [
+            ("weight", scale),
+            ("bias", Role::Bias),
+            ("running_mean", Role::RunningMean),
+            ("running_var", Role::RunningVar),
+        ] {
+            self.add(format!("{name}.bn.{part}"), &[outputs], role, layer);
+        }
+    }
+
+    fn stage(&mut self, i: usize, stage: &Stage) {
+        let (name, width) = (format!("stages.{i}"), stage.width);
+        self.conv_norm(&format!("{name}.down"), stage.inputs, width, Role::Scale, i);
+        if stage.residual {
+            self.conv_norm(&format!("{name}.conv1"), width, width, Role::Scale, i);
+            self.conv_norm(&format!("{name}.conv2"), width, width, Role::ZeroScale, i);
+        }
     }
 
     /// A block of width `dim` that asks tokens of width `keys`. CrossMAE's names.
@@ -94,23 +142,43 @@ impl List {
 
     /// Everything up to the last block.
     fn encoder(&mut self, vit: &VitConfig) {
-        let side = vit.patch_size;
-        self.add("cls_token", &[1, 1, vit.dim], Role::Token, 0);
-        self.add("pos_embed", &[1, vit.tokens(), vit.dim], Role::Positions, 0);
-        self.add("patch_embed.proj.weight", &[vit.dim, vit.channels, side, side], Role::Weight, 0);
-        self.add("patch_embed.proj.bias", &[vit.dim], Role::Bias, 0);
+        let positions = [1, vit.tokens(), vit.dim];
+        let end = match vit.stem {
+            Stem::Patches => {
+                let side = vit.patch_size;
+                self.add("cls_token", &[1, 1, vit.dim], Role::Token, 0);
+                self.add("pos_embed", &positions, Role::Positions, 0);
+                self.add("patch_embed.proj.weight", &[vit.dim, vit.channels, side, side], Role::Weight, 0);
+                self.add("patch_embed.proj.bias", &[vit.dim], Role::Bias, 0);
+                Role::Weight
+            }
+            Stem::Convolutions => {
+                let stages = vit.stages();
+                stages.iter().enumerate().for_each(|(i, stage)| self.stage(i, stage));
+                self.add("pos_embed", &positions, Role::ZeroPositions, stages.len() - 1);
+                Role::ZeroWeight
+            }
+        };
         for i in 0..vit.depth {
-            self.block(&format!("blocks.{i}"), vit.dim, i + 1);
+            self.block(&format!("blocks.{i}"), vit.dim, end, first_block(vit) + i);
         }
     }
 }
 
-/// The tensors of a classifier, in order; timm's `VisionTransformer` with the same `global_pool` has exactly these.
+/// The layer of the first block.
+fn first_block(vit: &VitConfig) -> usize {
+    vit.stages().len().max(1)
+}
+
+/// The tensors of a classifier, in order; timm's `VisionTransformer` with the same `global_pool` has exactly these. Behind
+/// convolutions there is no norm in front of the head.
 pub fn classifier(vit: &VitConfig, classes: usize, pool: Pool) -> Vec<TensorSpec> {
     let mut list = List(Vec::new());
-    let last = vit.depth + 1;
+    let last = first_block(vit) + vit.depth;
     list.encoder(vit);
-    list.norm(pool_norm(pool), vit.dim, last);
+    if vit.stem.is_patches() {
+        list.norm(pool_norm(pool), vit.dim, last);
+    }
     list.add("head.weight", &[classes, vit.dim], Role::HeadWeight, last);
     list.add("head.bias", &[classes], Role::Bias, last);
     list.0
@@ -128,7 +196,7 @@ pub fn pool_norm(pool: Pool) -> &'static str {
 pub fn mae(config: &MaeConfig) -> Vec<TensorSpec> {
     let (vit, dec) = (&config.encoder, &config.decoder);
     let mut list = List(Vec::new());
-    let last = vit.depth + 1;
+    let last = first_block(vit) + vit.depth;
     list.encoder(vit);
     list.norm("norm", vit.dim, last);
     if dec.kind == DecoderKind::Full {
@@ -139,7 +207,7 @@ pub fn mae(config: &MaeConfig) -> Vec<TensorSpec> {
     for i in 0..dec.depth {
         let name = format!("decoder_blocks.{i}");
         match dec.kind {
-            DecoderKind::Full => list.block(&name, dec.dim, last),
+            DecoderKind::Full => list.block(&name, dec.dim, Role::Weight, last),
             DecoderKind::Cross => list.cross_block(&name, vit.dim, dec.dim, last),
         }
     }
@@ -159,6 +227,22 @@ mod tests {
         let vit = Preset::Tiny.encoder(224, 16, 3);
         let count: usize = classifier(&vit, 1000, Pool::Token).iter().map(TensorSpec::len).sum();
         assert_eq!(count, 5_717_416);
+    }
+
+    #[test]
+    fn a_stem_of_convolutions_has_timms_names() {
+        let vit = Preset::HybridNano.encoder(96, 16, 3);
+        let specs = classifier(&vit, 10, Pool::Mean);
+        let trained =
+            specs.iter().filter(|spec| !spec.role.is_statistic()).map(TensorSpec::len).sum::<usize>();
+        // The same network in PyTorch.
+        assert_eq!(trained, 1_069_474);
+        let find = |name: &str| specs.iter().find(|spec| spec.name == name).unwrap();
+        assert_eq!(find("stages.1.down.conv.weight").shape, [48, 24, 3, 3]);
+        assert_eq!(find("stages.3.conv2.bn.weight").role, Role::ZeroScale);
+        assert_eq!(find("blocks.1.mlp.fc2.weight").role, Role::ZeroWeight);
+        assert_eq!((find("stages.0.down.bn.running_var").layer, find("blocks.0.norm1.weight").layer), (0, 4));
+        assert!(specs.iter().all(|spec| spec.name != "cls_token" && !spec.name.contains("norm.")));
     }
 
     #[test]

@@ -2,6 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::stem::{STRIDE, Stem};
 use crate::vit::{DecoderConfig, MaeConfig, VitConfig};
 
 /// A named model size.
@@ -15,11 +16,13 @@ pub enum Preset {
     Micro,
     /// Width 192, depth 12, 3 heads, the usual ViT-Tiny: 5.4 M parameters.
     Tiny,
+    /// Convolutions of widths 24, 48, 96, 128, then depth 2, 4 heads: 1.1 M parameters.
+    HybridNano,
 }
 
 impl Preset {
-    /// Every preset, smallest first.
-    pub const ALL: [Preset; 3] = [Preset::Nano, Preset::Micro, Preset::Tiny];
+    /// Every preset: those of patches, smallest first, then those with convolutions.
+    pub const ALL: [Preset; 4] = [Preset::Nano, Preset::Micro, Preset::Tiny, Preset::HybridNano];
 
     /// The name that users type.
     pub fn name(self) -> &'static str {
@@ -27,7 +30,21 @@ impl Preset {
             Preset::Nano => "nano",
             Preset::Micro => "micro",
             Preset::Tiny => "tiny",
+            Preset::HybridNano => "hybrid-nano",
         }
+    }
+
+    /// What makes tokens of an image.
+    pub fn stem(self) -> Stem {
+        match self {
+            Preset::Nano | Preset::Micro | Preset::Tiny => Stem::Patches,
+            Preset::HybridNano => Stem::Convolutions,
+        }
+    }
+
+    /// The only patch size that it can have; none where any divisor of the image size will do.
+    pub fn patch_size(self) -> Option<usize> {
+        (!self.stem().is_patches()).then_some(STRIDE)
     }
 
     /// The encoder for images of this size.
@@ -36,8 +53,9 @@ impl Preset {
             Preset::Nano => (128, 6, 4),
             Preset::Micro => (160, 8, 5),
             Preset::Tiny => (192, 12, 3),
+            Preset::HybridNano => (128, 2, 4),
         };
-        VitConfig { img_size, patch_size, channels, dim, depth, heads }
+        VitConfig { img_size, patch_size, channels, dim, depth, heads, stem: self.stem() }
     }
 
     /// The masked autoencoder around [`Preset::encoder`], with the light decoder.
@@ -55,7 +73,8 @@ mod tests {
     fn every_preset_is_a_model() {
         for preset in Preset::ALL {
             for (size, patch) in [(32, 4), (28, 4), (96, 8), (224, 16)] {
-                preset.mae(size, patch, 3).check().unwrap();
+                let fits = preset.patch_size().is_none_or(|only| only == patch);
+                assert_eq!(preset.mae(size, patch, 3).check().is_ok(), fits, "{preset:?}, {size}, {patch}");
             }
         }
     }

@@ -6,6 +6,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Result};
+use crate::stem::{self, Stage, Stem};
 
 /// Layer norm's epsilon, everywhere (arXiv 2111.06377's code).
 pub const LAYER_NORM_EPS: f32 = 1e-6;
@@ -23,13 +24,13 @@ pub enum Pool {
     Mean,
 }
 
-/// An encoder: images of `img_size` x `img_size` in patches, a class token, `depth` blocks of width `dim`.
+/// An encoder: images of `img_size` x `img_size`, a stem that makes tokens of them, `depth` blocks of width `dim`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
 pub struct VitConfig {
     /// Side of the square image in pixels.
     pub img_size: usize,
-    /// Side of a square patch in pixels; divides `img_size`.
+    /// Side of the square of pixels that becomes one token; divides `img_size`. [`stem::STRIDE`] with convolutions.
     pub patch_size: usize,
     /// 1 (grey) or 3 (RGB).
     pub channels: usize,
@@ -39,6 +40,9 @@ pub struct VitConfig {
     pub depth: usize,
     /// Attention heads a block; divides `dim`.
     pub heads: usize,
+    /// What makes tokens of an image.
+    #[serde(default, skip_serializing_if = "Stem::is_patches")]
+    pub stem: Stem,
 }
 
 /// What a decoder's tokens are, and what they see.
@@ -124,7 +128,35 @@ impl VitConfig {
             let expected = format!("{} patches an image, at most 4096 are supported", self.patches());
             return Err(Error::Config { field: "patch-size", found: self.patch_size.to_string(), expected });
         }
-        check_blocks(["dim", "depth", "heads"], self.dim, self.depth, self.heads)
+        check_blocks(["dim", "depth", "heads"], self.dim, self.depth, self.heads)?;
+        match self.stem {
+            Stem::Patches => Ok(()),
+            Stem::Convolutions => self.check_convolutions(),
+        }
+    }
+
+    /// What the stages of a convolutional stem ask for.
+    fn check_convolutions(&self) -> Result<()> {
+        let refuse = |field, found: usize, expected: String| {
+            Err(Error::Config { field, found: found.to_string(), expected })
+        };
+        if self.patch_size != stem::STRIDE {
+            let expected = format!("expected {}, the stride of the convolutions", stem::STRIDE);
+            return refuse("patch-size", self.patch_size, expected);
+        }
+        if !self.dim.is_multiple_of(stem::WIDTH_UNIT) {
+            let expected = format!("expected a multiple of {} (widths of the stages)", stem::WIDTH_UNIT);
+            return refuse("dim", self.dim, expected);
+        }
+        Ok(())
+    }
+
+    /// The stages of a convolutional stem; none of a stem of patches.
+    pub fn stages(&self) -> Vec<Stage> {
+        match self.stem {
+            Stem::Patches => Vec::new(),
+            Stem::Convolutions => stem::stages(self.img_size, self.channels, self.dim).to_vec(),
+        }
     }
 
     /// Patches along one side.
@@ -137,9 +169,14 @@ impl VitConfig {
         self.grid() * self.grid()
     }
 
-    /// Tokens an image: the patches and the class token.
+    /// Class tokens an image: one in front of patches, none behind convolutions.
+    pub fn class_tokens(&self) -> usize {
+        usize::from(self.stem.is_patches())
+    }
+
+    /// Tokens an image: the patches and the class token, if there is one.
     pub fn tokens(&self) -> usize {
-        self.patches() + 1
+        self.patches() + self.class_tokens()
     }
 
     /// Values a patch: `patch_size² · channels`.
@@ -152,10 +189,13 @@ impl VitConfig {
         self.dim / self.heads
     }
 
-    /// Multiply-adds of the encoder on one image of which `patches` patches are seen.
+    /// Multiply-adds of the encoder on one image of which `patches` patches are seen. Convolutions run over the whole image.
     pub fn multiply_adds(&self, patches: usize) -> u64 {
-        let embed = patches * self.patch_len() * self.dim;
-        embed as u64 + block_multiply_adds(patches + 1, self.dim) * self.depth as u64
+        let embed = match self.stem {
+            Stem::Patches => (patches * self.patch_len() * self.dim) as u64,
+            Stem::Convolutions => stem::multiply_adds(&self.stages()),
+        };
+        embed + block_multiply_adds(patches + self.class_tokens(), self.dim) * self.depth as u64
     }
 }
 
@@ -185,7 +225,7 @@ impl MaeConfig {
     /// values; queries, keys and values that the mask tokens of all images share in the first are not counted.
     pub fn multiply_adds(&self, visible: usize) -> u64 {
         let (enc, dec) = (&self.encoder, &self.decoder);
-        let (seen, hidden) = (visible + 1, enc.patches() - visible);
+        let (seen, hidden) = (visible + enc.class_tokens(), enc.patches() - visible);
         let decoder = match dec.kind {
             DecoderKind::Full => {
                 let unread = seen * dec.dim * (dec.dim * (1 + 2 * MLP_RATIO) + 2 * enc.tokens());
@@ -209,7 +249,15 @@ mod tests {
     use super::*;
 
     fn tiny() -> VitConfig {
-        VitConfig { img_size: 32, patch_size: 4, channels: 3, dim: 192, depth: 12, heads: 3 }
+        VitConfig {
+            img_size: 32,
+            patch_size: 4,
+            channels: 3,
+            dim: 192,
+            depth: 12,
+            heads: 3,
+            stem: Stem::Patches,
+        }
     }
 
     #[test]
@@ -237,6 +285,8 @@ mod tests {
         bad(|c| c.dim = 190, "dim");
         bad(|c| c.depth = 1000, "depth");
         bad(|c| (c.img_size, c.patch_size) = (1024, 1), "patch-size");
+        bad(|c| c.stem = Stem::Convolutions, "patch-size");
+        bad(|c| (c.stem, c.patch_size, c.dim, c.heads) = (Stem::Convolutions, 16, 136, 2), "dim");
     }
 
     #[test]

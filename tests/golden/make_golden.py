@@ -33,6 +33,7 @@ MAE = {
     "weight-decay": WEIGHT_DECAY,
 }
 COLOUR = {"img-size": 12, "patch-size": 4, "channels": 3, "dim": 12, "depth": 2, "heads": 3}
+HYBRID = {"img-size": 32, "patch-size": 16, "channels": 3, "dim": 16, "depth": 1, "heads": 2, "stem": "convolutions"}
 GREY = {"img-size": 8, "patch-size": 2, "channels": 1, "dim": 12, "depth": 2, "heads": 2}
 COMMON = {
     "classes": 5,
@@ -51,6 +52,7 @@ FINETUNE = {
     "finetune_mean": COMMON | {"encoder": COLOUR | {"depth": 1}, "pool": "mean"},
     "finetune_drop_path": COMMON | {"encoder": GREY, "pool": "mean", "drop-path": 0.4, "clip": 1.0},
     "finetune_drop_tokens": COMMON | {"encoder": GREY | {"depth": 1}, "pool": "mean", "kept": 11},
+    "finetune_hybrid": COMMON | {"encoder": HYBRID, "pool": "mean"},
 }
 
 
@@ -59,13 +61,15 @@ def draw_weights(shapes, generator, grid, free_positions):
     weights = {}
     for name, shape in shapes.items():
         noise = torch.randn(shape, generator=generator)
-        if name.endswith("pos_embed"):
+        if name.endswith("pos_embed") and shape[1] == grid**2:
+            noise = 0.1 * noise
+        elif name.endswith("pos_embed"):
             noise = nets.sincos_positions(shape[2], grid).float() + (0.1 * noise if free_positions else 0.0)
         elif name.endswith("token"):
             noise = 0.3 * noise
         elif len(shape) > 1:
             noise = noise * math.prod(shape[1:]) ** -0.5
-        elif "norm" in name and name.endswith("weight"):
+        elif ("norm" in name or ".bn." in name) and name.endswith("weight"):
             noise = 1.0 + 0.2 * noise
         else:
             noise = 0.1 * noise
@@ -83,19 +87,29 @@ def decays(name, weight):
     return weight.dim() > 1 and name.endswith("weight")
 
 
-def layer_of(name, depth):
-    """0 the embedding, i + 1 block i, depth + 1 the rest; layer-wise decay's exponent counts down from the last."""
+def layer_of(name, depth, hybrid):
+    """0 the embedding, i + 1 block i, depth + 1 the rest; layer-wise decay's exponent counts down from the last.
+
+    In a hybrid i is stage i, then 4 + i block i.
+    """
+    first = 4 if hybrid else 1
+    if name.startswith("stages."):
+        return int(name.split(".")[1])
+    if name == "pos_embed" and hybrid:
+        return 3
     if name in ("cls_token", "pos_embed") or name.startswith("patch_embed"):
         return 0
-    return int(name.split(".")[1]) + 1 if name.startswith("blocks.") else depth + 1
+    return int(name.split(".")[1]) + first if name.startswith("blocks.") else depth + first
 
 
 def optimizer(case, weights):
     depth, layer_decay = case["encoder"]["depth"], case.get("layer-decay", 1.0)
+    hybrid = nets.is_hybrid(case["encoder"])
+    last = layer_of("head.weight", depth, hybrid)
     groups = [
         {
             "params": [weight],
-            "lr": case["lr"] * layer_decay ** (depth + 1 - layer_of(name, depth)),
+            "lr": case["lr"] * layer_decay ** (last - layer_of(name, depth, hybrid)),
             "weight_decay": case["weight-decay"] if decays(name, weight) else 0.0,
         }
         for name, weight in weights.items()
@@ -194,6 +208,10 @@ def finetune_results(case, weights, inputs, dtype):
     tensors = dict(zip(("embedding", "logits"), (value.detach() for value in forward(0))))
     losses, norms, grads = train(case, w, lambda step: nets.soft_cross_entropy(forward(step)[1], targets))
     tensors |= {f"grads.{name}": grad for name, grad in grads.items()}
+    if nets.is_hybrid(vit):
+        running = {}
+        nets.classify_hybrid(trainable(weights, dtype), vit, pixels, running)
+        tensors |= {f"running.{name}": value.detach() for name, value in running.items()}
     if case.get("final"):
         tensors |= {f"final.{name}": weight.detach() for name, weight in w.items()}
     return {"loss": losses[0], "losses": losses, "grad-norms": norms}, tensors
@@ -245,7 +263,8 @@ def make(name, case, seed):
     else:
         weights = draw_weights(nets.classifier_shapes(vit, case["classes"], case["pool"]), generator, grid, True)
         inputs, results = finetune_inputs(case, generator), finetune_results
-        agrees_with_timm(case, weights, inputs["pixels"])
+        if not nets.is_hybrid(vit):
+            agrees_with_timm(case, weights, inputs["pixels"])
     scalars, tensors = results(case, weights, inputs, torch.float64)
     far = float32_distance(scalars, tensors, *results(case, weights, inputs, torch.float32))
     print(f"{name}: losses {scalars['losses'][0]:.4f} to {scalars['losses'][-1]:.4f}; float32's distance: {far}")

@@ -54,7 +54,34 @@ def encoder_shapes(vit):
     return shapes
 
 
+def is_hybrid(vit):
+    return vit.get("stem") == "convolutions"
+
+
+def stage_layers(vit):
+    """Name, inputs, outputs and stride of each convolution of a stem, in order."""
+    widths = [vit["dim"] // 16 * parts for parts in (3, 6, 12, 16)]
+    for i, (inputs, width) in enumerate(zip([vit["channels"], *widths], widths)):
+        yield f"stages.{i}.down", inputs, width, 2
+        if i:
+            yield f"stages.{i}.conv1", width, width, 1
+            yield f"stages.{i}.conv2", width, width, 1
+
+
+def hybrid_shapes(vit, classes):
+    dim, shapes = vit["dim"], {}
+    for name, inputs, width, _ in stage_layers(vit):
+        shapes |= {f"{name}.conv.weight": (width, inputs, 3, 3)}
+        shapes |= {f"{name}.bn.weight": (width,), f"{name}.bn.bias": (width,)}
+    shapes["pos_embed"] = (1, (vit["img-size"] // 16) ** 2, dim)
+    for i in range(vit["depth"]):
+        shapes |= block_shapes(f"blocks.{i}", dim)
+    return shapes | {"head.weight": (classes, dim), "head.bias": (classes,)}
+
+
 def classifier_shapes(vit, classes, pool):
+    if is_hybrid(vit):
+        return hybrid_shapes(vit, classes)
     dim, norm = vit["dim"], pool_norm(pool)
     rest = {f"{norm}.weight": (dim,), f"{norm}.bias": (dim,), "head.weight": (classes, dim), "head.bias": (classes,)}
     return encoder_shapes(vit) | rest
@@ -124,8 +151,36 @@ def encode(w, vit, pixels, kept=None, keep=None):
     return x
 
 
+def conv_norm(x, w, name, stride, running=None):
+    """A 3x3 convolution and the batch norm of its outputs by their own statistics, which `running` takes down."""
+    x = F.conv2d(x, w[f"{name}.conv.weight"], stride=stride, padding=1)
+    mean, var = torch.zeros(x.shape[1], dtype=x.dtype), torch.zeros(x.shape[1], dtype=x.dtype)
+    x = F.batch_norm(x, mean, var, w[f"{name}.bn.weight"], w[f"{name}.bn.bias"], True, 1.0, 1e-5)
+    if running is not None:
+        running |= {f"{name}.bn.running_mean": mean, f"{name}.bn.running_var": var}
+    return x
+
+
+def classify_hybrid(w, vit, pixels, running=None):
+    """As `classify`: residual stages of convolutions, then blocks on their positions."""
+    x = pixels
+    for name, _, _, stride in stage_layers(vit):
+        if name.endswith("conv2"):
+            x = short + conv_norm(x, w, name, stride, running)
+            continue
+        x = conv_norm(x, w, name, stride, running).relu()
+        short = x if name.endswith("down") else short
+    x = x.relu().flatten(2).transpose(1, 2) + w["pos_embed"]
+    for i in range(vit["depth"]):
+        x = block(x, w, f"blocks.{i}", vit["heads"])
+    embedding = x.mean(1)
+    return embedding, linear(embedding, w, "head")
+
+
 def classify(w, vit, pool, pixels, kept=None, keep=None):
     """(embedding [B, D], logits [B, K])."""
+    if is_hybrid(vit):
+        return classify_hybrid(w, vit, pixels)
     x = encode(w, vit, pixels, kept, keep)
     if pool == "token":
         embedding = layer_norm(x, w, "norm")[:, 0]

@@ -8,7 +8,7 @@ use smalti_trainer::model::ops::Float;
 use smalti_trainer::model::params::Layout;
 use smalti_trainer::model::{Classifier, Grads, Mae, classifier, mae};
 use smalti_trainer::objective::{CrossEntropy, Mask, PixelLoss};
-use smalti_trainer::train::optim::{AdamW, adamw};
+use smalti_trainer::train::optim::{AdamW, RunningStatistics, adamw};
 use smalti_trainer::train::step::{BatchPlan, GradLanes};
 
 /// How far values may be from the golden ones.
@@ -28,6 +28,8 @@ const STEPS: f64 = 1e-6;
 /// Every gradient against its golden tensor, by name.
 fn check_gradients<R: Float>(case: &Case, prefix: &str, layout: &Layout, grads: &[R], tolerance: f64) {
     for (spec, slot) in layout.iter() {
+        // What stands in place of the gradients of running statistics are those of the batch.
+        let prefix = if spec.role.is_statistic() { "running" } else { prefix };
         let Some(want) = case.floats_if::<R>(&format!("{prefix}.{}", spec.name)) else {
             assert_eq!(spec.role, Role::Positions, "no golden gradient of {}", spec.name);
             assert!(slot.of(grads).iter().all(|g| g.wide() == 0.0), "{} is fixed", spec.name);
@@ -164,7 +166,13 @@ impl<R: Float> Finetune<R> {
     fn input<'a>(&'a self, step: usize, visible: &'a [u32]) -> classifier::Input<'a, R> {
         let each = self.case.vit().depth * 2 * self.case.count("batch");
         let drop = self.keep.as_deref().map(|keep| &keep[step * each..][..each]);
-        classifier::Input { pixels: &self.pixels, visible, drop, batch: self.case.count("batch") }
+        classifier::Input {
+            pixels: &self.pixels,
+            visible,
+            drop,
+            batch: self.case.count("batch"),
+            batch_weight: Some(1.0 / self.case.count("batch") as f64),
+        }
     }
 
     /// Loss and gradients of one step.
@@ -199,7 +207,8 @@ fn check_training(name: &str) {
     let mut adamw = AdamW::new(layout, case.betas(), decay, layer_decay);
     for (step, (want, norm)) in case.numbers("losses").into_iter().zip(case.numbers("grad-norms")).enumerate()
     {
-        let (loss, grads) = run.gradient(step, &params);
+        let (loss, mut grads) = run.gradient(step, &params);
+        RunningStatistics::new(layout).take(&mut grads);
         check(&format!("{name}: loss of step {step}"), (loss - want).abs(), STEPS);
         let found = adamw::norm(&grads);
         check("gradient norm", (found / norm - 1.0).abs(), NARROW.gradient);
@@ -224,7 +233,8 @@ fn check_final(case: &Case, layout: &Layout, params: &[f32]) {
     }
 }
 
-const FINETUNE: [&str; 4] = ["finetune_token", "finetune_mean", "finetune_drop_path", "finetune_drop_tokens"];
+const FINETUNE: [&str; 5] =
+    ["finetune_token", "finetune_mean", "finetune_drop_path", "finetune_drop_tokens", "finetune_hybrid"];
 
 #[test]
 fn classifiers_in_f64() {

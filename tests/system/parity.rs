@@ -45,7 +45,15 @@ fn agrees(vit: &VitConfig, pool: Pool, form: InputForm, count: u64) {
 #[test]
 fn small_models_agree_in_both_forms() {
     for (channels, pool) in [(1, Pool::Token), (1, Pool::Mean), (3, Pool::Token), (3, Pool::Mean)] {
-        let vit = VitConfig { img_size: 20, patch_size: 5, channels, dim: 24, depth: 2, heads: 3 };
+        let vit = VitConfig {
+            img_size: 20,
+            patch_size: 5,
+            channels,
+            dim: 24,
+            depth: 2,
+            heads: 3,
+            stem: Default::default(),
+        };
         agrees(&vit, pool, InputForm::U8Nhwc, 5);
         agrees(&vit, pool, InputForm::F32Nchw, 5);
     }
@@ -57,6 +65,12 @@ fn nano_agrees() {
     agrees(&Preset::Nano.encoder(32, 4, 3), Pool::Token, InputForm::F32Nchw, 5);
     agrees(&Preset::Nano.encoder(28, 4, 1), Pool::Token, InputForm::U8Nhwc, 5);
     agrees(&Preset::Nano.encoder(28, 4, 1), Pool::Mean, InputForm::F32Nchw, 5);
+}
+
+#[test]
+fn a_hybrid_agrees() {
+    agrees(&Preset::HybridNano.encoder(64, 16, 3), Pool::Mean, InputForm::U8Nhwc, 5);
+    agrees(&Preset::HybridNano.encoder(64, 16, 1), Pool::Mean, InputForm::F32Nchw, 5);
 }
 
 #[test]

@@ -266,7 +266,15 @@ mod tests {
 
     #[test]
     fn both_stages_are_measured() {
-        let vit = VitConfig { img_size: 8, patch_size: 2, channels: 1, dim: 16, depth: 1, heads: 2 };
+        let vit = VitConfig {
+            img_size: 8,
+            patch_size: 2,
+            channels: 1,
+            dim: 16,
+            depth: 1,
+            heads: 2,
+            stem: Default::default(),
+        };
         let decoder = DecoderConfig { kind: Default::default(), dim: 8, depth: 1, heads: 2 };
         let preprocess = Preprocess {
             img_size: 8,

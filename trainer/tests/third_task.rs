@@ -68,7 +68,13 @@ impl Task for LatentRegression {
         let count = batch.len();
         let seen = Mask::draw(self.optim.seed, batch.epoch, &batch.ids, 16, 8).visible;
         let all = Mask::none(count, 16).visible;
-        let input = |visible| classifier::Input { pixels: batch.pixels(), visible, drop: None, batch: count };
+        let input = |visible| classifier::Input {
+            pixels: batch.pixels(),
+            visible,
+            drop: None,
+            batch: count,
+            batch_weight: None,
+        };
         let weight = 1.0 / (batch.total * self.model.vit().dim) as f32;
         lanes.sum(plan, |images, acts, grads| {
             let images = batch.places(images);
@@ -109,7 +115,15 @@ fn preprocess() -> Preprocess {
     Preprocess { img_size: SIZE, channels: 3, fit, interpolation, mean: vec![0.5; 3], std: vec![0.25; 3] }
 }
 fn task() -> LatentRegression {
-    let vit = VitConfig { img_size: SIZE, patch_size: 4, channels: 3, dim: 24, depth: 2, heads: 2 };
+    let vit = VitConfig {
+        img_size: SIZE,
+        patch_size: 4,
+        channels: 3,
+        dim: 24,
+        depth: 2,
+        heads: 2,
+        stem: Default::default(),
+    };
     let (model, data) = (Classifier::new(&vit, 1, Pool::Mean).unwrap(), synthetic::dataset(1, 0, 40, SIZE));
     let (schedule, matrices, clip_grad) = (LrDecay::Linear, MatrixOptimizer::Muon(0.02), Some(1.0));
     let (betas, precision) = ([0.9, 0.95], Precision::F32);

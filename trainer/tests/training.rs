@@ -4,9 +4,10 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use smalti_models::{DecoderConfig, DecoderKind, MaeConfig, Pool, Preprocess, VitConfig};
+use smalti_models::{DecoderConfig, DecoderKind, MaeConfig, Pool, Preprocess, Stem, VitConfig};
 use smalti_trainer::data::{Augment, CropKind, Dataset, Mix, synthetic};
 use smalti_trainer::error::Error;
+use smalti_trainer::evaluate::probe;
 use smalti_trainer::model::precision::Precision;
 use smalti_trainer::run::{Create, RunDir};
 use smalti_trainer::stages::finetune::{self, FinetuneSettings, Images, finetune};
@@ -22,7 +23,15 @@ fn data() -> Dataset {
 }
 
 fn encoder() -> VitConfig {
-    VitConfig { img_size: SIZE, patch_size: 4, channels: 3, dim: 32, depth: 2, heads: 2 }
+    VitConfig {
+        img_size: SIZE,
+        patch_size: 4,
+        channels: 3,
+        dim: 32,
+        depth: 2,
+        heads: 2,
+        stem: Default::default(),
+    }
 }
 
 fn preprocess() -> Preprocess {
@@ -89,6 +98,22 @@ fn finetuning(epochs: u64) -> FinetuneSettings {
         drop_path: 0.2,
         token_drop: 0.5,
     }
+}
+
+/// The smallest with a stem of convolutions: the images are enlarged for it.
+fn hybrid() -> (VitConfig, Preprocess) {
+    let vit = VitConfig { img_size: 32, patch_size: 16, stem: Stem::Convolutions, ..encoder() };
+    (vit, Preprocess { img_size: 32, ..preprocess() })
+}
+
+fn hybrid_pretraining(epochs: u64) -> PretrainSettings {
+    let ((encoder, preprocess), plain) = (hybrid(), pretraining(epochs));
+    PretrainSettings { model: MaeConfig { encoder, ..plain.model }, preprocess, ..plain }
+}
+
+fn hybrid_finetuning(epochs: u64) -> FinetuneSettings {
+    let (encoder, preprocess) = hybrid();
+    FinetuneSettings { encoder, preprocess, ..finetuning(epochs) }
 }
 
 /// Collects losses; stops after a number of steps.
@@ -298,6 +323,55 @@ fn ranks_finetune_to_the_bits_of_one_process_and_go_on_with_its_run() {
     assert!(found.iter().all(|params| *params == alone.params));
     let losses: Vec<f64> = losses(&run).iter().filter_map(|(_, loss)| loss.as_f64()).collect();
     assert_eq!(losses, watch.losses);
+}
+
+#[test]
+fn a_hybrid_gives_the_same_bits_over_threads_ranks_and_stops() {
+    let data = data();
+    let images = || Images { train: &data, val: Some(&data) };
+    let pretrained = |exec: &ExecConfig, run: Option<&RunDir>, observer: &mut dyn Observer| {
+        Ok(pretrain(&hybrid_pretraining(3), exec, &data, run, observer)?.0.params)
+    };
+    let finetuned = |exec: &ExecConfig, run: Option<&RunDir>, observer: &mut dyn Observer| {
+        Ok(finetune(&hybrid_finetuning(4), exec, &images(), None, run, observer)?.0.params)
+    };
+    let [alone, pieces] = in_pieces(|run, exec, observer| pretrained(exec, Some(run), observer));
+    assert_eq!(alone, pieces);
+    assert!(ranks(2, |exec, _| pretrained(exec, None, &mut ()).unwrap()).iter().all(|found| *found == alone));
+    let [alone, pieces] = in_pieces(|run, exec, observer| finetuned(exec, Some(run), observer));
+    assert_eq!(alone, pieces);
+    assert!(ranks(2, |exec, _| finetuned(exec, None, &mut ()).unwrap()).iter().all(|found| *found == alone));
+}
+
+#[test]
+fn a_pretrained_hybrid_goes_into_a_classifier_and_back_from_disk() {
+    let folder = tempfile::tempdir().unwrap();
+    let data = data();
+    let (images, first) = (Images { train: &data, val: None }, create(&folder.path().join("pre")));
+    let pretrained = pretrain(&hybrid_pretraining(1), &exec(1), &data, Some(&first), &mut ()).unwrap().0;
+    assert_eq!(pretrain::load(first.path()).unwrap().params, pretrained.params);
+    assert_eq!(probe::load(first.path()).unwrap().model.layout().slot("norm.weight").ok(), None);
+
+    let still = OptimConfig { lr: 0.0, ..optim(1) };
+    let still = FinetuneSettings { optim: still, ..hybrid_finetuning(1) };
+    let (second, init) = (create(&folder.path().join("fine")), first.model("last"));
+    let tuned = finetune(&still, &exec(1), &images, Some(&init), Some(&second), &mut ()).unwrap().0;
+    for (spec, slot) in tuned.model.layout().iter().filter(|(spec, _)| !spec.name.starts_with("head.")) {
+        let source = pretrained.model.layout().slot(&spec.name).unwrap().of(&pretrained.params);
+        // Statistics follow the images, whatever the learning rate.
+        assert_eq!(slot.of(&tuned.params) != source, spec.role.is_statistic(), "{}", spec.name);
+    }
+    let loaded = finetune::load(second.path()).unwrap();
+    assert_eq!((loaded.params, loaded.labels), (tuned.params, tuned.labels));
+
+    // A larger image has more positions, which are resampled.
+    let (encoder, preprocess) = hybrid();
+    let larger = FinetuneSettings {
+        encoder: VitConfig { img_size: 64, ..encoder },
+        preprocess: Preprocess { img_size: 64, ..preprocess },
+        ..hybrid_finetuning(1)
+    };
+    assert_eq!(finetune::check_init(&larger, &init).unwrap().resampled, Some([2, 4]));
 }
 
 #[test]

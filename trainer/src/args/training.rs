@@ -31,13 +31,19 @@ pub(crate) struct RunArgs {
 #[serde(rename_all = "kebab-case")]
 #[command(next_help_heading = "Model")]
 pub(crate) struct SizeArgs {
-    /// nano: width 128, depth 6, 4 heads; micro: 160, 8, 5; tiny: 192, 12, 3 (ViT-Tiny) [default: nano].
-    #[arg(long, value_parser = ["nano", "micro", "tiny"])]
+    /// nano: width 128, depth 6, 4 heads; micro: 160, 8, 5; tiny: 192, 12, 3 (ViT-Tiny); hybrid-nano: convolutions, then
+    /// 128, 2, 4 [default: nano].
+    #[arg(long, value_parser = ["nano", "micro", "tiny", "hybrid-nano"])]
     pub(crate) model: Option<String>,
-    /// Side of the model's input in pixels [default: the images' own if they share one of at most 128, else 96].
+    /// What makes tokens of an image: a linear layer on each patch, or four stages of convolutions, to a token for each 16
+    /// pixels squared [default: the model's].
+    #[arg(long, value_parser = ["patches", "convolutions"])]
+    pub(crate) stem: Option<String>,
+    /// Side of the model's input in pixels [default: the images' own if they share one of at most 128, else 96; with
+    /// convolutions a multiple of 16].
     #[arg(long, value_name = "PIXELS")]
     pub(crate) img_size: Option<usize>,
-    /// Side of a patch in pixels [default: the divisor of the image size that gives about 64 patches].
+    /// Side of a patch in pixels [default: the divisor of the image size that gives about 64 patches; with convolutions 16].
     #[arg(long, value_name = "PIXELS")]
     pub(crate) patch_size: Option<usize>,
     /// 1 (grey) or 3 (RGB) [default: the images' own].

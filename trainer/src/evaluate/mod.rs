@@ -102,8 +102,13 @@ pub fn predict(
             return Err(Error::Interrupted { step: 0, code });
         }
         let visible = Mask::none(batch.len(), vit.patches()).visible;
-        let input =
-            classifier::Input { pixels: batch.pixels(), visible: &visible, drop: None, batch: batch.len() };
+        let input = classifier::Input {
+            pixels: batch.pixels(),
+            visible: &visible,
+            drop: None,
+            batch: batch.len(),
+            batch_weight: None,
+        };
         let parts = lanes.map(batch.len(), micro_batch(vit.tokens()), |part, acts| {
             let (logits, embeddings) = model.predict(params, input.slice(part.start, part.end), acts);
             (logits.to_vec(), embeddings.to_vec())

@@ -137,7 +137,15 @@ mod tests {
 
     #[test]
     fn visible_patches_come_through_untouched() {
-        let encoder = VitConfig { img_size: 8, patch_size: 4, channels: 3, dim: 8, depth: 1, heads: 2 };
+        let encoder = VitConfig {
+            img_size: 8,
+            patch_size: 4,
+            channels: 3,
+            dim: 8,
+            depth: 1,
+            heads: 2,
+            stem: Default::default(),
+        };
         let model = Mae::new(&MaeConfig {
             encoder,
             decoder: DecoderConfig { kind: Default::default(), dim: 8, depth: 1, heads: 2 },

@@ -1,6 +1,7 @@
 //! A classifier as an ONNX file that is complete: graph, weights, labels, preprocessing, golden vectors.
 //!
-//! [`vit`] has the graph, built by [`builder`]; [`fold`] puts the normalisation into the patch embedding. What
+//! [`vit`] has the graph, built by [`builder`], [`convolutions`] that of a convolutional stem; [`fold`] puts the
+//! normalisation into the patch embedding. What
 //! the file says about itself is a [`ModelRecord`]. The same model and details give the same bytes.
 
 use std::path::Path;
@@ -18,6 +19,7 @@ use crate::model::{Classifier, classifier};
 use crate::objective::mask::Mask;
 
 mod builder;
+mod convolutions;
 mod fold;
 mod vit;
 
@@ -161,7 +163,13 @@ fn golden(model: &Classifier, params: &[f32], preprocess: &Preprocess) -> Result
     let mut vector = |pattern| {
         let image = golden_image(pattern, vit.img_size, vit.channels)?;
         preprocess.normalise(image.data(), &mut pixels)?;
-        let input = classifier::Input { pixels: &pixels, visible: &visible, drop: None, batch: 1 };
+        let input = classifier::Input {
+            pixels: &pixels,
+            visible: &visible,
+            drop: None,
+            batch: 1,
+            batch_weight: None,
+        };
         let (logits, _) = model.predict(params, input, &mut acts);
         Ok(Golden::new(pattern, &image, logits.to_vec()))
     };

@@ -7,11 +7,12 @@ use smalti_models::onnx::tensor_proto::DataType;
 use smalti_models::onnx::type_proto;
 use smalti_models::preprocess::FitMode;
 use smalti_models::resize::Interpolation;
-use smalti_models::{Pool, VitConfig};
+use smalti_models::{Pool, Stem, VitConfig};
 
 use super::*;
 
-const VIT: VitConfig = VitConfig { img_size: 12, patch_size: 4, channels: 3, dim: 24, depth: 2, heads: 3 };
+const VIT: VitConfig =
+    VitConfig { img_size: 12, patch_size: 4, channels: 3, dim: 24, depth: 2, heads: 3, stem: Stem::Patches };
 
 fn details() -> Details {
     Details {
@@ -75,6 +76,112 @@ fn operators_are_few_and_counted() {
             *want.entry("Transpose").or_default() += 1;
         }
         assert_eq!(found, want);
+    }
+}
+
+/// What a node makes of values `[channels, positions]`, for the operators of a convolutional stem.
+fn evaluate(
+    graph: &GraphProto,
+    node: &smalti_models::onnx::NodeProto,
+    known: &Known,
+) -> (Vec<usize>, Vec<f32>) {
+    let (shape, x) = &known[&node.input[0]];
+    let stored = |i: usize| graph.initializer.iter().find(|tensor| tensor.name == node.input[i]);
+    let floats = |i: usize| -> Vec<f32> {
+        let tensor = stored(i).unwrap();
+        tensor.raw_data.as_chunks().0.iter().map(|&bytes| f32::from_le_bytes(bytes)).collect()
+    };
+    match node.op_type.as_str() {
+        "Cast" => (shape.clone(), x.clone()),
+        // Bytes, channels last, to planes.
+        "Transpose" if shape.len() == 4 => {
+            let (channels, area) = (shape[3], shape[1] * shape[2]);
+            let planes = (0..channels).flat_map(|c| x.iter().skip(c).step_by(channels).copied());
+            let planes: Vec<f32> = planes.collect();
+            assert_eq!(planes.len(), channels * area);
+            (vec![1, channels, shape[1], shape[2]], planes)
+        }
+        "Relu" => (shape.clone(), x.iter().map(|x| x.max(0.0)).collect()),
+        "Mul" | "Add" => {
+            let area = shape[2] * shape[3];
+            let other = match known.get(&node.input[1]) {
+                Some((_, other)) => other.clone(),
+                None => floats(1).into_iter().flat_map(|x| vec![x; area]).collect(),
+            };
+            let both = x.iter().zip(&other);
+            let y = both.map(|(x, y)| if node.op_type == "Mul" { x * y } else { x + y });
+            (shape.clone(), y.collect())
+        }
+        "Conv" => {
+            let stride = node.attribute.iter().find(|a| a.name == "strides").unwrap().ints[0] as usize;
+            let (inputs, side) = (shape[1], shape[2]);
+            let (weight, bias, out_side) = (floats(1), floats(2), side.div_ceil(stride));
+            let pixel = |c: usize, y: usize, x_: usize| {
+                let inside = (1..=side).contains(&y) && (1..=side).contains(&x_);
+                if inside { x[(c * side + y - 1) * side + x_ - 1] } else { 0.0 }
+            };
+            let value = |at: usize| {
+                let (o, i, j) = (at / out_side / out_side, at / out_side % out_side, at % out_side);
+                let terms = (0..9 * inputs).map(|term| {
+                    let (c, r, t) = (term / 9, term / 3 % 3, term % 3);
+                    pixel(c, i * stride + r, j * stride + t) * weight[o * 9 * inputs + term]
+                });
+                terms.sum::<f32>() + bias[o]
+            };
+            (
+                vec![1, bias.len(), out_side, out_side],
+                (0..bias.len() * out_side * out_side).map(value).collect(),
+            )
+        }
+        other => panic!("{other} in a stem"),
+    }
+}
+
+type Known = BTreeMap<String, (Vec<usize>, Vec<f32>)>;
+
+#[test]
+fn a_convolutional_stem_is_exported_folded() {
+    let stem = Stem::Convolutions;
+    let vit = VitConfig { img_size: 32, patch_size: 16, channels: 3, dim: 16, depth: 1, heads: 2, stem };
+    let model = Classifier::new(&vit, 3, Pool::Mean).unwrap();
+    let mut params: Vec<f32> = model.layout().init(1);
+    // Norms unlike fresh ones. The blocks stay fresh, so the embedding is the mean of the stem's tokens.
+    for (spec, slot) in model.layout().iter().filter(|(spec, _)| spec.name.contains(".bn.")) {
+        let of = |i: usize| 0.3 * ((spec.name.len() * 31 + i * 7) as f32).sin();
+        slot.of_mut(&mut params).iter_mut().enumerate().for_each(|(i, x)| *x += of(i));
+    }
+    let mut details = details();
+    details.preprocess.img_size = 32;
+    let image = golden_image(0, 32, 3).unwrap();
+    let mut planes = vec![0.0; 3 * 32 * 32];
+    details.preprocess.normalise(image.data(), &mut planes).unwrap();
+    let visible = Mask::none(1, 4).visible;
+    let input =
+        classifier::Input { pixels: &planes, visible: &visible, drop: None, batch: 1, batch_weight: None };
+    let mut acts = classifier::Activations::default();
+    let (_, want) = model.predict(&params, input, &mut acts);
+
+    for form in [InputForm::U8Nhwc, InputForm::F32Nchw] {
+        let bytes = export(&model, &params, &details, form).unwrap();
+        let graph = ModelProto::decode(&bytes[..]).unwrap().graph.unwrap();
+        assert!(graph.node.iter().all(|node| node.op_type != "BatchNormalization"));
+        let input = match form {
+            InputForm::U8Nhwc => (vec![1, 32, 32, 3], image.data().iter().map(|&x| f32::from(x)).collect()),
+            InputForm::F32Nchw => (vec![1, 3, 32, 32], planes.clone()),
+        };
+        let mut known = BTreeMap::from([("image".to_string(), input)]);
+        for node in graph.node.iter().take_while(|node| node.op_type != "Reshape") {
+            let value = evaluate(&graph, node, &known);
+            known.insert(node.output[0].clone(), value);
+        }
+        let (shape, map) = &known["stages.relu"];
+        assert_eq!(shape, &[1, 16, 2, 2]);
+        for (want, plane) in want.iter().zip(map.chunks_exact(4)) {
+            let mean = plane.iter().sum::<f32>() / 4.0;
+            assert!((want - mean).abs() < 1e-4, "{mean} instead of {want}");
+        }
+        assert!(graph.initializer.iter().all(|tensor| tensor.name != "cls_token"));
+        assert_eq!(port(&graph.output[1]).2, [1, 16]);
     }
 }
 

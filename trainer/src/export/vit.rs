@@ -7,6 +7,8 @@
 //!   ─ class token's row, or mean of the patches' rows ─ LayerNormalization = embedding
 //!   ─ linear head = logits
 //! ```
+//! Behind a convolutional stem ([`super::convolutions`]) there is neither a class token nor the last norm.
+//!
 //! A linear layer is `MatMul` with the transposed weight (`NAME.weight_t`) and `Add` of the bias; GELU is exact,
 //! `Div Erf Add Mul Mul`. Engines know these forms from PyTorch's exporter and fuse them. Weights that are
 //! stored as they are carry timm's names.
@@ -15,10 +17,11 @@ use smalti_models::contract::{EMBEDDING, INPUT, LOGITS};
 use smalti_models::onnx::GraphProto;
 use smalti_models::onnx::tensor_proto::DataType;
 use smalti_models::vit::LAYER_NORM_EPS;
-use smalti_models::{Pool, Preprocess, VitConfig, names};
+use smalti_models::{Pool, Preprocess, VitConfig, names, stem};
 
 use super::InputForm;
 use super::builder::{Builder, float, int, ints};
+use super::convolutions::Stem;
 use super::fold::fold;
 use crate::error::Result;
 use crate::model::Classifier;
@@ -47,9 +50,10 @@ pub(super) fn graph(
 ) -> Result<GraphProto> {
     let mut export = Export { model, params, graph: Builder::default() };
     export.shared();
-    let patches = match form {
-        InputForm::U8Nhwc => export.bytes(preprocess)?,
-        InputForm::F32Nchw => export.floats()?,
+    let patches = match (export.vit().stem, form) {
+        (stem::Stem::Patches, InputForm::U8Nhwc) => export.bytes(preprocess)?,
+        (stem::Stem::Patches, InputForm::F32Nchw) => export.floats()?,
+        (stem::Stem::Convolutions, form) => export.convolutions(preprocess, form)?,
     };
     let mut x = export.tokens(&patches)?;
     for i in 0..export.vit().depth {
@@ -89,21 +93,33 @@ impl Export<'_> {
         }
     }
 
-    /// Patches of an image of normalised floats, channels first.
+    /// An image of normalised floats, channels first.
+    fn float_planes(&mut self) -> String {
+        let VitConfig { img_size, channels, .. } = *self.vit();
+        self.graph.input(INPUT, DataType::Float, &[1, channels, img_size, img_size])
+    }
+
+    /// An image of bytes, channels last, as floats, channels first.
+    fn byte_planes(&mut self) -> String {
+        let VitConfig { img_size, channels, .. } = *self.vit();
+        let image = self.graph.input(INPUT, DataType::Uint8, &[1, img_size, img_size, channels]);
+        let real = self.graph.node("Cast", "image.float", &[image], vec![int("to", DataType::Float as i64)]);
+        self.graph.node("Transpose", "image.planes", &[real], vec![ints("perm", &[0, 3, 1, 2])])
+    }
+
+    /// Patches of an image of normalised floats.
     fn floats(&mut self) -> Result<String> {
-        let VitConfig { img_size, patch_size, channels, dim, .. } = *self.vit();
-        let image = self.graph.input(INPUT, DataType::Float, &[1, channels, img_size, img_size]);
+        let VitConfig { patch_size, channels, dim, .. } = *self.vit();
+        let image = self.float_planes();
         let weight = self.tensor("patch_embed.proj.weight", &[dim, channels, patch_size, patch_size])?;
         let bias = self.tensor("patch_embed.proj.bias", &[dim])?;
         Ok(self.patches(image, weight, bias))
     }
 
-    /// Patches of an image of bytes, channels last; the embedding's weights do the normalising.
+    /// Patches of an image of bytes; the embedding's weights do the normalising.
     fn bytes(&mut self, preprocess: &Preprocess) -> Result<String> {
-        let VitConfig { img_size, patch_size, channels, dim, .. } = *self.vit();
-        let image = self.graph.input(INPUT, DataType::Uint8, &[1, img_size, img_size, channels]);
-        let real = self.graph.node("Cast", "image.float", &[image], vec![int("to", DataType::Float as i64)]);
-        let planes = self.graph.node("Transpose", "image.planes", &[real], vec![ints("perm", &[0, 3, 1, 2])]);
+        let VitConfig { patch_size, channels, dim, .. } = *self.vit();
+        let planes = self.byte_planes();
         let [weight, bias] = ["weight", "bias"].map(|part| format!("patch_embed.proj.{part}"));
         let (weight, bias) = fold(self.values(&weight)?, self.values(&bias)?, preprocess)?;
         let shape = [dim, channels, patch_size, patch_size];
@@ -123,9 +139,28 @@ impl Export<'_> {
         self.graph.node("Transpose", "patch_embed", &[columns], vec![ints("perm", &[0, 2, 1])])
     }
 
-    /// The class token in front, positions on all: `[1, tokens, dim]`.
+    /// What the stages of a convolutional stem make of the image: `[1, patches, dim]`.
+    fn convolutions(&mut self, preprocess: &Preprocess, form: InputForm) -> Result<String> {
+        let planes = match form {
+            InputForm::U8Nhwc => self.byte_planes(),
+            InputForm::F32Nchw => self.float_planes(),
+        };
+        let (vit, layout) = (self.model.vit(), self.model.layout());
+        let mut stem = Stem { vit, layout, params: self.params, graph: &mut self.graph };
+        let planes = match form {
+            InputForm::U8Nhwc => stem.normalise(&planes, preprocess)?,
+            InputForm::F32Nchw => planes,
+        };
+        stem.tokens(planes)
+    }
+
+    /// The class token in front, if there is one, positions on all: `[1, tokens, dim]`.
     fn tokens(&mut self, patches: &str) -> Result<String> {
         let (dim, tokens) = (self.vit().dim, self.vit().tokens());
+        if self.vit().class_tokens() == 0 {
+            let positions = self.tensor("pos_embed", &[1, tokens, dim])?;
+            return Ok(self.graph.node("Add", "tokens.placed", &[patches, &positions], vec![]));
+        }
         let class_token = self.tensor("cls_token", &[1, 1, dim])?;
         let positions = self.tensor("pos_embed", &[1, tokens, dim])?;
         let all = self.graph.node("Concat", "tokens", &[class_token.as_str(), patches], vec![int("axis", 1)]);
@@ -199,11 +234,15 @@ impl Export<'_> {
     /// One vector out of all tokens, then both outputs.
     fn head(&mut self, x: &str) -> Result<()> {
         let (dim, pool, classes) = (self.vit().dim, self.model.pool(), self.model.classes());
-        let pooled = match pool {
-            Pool::Token => self.class_row(x),
-            Pool::Mean => self.patch_mean(x),
+        let embedding = if self.vit().class_tokens() == 0 {
+            self.mean(EMBEDDING, x)
+        } else {
+            let pooled = match pool {
+                Pool::Token => self.class_row(x),
+                Pool::Mean => self.patch_mean(x),
+            };
+            self.layer_norm(EMBEDDING, names::pool_norm(pool), &pooled)?
         };
-        let embedding = self.layer_norm(EMBEDDING, names::pool_norm(pool), &pooled)?;
         let logits = self.linear(LOGITS, "head", &embedding)?;
         self.graph.output(&logits, &[1, classes]);
         self.graph.output(&embedding, &[1, dim]);
@@ -221,8 +260,13 @@ impl Export<'_> {
         let window = [("pool.start", 1), ("pool.end", self.vit().tokens()), ("pool.axis", 1)];
         let [start, end, axis] = window.map(|(name, value)| self.graph.sizes(name, &[value]));
         let rows = self.graph.node("Slice", "pool.rows", &[x, &start, &end, &axis], vec![]);
+        self.mean("pool", &rows)
+    }
+
+    /// The mean over all rows: `[1, dim]`.
+    fn mean(&mut self, output: &str, x: &str) -> String {
         let attributes = vec![ints("axes", &[1]), int("keepdims", 0)];
-        self.graph.node("ReduceMean", "pool", &[rows], attributes)
+        self.graph.node("ReduceMean", output, &[x], attributes)
     }
 }
 

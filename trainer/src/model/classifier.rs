@@ -1,7 +1,8 @@
 //! The classifier: an encoder, pooling over its tokens, a norm, a linear head.
 //!
 //! With [`Pool::Token`] the class token goes through `norm`. With [`Pool::Mean`] the mean of the patch tokens goes
-//! through `fc_norm`, as in timm and in the masked autoencoder's fine-tuning code.
+//! through `fc_norm`, as in timm and in the masked autoencoder's fine-tuning code. Behind a convolutional stem the mean of
+//! the tokens goes to the head as it is.
 //!
 //! The forward pass has two parts with a seam between them: [`Classifier::embed`] gives embeddings, [`Classifier::head`]
 //! gives logits. Each has its own backward pass, so an objective may compare logits, embeddings or both. It reads
@@ -27,7 +28,7 @@ pub struct Classifier {
     layout: Layout,
     encoder: Encoder,
     pool: Pool,
-    norm: LayerNorm,
+    norm: Option<LayerNorm>,
     head: Linear,
 }
 
@@ -61,6 +62,9 @@ pub struct Input<'a, R> {
     pub drop: Option<&'a [R]>,
     /// Number of images.
     pub batch: usize,
+    /// Training: the weight of each image in the statistics of batch norms, 1 / images of the whole batch. Inference, with
+    /// the running statistics: none.
+    pub batch_weight: Option<f64>,
 }
 
 impl<'a, R> Input<'a, R> {
@@ -72,6 +76,7 @@ impl<'a, R> Input<'a, R> {
             visible: &self.visible[part(self.visible.len())],
             drop: None,
             batch: to - from,
+            batch_weight: self.batch_weight,
         }
     }
 }
@@ -93,11 +98,20 @@ impl Classifier {
         if !(1..=100_000).contains(&classes) {
             return Err(Error::Usage(format!("{classes} classes: expected 1 to 100000")));
         }
+        if !vit.stem.is_patches() && pool == Pool::Token {
+            return Err(Error::Usage(
+                "pool is token: expected mean, convolutions have no class token".into(),
+            ));
+        }
         let layout = Layout::new(names::classifier(vit, classes, pool), precision);
         Ok(Classifier {
             encoder: Encoder::find(&layout, vit, true)?,
             pool,
-            norm: LayerNorm::find(&layout, names::pool_norm(pool))?,
+            norm: vit
+                .stem
+                .is_patches()
+                .then(|| LayerNorm::find(&layout, names::pool_norm(pool)))
+                .transpose()?,
             head: Linear::find(&layout, "head")?,
             layout,
         })
@@ -123,17 +137,18 @@ impl Classifier {
         &self.layout
     }
 
-    /// The tokens of an image that are pooled, of a class token and the visible patches.
+    /// The tokens of an image that are pooled, of a class token, if there is one, and the visible patches.
     fn queries<R>(&self, input: Input<'_, R>) -> Range<usize> {
+        let first = self.vit().class_tokens();
         match self.pool {
-            Pool::Token => 0..1,
-            Pool::Mean => 1..1 + input.visible.len() / input.batch,
+            Pool::Token => 0..first,
+            Pool::Mean => first..first + input.visible.len() / input.batch,
         }
     }
 
     fn encoder_input<'a, R: Copy>(&self, input: Input<'a, R>) -> encoder::Input<'a, R> {
-        let Input { pixels, visible, drop, batch } = input;
-        encoder::Input { pixels, visible, batch, queries: self.queries(input), drop }
+        let Input { pixels, visible, drop, batch, batch_weight } = input;
+        encoder::Input { pixels, visible, batch, queries: self.queries(input), drop, batch_weight }
     }
 
     /// Encoder, pooling and norm: computes `acts.embeddings` `[batch, dim]`.
@@ -151,7 +166,10 @@ impl Classifier {
             R::column_sums(tokens, pooled);
             pooled.iter_mut().for_each(|x| *x = *x * share);
         }
-        self.norm.forward(params, &acts.pooled, &mut acts.embeddings, &mut acts.stats);
+        match &self.norm {
+            Some(norm) => norm.forward(params, &acts.pooled, &mut acts.embeddings, &mut acts.stats),
+            None => acts.embeddings.copy_from_slice(&acts.pooled),
+        }
     }
 
     /// The linear head, after [`Classifier::embed`]: computes `acts.logits` `[batch, classes]`.
@@ -180,8 +198,14 @@ impl Classifier {
     ) {
         let (dim, pooled_tokens) = (self.vit().dim, self.queries(input).len());
         resize_buffer(&mut acts.dpooled, acts.pooled.len());
-        acts.dpooled.fill(R::ZERO);
-        self.norm.backward(params, &acts.pooled, &acts.stats, &acts.dembeddings, &mut acts.dpooled, grads);
+        match &self.norm {
+            Some(norm) => {
+                acts.dpooled.fill(R::ZERO);
+                let (pooled, dpooled) = (&acts.pooled, &mut acts.dpooled);
+                norm.backward(params, pooled, &acts.stats, &acts.dembeddings, dpooled, grads);
+            }
+            None => acts.dpooled.copy_from_slice(&acts.dembeddings),
+        }
 
         let share = R::ONE / R::of(pooled_tokens as f64);
         resize_buffer(&mut acts.dencoded, input.batch * pooled_tokens * dim);
@@ -225,7 +249,15 @@ mod tests {
 
     impl Case {
         fn new(pool: Pool) -> Case {
-            let vit = VitConfig { img_size: 4, patch_size: 2, channels: 3, dim: 12, depth: 2, heads: 3 };
+            let vit = VitConfig {
+                img_size: 4,
+                patch_size: 2,
+                channels: 3,
+                dim: 12,
+                depth: 2,
+                heads: 3,
+                stem: Default::default(),
+            };
             let model = Classifier::new(&vit, 3, pool).unwrap();
             let noise = values(model.layout().len(), 4);
             let params = model.layout().init::<f64>(3).iter().zip(noise).map(|(p, v)| p + 0.1 * v).collect();
@@ -233,7 +265,13 @@ mod tests {
         }
 
         fn input(&self) -> Input<'_, f64> {
-            Input { pixels: &self.pixels, visible: &VISIBLE, drop: Some(&FACTORS), batch: 3 }
+            Input {
+                pixels: &self.pixels,
+                visible: &VISIBLE,
+                drop: Some(&FACTORS),
+                batch: 3,
+                batch_weight: None,
+            }
         }
 
         fn check(&self) -> Check<'_> {
@@ -303,7 +341,8 @@ mod tests {
         let case = Case::new(Pool::Mean);
         let narrow = |x: &[f64]| x.iter().map(|&x| x as f32).collect::<Vec<f32>>();
         let (params, pixels, factors) = (narrow(&case.params), narrow(&case.pixels), narrow(&FACTORS));
-        let input = Input { pixels: &pixels, visible: &VISIBLE, drop: Some(&factors), batch: 3 };
+        let input =
+            Input { pixels: &pixels, visible: &VISIBLE, drop: Some(&factors), batch: 3, batch_weight: None };
         let (mut wide, mut acts) = (Activations::default(), Activations::default());
         let (want, _) = case.model.predict(&case.params, case.input(), &mut wide);
         let (got, _) = case.model.predict(&params, input, &mut acts);

@@ -22,13 +22,15 @@ pub(super) struct Decoder {
     embed: Option<Linear>,
     mask_token: Slot,
     positions: Slot,
+    /// Class tokens an image, in front of latents and positions.
+    class_tokens: usize,
     stack: Stack,
 }
 
 /// What a decoder works on.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Input<'a, R> {
-    /// `[batch · (1 + visible), dim]`: of each image the class token's, then the visible patches'.
+    /// `[batch · (1 + visible), dim]`: of each image the class token's, if there is one, then the visible patches'.
     pub(super) latents: &'a [R],
     /// The places of the visible patches `[batch, visible]`.
     pub(super) visible: &'a [u32],
@@ -51,6 +53,7 @@ impl Decoder {
             embed,
             mask_token: layout.slot("mask_token")?,
             positions: layout.slot("decoder_pos_embed")?,
+            class_tokens: config.encoder.class_tokens(),
             stack: Stack::find(layout, "decoder_blocks", sizes, cross_attention)?,
         })
     }
@@ -62,14 +65,14 @@ impl Decoder {
 
     /// Tokens of an image that come from latents.
     fn encoded_tokens<R>(&self, input: Input<'_, R>) -> usize {
-        if self.embed.is_some() { 1 + input.visible.len() / input.batch } else { 0 }
+        if self.embed.is_some() { self.class_tokens + input.visible.len() / input.batch } else { 0 }
     }
 
     /// Computes `acts.output()` `[batch · hidden, width]`.
     pub(super) fn forward<R: Float>(&self, params: &[R], input: Input<'_, R>, acts: &mut Activations<R>) {
         let (width, batch, seen) = (self.dim(), input.batch, self.encoded_tokens(input));
         let (mask_token, positions) = (self.mask_token.of(params), self.positions.of(params));
-        let (places, hidden) = (&positions[width..], input.hidden.len() / batch);
+        let (places, hidden) = (&positions[self.class_tokens * width..], input.hidden.len() / batch);
         let first = &mut acts.input;
         (first.tokens, first.queries) = (seen + hidden, seen..seen + hidden);
 
@@ -91,9 +94,10 @@ impl Decoder {
         let Some(embed) = &self.embed else { return };
         let (width, seen, positions) = (self.dim(), self.encoded_tokens(input), self.positions.of(params));
         embed.forward(params, input.latents, encoded);
-        let visible = input.visible.chunks_exact(seen - 1);
+        let first = self.class_tokens;
+        let visible = input.visible.chunks_exact(seen - first);
         for (image, visible) in encoded.chunks_exact_mut(seen * width).zip(visible) {
-            let ids = std::iter::once(0).chain(visible.iter().map(|&id| 1 + id as usize));
+            let ids = (0..first).chain(visible.iter().map(|&id| first + id as usize));
             for (row, id) in image.chunks_exact_mut(width).zip(ids) {
                 R::axpy(R::ONE, &positions[id * width..][..width], row);
             }

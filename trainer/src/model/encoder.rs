@@ -1,4 +1,4 @@
-//! The encoder: patch embedding, class token, positions, blocks. It runs on the visible patches alone.
+//! The encoder: stem, class token, positions, blocks. It runs on the visible patches alone.
 
 use std::ops::Range;
 
@@ -6,24 +6,23 @@ use smalti_models::VitConfig;
 
 use super::grads::Grads;
 use super::stack::{self, Stack};
+use super::stem::{self, Stem};
 use crate::error::Result;
-use crate::model::ops::linear::Linear;
 use crate::model::ops::{Float, resize_buffer};
 use crate::model::params::{Layout, Slot};
-use crate::model::patch;
 
 /// The slots of an encoder.
 #[derive(Clone, Debug)]
 pub(super) struct Encoder {
     vit: VitConfig,
-    embed: Linear,
-    class_token: Slot,
+    stem: Stem,
+    class_token: Option<Slot>,
     positions: Slot,
     train_positions: bool,
     stack: Stack,
 }
 
-/// What an encoder works on. Each image has `1 + visible` tokens, the class token first.
+/// What an encoder works on. Each image has a token for each visible patch, and the class token first where there is one.
 #[derive(Clone, Debug)]
 pub(super) struct Input<'a, R> {
     /// `[batch, C, H, W]`, normalised.
@@ -36,14 +35,21 @@ pub(super) struct Input<'a, R> {
     pub(super) queries: Range<usize>,
     /// The factors of stochastic depth `[depth, 2, batch]`, if any.
     pub(super) drop: Option<&'a [R]>,
+    /// As in [`stem::Input`].
+    pub(super) batch_weight: Option<f64>,
+}
+
+impl<'a, R> Input<'a, R> {
+    fn stem(&self) -> stem::Input<'a, R> {
+        let Input { pixels, visible, batch, batch_weight, .. } = *self;
+        stem::Input { pixels, visible, batch, batch_weight }
+    }
 }
 
 /// What the backward pass needs.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Activations<R> {
-    patches: Vec<R>,
-    /// The embedded patches, then their gradients.
-    embedded: Vec<R>,
+    stem: stem::Activations<R>,
     stack: stack::Activations<R>,
 }
 
@@ -55,14 +61,15 @@ impl<R> Activations<R> {
 }
 
 impl Encoder {
-    /// Finds the encoder's tensors. Positions are fixed in pretraining and trained in fine-tuning.
+    /// Finds the encoder's tensors. Positions of patches are fixed in pretraining and trained in fine-tuning, those behind
+    /// convolutions are always trained.
     pub(super) fn find(layout: &Layout, vit: &VitConfig, train_positions: bool) -> Result<Encoder> {
         Ok(Encoder {
             vit: vit.clone(),
-            embed: Linear::find(layout, "patch_embed.proj")?,
-            class_token: layout.slot("cls_token")?,
+            stem: Stem::find(layout, vit)?,
+            class_token: (vit.class_tokens() > 0).then(|| layout.slot("cls_token")).transpose()?,
             positions: layout.slot("pos_embed")?,
-            train_positions,
+            train_positions: train_positions || !vit.stem.is_patches(),
             stack: Stack::find(layout, "blocks", [vit.dim, vit.depth, vit.heads], false)?,
         })
     }
@@ -74,12 +81,8 @@ impl Encoder {
 
     /// Computes `acts.output()` `[batch · queries, dim]`.
     pub(super) fn forward<R: Float>(&self, params: &[R], input: &Input<'_, R>, acts: &mut Activations<R>) {
-        let (count, dim) = (input.visible.len(), self.vit.dim);
-        resize_buffer(&mut acts.patches, count * self.vit.patch_len());
-        resize_buffer(&mut acts.embedded, count * dim);
-        patch::gather(&self.vit, input.pixels, input.visible, input.batch, &mut acts.patches);
-        self.embed.forward(params, &acts.patches, &mut acts.embedded);
-        self.tokens(params, input, &acts.embedded, &mut acts.stack.input);
+        self.stem.forward(params, &input.stem(), &mut acts.stem);
+        self.tokens(params, input, &acts.stem.embedded, &mut acts.stack.input);
         self.stack.forward(params, &[], input.drop, &mut acts.stack);
     }
 
@@ -92,16 +95,18 @@ impl Encoder {
         tokens: &mut stack::Input<R>,
     ) {
         let (dim, visible) = (self.vit.dim, input.visible.len() / input.batch);
-        let (class_token, positions) = (self.class_token.of(params), self.positions.of(params));
-        (tokens.tokens, tokens.queries) = (1 + visible, input.queries.clone());
-        resize_buffer(&mut tokens.values, input.batch * (1 + visible) * dim);
-        let images = tokens.values.chunks_exact_mut((1 + visible) * dim);
+        let (first, positions) = (self.vit.class_tokens(), self.positions.of(params));
+        (tokens.tokens, tokens.queries) = (first + visible, input.queries.clone());
+        resize_buffer(&mut tokens.values, input.batch * (first + visible) * dim);
+        let images = tokens.values.chunks_exact_mut((first + visible) * dim);
         for (i, image) in images.enumerate() {
-            let (first, rest) = image.split_at_mut(dim);
-            R::add_rows(class_token, &positions[..dim], first);
+            let (class, rest) = image.split_at_mut(first * dim);
+            if let Some(class_token) = &self.class_token {
+                R::add_rows(class_token.of(params), &positions[..dim], class);
+            }
             for (j, row) in rest.chunks_exact_mut(dim).enumerate() {
                 let token = i * visible + j;
-                let place = 1 + input.visible[token] as usize;
+                let place = first + input.visible[token] as usize;
                 R::add_rows(&embedded[token * dim..][..dim], &positions[place * dim..][..dim], row);
             }
         }
@@ -117,19 +122,22 @@ impl Encoder {
         grads: &mut Grads<'_, R>,
     ) {
         let (dim, visible) = (self.vit.dim, input.visible.len() / input.batch);
+        let first = self.vit.class_tokens();
         self.stack.backward(params, &[], input.drop, &mut acts.stack, dx, &mut [], grads);
-        for (i, image) in dx.chunks_exact(dim * (1 + visible)).enumerate() {
-            let (first, rest) = image.split_at(dim);
-            R::axpy(R::ONE, first, self.class_token.of_mut(grads));
-            acts.embedded[i * visible * dim..][..visible * dim].copy_from_slice(rest);
+        for (i, image) in dx.chunks_exact(dim * (first + visible)).enumerate() {
+            let (class, rest) = image.split_at(first * dim);
+            acts.stem.embedded[i * visible * dim..][..visible * dim].copy_from_slice(rest);
+            if let Some(class_token) = &self.class_token {
+                R::axpy(R::ONE, class, class_token.of_mut(grads));
+            }
             if self.train_positions {
                 let dpositions = self.positions.of_mut(grads);
-                R::axpy(R::ONE, first, &mut dpositions[..dim]);
+                R::axpy(R::ONE, class, &mut dpositions[..first * dim]);
                 for (row, &id) in rest.chunks_exact(dim).zip(&input.visible[i * visible..]) {
-                    R::axpy(R::ONE, row, &mut dpositions[(1 + id as usize) * dim..][..dim]);
+                    R::axpy(R::ONE, row, &mut dpositions[(first + id as usize) * dim..][..dim]);
                 }
             }
         }
-        self.embed.backward_params(&acts.patches, &acts.embedded, grads);
+        self.stem.backward(params, &input.stem(), &mut acts.stem, grads);
     }
 }

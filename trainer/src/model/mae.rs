@@ -41,8 +41,8 @@ pub struct Activations<R> {
     decoded_stats: Vec<[R; 2]>,
     dencoded: Vec<R>,
     ddecoded: Vec<R>,
-    /// The output of [`Mae::encode`], `[batch · (1 + visible), dim]`: of each image the class token's, then the visible
-    /// patches' in the order of [`Input::visible`].
+    /// The output of [`Mae::encode`], `[batch · (1 + visible), dim]`: of each image the class token's, if there is one, then
+    /// the visible patches' in the order of [`Input::visible`].
     pub latents: Vec<R>,
     /// The loss's gradient of the latents: what [`Mae::decode_backward`] writes and [`Mae::encode_backward`] reads.
     pub dlatents: Vec<R>,
@@ -63,6 +63,8 @@ pub struct Input<'a, R> {
     pub hidden: &'a [u32],
     /// Number of images.
     pub batch: usize,
+    /// As in the classifier's [`Input`](super::classifier::Input).
+    pub batch_weight: Option<f64>,
 }
 
 impl<'a, R> Input<'a, R> {
@@ -74,16 +76,18 @@ impl<'a, R> Input<'a, R> {
             visible: &self.visible[part(self.visible.len())],
             hidden: &self.hidden[part(self.hidden.len())],
             batch: to - from,
+            batch_weight: self.batch_weight,
         }
     }
 
-    fn encoder(&self) -> encoder::Input<'a, R> {
+    fn encoder(&self, class_tokens: usize) -> encoder::Input<'a, R> {
         encoder::Input {
             pixels: self.pixels,
             visible: self.visible,
             batch: self.batch,
-            queries: 0..1 + self.visible.len() / self.batch,
+            queries: 0..self.visible.len() / self.batch + class_tokens,
             drop: None,
+            batch_weight: self.batch_weight,
         }
     }
 
@@ -126,9 +130,13 @@ impl Mae {
         &self.layout
     }
 
-    /// Encoder and norm: computes `acts.latents` `[batch · (1 + visible), dim]`.
+    fn encoder_input<'a, R>(&self, input: Input<'a, R>) -> encoder::Input<'a, R> {
+        input.encoder(self.config.encoder.class_tokens())
+    }
+
+    /// Encoder and norm: computes `acts.latents` `[batch · (1 + visible), dim]`, without the 1 behind convolutions.
     pub fn encode<R: Float>(&self, params: &[R], input: Input<'_, R>, acts: &mut Activations<R>) {
-        self.encoder.forward(params, &input.encoder(), &mut acts.encoder);
+        self.encoder.forward(params, &self.encoder_input(input), &mut acts.encoder);
         let encoded = acts.encoder.output();
         resize_buffer(&mut acts.latents, encoded.len());
         resize_buffer(&mut acts.stats, encoded.len() / self.config.encoder.dim);
@@ -178,7 +186,13 @@ impl Mae {
         resize_buffer(&mut acts.dencoded, output.len());
         acts.dencoded.fill(R::ZERO);
         self.norm.backward(params, output, &acts.stats, &acts.dlatents, &mut acts.dencoded, grads);
-        self.encoder.backward(params, &input.encoder(), &mut acts.encoder, &mut acts.dencoded, grads);
+        self.encoder.backward(
+            params,
+            &self.encoder_input(input),
+            &mut acts.encoder,
+            &mut acts.dencoded,
+            grads,
+        );
     }
 
     /// The whole forward pass: predicted pixels `[batch · hidden, patch_len]`, each patch in the order (row, column,
@@ -221,7 +235,15 @@ mod tests {
             let full = kind == Kind::Full;
             let depth = if full { 1 } else { 2 };
             let config = MaeConfig {
-                encoder: VitConfig { img_size: 6, patch_size: 2, channels: 3, dim: 12, depth: 2, heads: 3 },
+                encoder: VitConfig {
+                    img_size: 6,
+                    patch_size: 2,
+                    channels: 3,
+                    dim: 12,
+                    depth: 2,
+                    heads: 3,
+                    stem: Default::default(),
+                },
                 decoder: DecoderConfig { kind, dim: 8, depth, heads: 2 },
             };
             let mae = Mae::new(&config).unwrap();
@@ -232,7 +254,13 @@ mod tests {
         }
 
         fn input(&self) -> Input<'_, f64> {
-            Input { pixels: &self.pixels, visible: &VISIBLE, hidden: self.hidden, batch: 3 }
+            Input {
+                pixels: &self.pixels,
+                visible: &VISIBLE,
+                hidden: self.hidden,
+                batch: 3,
+                batch_weight: None,
+            }
         }
 
         /// An arbitrary gradient of the predictions.

@@ -1,4 +1,4 @@
-//! The models: a stack of transformer blocks, the encoder around it, the masked autoencoder and the classifier.
+//! The models: a stem that makes tokens, a stack of transformer blocks, the encoder around both, the masked autoencoder and the classifier.
 //!
 //! A model is a struct of slots into the flat parameter vector ([`params`]). Its activations are a struct of buffers that
 //! is reused from batch to batch. Its backward pass reads as its forward pass in reverse, and adds to the flat gradient
@@ -16,6 +16,7 @@ pub mod patch;
 pub mod posembed;
 pub mod precision;
 mod stack;
+mod stem;
 pub mod weights;
 
 pub use classifier::Classifier;

@@ -106,8 +106,9 @@ impl Layout {
                     let bound = (6.0 / (rows + spec.len() / rows.max(1)) as f64).sqrt();
                     fill(&mut || rng.range(-bound, bound));
                 }
-                Role::Bias => {}
-                Role::Scale => fill(&mut || 1.0),
+                Role::Bias | Role::ZeroWeight | Role::ZeroScale | Role::ZeroPositions | Role::RunningMean => {
+                }
+                Role::Scale | Role::RunningVar => fill(&mut || 1.0),
                 Role::Token => fill(&mut || 0.02 * rng.normal()),
                 Role::HeadWeight => fill(&mut || 2e-5 * rng.normal()),
                 Role::Positions => {

@@ -28,7 +28,15 @@ mod tests {
 
     #[test]
     fn patches_are_cut_in_the_order_of_a_convolution() {
-        let vit = VitConfig { img_size: 6, patch_size: 3, channels: 2, dim: 4, depth: 1, heads: 1 };
+        let vit = VitConfig {
+            img_size: 6,
+            patch_size: 3,
+            channels: 2,
+            dim: 4,
+            depth: 1,
+            heads: 1,
+            stem: Default::default(),
+        };
         let pixels: Vec<f64> = (0..2 * 72).map(f64::from).collect();
         let ids = [3, 1, 0, 2];
         let mut rows = vec![0.0; 4 * 18];

@@ -136,7 +136,15 @@ mod tests {
     fn stack(depth: usize, cross_attention: bool) -> (Stack, usize, Vec<f64>) {
         let kind = if cross_attention { DecoderKind::Cross } else { DecoderKind::Full };
         let config = MaeConfig {
-            encoder: VitConfig { img_size: 6, patch_size: 2, channels: 3, dim: 12, depth: 1, heads: 3 },
+            encoder: VitConfig {
+                img_size: 6,
+                patch_size: 2,
+                channels: 3,
+                dim: 12,
+                depth: 1,
+                heads: 3,
+                stem: Default::default(),
+            },
             decoder: DecoderConfig { kind, dim: DIM, depth, heads: 2 },
         };
         let layout = Layout::new(names::mae(&config), Precision::F32);

@@ -90,7 +90,15 @@ mod tests {
 
     #[test]
     fn gradients_of_a_classifier_match_finite_differences() {
-        let vit = VitConfig { img_size: 4, patch_size: 2, channels: 3, dim: 12, depth: 2, heads: 3 };
+        let vit = VitConfig {
+            img_size: 4,
+            patch_size: 2,
+            channels: 3,
+            dim: 12,
+            depth: 2,
+            heads: 3,
+            stem: Default::default(),
+        };
         let pixels = values(3 * 3 * 16, 2);
         let factors = [2.0, 0.0, 1.0, 1.0, 0.5, 2.0, 0.0, 1.0, 1.0, 2.0, 2.0, 0.0];
         let objective = CrossEntropy { targets: &TARGETS, weight: 1.0 / 3.0 };
@@ -101,7 +109,7 @@ mod tests {
                 model.layout().init::<f64>(3).iter().zip(noise).map(|(p, v)| p + 0.1 * v).collect();
             for (patches, drop) in [(4, None), (3, Some(&factors[..]))] {
                 let visible = Mask::draw(1, 0, &[0, 1, 2], 4, patches).visible;
-                let input = Input { pixels: &pixels, visible: &visible, drop, batch: 3 };
+                let input = Input { pixels: &pixels, visible: &visible, drop, batch: 3, batch_weight: None };
                 Check::at(model.layout(), params.clone()).run(
                     |p| objective.loss(&model, p, input, &mut Activations::default()),
                     |p, grads| {

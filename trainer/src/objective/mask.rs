@@ -44,9 +44,9 @@ impl Mask {
         Mask { visible: (0..count).flat_map(|_| 0..patches as u32).collect(), hidden: Vec::new() }
     }
 
-    /// Images `[batch, C, H, W]` under this mask.
+    /// Images `[batch, C, H, W]` under this mask, for inference.
     pub fn input<'a, R>(&'a self, pixels: &'a [R], batch: usize) -> Input<'a, R> {
-        Input { pixels, visible: &self.visible, hidden: &self.hidden, batch }
+        Input { pixels, visible: &self.visible, hidden: &self.hidden, batch, batch_weight: None }
     }
 }
 

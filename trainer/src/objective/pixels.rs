@@ -134,7 +134,15 @@ mod tests {
     const FIXED: [&str; 2] = ["pos_embed", "decoder_pos_embed"];
 
     fn vit() -> VitConfig {
-        VitConfig { img_size: 6, patch_size: 3, channels: 2, dim: 4, depth: 1, heads: 1 }
+        VitConfig {
+            img_size: 6,
+            patch_size: 3,
+            channels: 2,
+            dim: 4,
+            depth: 1,
+            heads: 1,
+            stem: Default::default(),
+        }
     }
 
     #[test]
@@ -154,7 +162,15 @@ mod tests {
     fn case(kind: Kind) -> (Mae, Vec<f64>, Vec<f64>, Mask) {
         let depth = if kind == Kind::Full { 1 } else { 2 };
         let config = MaeConfig {
-            encoder: VitConfig { img_size: 6, patch_size: 2, channels: 3, dim: 12, depth: 2, heads: 3 },
+            encoder: VitConfig {
+                img_size: 6,
+                patch_size: 2,
+                channels: 3,
+                dim: 12,
+                depth: 2,
+                heads: 3,
+                stem: Default::default(),
+            },
             decoder: DecoderConfig { kind, dim: 8, depth, heads: 2 },
         };
         let mae = Mae::new(&config).unwrap();
@@ -231,7 +247,7 @@ mod tests {
     fn normalised_targets_have_unit_unbiased_variance() {
         let pixels: Vec<f64> = (0..72).map(|i| f64::from(i * i % 17)).collect();
         let mut rows = vec![0.0; 18];
-        let input = Input { pixels: &pixels, visible: &[0], hidden: &[2], batch: 1 };
+        let input = Input { pixels: &pixels, visible: &[0], hidden: &[2], batch: 1, batch_weight: None };
         PixelLoss { normalise: true, weight: 1.0 }.write_targets(&vit(), input, &mut rows);
         let mean = rows.iter().sum::<f64>() / 18.0;
         let variance = rows.iter().map(|x| (x - mean) * (x - mean)).sum::<f64>() / 17.0;

@@ -4,6 +4,7 @@ use std::ops::RangeInclusive;
 use std::path::Path;
 
 use smalti_models::presets::Preset;
+use smalti_models::stem::{STRIDE, Stem};
 use smalti_models::{DecoderConfig, DecoderKind, VitConfig};
 use smalti_trainer::model::weights::Sizes;
 use smalti_trainer::{Error, Result};
@@ -19,7 +20,10 @@ const PATCHES: f64 = 64.0;
 const PATCH_SIZES: RangeInclusive<usize> = 2..=16;
 /// The fewest patches of an image: a model sees nothing but the relation of patches.
 const LEAST_PATCHES: usize = 4;
+/// The smallest side of an image whose convolutions give as many tokens.
+const LEAST_CONVOLVED: usize = 2 * STRIDE;
 
+const STEMS: [(&str, Stem); 2] = [("patches", Stem::Patches), ("convolutions", Stem::Convolutions)];
 const DECODERS: [(&str, DecoderKind); 2] = [("full", DecoderKind::Full), ("cross", DecoderKind::Cross)];
 
 /// A preset by its name.
@@ -29,20 +33,30 @@ pub(crate) fn preset(name: &str) -> Result<Preset> {
 
 /// The encoder; what flags leave open comes from the images.
 pub(crate) fn encoder(args: &mut SizeArgs, shape: impl FnOnce() -> Result<InputShape>) -> Result<VitConfig> {
+    let preset = preset(args.model.as_deref().unwrap_or("nano"))?;
+    let stem = args.stem.as_deref().map_or(Ok(preset.stem()), |name| named("stem", name, &STEMS))?;
     let (img_size, channels) = match (args.img_size, args.channels) {
         (Some(img_size), Some(channels)) => (img_size, channels),
         (img_size, channels) => {
             let shape = shape()?;
-            (img_size.unwrap_or(shape.img_size), channels.unwrap_or(shape.channels))
+            let own = match stem {
+                Stem::Patches => shape.img_size,
+                Stem::Convolutions => (shape.img_size / STRIDE * STRIDE).max(LEAST_CONVOLVED),
+            };
+            (img_size.unwrap_or(own), channels.unwrap_or(shape.channels))
         }
     };
-    let patch_size = args.patch_size.map_or_else(|| patch_size(img_size), Ok)?;
-    let preset = preset(args.model.as_deref().unwrap_or("nano"))?;
+    let patch_size = match (args.patch_size, stem) {
+        (Some(given), _) => given,
+        (None, Stem::Patches) => patch_size(img_size)?,
+        (None, Stem::Convolutions) => STRIDE,
+    };
     let usual = preset.encoder(img_size, patch_size, channels);
     let vit = VitConfig {
         dim: args.dim.unwrap_or(usual.dim),
         depth: args.depth.unwrap_or(usual.depth),
         heads: args.heads.unwrap_or(usual.heads),
+        stem,
         ..usual.clone()
     };
     vit.check()?;
@@ -65,6 +79,12 @@ fn say(args: &mut SizeArgs, vit: &VitConfig, preset: Option<Preset>) {
     args.model = preset.map(|preset| preset.name().into());
     let own = |value: usize| preset.is_none().then_some(value);
     (args.dim, args.depth, args.heads) = (own(vit.dim), own(vit.depth), own(vit.heads));
+    let is_said = preset.is_none() && !vit.stem.is_patches();
+    args.stem = is_said.then(|| stem_name(vit.stem).into());
+}
+
+fn stem_name(stem: Stem) -> &'static str {
+    STEMS.iter().find(|(_, known)| *known == stem).map_or("", |(name, _)| name)
 }
 
 /// The encoder of `--init`. Flags may repeat its sizes; `--img-size` alone may change, with which positions are resampled.
@@ -133,7 +153,11 @@ fn preset_of(vit: &VitConfig) -> Option<Preset> {
 }
 
 /// The first flag that contradicts an encoder, with its value and the encoder's.
-fn contradiction(args: &SizeArgs, vit: &VitConfig) -> Option<(&'static str, usize, usize)> {
+fn contradiction(args: &SizeArgs, vit: &VitConfig) -> Option<(&'static str, String, String)> {
+    let stem = stem_name(vit.stem);
+    if let Some(given) = args.stem.as_deref().filter(|given| *given != stem) {
+        return Some(("stem", given.into(), stem.into()));
+    }
     let all = [
         ("patch-size", args.patch_size, vit.patch_size),
         ("channels", args.channels, vit.channels),
@@ -141,8 +165,10 @@ fn contradiction(args: &SizeArgs, vit: &VitConfig) -> Option<(&'static str, usiz
         ("depth", args.depth, vit.depth),
         ("heads", args.heads, vit.heads),
     ];
-    let differs =
-        |(flag, given, found)| Some((flag, given?, found)).filter(|(_, given, found)| given != found);
+    let differs = |(flag, given, found): (_, Option<usize>, usize)| {
+        let given = given.filter(|given| *given != found)?;
+        Some((flag, given.to_string(), found.to_string()))
+    };
     all.into_iter().find_map(differs)
 }
 
@@ -209,6 +235,34 @@ mod tests {
         assert_eq!((args.model.as_deref(), args.dim), (None, Some(192)));
         let again = encoder(&mut args, || Err(Error::Usage("not called".into()))).unwrap();
         assert_eq!(again, vit);
+    }
+
+    #[test]
+    fn convolutions_want_a_multiple_of_their_stride() {
+        let model = Some("hybrid-nano".to_string());
+        for (img_size, want) in [(28, 32), (32, 32), (60, 48), (96, 96)] {
+            let shape = || Ok(InputShape { img_size, channels: 3 });
+            let mut args = SizeArgs { model: model.clone(), ..SizeArgs::default() };
+            let vit = encoder(&mut args, shape).unwrap();
+            assert_eq!((vit.img_size, vit.patch_size, vit.stem), (want, STRIDE, Stem::Convolutions));
+            assert_eq!((args.model.as_deref(), args.stem.as_deref()), (Some("hybrid-nano"), None));
+            assert_eq!(encoder(&mut args, shape).unwrap(), vit);
+        }
+        let mut deep = SizeArgs { model: model.clone(), depth: Some(3), ..SizeArgs::default() };
+        let vit = encoder(&mut deep, shape).unwrap();
+        assert_eq!((deep.model.as_deref(), deep.stem.as_deref()), (None, Some("convolutions")));
+        assert_eq!(encoder(&mut deep, shape).unwrap(), vit);
+        for wrong in [
+            SizeArgs { img_size: Some(40), model: model.clone(), ..SizeArgs::default() },
+            SizeArgs { patch_size: Some(8), model: model.clone(), ..SizeArgs::default() },
+        ] {
+            assert_eq!(encoder(&mut wrong.clone(), shape).unwrap_err().exit_code(), 2, "{wrong:?}");
+        }
+        let plain = Preset::Nano.encoder(32, 4, 3);
+        let other = SizeArgs { stem: Some("convolutions".into()), ..SizeArgs::default() };
+        assert!(
+            from_init(&mut other.clone(), &plain).unwrap_err().to_string().contains("stem is convolutions")
+        );
     }
 
     #[test]

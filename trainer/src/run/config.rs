@@ -15,7 +15,8 @@ const MAX_BYTES: u64 = 16 << 20;
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub struct ModelConfig {
-    /// `vit` (a classifier) or `vit_mae` (a pretrained autoencoder), as Hugging Face calls them.
+    /// `vit` (a classifier) or `vit_mae` (a pretrained autoencoder), as Hugging Face calls them; with a convolutional stem
+    /// `hybrid` or `hybrid_mae`.
     #[serde(rename = "model_type")]
     pub model_type: String,
     /// The encoder.

@@ -20,7 +20,7 @@ use crate::objective::{CrossEntropy, Mask};
 use crate::rng::{Rng, stream};
 use crate::run::{ModelConfig, ModelFiles, RunDir};
 use crate::train::ranks::Ranks;
-use crate::train::step::{BatchPlan, GradLanes, micro_batch};
+use crate::train::step::{BatchPlan, GradLanes};
 use crate::train::{ExecConfig, Observer, OptimConfig, Outcome, Planner, StopCheck, Task, TaskData, train};
 
 /// Fraction of the epochs, the last ones, that see every token, whatever [`FinetuneSettings::token_drop`] says. The last
@@ -100,13 +100,13 @@ impl FinetuneSettings {
 
     /// How a batch of this epoch is cut up.
     fn plan(&self, epoch: u64, images: usize) -> BatchPlan {
-        BatchPlan::new(images, micro_batch(1 + self.seen(epoch)))
+        BatchPlan::of(&self.encoder, self.seen(epoch), images)
     }
 
     /// The flags of `smalti finetune`.
     fn flags(&self) -> Result<Table> {
         let mut table = Table::new();
-        flags::encoder(&mut table, &self.encoder);
+        flags::encoder(&mut table, &self.encoder)?;
         flags::put(&mut table, "pool", self.pool)?;
         flags::preprocess(&mut table, &self.preprocess)?;
         flags::augment(&mut table, &self.augment)?;
@@ -123,7 +123,7 @@ impl FinetuneSettings {
     /// What `config.json` says.
     fn config(&self) -> ModelConfig {
         ModelConfig {
-            model_type: "vit".into(),
+            model_type: if self.encoder.stem.is_patches() { "vit" } else { "hybrid" }.into(),
             encoder: self.encoder.clone(),
             decoder: None,
             pool: Some(self.pool),
@@ -290,8 +290,14 @@ impl Task for Finetuning<'_> {
         } else {
             Mask::draw(seed, batch.epoch, &batch.ids, vit.patches(), visible).visible
         };
-        let input = classifier::Input { pixels: batch.pixels(), visible: &visible, drop: None, batch: count };
         let (classes, weight) = (self.model.classes(), 1.0 / batch.total as f64);
+        let input = classifier::Input {
+            pixels: batch.pixels(),
+            visible: &visible,
+            drop: None,
+            batch: count,
+            batch_weight: Some(weight),
+        };
         lanes.sum(plan, |images, acts, grads| {
             let images = batch.places(images);
             let drop = self.drop_factors(batch.epoch, &batch.ids[images.clone()]);

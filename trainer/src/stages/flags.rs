@@ -28,7 +28,7 @@ pub(super) fn count(table: &mut Table, flag: &str, value: usize) {
     table.insert(flag.into(), Value::Integer(i64::try_from(value).unwrap_or(i64::MAX)));
 }
 
-pub(super) fn encoder(table: &mut Table, vit: &VitConfig) {
+pub(super) fn encoder(table: &mut Table, vit: &VitConfig) -> Result<()> {
     for (flag, value) in [
         ("img-size", vit.img_size),
         ("patch-size", vit.patch_size),
@@ -39,6 +39,10 @@ pub(super) fn encoder(table: &mut Table, vit: &VitConfig) {
     ] {
         count(table, flag, value);
     }
+    if !vit.stem.is_patches() {
+        put(table, "stem", vit.stem)?;
+    }
+    Ok(())
 }
 
 pub(super) fn decoder(table: &mut Table, decoder: &DecoderConfig) -> Result<()> {

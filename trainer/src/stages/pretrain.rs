@@ -18,7 +18,7 @@ use crate::model::weights::{self, Take, Weights};
 use crate::model::{Mae, mae};
 use crate::objective::{Mask, PixelLoss};
 use crate::run::{ModelConfig, ModelFiles, RunDir};
-use crate::train::step::{BatchPlan, GradLanes, micro_batch};
+use crate::train::step::{BatchPlan, GradLanes};
 use crate::train::{ExecConfig, Observer, OptimConfig, Outcome, Planner, Task, TaskData, train};
 
 /// Everything that decides what a pretraining run computes.
@@ -97,7 +97,7 @@ impl PretrainSettings {
     /// The flags of `smalti pretrain`.
     fn flags(&self) -> Result<Table> {
         let mut table = Table::new();
-        flags::encoder(&mut table, &self.model.encoder);
+        flags::encoder(&mut table, &self.model.encoder)?;
         flags::decoder(&mut table, &self.model.decoder)?;
         flags::put(&mut table, "mask-ratio", self.mask_ratio)?;
         flags::put(&mut table, "predict-ratio", self.predict_ratio)?;
@@ -118,7 +118,7 @@ impl PretrainSettings {
     /// What `config.json` says.
     fn config(&self) -> ModelConfig {
         ModelConfig {
-            model_type: "vit_mae".into(),
+            model_type: if self.model.encoder.stem.is_patches() { "vit_mae" } else { "hybrid_mae" }.into(),
             encoder: self.model.encoder.clone(),
             decoder: Some(self.model.decoder.clone()),
             pool: None,
@@ -199,8 +199,8 @@ impl Task for Pretraining<'_> {
     }
 
     fn plan(&self) -> Planner {
-        let micro = micro_batch(self.settings.model.encoder.tokens());
-        Arc::new(move |_, images| BatchPlan::new(images, micro))
+        let vit = self.settings.model.encoder.clone();
+        Arc::new(move |_, images| BatchPlan::of(&vit, vit.patches(), images))
     }
 
     fn layout(&self) -> &Layout {
@@ -224,7 +224,10 @@ impl Task for Pretraining<'_> {
         let mask = Mask::draw(settings.optim.seed, batch.epoch, &batch.ids, vit.patches(), visible);
         let mask = mask.predicting(batch.len(), predicted);
         drop(timer);
-        let input = mask.input(batch.pixels(), batch.len());
+        let input = mae::Input {
+            batch_weight: Some(1.0 / batch.total as f64),
+            ..mask.input(batch.pixels(), batch.len())
+        };
         let weight = 1.0 / (batch.total * predicted) as f64;
         let objective = PixelLoss { normalise: settings.norm_pix_loss, weight };
         lanes.sum(plan, |images, acts, grads| {

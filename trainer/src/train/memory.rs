@@ -4,9 +4,10 @@
 //! micro-batch. A test compares these sums with what is allocated.
 
 use serde::Serialize;
+use smalti_models::stem::{Stage, Stem};
 use smalti_models::{DecoderKind, MaeConfig, Pool, VitConfig, names};
 
-use crate::train::step::{BatchPlan, micro_batch};
+use crate::train::step::BatchPlan;
 
 /// Bytes of one value.
 const FLOAT: usize = size_of::<f32>();
@@ -33,20 +34,20 @@ impl Memory {
     /// Pretraining in one process, with `visible` patches of each image visible and all others predicted.
     pub fn of_pretraining(config: &MaeConfig, visible: usize, batch: usize, threads: usize) -> Memory {
         let vit = &config.encoder;
-        let micro = micro_batch(vit.tokens());
+        let plan = BatchPlan::of(vit, vit.patches(), batch);
         let values = names::mae(config).iter().map(|spec| spec.len()).sum();
-        let activations = autoencoder(config, visible, micro.min(batch));
-        Memory::new(values, activations, vit, BatchPlan::new(batch, micro), batch, threads)
+        let activations = autoencoder(config, visible, plan.micro());
+        Memory::new(values, activations, vit, plan, batch, threads)
     }
 
     /// Fine-tuning in one process, with all patches visible.
     pub fn of_finetuning(vit: &VitConfig, classes: usize, batch: usize, threads: usize) -> Memory {
-        let micro = micro_batch(vit.tokens());
+        let plan = BatchPlan::of(vit, vit.patches(), batch);
         let values = names::classifier(vit, classes, Pool::Mean).iter().map(|spec| spec.len()).sum();
-        let images = micro.min(batch);
+        let images = plan.micro();
         let head = images * (4 * vit.dim + 2 + 2 * classes) + images * vit.tokens() * vit.dim;
         let activations = encoder(vit, vit.patches(), vit.patches(), images) + head;
-        Memory::new(values, activations, vit, BatchPlan::new(batch, micro), batch, threads)
+        Memory::new(values, activations, vit, plan, batch, threads)
     }
 
     fn new(
@@ -114,7 +115,7 @@ impl Stack {
 
 /// Values of an encoder's activations.
 fn encoder(vit: &VitConfig, visible: usize, queries: usize, images: usize) -> usize {
-    let tokens = 1 + visible;
+    let tokens = vit.class_tokens() + visible;
     let stack = Stack {
         images,
         input: images * tokens,
@@ -125,13 +126,31 @@ fn encoder(vit: &VitConfig, visible: usize, queries: usize, images: usize) -> us
         depth: vit.depth,
         memory: None,
     };
-    images * visible * (vit.patch_len() + vit.dim) + stack.values()
+    let stem = match vit.stem {
+        Stem::Patches => images * visible * vit.patch_len(),
+        Stem::Convolutions => convolutions(vit, images),
+    };
+    stem + images * visible * vit.dim + stack.values()
+}
+
+/// Values of a convolutional stem's activations: the outputs of all convolutions, the gradients of the two largest stages and
+/// of the largest residual branch, weights packed twice, and the gradient of the largest.
+fn convolutions(vit: &VitConfig, images: usize) -> usize {
+    let stages = vit.stages();
+    let size = |stage: &Stage| stage.side * stage.side * stage.width;
+    let layers = |stage: &Stage| if stage.residual { 3 } else { 1 };
+    let outputs: usize = stages.iter().map(|stage| layers(stage) * size(stage)).sum();
+    let gradients: usize = stages[..2].iter().map(size).sum();
+    let weight = |stage: &Stage| 9 * stage.width * (stage.inputs + (layers(stage) - 1) * stage.width);
+    let weights: usize = stages.iter().map(weight).sum();
+    let largest = stages.last().map_or(0, |stage| 9 * stage.width * stage.width);
+    images * (outputs + gradients + size(&stages[1])) + 2 * weights + largest
 }
 
 /// Values of a masked autoencoder's activations.
 fn autoencoder(config: &MaeConfig, visible: usize, images: usize) -> usize {
     let (vit, dec) = (&config.encoder, &config.decoder);
-    let (seen, masked) = (1 + visible, vit.patches() - visible);
+    let (seen, masked) = (vit.class_tokens() + visible, vit.patches() - visible);
     // Latents and their statistics, their gradient and the encoder output's; the decoder's normed output and the gradient
     // of its output; predictions and targets; the row of each token.
     let between =
@@ -186,11 +205,20 @@ mod tests {
         }
     }
 
+    #[test]
+    fn those_of_convolutions_are_too() {
+        let preset = Preset::HybridNano;
+        let pixels = vec![0.5; IMAGES * 3 * 96 * 96];
+        check_pretraining(&preset.mae(96, 16, 3), &pixels);
+        check_finetuning(&preset.encoder(96, 16, 3), &pixels);
+    }
+
     fn check_pretraining(config: &MaeConfig, pixels: &[f32]) {
         let (vit, visible, model) = (&config.encoder, config.visible(0.75), Mae::new(config).unwrap());
         let (params, mut grads) = (model.layout().init::<f32>(0), vec![0.0; model.layout().len()]);
         let mask = Mask::draw(0, 0, &[0, 1, 2, 3, 4, 5, 6, 7], vit.patches(), visible);
-        let (input, objective) = (mask.input(pixels, IMAGES), PixelLoss { normalise: true, weight: 1.0 });
+        let input = mae::Input { batch_weight: Some(1.0), ..mask.input(pixels, IMAGES) };
+        let objective = PixelLoss { normalise: true, weight: 1.0 };
         let used = allocated(|| {
             let mut acts = mae::Activations::default();
             objective.gradient(&model, &params, input, &mut acts, &mut Grads::new(&mut grads));
@@ -202,7 +230,13 @@ mod tests {
         let model = Classifier::new(vit, 10, Pool::Mean).unwrap();
         let (params, mut grads) = (model.layout().init::<f32>(0), vec![0.0; model.layout().len()]);
         let (mask, targets) = (Mask::none(IMAGES, vit.patches()), vec![0.1; IMAGES * 10]);
-        let input = classifier::Input { pixels, visible: &mask.visible, drop: None, batch: IMAGES };
+        let input = classifier::Input {
+            pixels,
+            visible: &mask.visible,
+            drop: None,
+            batch: IMAGES,
+            batch_weight: Some(1.0),
+        };
         let objective = CrossEntropy { targets: &targets, weight: 1.0 };
         let used = allocated(|| {
             let mut acts = classifier::Activations::default();

@@ -7,7 +7,7 @@ use std::time::Instant;
 use super::exec::ExecConfig;
 use super::loss::Watchdog;
 use super::observer::{Observer, Progress, Score};
-use super::optim::{Optimizer, Schedule, adamw};
+use super::optim::{Optimizer, RunningStatistics, Schedule, adamw};
 use super::step::GradLanes;
 use super::task::{Planner, Task, TaskData};
 use crate::clock::{self, Op};
@@ -39,6 +39,7 @@ pub(super) struct Trainer<'a, T: Task> {
     plan: Planner,
     lanes: GradLanes<T::Buffers>,
     pub(super) optimizer: Optimizer,
+    statistics: RunningStatistics,
     pub(super) params: Vec<f32>,
     /// What the state says.
     pub(super) about: About,
@@ -60,9 +61,23 @@ impl<'a, T: Task> Trainer<'a, T> {
         let params = task.init(exec.is_first_rank())?;
         let lanes = GradLanes::new(exec.threads, params.len())?.among(exec.ranks.clone());
         let optimizer = Optimizer::new(task.layout(), task.optim());
+        let statistics = RunningStatistics::new(task.layout());
         let schedule = task.optim().schedule(per_epoch);
         let about = describe(task, data)?;
-        Ok(Trainer { task, exec, run, loader, plan, lanes, optimizer, params, about, schedule, per_epoch })
+        Ok(Trainer {
+            task,
+            exec,
+            run,
+            loader,
+            plan,
+            lanes,
+            optimizer,
+            statistics,
+            params,
+            about,
+            schedule,
+            per_epoch,
+        })
     }
 
     pub(super) fn run(&mut self, observer: &mut dyn Observer) -> Result<()> {
@@ -138,10 +153,13 @@ impl<'a, T: Task> Trainer<'a, T> {
     fn update(&mut self, lr: f64) -> Result<(f64, f64)> {
         let start = Instant::now();
         let (clip, optimizer, params) = (self.task.optim().clip_grad, &mut self.optimizer, &mut self.params);
+        let statistics = &self.statistics;
         let (loss, norm) = self.lanes.finish(|loss, grads| {
+            let moves = statistics.take(grads);
             let norm = adamw::norm(grads);
             if loss.is_finite() && norm.is_finite() {
                 optimizer.update(lr, adamw::clip_factor(norm, clip), grads, params);
+                statistics.update(&moves, params);
             }
             (loss, norm)
         });

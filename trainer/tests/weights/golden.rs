@@ -33,7 +33,13 @@ fn embeddings(name: &str, pool: Pool, img_size: usize, pixels: &Tensor) -> Vec<f
     assert_eq!(loaded.resampled, (img_size == 12).then_some([2, 3]));
     let batch = pixels.shape[0];
     let visible = Mask::none(batch, vit.patches()).visible;
-    let input = classifier::Input { pixels: &pixels.values, visible: &visible, drop: None, batch };
+    let input = classifier::Input {
+        pixels: &pixels.values,
+        visible: &visible,
+        drop: None,
+        batch,
+        batch_weight: None,
+    };
     let mut acts = classifier::Activations::default();
     model.predict(&params, input, &mut acts).1.to_vec()
 }

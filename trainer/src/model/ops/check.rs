@@ -34,11 +34,13 @@ pub struct Check<'a> {
     layout: &'a Layout,
     params: Vec<f64>,
     skip: Vec<&'a str>,
+    step: f64,
 }
 
 /// The largest relative error of correct code. The smallest planted errors show 1e-3.
 pub const TOLERANCE: f64 = 1e-6;
 const STEP: f64 = 1e-4;
+const KINK_STEP: f64 = 1e-7;
 
 impl<'a> Check<'a> {
     /// A check at a random point.
@@ -48,12 +50,18 @@ impl<'a> Check<'a> {
 
     /// A check at this point.
     pub fn at(layout: &'a Layout, params: Vec<f64>) -> Check<'a> {
-        Check { layout, params, skip: Vec::new() }
+        Check { layout, params, skip: Vec::new(), step: STEP }
     }
 
     /// Skips tensors that are not trained.
     pub fn skip(mut self, names: &[&'a str]) -> Check<'a> {
         self.skip.extend(names);
+        self
+    }
+
+    /// Takes a step so small that hardly a ReLU changes its side within it.
+    pub fn with_kinks(mut self) -> Check<'a> {
+        self.step = KINK_STEP;
         self
     }
 
@@ -75,9 +83,9 @@ impl<'a> Check<'a> {
                     loss(&params)
                 };
                 // Five points: the error falls with the fourth power of the step.
-                let far = moved(2.0 * STEP) - moved(-2.0 * STEP);
-                let near = moved(STEP) - moved(-STEP);
-                let want = (8.0 * near - far) / (12.0 * STEP);
+                let far = moved(2.0 * self.step) - moved(-2.0 * self.step);
+                let near = moved(self.step) - moved(-self.step);
+                let want = (8.0 * near - far) / (12.0 * self.step);
                 let got: f64 = slot.of(&grads).iter().zip(&direction).map(|(g, d)| g * d).sum();
                 let size = slot.of(&grads).iter().map(|g| g * g).sum::<f64>().sqrt();
                 let error = (got - want).abs() / want.abs().max(size).max(1e-3);

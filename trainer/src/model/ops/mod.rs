@@ -7,8 +7,10 @@ use ndarray::{ArrayView2, ArrayViewMut2, LinalgScalar};
 use smalti_kernels::Real;
 
 pub mod attention;
+pub mod batch_norm;
 #[cfg(test)]
 pub(crate) mod check;
+pub mod conv;
 pub mod gelu;
 pub mod layer_norm;
 pub mod linear;

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use smalti_models::names::TensorSpec;
 
 use super::foreign::listed;
-use super::names::Part;
+use super::names::{Part, is_stage};
 use super::report::{LeftOut, Loaded};
 use super::rules::{self, Take};
 use super::{Entry, Source, Weights, positions};
@@ -55,7 +55,8 @@ impl Weights {
     /// Decides for each tensor of model and file what becomes of it.
     fn assign(&self, specs: &[&TensorSpec], take: Take) -> Result<(Vec<Fill<'_>>, Loaded)> {
         // Of our own models the list of tensors says it all.
-        let norm = if take == Take::Model { None } else { Some(self.last_norm()?) };
+        let norm = if take == Take::Model { None } else { self.last_norm()? };
+        let has_norm = specs.iter().any(|spec| rules::is_norm(spec));
         let mut loaded = Loaded::new(self.dialect);
         let (mut fills, mut missing, mut taken) = (Vec::new(), Vec::new(), BTreeSet::new());
         for spec in specs {
@@ -79,7 +80,7 @@ impl Weights {
         let mut surplus = Vec::new();
         for (_, entry) in self.entries.iter().filter(|(name, _)| !taken.contains(*name)) {
             let names = entry.source.names();
-            match rules::reason(entry.part, take) {
+            match rules::reason(entry.part, take, has_norm) {
                 Some(reason) => {
                     loaded.left_out.extend(names.iter().map(|&name| LeftOut { name: name.into(), reason }));
                 }
@@ -90,8 +91,8 @@ impl Weights {
         Ok((fills, loaded))
     }
 
-    /// The file's last norm, `norm` or `fc_norm`: the only one, with weight and bias.
-    fn last_norm(&self) -> Result<&'static str> {
+    /// The file's last norm, `norm` or `fc_norm`: the only one, with weight and bias. Behind convolutions there may be none.
+    fn last_norm(&self) -> Result<Option<&'static str>> {
         let has = |name: &str| self.entries.contains_key(name);
         let is_there = |norm: &str| has(&format!("{norm}.weight")) || has(&format!("{norm}.bias"));
         let norm = match (is_there("norm"), is_there("fc_norm")) {
@@ -103,6 +104,7 @@ impl Weights {
                 let names = listed(&names, names.len());
                 return Err(self.unusable(format!("has two last norms, {names}: expected one of them")));
             }
+            (false, false) if self.entries.keys().any(|name| is_stage(name)) => return Ok(None),
             (false, false) => {
                 let lacks = self.missing_name("norm.weight", None);
                 return Err(self.unusable(format!("lacks tensor {lacks}, and has no `fc_norm` either")));
@@ -115,7 +117,7 @@ impl Weights {
                 return Err(self.unusable(format!("has {has}, but lacks tensor {lacks}")));
             }
         }
-        Ok(norm)
+        Ok(Some(norm))
     }
 
     /// What of query, key and value is not there.

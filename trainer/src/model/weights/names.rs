@@ -2,7 +2,7 @@
 //!
 //! timm's names are those of its `VisionTransformer` (ViT, DeiT) and of the masked autoencoder's reference code
 //! (arXiv 2111.06377). Hugging Face's are those of `ViTModel`, `ViTForImageClassification` and `ViTMAEForPreTraining`, as
-//! `save_pretrained` writes them and as version 5 of transformers holds them in memory.
+//! `save_pretrained` writes them and as version 5 of transformers holds them in memory. Convolutional stems are ours alone.
 
 /// Prefixes that a wrapper puts in front of all names of a network.
 const WRAPPERS: [&str; 9] = [
@@ -19,6 +19,11 @@ const WRAPPERS: [&str; 9] = [
 
 /// timm's tensors of a block, after `blocks.N.`, without `weight` or `bias`.
 const BLOCK: [&str; 6] = ["norm1", "attn.qkv", "attn.proj", "norm2", "mlp.fc1", "mlp.fc2"];
+
+/// The layers of a stage, after `stages.N.`.
+const STAGE: [&str; 3] = ["down", "conv1", "conv2"];
+/// The tensors of such a layer.
+const CONV_NORM: [&str; 5] = ["conv.weight", "bn.weight", "bn.bias", "bn.running_mean", "bn.running_var"];
 
 /// timm's name and Hugging Face's, outside the blocks. The first spelling is the one that files have.
 const OUTER: [(&str, &str); 7] = [
@@ -108,7 +113,7 @@ pub(super) fn translate(name: &str) -> Option<Name<'_>> {
 type Understood = (Dialect, Part, String, Option<usize>);
 
 fn timm(name: &str) -> Option<Understood> {
-    let encoder = OUTER[..4].iter().any(|(timm, _)| *timm == name) || block(name).is_some();
+    let encoder = OUTER[..4].iter().any(|(timm, _)| *timm == name) || block(name).is_some() || is_stage(name);
     let starts = |prefixes: &[&str]| prefixes.iter().any(|prefix| name.starts_with(prefix));
     let part = match name {
         _ if encoder => Part::Encoder,
@@ -154,6 +159,12 @@ pub(super) fn block(timm: &str) -> Option<usize> {
     BLOCK.contains(&split_kind(inner)?.0).then_some(number)
 }
 
+/// Whether a tensor belongs to a stage of a convolutional stem.
+pub(super) fn is_stage(name: &str) -> bool {
+    let layer = || numbered(name.strip_prefix("stages.")?)?.1.split_once('.');
+    layer().is_some_and(|(layer, tensor)| STAGE.contains(&layer) && CONV_NORM.contains(&tensor))
+}
+
 /// `7.rest` as 7 and `rest`; none for `07.rest`, which would be a second name for the same block.
 fn numbered(text: &str) -> Option<(usize, &str)> {
     let (digits, rest) = text.split_once('.')?;
@@ -196,7 +207,8 @@ mod tests {
         let mae = names::mae(&Preset::Nano.mae(8, 2, 3));
         let [token, mean] =
             [Pool::Token, Pool::Mean].map(|pool| names::classifier(&Preset::Nano.encoder(8, 2, 3), 3, pool));
-        for spec in mae.iter().chain(&token).chain(&mean) {
+        let hybrid = names::classifier(&Preset::HybridNano.encoder(32, 16, 3), 3, Pool::Mean);
+        for spec in mae.iter().chain(&token).chain(&mean).chain(&hybrid) {
             assert_eq!(timm_of(&spec.name), Some((String::new(), spec.name.clone(), None)));
         }
     }
@@ -240,6 +252,9 @@ mod tests {
             "x",
             "module.",
             "blocks.0.ls1.gamma",
+            "stages.0.0.conv_dw.weight",
+            "stages.00.down.conv.weight",
+            "stages.0.down.conv.bias",
             "blocks.00.norm1.weight",
             "blocks.+1.norm1.weight",
             "blocks.-1.norm1.weight",

@@ -4,9 +4,10 @@
 /// Half the width of the filter, in pixels of the coarser grid.
 const SUPPORT: f64 = 2.0;
 
-/// Resamples the positions `[1 + from², dim]` to `[1 + to², dim]`. The class token's stay as they are.
+/// Resamples the positions `[1 + from², dim]` to `[1 + to², dim]`. The class token's stay as they are; a table without one
+/// gives one without.
 pub fn resample(table: &[f32], dim: usize, from: usize, to: usize) -> Vec<f32> {
-    let (class_token, patches) = table.split_at(dim);
+    let (class_token, patches) = table.split_at(table.len().saturating_sub(from * from * dim));
     let taps = taps(from, to);
     // Columns first: each row of patches becomes `to` wide. Then the rows.
     let mut wide = Vec::with_capacity(from * to * dim);
@@ -74,6 +75,12 @@ mod tests {
             assert_eq!((found.len(), &found[..2]), ((1 + to * to) * 2, &[7.0, -7.0][..]));
             assert!(found[2..].iter().all(|x| (x - 0.25).abs() < 1e-6), "{from} to {to}");
         }
+    }
+
+    #[test]
+    fn a_table_without_a_class_token_has_the_same_patches() {
+        let table: Vec<f32> = (0..17 * 3).map(|i| (i as f32).sin()).collect();
+        assert_eq!(resample(&table[3..], 3, 4, 6), resample(&table, 3, 4, 6)[3..]);
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! Which tensors may be left out or start fresh, and what to do about shapes that differ.
 
-use smalti_models::names::TensorSpec;
+use smalti_models::names::{Role, TensorSpec};
 
 use super::names::{self, Part};
 
@@ -25,6 +25,11 @@ pub(super) fn is_fresh(name: &str, norm: Option<&str>, take: Take) -> bool {
     }
 }
 
+/// Whether a tensor of the model is one of a last norm.
+pub(super) fn is_norm(spec: &TensorSpec) -> bool {
+    part_of(&spec.name) == Part::Norm
+}
+
 /// The tensor of the file that becomes the model's `name`.
 pub(super) fn source_name(name: &str, norm: Option<&str>, take: Take) -> String {
     match (part_of(name), norm, take) {
@@ -33,10 +38,13 @@ pub(super) fn source_name(name: &str, norm: Option<&str>, take: Take) -> String 
     }
 }
 
-/// Why a tensor of the file that the model does not take may be left out; none where it must not be.
-pub(super) fn reason(part: Part, take: Take) -> Option<&'static str> {
+/// Why a tensor of the file that the model does not take may be left out; none where it must not be. `has_norm`: whether
+/// the model has a last norm.
+pub(super) fn reason(part: Part, take: Take, has_norm: bool) -> Option<&'static str> {
     match (part, take) {
-        (_, Take::Model) | (Part::Encoder, _) | (Part::Norm, Take::Embedding) => None,
+        (_, Take::Model) | (Part::Encoder, _) => None,
+        (Part::Norm, _) if !has_norm => Some("the model has no norm in front of its head"),
+        (Part::Norm, Take::Embedding) => None,
         (Part::Norm, Take::Encoder) => Some("the model pools its tokens another way"),
         (Part::Head, _) => Some("the head of other classes"),
         (Part::Decoder, _) => Some("the decoder of an autoencoder"),
@@ -61,8 +69,9 @@ pub(super) fn grids(spec: &TensorSpec, shape: &[usize]) -> Option<[usize; 2]> {
     if spec.name != "pos_embed" || dim != of_model {
         return None;
     }
+    let class_tokens = usize::from(spec.role == Role::Positions);
     let side = |tokens: usize| {
-        let patches = tokens.checked_sub(1).filter(|patches| *patches > 0)?;
+        let patches = tokens.checked_sub(class_tokens).filter(|patches| *patches > 0)?;
         (patches.isqrt().pow(2) == patches).then(|| patches.isqrt())
     };
     Some([side(tokens)?, side(want)?])

@@ -39,7 +39,7 @@ impl Sizes {
     /// The configuration with this number of heads.
     pub fn with_heads(&self, heads: usize) -> VitConfig {
         let Sizes { img_size, patch_size, channels, dim, depth } = *self;
-        VitConfig { img_size, patch_size, channels, dim, depth, heads }
+        VitConfig { img_size, patch_size, channels, dim, depth, heads, stem: Default::default() }
     }
 
     /// The number of heads that vision transformers of this width usually have; none for a width that none has.
@@ -117,6 +117,15 @@ impl Weights {
             .find_map(|stated| serde_json::from_value::<VitConfig>(stated.clone()).ok());
         let preprocess = serde_json::from_value::<Preprocess>(details["preprocess"].clone()).ok();
         let (Some(encoder), Some(preprocess)) = (encoder, preprocess) else { return Ok(None) };
+        if !encoder.stem.is_patches() {
+            // Its tensors say all of it or do not fit.
+            encoder
+                .check()
+                .and_then(|()| preprocess.check())
+                .map_err(|why| self.unusable(why.to_string()))?;
+            self.check(&names::classifier(&encoder, 1, Pool::Mean), Take::Encoder)?;
+            return Ok(Some((encoder, preprocess)));
+        }
         let sizes = self.sizes()?;
         let found = sizes.with_heads(encoder.heads);
         if found != encoder {

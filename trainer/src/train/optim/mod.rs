@@ -1,12 +1,14 @@
 //! Optimizers over the flat parameter vector, and the learning rate's schedule.
 //!
-//! AdamW updates all tensors, or Muon the matrices of the blocks and AdamW the others.
+//! AdamW updates all tensors, or Muon the matrices of the blocks and AdamW the others. Running statistics of batch norms are
+//! moving averages ([`statistics`]).
 
 pub mod adamw;
 mod config;
 pub mod muon;
 mod orthogonal;
 pub mod schedule;
+pub mod statistics;
 
 use serde::{Deserialize, Serialize};
 use smalti_models::names::TensorSpec;
@@ -15,6 +17,7 @@ pub use adamw::AdamW;
 pub use config::OptimConfig;
 pub use muon::Muon;
 pub use schedule::{LrDecay, Schedule};
+pub use statistics::RunningStatistics;
 
 use crate::model::params::Layout;
 
@@ -118,7 +121,15 @@ mod tests {
 
     #[test]
     fn step_and_vectors_are_the_whole_state() {
-        let vit = VitConfig { img_size: 8, patch_size: 4, channels: 3, dim: 24, depth: 2, heads: 2 };
+        let vit = VitConfig {
+            img_size: 8,
+            patch_size: 4,
+            channels: 3,
+            dim: 24,
+            depth: 2,
+            heads: 2,
+            stem: Default::default(),
+        };
         let layout = Layout::new(names::classifier(&vit, 10, Pool::Mean), Precision::F32);
         let mut rng = Rng::new(1, 100, []);
         let grads: Vec<f32> = (0..layout.len()).map(|_| rng.normal() as f32).collect();

@@ -36,7 +36,7 @@ pub struct Muon {
 /// Whether Muon updates this tensor: the matrices of blocks. Embeddings and heads are left to the other optimizer.
 pub fn updates(spec: &TensorSpec) -> bool {
     let block = ["blocks.", "decoder_blocks."].iter().any(|start| spec.name.starts_with(start));
-    block && spec.role == Role::Weight && spec.shape.len() == 2
+    block && matches!(spec.role, Role::Weight | Role::ZeroWeight) && spec.shape.len() == 2
 }
 
 /// Number of matrices in a tensor: those of queries, keys and values are orthogonalized separately.

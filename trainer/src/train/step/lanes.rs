@@ -113,8 +113,8 @@ impl<W: Default + Send> GradLanes<W> {
     }
 
     /// Passes the loss and the gradients of the last [`GradLanes::sum`] to `run`, on the threads of the pool.
-    pub fn finish<T: Send>(&mut self, run: impl FnOnce(f64, &[f32]) -> T + Send) -> T {
-        let grads = if self.ranks.is_some() { &self.total } else { &self.sum };
+    pub fn finish<T: Send>(&mut self, run: impl FnOnce(f64, &mut [f32]) -> T + Send) -> T {
+        let grads = if self.ranks.is_some() { &mut self.total } else { &mut self.sum };
         self.pool.install(|| run(self.loss, grads))
     }
 

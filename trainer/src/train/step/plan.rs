@@ -2,6 +2,8 @@
 
 use std::ops::Range;
 
+use smalti_models::{Stem, VitConfig};
+
 use crate::train::ranks::Ranks;
 
 /// Lanes of a small batch: as many threads of all ranks together can work at once.
@@ -12,6 +14,9 @@ const MAX_LANES: usize = 64;
 const MICROS_PER_LANE: usize = 2;
 /// Tokens of a micro-batch, about. Its activations should stay in the processor's caches.
 const MICRO_TOKENS: usize = 1040;
+
+/// Images of a micro-batch of a model with batch norms, at most. Their statistics are over the images of a micro-batch.
+const NORM_IMAGES: usize = 16;
 
 /// Images of a micro-batch when each has this many tokens.
 pub fn micro_batch(tokens: usize) -> usize {
@@ -33,6 +38,21 @@ impl BatchPlan {
         let micros = batch.div_ceil(micro.max(1));
         let lanes = micros.min((micros / MICROS_PER_LANE).clamp(LANES, MAX_LANES));
         BatchPlan { batch, micro, micros, lanes }
+    }
+
+    /// A plan for `batch` images of which an encoder sees `patches` patches each. With batch norms all micro-batches have as
+    /// many images, but for the last, which may have a few less.
+    pub fn of(vit: &VitConfig, patches: usize, batch: usize) -> BatchPlan {
+        let micro = match vit.stem {
+            Stem::Patches => micro_batch(vit.class_tokens() + patches),
+            Stem::Convolutions => batch.div_ceil(batch.div_ceil(NORM_IMAGES).max(1)),
+        };
+        BatchPlan::new(batch, micro)
+    }
+
+    /// Images of a micro-batch, at most.
+    pub fn micro(&self) -> usize {
+        self.micro.min(self.batch)
     }
 
     /// Number of lanes.
@@ -71,6 +91,18 @@ impl BatchPlan {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn batch_norms_see_as_many_images_each_time() {
+        let vit = smalti_models::presets::Preset::HybridNano.encoder(96, 16, 3);
+        for (batch, sizes) in
+            [(64, [16; 4].to_vec()), (65, [13; 5].to_vec()), (20, vec![10, 10]), (3, vec![3])]
+        {
+            let plan = BatchPlan::of(&vit, 36, batch);
+            let found: Vec<usize> = (0..plan.micro_batches()).map(|i| plan.images(i).len()).collect();
+            assert_eq!(found, sizes);
+        }
+    }
 
     #[test]
     fn every_image_is_in_one_lane() {
