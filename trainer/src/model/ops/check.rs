@@ -40,7 +40,7 @@ pub struct Check<'a> {
 /// The largest relative error of correct code. The smallest planted errors show 1e-3.
 pub const TOLERANCE: f64 = 1e-6;
 const STEP: f64 = 1e-4;
-const KINK_STEP: f64 = 1e-7;
+const KINK_STEP: f64 = 1e-6;
 
 impl<'a> Check<'a> {
     /// A check at a random point.
