@@ -80,7 +80,7 @@ fn block<const FMA: bool, const ROWS: usize, const WIDTH: usize>(
     #[cfg(target_arch = "aarch64")]
     if FMA {
         // SAFETY: every row of `a` has as many values as `b` has rows.
-        return unsafe { crate::neon::block(&rows, b) };
+        return unsafe { crate::neon::block(&rows, b, &sums) };
     }
     for (p, b) in b.iter().enumerate() {
         for r in 0..ROWS {

@@ -12,10 +12,15 @@
 pub mod adamw;
 pub mod attention;
 #[cfg(target_arch = "x86_64")]
+mod avx2;
+#[cfg(target_arch = "x86_64")]
 mod avx512;
 pub mod bf16;
+pub mod conv;
+pub mod depthwise;
 mod dot;
 pub mod elementwise;
+pub mod epilogue;
 mod exponentials;
 pub mod gelu;
 pub mod isa;
@@ -24,11 +29,14 @@ pub mod levels;
 pub mod linear;
 pub mod math;
 pub mod matmul;
+pub mod max_pool;
 #[cfg(target_arch = "aarch64")]
 mod neon;
 pub mod peak;
 pub mod plain;
 pub mod pool;
+pub mod quant_conv;
+pub mod quant_depthwise;
 pub mod quant_linear;
 pub mod quantize;
 pub mod real;
@@ -38,14 +46,21 @@ mod sse;
 #[cfg(any(test, target_arch = "x86_64"))]
 mod tiles;
 mod transpose;
+pub mod windows;
 
+pub use conv::{Conv, ConvSizes, conv};
+pub use depthwise::{Depthwise, depthwise};
+pub use epilogue::{Activation, Epilogue};
 pub use isa::Isa;
 pub use levels::LevelMap;
-pub use linear::{Activation, Epilogue, Linear, linear};
+pub use linear::{Linear, linear};
 pub use pool::Pool;
+pub use quant_conv::{QuantConv, quant_conv};
+pub use quant_depthwise::{QuantDepthwise, quant_depthwise};
 pub use quant_linear::{QuantLinear, quant_linear};
 pub use quantize::{Out, Quantize};
 pub use real::Real;
+pub use windows::{MapView, Windows};
 
 #[cfg(test)]
 mod test_support;

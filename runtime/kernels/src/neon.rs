@@ -62,7 +62,7 @@ pub(crate) fn bytes(values: &[f32; COLS], inverse: f32, zero: u8) -> [u8; COLS] 
     bytes
 }
 
-/// `Σ_p a[r][p] b[p][c]`, one chain of fused multiply-adds each.
+/// `start[r][c] + Σ_p a[r][p] b[p][c]`, one chain of fused multiply-adds each.
 ///
 /// # Safety
 /// Every row of `a` has as many values as `b` has rows.
@@ -70,15 +70,21 @@ pub(crate) fn bytes(values: &[f32; COLS], inverse: f32, zero: u8) -> [u8; COLS] 
 pub(crate) unsafe fn block<const ROWS: usize, const COLUMNS: usize>(
     a: &[&[f32]; ROWS],
     b: &[[f32; COLUMNS]],
+    start: &[[f32; COLUMNS]; ROWS],
 ) -> [[f32; COLUMNS]; ROWS] {
     /// Registers of a row of sixteen.
     const QUARTERS: usize = COLS / WIDTH;
     let (fours, rest) = b.as_chunks::<WIDTH>();
     let mut out = [[0.0; COLUMNS]; ROWS];
-    // SAFETY: every aarch64 has NEON; rows of `b` and `out` are `COLUMNS / WIDTH` registers, and those of `a` are as
+    // SAFETY: every aarch64 has NEON; rows of `b`, `start` and `out` are `COLUMNS / WIDTH` registers, and those of `a` are as
     // the caller promises.
     unsafe {
         let mut sums = [[vdupq_n_f32(0.0); QUARTERS]; ROWS];
+        for r in 0..ROWS {
+            for q in 0..COLUMNS / WIDTH {
+                sums[r][q] = vld1q_f32(start[r].as_ptr().add(q * WIDTH));
+            }
+        }
         for (i, four) in fours.iter().enumerate() {
             let mut x = [vdupq_n_f32(0.0); ROWS];
             for r in 0..ROWS {

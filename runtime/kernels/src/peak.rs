@@ -3,8 +3,9 @@
 use std::hint::black_box;
 use std::time::{Duration, Instant};
 
+use crate::epilogue::Epilogue;
 use crate::isa::Isa;
-use crate::linear::{Epilogue, Linear, linear};
+use crate::linear::{Linear, linear};
 use crate::quant_linear::{QuantLinear, quant_linear};
 use crate::quantize::{Out, Quantize};
 

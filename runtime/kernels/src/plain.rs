@@ -4,6 +4,7 @@ use crate::adamw::Step;
 use crate::bf16::{self, Matrix};
 use crate::matmul::Shape;
 use crate::real::Real;
+use crate::windows::Windows;
 
 /// `y = x Φ(x)`.
 pub fn gelu<R: Real>(x: &[R], y: &mut [R]) {
@@ -149,5 +150,49 @@ pub fn transpose<R: Real>(x: &[R], x_row: usize, rows: usize, cols: usize, y: &m
         for (i, out) in out.iter_mut().enumerate() {
             *out = if i < rows { x[i * x_row + j] } else { R::ZERO };
         }
+    }
+}
+
+/// For each window the pixels of the map that it covers, with the taps that they meet.
+fn covered(windows: &Windows, window: usize) -> impl Iterator<Item = (usize, usize)> + '_ {
+    let (y, x) = (window / windows.output[1], window % windows.output[1]);
+    (0..windows.taps()).filter_map(move |tap| {
+        let (ky, kx) = (tap / windows.kernel[1], tap % windows.kernel[1]);
+        let down = (y * windows.stride[0] + ky * windows.dilation[0]).checked_sub(windows.padding[0])?;
+        let across = (x * windows.stride[1] + kx * windows.dilation[1]).checked_sub(windows.padding[1])?;
+        (down < windows.input[0] && across < windows.input[1])
+            .then_some((down * windows.input[1] + across, tap))
+    })
+}
+
+/// A convolution of `x` `[height, width, groups · channels]` with `w` `[outputs, channels, kernel]` and a bias: `y` is
+/// `[height, width, outputs]`.
+pub fn conv<R: Real>(
+    windows: &Windows,
+    [groups, channels, outputs]: [usize; 3],
+    x: &[R],
+    w: &[R],
+    bias: &[R],
+    y: &mut [R],
+) {
+    for (i, y) in y.iter_mut().enumerate().take(windows.count() * outputs) {
+        let (window, output) = (i / outputs, i % outputs);
+        let group = output / (outputs / groups);
+        *y = bias[output];
+        for (pixel, tap) in covered(windows, window) {
+            for c in 0..channels {
+                let x = x[(pixel * groups + group) * channels + c];
+                *y = *y + x * w[(output * channels + c) * windows.taps() + tap];
+            }
+        }
+    }
+}
+
+/// The largest value in each window of a map `[height, width, channels]`, channel by channel; the lowest number where
+/// a window has none.
+pub fn max_pool<R: Real>(windows: &Windows, channels: usize, x: &[R], y: &mut [R]) {
+    for (i, y) in y.iter_mut().enumerate().take(windows.count() * channels) {
+        let values = covered(windows, i / channels).map(|(pixel, _)| x[pixel * channels + i % channels]);
+        *y = values.fold(R::of(f64::NEG_INFINITY), |most, x| if x > most { x } else { most });
     }
 }

@@ -8,8 +8,9 @@
 use std::marker::PhantomData;
 
 use crate::dot::{COLS, DEPTH, Dot, MOST_SUM, Plain};
+use crate::epilogue::Epilogue;
 use crate::isa::{Integers, Isa};
-use crate::linear::{Epilogue, padded, prefetch, shares, tiles};
+use crate::linear::{padded, prefetch, shares, tiles};
 use crate::math::FUSED;
 use crate::quantize::{Out, Quantize};
 #[cfg(any(test, target_arch = "x86_64"))]
@@ -332,9 +333,22 @@ impl<D: Dot, const FMA: bool> Sink<i32> for Ending<'_, '_, D, FMA> {
     }
 }
 
+/// The most rows that go through all panels together: with what they become they stay in the second cache.
+const BLOCK: usize = 256;
+
 /// The layer on rows of `x`, [`row`] bytes apart, by the instruction set that it was packed for; as many rows go to
 /// `out`, see [`Out`].
 pub fn quant_linear(layer: &QuantLinear, x: &[u8], epilogue: &Epilogue<'_>, out: &mut Out<'_>) {
+    let (stride, n) = (row(layer.inputs), layer.outputs);
+    for (first, count) in tiles(x.len() / stride, BLOCK) {
+        let residual = epilogue.residual.map(|residual| &residual[first * n..]);
+        let epilogue = Epilogue { residual, ..*epilogue };
+        block(layer, &x[first * stride..][..count * stride], &epilogue, &mut out.starting_at(first, n));
+    }
+}
+
+/// The layer on a block of rows.
+fn block(layer: &QuantLinear, x: &[u8], epilogue: &Epilogue<'_>, out: &mut Out<'_>) {
     #[cfg(target_arch = "x86_64")]
     use crate::dot::{Avx2, Avx2Two, Avx2Wide, Avx512Vnni, AvxVnni, Halves};
     #[cfg(target_arch = "aarch64")]

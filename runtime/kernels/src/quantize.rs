@@ -116,6 +116,16 @@ impl Out<'_> {
         }
     }
 
+    /// The result from a row on, of rows with so many values.
+    #[inline(always)]
+    pub(crate) fn starting_at(&mut self, row: usize, values: usize) -> Out<'_> {
+        let at = row * self.row(values);
+        match self {
+            Out::F32(out) => Out::F32(&mut out[at..]),
+            Out::U8(out, quantize) => Out::U8(&mut out[at..], *quantize),
+        }
+    }
+
     /// Stores a row's values from place `at` on.
     #[inline(always)]
     pub(crate) fn row_at(&mut self, at: usize, values: &[f32]) {

@@ -4,15 +4,18 @@ use std::ops::Range;
 use std::sync::{Mutex, PoisonError};
 
 use smalti_kernels::attention::{Heads, ScoreMaps, attention};
+use smalti_kernels::conv::{ConvScratch, conv_of_bytes, conv_of_scaled};
+use smalti_kernels::epilogue::activate;
+use smalti_kernels::max_pool::max_pool;
 use smalti_kernels::quant_linear::row;
 use smalti_kernels::{
-    Activation, Epilogue, Isa, Out, Pool, elementwise, gelu, layer_norm, levels, linear, quant_linear,
-    quantize, softmax,
+    Conv, Epilogue, Isa, MapView, Out, Pool, conv, depthwise, elementwise, layer_norm, levels, linear,
+    quant_conv, quant_depthwise, quant_linear, quantize, softmax,
 };
 
-use super::program::{At, Layer, Op, Stage};
+use super::program::{After, At, Layer, Op, ScratchLen, Stage};
 use super::slots::Slot;
-use super::step::{Pointwise, Values};
+use super::step::{ImageMap, PixelValues, Pointwise, Values};
 use super::view::View;
 
 /// An image in the form of the model's input, see [`crate::gate::Form`].
@@ -30,9 +33,22 @@ pub(crate) struct Arena {
     floats: Vec<Vec<f32>>,
     bytes: Vec<Vec<u8>>,
     /// One for each thread.
-    scratch: Vec<Mutex<Vec<f32>>>,
+    scratch: Vec<Mutex<Scratch>>,
     pool: Pool,
     isa: Isa,
+}
+
+/// What one thread writes into.
+#[derive(Debug)]
+struct Scratch {
+    floats: Vec<f32>,
+    conv: ConvScratch,
+}
+
+impl Scratch {
+    fn new(len: ScratchLen) -> Scratch {
+        Scratch { floats: vec![0.0; len.floats], conv: ConvScratch::new(len.conv) }
+    }
 }
 
 /// The values of a row that the softmax kernel takes.
@@ -42,12 +58,12 @@ pub(super) fn softmax_row(cols: usize) -> usize {
 
 impl Arena {
     /// Slots of these lengths, and scratch of that length for each thread.
-    pub(super) fn new(floats: &[usize], bytes: &[usize], scratch: usize, threads: usize) -> Arena {
+    pub(super) fn new(floats: &[usize], bytes: &[usize], scratch: ScratchLen, threads: usize) -> Arena {
         let pool = Pool::new(threads);
         Arena {
             floats: floats.iter().map(|&len| vec![0.0; len]).collect(),
             bytes: bytes.iter().map(|&len| vec![0; len]).collect(),
-            scratch: (0..pool.threads()).map(|_| Mutex::new(vec![0.0; scratch])).collect(),
+            scratch: (0..pool.threads()).map(|_| Mutex::new(Scratch::new(scratch))).collect(),
             pool,
             isa: Isa::best(),
         }
@@ -136,10 +152,19 @@ impl Stage {
             }
             Slot::Floats(_) | Slot::Image => &[],
         };
+        // All rows, for windows may reach any.
+        let all_floats = |at: &At| match at.slot {
+            Slot::Floats(slot) => &floats[slot][at.offset..],
+            Slot::Bytes(_) | Slot::Image => &[],
+        };
+        let all_bytes = |at: &At| match at.slot {
+            Slot::Bytes(slot) => &bytes[slot][..],
+            Slot::Floats(_) | Slot::Image => &[],
+        };
         pool.rows(self.rows.len(), self.cols, &mut out, &|thread, rows, out| match &self.op {
             Op::Patches { image: view, patch, bytes } => {
                 let mut scratch = scratch[thread].lock().unwrap_or_else(PoisonError::into_inner);
-                let line = &mut scratch[..self.cols];
+                let line = &mut scratch.floats[..self.cols];
                 for (i, row) in rows.enumerate() {
                     let patch_at = first + row;
                     match (image, bytes) {
@@ -154,13 +179,37 @@ impl Stage {
                     quantize::rows(isa, line, self.cols, i, out);
                 }
             }
-            Op::Linear { x, layer, activation, residual } => {
-                let residual = residual.as_ref().map(|at| floats_at(at, &rows));
-                let epilogue = Epilogue { activation: *activation, residual };
-                match &**layer {
-                    Layer::Floats(layer) => linear(isa, layer, floats_at(x, &rows), &epilogue, out),
-                    Layer::Bytes(layer) => quant_linear(layer, bytes_at(x, &rows), &epilogue, out),
+            Op::Linear { x, layer, image: map, after } => {
+                let residual = after.residual.as_ref().map(|at| floats_at(at, &rows));
+                let After { activation, activate_sum, .. } = *after;
+                let epilogue = Epilogue { activation, residual, activate_sum };
+                let windows = first + rows.start..first + rows.end;
+                let mut scratch = scratch[thread].lock().unwrap_or_else(PoisonError::into_inner);
+                let scratch = &mut scratch.conv;
+                match (&**layer, map.as_deref()) {
+                    (Layer::Floats(layer), _) => linear(isa, layer, floats_at(x, &rows), &epilogue, out),
+                    (Layer::Bytes(layer), _) => quant_linear(layer, bytes_at(x, &rows), &epilogue, out),
+                    (Layer::Conv(layer), Some(map)) => {
+                        conv_of_image(isa, layer, (map, image), windows, scratch, &epilogue, out);
+                    }
+                    (Layer::Conv(layer), None) => {
+                        let map = MapView::of_rows(all_floats(x), layer.windows().input[1], x.cols);
+                        conv(isa, layer, &map, windows, scratch, &epilogue, out);
+                    }
+                    (Layer::QuantConv(layer), _) => {
+                        quant_conv(isa, layer, all_bytes(x), windows, scratch, &epilogue, out);
+                    }
+                    (Layer::Depthwise(layer), _) => {
+                        depthwise(isa, layer, all_floats(x), windows, &epilogue, out)
+                    }
+                    (Layer::QuantDepthwise(layer), _) => {
+                        quant_depthwise(isa, layer, all_bytes(x), windows, &epilogue, out);
+                    }
                 }
+            }
+            Op::MaxPool { x, windows } => {
+                let range = first + rows.start..first + rows.end;
+                max_pool(isa, windows, all_floats(x), x.cols, range, out);
             }
             Op::Norm { x, scale, shift, eps } => {
                 layer_norm::rows(isa, floats_at(x, &rows), scale, shift, *eps, out);
@@ -177,7 +226,7 @@ impl Stage {
                 let qkv = [heads(0, first + rows.start), heads(1, 0), heads(2, 0)];
                 let maps = ScoreMaps { scores: maps[0].as_ref(), probabilities: maps[1].as_ref() };
                 let mut scratch = scratch[thread].lock().unwrap_or_else(PoisonError::into_inner);
-                attention(isa, shape, qkv, maps, rows.len(), &mut scratch, out);
+                attention(isa, shape, qkv, maps, rows.len(), &mut scratch.floats, out);
             }
             Op::Levels { x, map } => levels::rows(isa, map, floats_at(x, &rows), x.cols, out),
             Op::Quantize { x } => quantize::rows(isa, floats_at(x, &rows), x.cols, 0, out),
@@ -187,11 +236,20 @@ impl Stage {
                     Op::Pointwise { x, function } => pointwise(isa, *function, floats_at(x, &rows), out),
                     Op::Softmax { x } => {
                         let mut scratch = scratch[thread].lock().unwrap_or_else(PoisonError::into_inner);
-                        softmax_rows(isa, floats_at(x, &rows), x.cols, &mut scratch, out);
+                        softmax_rows(isa, floats_at(x, &rows), x.cols, &mut scratch.floats, out);
                     }
                     Op::Add { a, b } => {
                         out.copy_from_slice(floats_at(a, &rows));
                         elementwise::axpy(isa, 1.0, floats_at(b, &rows), out);
+                    }
+                    Op::Affine { a, scale, shift } => {
+                        let rows = floats_at(a, &rows).chunks_exact(a.cols).zip(out.chunks_exact_mut(a.cols));
+                        for (a, out) in rows {
+                            let numbers = scale.iter().zip(shift);
+                            for ((out, a), (scale, shift)) in out.iter_mut().zip(a).zip(numbers) {
+                                *out = a * scale + shift;
+                            }
+                        }
                     }
                     Op::Constant { a, values, multiply } => {
                         // One row for all, or one for each.
@@ -207,12 +265,35 @@ impl Stage {
     }
 }
 
+/// A convolution of the image where it lies. An image of bytes is a map of bytes, one of floats a map of floats, since
+/// the gate knows which the model takes.
+fn conv_of_image(
+    isa: Isa,
+    layer: &Conv,
+    (map, image): (&ImageMap, ImageView<'_>),
+    windows: Range<usize>,
+    scratch: &mut ConvScratch,
+    epilogue: &Epilogue<'_>,
+    out: &mut Out<'_>,
+) {
+    let &[channel, line, pixel] = &map.view.strides[..] else { return };
+    match (&map.values, image) {
+        (PixelValues::Bytes(values), ImageView::U8(pixels)) => {
+            let map = MapView { data: &pixels[map.view.offset..], line, pixel, channel };
+            conv_of_bytes(isa, layer, (&map, values), windows, scratch, epilogue, out);
+        }
+        (&PixelValues::Floats { scale, shift }, ImageView::F32(pixels)) => {
+            let map = MapView { data: &pixels[map.view.offset..], line, pixel, channel };
+            conv_of_scaled(isa, layer, (&map, [scale, shift]), windows, scratch, epilogue, out);
+        }
+        _ => {}
+    }
+}
+
 /// A function of each value.
 fn pointwise(isa: Isa, function: Pointwise, x: &[f32], out: &mut [f32]) {
     match function {
-        Pointwise::Activation(Activation::None) => out.copy_from_slice(x),
-        Pointwise::Activation(Activation::Gelu) => gelu::forward(isa, x, out),
-        Pointwise::Activation(Activation::GeluTanh) => gelu::forward_tanh(isa, x, out),
+        Pointwise::Activation(activation) => activate(isa, activation, x, out),
         Pointwise::Scale(factor) => {
             out.fill(0.0);
             elementwise::axpy(isa, factor, x, out);

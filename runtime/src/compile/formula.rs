@@ -24,10 +24,11 @@ const ROUNDED: f64 = 1e-6;
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum Elementary {
     Abs,
+    /// `min(max(x, low), high)`.
+    Clip(f64, f64),
     Erf,
     Exp,
     Reciprocal,
-    Relu,
     Sigmoid,
     Sqrt,
     Tanh,
@@ -85,12 +86,35 @@ impl Formula {
             "Erf" => Elementary::Erf,
             "Exp" => Elementary::Exp,
             "Reciprocal" => Elementary::Reciprocal,
-            "Relu" => Elementary::Relu,
+            "Relu" => Elementary::Clip(0.0, f64::INFINITY),
             "Sigmoid" => Elementary::Sigmoid,
             "Sqrt" => Elementary::Sqrt,
             "Tanh" => Elementary::Tanh,
             _ => return None,
         };
+        self.under(of)
+    }
+
+    /// `min(max(x, low), high)` of the formula.
+    pub(super) fn clip(&self, low: f64, high: f64) -> Option<Formula> {
+        self.under(Elementary::Clip(low, high))
+    }
+
+    /// `x · min(max(x + 3, 0), 6) / 6` of the formula.
+    pub(super) fn hard_swish(&self) -> Option<Formula> {
+        let above = self.with("Add", &Formula::constant(3.0))?.clip(0.0, 6.0)?;
+        self.with("Mul", &above)?.with("Mul", &Formula::constant(1.0 / 6.0))
+    }
+
+    /// Scale and shift, if the formula is `scale · x + shift`.
+    pub(super) fn affine(&self) -> Option<[f64; 2]> {
+        match (&self.polynomial, &self.terms[..]) {
+            (&[shift, scale, 0.0, 0.0], []) => Some([scale, shift]),
+            _ => None,
+        }
+    }
+
+    fn under(&self, of: Elementary) -> Option<Formula> {
         let term = Term { factor: [1.0, 0.0, 0.0, 0.0], of, at: self.polynomial };
         self.terms.is_empty().then(|| Formula { polynomial: [0.0; POWERS], terms: vec![term] })
     }
@@ -146,8 +170,28 @@ impl Formula {
                 let is_gelu = is(polynomial, &half) && is(factor, &half) && is(at, &inner);
                 is_gelu.then_some(Known::Activation(Activation::GeluTanh))
             }
+            ([0.0, 0.0, 0.0, 0.0], [Term { factor, of, at }]) => {
+                known_product(factor, *of, at).map(Known::Activation)
+            }
             _ => None,
         }
+    }
+}
+
+/// Which function `factor(x) · of(at(x))` is.
+fn known_product(factor: &Polynomial, of: Elementary, at: &Polynomial) -> Option<Activation> {
+    let (one, x) = ([1.0, 0.0, 0.0, 0.0], [0.0, 1.0, 0.0, 0.0]);
+    match of {
+        Elementary::Clip(low, high) if *factor == one && *at == x => {
+            Some(Activation::Clip { low: low as f32, high: high as f32 })
+        }
+        Elementary::Clip(0.0, 6.0)
+            if is(factor, &[0.0, 1.0 / 6.0, 0.0, 0.0]) && is(at, &[3.0, 1.0, 0.0, 0.0]) =>
+        {
+            Some(Activation::HardSwish)
+        }
+        Elementary::Sigmoid if *factor == x && *at == x => Some(Activation::Silu),
+        _ => None,
     }
 }
 
@@ -246,6 +290,26 @@ mod tests {
     }
 
     #[test]
+    fn activations_of_convolutional_networks_are_known() {
+        let (x, known) = (Formula::identity(), |formula: Option<Formula>| formula?.known());
+        assert_eq!(known(x.then("Relu")), Some(Known::Activation(Activation::RELU)));
+        assert_eq!(known(x.clip(0.0, 6.0)), Some(Known::Activation(Activation::RELU6)));
+        assert_eq!(known(x.hard_swish()), Some(Known::Activation(Activation::HardSwish)));
+        let sixth = f64::from(1.0f32 / 6.0);
+        let above = x.with("Add", &number(3.0)).unwrap().clip(0.0, 6.0).unwrap();
+        let before = x.with("Mul", &above.with("Mul", &number(sixth)).unwrap());
+        assert_eq!(known(before), Some(Known::Activation(Activation::HardSwish)));
+        let after = x.with("Mul", &above).unwrap().with("Div", &number(6.0));
+        assert_eq!(known(after), Some(Known::Activation(Activation::HardSwish)));
+        let silu = x.then("Sigmoid").unwrap().with("Mul", &x);
+        assert_eq!(known(silu), Some(Known::Activation(Activation::Silu)));
+        let scaled = chain(&[("Mul", Some(2.0))]).unwrap().clip(0.0, 6.0);
+        assert_eq!(known(scaled), None);
+        let other = x.with("Add", &number(3.0)).unwrap().clip(0.0, 5.0).unwrap();
+        assert_eq!(known(x.with("Mul", &other).unwrap().with("Div", &number(6.0))), None);
+    }
+
+    #[test]
     fn functions_that_look_like_others_are_not_taken_for_them() {
         // All of these agree with x or with GELU at most places that one would look at.
         let shifted = |c: f64| chain(&[("Add", Some(c)), ("Relu", None), ("Sub", Some(c))]).unwrap();
@@ -256,7 +320,7 @@ mod tests {
         let quick = x.with("Mul", &chain(&[("Mul", Some(1.702)), ("Sigmoid", None)]).unwrap()).unwrap();
         assert_eq!(quick.known(), None);
         for (op, value) in [
-            ("Relu", None),
+            ("Sigmoid", None),
             ("Tanh", None),
             ("Sqrt", None),
             ("Exp", None),

@@ -52,6 +52,9 @@ impl<'a> Followed<'_, 'a> {
             Step::Constant { a, values, multiply, out } if self.is_whole(a) && values.len() == a.cols => {
                 self.row(a.buffer, values, *multiply, *out)
             }
+            Step::Affine { a, scale, shift, out } if self.is_whole(a) => {
+                self.affine(a.buffer, scale, shift, *out)
+            }
             Step::Pointwise { x, function: Pointwise::Activation(f), out } => self.activation(*x, *f, *out),
             Step::Add { a, b, out } if self.is_whole(a) && self.is_whole(b) => {
                 self.residual(b.buffer, a.buffer, *out) || self.residual(a.buffer, b.buffer, *out)
@@ -73,12 +76,30 @@ impl<'a> Followed<'_, 'a> {
         else {
             return false;
         };
+        let values = || values.iter().copied().map(f64::from);
         if multiply {
-            let scale = scale.get_or_insert_with(|| vec![1.0; values.len()]);
-            scale.iter_mut().zip(values).for_each(|(scale, value)| *scale *= value);
-            bias.iter_mut().zip(values).for_each(|(bias, value)| *bias *= value);
+            let scale = scale.get_or_insert_with(|| vec![1.0; bias.len()]);
+            scale.iter_mut().zip(values()).for_each(|(scale, value)| *scale *= value);
+            bias.iter_mut().zip(values()).for_each(|(bias, value)| *bias *= value);
         } else {
-            bias.iter_mut().zip(values).for_each(|(bias, value)| *bias += value);
+            bias.iter_mut().zip(values()).for_each(|(bias, value)| *bias += value);
+        }
+        out.buffer = to;
+        true
+    }
+
+    /// A batch norm.
+    fn affine(&mut self, buffer: Buffer, factors: &[f64], shifts: &[f64], to: Buffer) -> bool {
+        let Some(maker) = self.maker(buffer) else { return false };
+        let Some(Step::Linear { bias, scale, activation: Activation::None, residual: None, out, .. }) =
+            &mut self.steps[maker]
+        else {
+            return false;
+        };
+        let scale = scale.get_or_insert_with(|| vec![1.0; bias.len()]);
+        scale.iter_mut().zip(factors).for_each(|(scale, factor)| *scale *= factor);
+        for (bias, (factor, shift)) in bias.iter_mut().zip(factors.iter().zip(shifts)) {
+            *bias = *bias * factor + shift;
         }
         out.buffer = to;
         true
@@ -86,13 +107,15 @@ impl<'a> Followed<'_, 'a> {
 
     fn activation(&mut self, buffer: Buffer, function: Activation, to: Buffer) -> bool {
         let Some(maker) = self.maker(buffer) else { return false };
-        let Some(Step::Linear { activation, residual: None, out, .. }) = &mut self.steps[maker] else {
+        let Some(Step::Linear { activation, residual, activate_sum, out, .. }) = &mut self.steps[maker]
+        else {
             return false;
         };
         if *activation != Activation::None {
             return false;
         }
         *activation = function;
+        *activate_sum = residual.is_some();
         out.buffer = to;
         true
     }
@@ -117,6 +140,7 @@ impl<'a> Followed<'_, 'a> {
             Step::Patches { out, .. }
             | Step::Linear { out, .. }
             | Step::Norm { out, .. }
+            | Step::MaxPool { out, .. }
             | Step::Attention { out, .. },
         ) = &mut self.steps[maker]
         else {
@@ -144,11 +168,13 @@ mod tests {
         Step::Linear {
             name: format!("layer{out}"),
             x: span(x),
+            conv: None,
             weight: Box::new(Weight::Floats(Constant::owned(vec![1.0, 2.0, 3.0, 4.0], &[2, 2]))),
             bias: vec![0.0, 1.0],
             scale: None,
             activation: Activation::None,
             residual: None,
+            activate_sum: false,
             out: Target::floats(out),
         }
     }
@@ -183,14 +209,29 @@ mod tests {
     }
 
     #[test]
-    fn an_activation_comes_before_a_residual_and_never_twice() {
+    fn an_activation_comes_before_a_residual_or_after_it_and_never_twice() {
         let steps = merged(vec![layer(1, 2), gelu(2, 3), sum(3, 1, 4)], &[4]);
-        let [Step::Linear { activation, residual, out, .. }] = &steps[..] else { panic!("{steps:?}") };
-        assert_eq!((*activation, *residual, out.buffer), (Activation::Gelu, Some(1), 4));
-        // Behind a residual, a second activation, a bias behind an activation: steps of their own.
-        assert_eq!(merged(vec![layer(1, 2), sum(2, 1, 3), gelu(3, 4)], &[4]).len(), 2);
+        let of = |steps: &[Step<'_>]| match steps {
+            [Step::Linear { activation, residual, activate_sum, out, .. }] => {
+                Some((*activation, *residual, *activate_sum, out.buffer))
+            }
+            _ => None,
+        };
+        assert_eq!(of(&steps), Some((Activation::Gelu, Some(1), false, 4)));
+        let steps = merged(vec![layer(1, 2), sum(2, 1, 3), gelu(3, 4)], &[4]);
+        assert_eq!(of(&steps), Some((Activation::Gelu, Some(1), true, 4)));
+        // A second activation, a bias behind an activation: steps of their own.
         assert_eq!(merged(vec![layer(1, 2), gelu(2, 3), gelu(3, 4)], &[4]).len(), 2);
         assert_eq!(merged(vec![layer(1, 2), gelu(2, 3), row(3, [1.0; 2], false, 4)], &[4]).len(), 2);
+    }
+
+    #[test]
+    fn a_batch_norm_goes_into_scale_and_bias() {
+        let norm = |a, out| Step::Affine { a: span(a), scale: vec![0.1, 3.0], shift: vec![-1.0, 7.0], out };
+        let steps = merged(vec![layer(1, 2), norm(2, 3), gelu(3, 4)], &[4]);
+        let [Step::Linear { bias, scale, .. }] = &steps[..] else { panic!("{steps:?}") };
+        assert_eq!((&bias[..], scale.as_deref()), (&[-1.0, 10.0][..], Some(&[0.1, 3.0][..])));
+        assert_eq!(merged(vec![layer(1, 2), gelu(2, 3), norm(3, 4)], &[4]).len(), 2);
     }
 
     #[test]

@@ -5,12 +5,18 @@ use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use smalti_kernels::attention::Shape;
-use smalti_kernels::{Activation, Isa, LevelMap, Linear, QuantLinear, Quantize};
+use smalti_kernels::conv::ScratchSizes;
+use smalti_kernels::{
+    Activation, Conv, ConvSizes, Depthwise, Isa, LevelMap, Linear, QuantConv, QuantDepthwise, QuantLinear,
+    Quantize, Windows,
+};
 
 use super::exec::{Arena, ImageView};
 use super::lower::{Lowered, Unknown};
 use super::slots::{Slot, Slots};
-use super::step::{Buffer, HeadsAt, Pointwise, ScoreMaps, Span, Step, Target, Values, Weight};
+use super::step::{
+    Buffer, Convolution, HeadsAt, ImageMap, Pointwise, ScoreMaps, Span, Step, Target, Values, Weight,
+};
 use super::view::View;
 use super::{rows, verify};
 
@@ -27,13 +33,47 @@ pub(super) struct At {
 pub(super) enum Layer {
     Floats(Linear),
     Bytes(QuantLinear),
+    Conv(Conv),
+    QuantConv(QuantConv),
+    Depthwise(Depthwise),
+    QuantDepthwise(QuantDepthwise),
+}
+
+impl Layer {
+    fn bytes(&self) -> usize {
+        match self {
+            Layer::Floats(layer) => layer.bytes(),
+            Layer::Bytes(layer) => layer.bytes(),
+            Layer::Conv(layer) => layer.bytes(),
+            Layer::QuantConv(layer) => layer.bytes(),
+            Layer::Depthwise(layer) => layer.bytes(),
+            Layer::QuantDepthwise(layer) => layer.bytes(),
+        }
+    }
+}
+
+/// What follows a layer's product.
+#[derive(Debug)]
+pub(super) struct After {
+    pub(super) activation: Activation,
+    pub(super) residual: Option<At>,
+    pub(super) activate_sum: bool,
+}
+
+/// What each thread of a session writes into.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct ScratchLen {
+    pub(super) floats: usize,
+    pub(super) conv: ScratchSizes,
 }
 
 /// One step, ready to run.
 #[derive(Debug)]
 pub(super) enum Op {
     Patches { image: View, patch: [usize; 2], bytes: Option<Box<[f32; 256]>> },
-    Linear { x: At, layer: Box<Layer>, activation: Activation, residual: Option<At> },
+    Linear { x: At, layer: Box<Layer>, image: Option<Box<ImageMap>>, after: After },
+    Affine { a: At, scale: Vec<f32>, shift: Vec<f32> },
+    MaxPool { x: At, windows: Windows },
     Norm { x: At, scale: Vec<f32>, shift: Vec<f32>, eps: f32 },
     Attention { qkv: [At; 3], strides: [[usize; 2]; 3], shape: Shape, maps: Box<ScoreMaps> },
     Pointwise { x: At, function: Pointwise },
@@ -68,7 +108,7 @@ pub(crate) struct Program {
     floats: Vec<usize>,
     bytes: Vec<usize>,
     outputs: Vec<(At, usize)>,
-    scratch: usize,
+    scratch: ScratchLen,
 }
 
 impl Program {
@@ -83,7 +123,9 @@ impl Program {
         verify::verify(&lowered, &needed, &slots).map_err(|problem| {
             format!("the lowered program is wrong ({problem}); please report it with the model")
         })?;
-        let wanted = lowered.steps.iter().map(packed_bytes).fold(slots.byte_count(), u64::saturating_add);
+        let conv = lowered.steps.iter().map(conv_scratch).fold(ScratchSizes::default(), ScratchSizes::max);
+        let fixed = slots.byte_count().saturating_add(conv.byte_count() as u64);
+        let wanted = lowered.steps.iter().map(packed_bytes).fold(fixed, u64::saturating_add);
         if wanted > budget {
             return Err(format!(
                 "{wanted} bytes for its steps, {budget} are allowed for a file of this size"
@@ -103,7 +145,7 @@ impl Program {
             Op::Softmax { .. } => super::exec::softmax_row(stage.cols),
             _ => 0,
         });
-        let scratch = scratch.max().unwrap_or(0);
+        let scratch = ScratchLen { floats: scratch.max().unwrap_or(0), conv };
         Ok(Program { stages, floats: slots.floats, bytes: slots.bytes, outputs, scratch })
     }
 
@@ -119,8 +161,10 @@ impl Program {
 
     /// Bytes of an [`Arena`].
     pub(crate) fn arena_bytes(&self, threads: usize) -> usize {
-        let floats = self.floats.iter().sum::<usize>() + threads * self.scratch;
-        floats * size_of::<f32>() + self.bytes.iter().sum::<usize>()
+        let floats = self.floats.iter().sum::<usize>() + threads * self.scratch.floats;
+        floats * size_of::<f32>()
+            + self.bytes.iter().sum::<usize>()
+            + threads * self.scratch.conv.byte_count()
     }
 
     /// Runs all steps on an image.
@@ -151,19 +195,45 @@ impl Program {
     }
 }
 
+/// What a thread needs for a step.
+fn conv_scratch(step: &Step<'_>) -> ScratchSizes {
+    let Step::Linear { conv: Some(conv), weight, bias, .. } = step else { return ScratchSizes::default() };
+    let sizes = ConvSizes { groups: conv.groups, channels: conv.channels, outputs: bias.len() };
+    match **weight {
+        _ if is_depthwise(&sizes) => ScratchSizes::default(),
+        Weight::Floats(_) => Conv::scratch(&conv.windows, &sizes),
+        Weight::Bytes(..) => QuantConv::scratch(&conv.windows, &sizes),
+    }
+}
+
+/// Whether each channel has a window of its own.
+fn is_depthwise(sizes: &ConvSizes) -> bool {
+    sizes.channels == 1 && sizes.groups == sizes.outputs && sizes.groups > 1
+}
+
 /// Bytes that a step takes once packed.
 fn packed_bytes(step: &Step<'_>) -> u64 {
     let bytes = match step {
-        Step::Linear { x, bias, weight, .. } => {
-            let columns = bias.len().next_multiple_of(16);
+        Step::Linear { x, conv, bias, weight, .. } => {
+            let (groups, inputs) = match conv {
+                Some(conv) => (conv.groups, conv.windows.taps() * conv.channels),
+                None => (1, x.cols),
+            };
+            let depthwise = groups > 1 && groups == bias.len();
+            // Each group's columns are filled up, but for those that are channels.
+            let columns = match depthwise {
+                true => bias.len().next_multiple_of(16),
+                false => (bias.len() / groups.max(1)).next_multiple_of(16).saturating_mul(groups),
+            };
             let each = match **weight {
                 Weight::Floats(_) => size_of::<f32>(),
                 Weight::Bytes(..) => 1,
             };
             // Kernels for bytes take a few inputs more than there are.
-            columns.saturating_mul((x.cols + 64) * each + 3 * size_of::<f32>())
+            columns.saturating_mul((inputs + 64) * each + 3 * size_of::<f32>())
         }
         Step::Norm { scale, shift, .. } => size_of_val(&scale[..]) + size_of_val(&shift[..]),
+        Step::Affine { scale, shift, .. } => size_of_val(&scale[..]) + size_of_val(&shift[..]),
         Step::Constant { values, .. } | Step::Put { values, .. } => size_of_val(&values[..]),
         Step::Copy { values, .. } => values.bytes(),
         _ => 0,
@@ -198,13 +268,32 @@ impl Place<'_> {
             Step::Patches { image, patch, bytes, .. } => {
                 Op::Patches { image, patch, bytes: bytes.map(|bytes| Box::new(Rc::unwrap_or_clone(bytes))) }
             }
-            Step::Linear { name: layer, x, weight, bias, scale, activation, residual, .. } => {
+            Step::Linear {
+                name: layer,
+                x,
+                conv,
+                weight,
+                bias,
+                scale,
+                activation,
+                residual,
+                activate_sum,
+                ..
+            } => {
                 name = layer;
-                multiply_adds = (rows.len() * x.cols * cols) as u64;
-                let layer = pack(*weight, [cols, x.cols], &bias, scale.as_deref());
+                let inputs = conv.as_ref().map_or(x.cols, |conv| conv.windows.taps() * conv.channels);
+                multiply_adds = (rows.len() * inputs * cols) as u64;
+                let layer = pack(*weight, [cols, inputs], conv.as_deref(), &bias, scale.as_deref());
                 let layer = Box::new(layer.ok_or_else(|| format!("layer `{name}`: sizes without kernels"))?);
-                Op::Linear { x: self.at(&x), layer, activation, residual: residual.map(|b| self.whole(b)) }
+                let image = conv.and_then(|conv| conv.image).map(Box::new);
+                let after = After { activation, residual: residual.map(|b| self.whole(b)), activate_sum };
+                Op::Linear { x: self.at(&x), layer, image, after }
             }
+            Step::Affine { a, scale, shift, .. } => {
+                let rounded = |values: Vec<f64>| values.into_iter().map(|value| value as f32).collect();
+                Op::Affine { a: self.at(&a), scale: rounded(scale), shift: rounded(shift) }
+            }
+            Step::MaxPool { x, windows, .. } => Op::MaxPool { x: self.at(&x), windows },
             Step::Norm { x, scale, shift, eps, .. } => Op::Norm { x: self.at(&x), scale, shift, eps },
             Step::Attention { qkv, shape, maps, .. } => {
                 multiply_adds = (rows.len() * shape.tokens * shape.heads * (shape.key + shape.value)) as u64;
@@ -225,29 +314,59 @@ impl Place<'_> {
     }
 }
 
-/// Packs a weight `[outputs, inputs]`.
-fn pack(weight: Weight<'_>, sizes: [usize; 2], bias: &[f32], scale: Option<&[f32]>) -> Option<Layer> {
-    let factor = |j: usize| scale.and_then(|scale| scale.get(j)).copied().unwrap_or(1.0);
+/// Packs a weight `[outputs, inputs]`. What goes into it is computed in f64 and rounded once.
+fn pack(
+    weight: Weight<'_>,
+    sizes: [usize; 2],
+    conv: Option<&Convolution>,
+    bias: &[f64],
+    scale: Option<&[f64]>,
+) -> Option<Layer> {
+    let factor = |j: usize| scale.and_then(|scale| scale.get(j)).copied();
+    let scaled = |value: f32, j: usize| factor(j).map_or(value, |factor| (f64::from(value) * factor) as f32);
+    let bias: Vec<f32> = bias.iter().map(|&bias| bias as f32).collect();
     match weight {
         Weight::Floats(weight) => {
             let at = weight.matrix()?;
-            Linear::new(sizes, |j, i| at(j, i) * factor(j), bias).map(Layer::Floats)
+            let at = |j: usize, i: usize| scaled(at(j, i), j);
+            let Some(conv) = conv else { return Linear::new(sizes, at, &bias).map(Layer::Floats) };
+            let (windows, sizes) = (conv.windows, conv_sizes(conv, sizes[0]));
+            if is_depthwise(&sizes) {
+                return Depthwise::new(windows, sizes.outputs, at, &bias).map(Layer::Depthwise);
+            }
+            let at = |j: usize, tap: usize, channel: usize| at(j, channel * windows.taps() + tap);
+            Conv::new(windows, sizes, at, &bias).map(Layer::Conv)
         }
         Weight::Bytes(bytes, x) => {
             let scales: Vec<f32> =
-                bytes.scales.iter().enumerate().map(|(j, scale)| scale * factor(j)).collect();
-            QuantLinear::new(Isa::best(), sizes, bytes.matrix(), &scales, bias, x).map(Layer::Bytes)
+                bytes.scales.iter().enumerate().map(|(j, &scale)| scaled(scale, j)).collect();
+            let at = bytes.matrix();
+            let Some(conv) = conv else {
+                return QuantLinear::new(Isa::best(), sizes, at, &scales, &bias, x).map(Layer::Bytes);
+            };
+            let (windows, sizes) = (conv.windows, conv_sizes(conv, sizes[0]));
+            if is_depthwise(&sizes) {
+                let layer = QuantDepthwise::new(windows, sizes.outputs, at, (&scales, &bias), x);
+                return layer.map(Layer::QuantDepthwise);
+            }
+            let at = |j: usize, tap: usize, channel: usize| at(j, channel * windows.taps() + tap);
+            QuantConv::new(Isa::best(), windows, sizes, at, (&scales, &bias), x).map(Layer::QuantConv)
         }
     }
+}
+
+fn conv_sizes(conv: &Convolution, outputs: usize) -> ConvSizes {
+    ConvSizes { groups: conv.groups, channels: conv.channels, outputs }
 }
 
 impl Stage {
     fn bytes(&self) -> usize {
         let values = match &self.op {
-            Op::Linear { layer, .. } => match &**layer {
-                Layer::Floats(layer) => layer.bytes(),
-                Layer::Bytes(layer) => layer.bytes(),
-            },
+            Op::Linear { layer, image, .. } => {
+                layer.bytes()
+                    + image.as_ref().map_or(0, |image| size_of_val(&**image) + 256 * size_of::<f32>())
+            }
+            Op::Affine { scale, shift, .. } => size_of_val(&scale[..]) + size_of_val(&shift[..]),
             Op::Norm { scale, shift, .. } => size_of_val(&scale[..]) + size_of_val(&shift[..]),
             Op::Constant { values, .. } | Op::Put { values, .. } => size_of_val(&values[..]),
             Op::Copy { values, .. } => values.bytes(),

@@ -65,15 +65,21 @@ impl Demand<'_> {
             return rows;
         }
         match step {
-            Step::Linear { x, residual, .. } => {
-                self.span(x, rows.clone());
+            Step::Linear { x, conv, residual, .. } => {
+                match conv.as_deref() {
+                    None => self.span(x, rows.clone()),
+                    Some(conv) if conv.image.is_none() => self.span(x, conv.windows.pixels_of(rows.clone())),
+                    Some(_) => {}
+                }
                 residual.iter().for_each(|&buffer| self.add(buffer, rows.clone()));
             }
             Step::Norm { x, .. }
             | Step::Quantize { x, .. }
             | Step::Levels { x, .. }
             | Step::Softmax { x, .. }
+            | Step::Affine { a: x, .. }
             | Step::Constant { a: x, .. } => self.span(x, rows.clone()),
+            Step::MaxPool { x, windows, .. } => self.span(x, windows.pixels_of(rows.clone())),
             Step::Add { a, b, .. } => {
                 self.span(a, rows.clone());
                 self.span(b, rows.clone());

@@ -4,7 +4,7 @@ use std::ops::Range;
 use std::rc::Rc;
 
 use smalti_kernels::attention::Shape;
-use smalti_kernels::{Activation, LevelMap, Quantize};
+use smalti_kernels::{Activation, LevelMap, Quantize, Windows};
 
 use super::constant::{Bytes, Constant};
 use super::view::View;
@@ -78,6 +78,35 @@ impl Values {
     }
 }
 
+/// What makes a linear layer of the windows of a map a convolution. The weight's inputs are in the file's order: channel,
+/// then the pixels of a window line by line.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) struct Convolution {
+    pub(super) windows: Windows,
+    /// Groups of channels that do not meet.
+    pub(super) groups: usize,
+    /// Input channels of one group.
+    pub(super) channels: usize,
+    /// Where the image is read, if the map is that and no buffer of pixels' rows.
+    pub(super) image: Option<ImageMap>,
+}
+
+/// An image `[C, H, W]` and what its values stand for.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) struct ImageMap {
+    pub(super) view: View,
+    pub(super) values: PixelValues,
+}
+
+/// What is made of the values of an image.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) enum PixelValues {
+    /// `x · scale + shift` of floats.
+    Floats { scale: f32, shift: f32 },
+    /// A number for each byte.
+    Bytes(Box<[f32; 256]>),
+}
+
 /// A linear layer's weight, `[outputs, inputs]`.
 #[derive(Clone, Debug)]
 pub(super) enum Weight<'a> {
@@ -117,15 +146,19 @@ pub(super) enum Step<'a> {
     /// The image's patches, one a row, in the order channel, row, column; `image` is `[C, H, W]`. Of an image of bytes,
     /// `bytes` says what each stands for, if not for itself.
     Patches { image: View, patch: [usize; 2], bytes: Option<Rc<[f32; 256]>>, out: Target },
-    /// `act(x Wᵀ + b) · scale + residual`; the scale is in the weight.
+    /// `act(x Wᵀ · scale + b) + residual`, or `act` of the sum; the scale goes into the weight. Of a convolution, `x` is
+    /// the map, a row for each pixel.
     Linear {
         name: String,
         x: Span,
+        conv: Option<Box<Convolution>>,
         weight: Box<Weight<'a>>,
-        bias: Vec<f32>,
-        scale: Option<Vec<f32>>,
+        /// Rounded to f32 at the end, like the scale: a batch norm is in them.
+        bias: Vec<f64>,
+        scale: Option<Vec<f64>>,
         activation: Activation,
         residual: Option<Buffer>,
+        activate_sum: bool,
         out: Target,
     },
     /// Layer norm of each row.
@@ -142,6 +175,10 @@ pub(super) enum Step<'a> {
     Add { a: Span, b: Span, out: Buffer },
     /// `a + values`, or `a · values`: one value a column, or one a place.
     Constant { a: Span, values: Vec<f32>, multiply: bool, out: Buffer },
+    /// `a · scale + shift`, a value of each for a column: a batch norm.
+    Affine { a: Span, scale: Vec<f64>, shift: Vec<f64>, out: Buffer },
+    /// The largest values of windows of a map with a row for each pixel.
+    MaxPool { x: Span, windows: Windows, out: Target },
     /// Values of a buffer in order, from a place of `out` on.
     Copy { from: Buffer, values: Values, out: Buffer, at: usize },
     /// Constant values, from a place of `out` on.
@@ -160,12 +197,14 @@ impl Step<'_> {
             | Step::Linear { out, .. }
             | Step::Norm { out, .. }
             | Step::Attention { out, .. }
+            | Step::MaxPool { out, .. }
             | Step::Levels { out, .. } => *out,
             Step::Quantize { out, quantize, .. } => Target { buffer: *out, quantize: Some(*quantize) },
             Step::Pointwise { out, .. }
             | Step::Softmax { out, .. }
             | Step::Add { out, .. }
             | Step::Constant { out, .. }
+            | Step::Affine { out, .. }
             | Step::Copy { out, .. }
             | Step::Put { out, .. }
             | Step::Mean { out, .. } => Target::floats(*out),
@@ -181,8 +220,12 @@ impl Step<'_> {
     pub(super) fn reads(&self) -> Vec<Buffer> {
         match self {
             Step::Patches { .. } | Step::Put { .. } => vec![],
-            Step::Linear { x, residual, .. } => std::iter::once(x.buffer).chain(*residual).collect(),
+            Step::Linear { x, conv, residual, .. } => {
+                let is_image = conv.as_ref().is_some_and(|conv| conv.image.is_some());
+                (!is_image).then_some(x.buffer).into_iter().chain(*residual).collect()
+            }
             Step::Norm { x, .. }
+            | Step::MaxPool { x, .. }
             | Step::Mean { x, .. }
             | Step::Quantize { x, .. }
             | Step::Levels { x, .. }
@@ -190,7 +233,7 @@ impl Step<'_> {
             Step::Attention { qkv, .. } => qkv.iter().map(|heads| heads.buffer).collect(),
             Step::Pointwise { x, .. } => vec![*x],
             Step::Add { a, b, .. } => vec![a.buffer, b.buffer],
-            Step::Constant { a, .. } => vec![a.buffer],
+            Step::Constant { a, .. } | Step::Affine { a, .. } => vec![a.buffer],
             Step::Copy { from, .. } => vec![*from],
         }
     }
@@ -199,15 +242,18 @@ impl Step<'_> {
     pub(super) fn kind(&self) -> &'static str {
         match self {
             Step::Patches { .. } => "patches",
-            Step::Linear { weight, .. } => match **weight {
-                Weight::Floats(_) => "linear f32",
-                Weight::Bytes(..) => "linear int8",
+            Step::Linear { weight, conv, .. } => match (&**weight, conv) {
+                (Weight::Floats(_), None) => "linear f32",
+                (Weight::Bytes(..), None) => "linear int8",
+                (Weight::Floats(_), Some(_)) => "convolution f32",
+                (Weight::Bytes(..), Some(_)) => "convolution int8",
             },
             Step::Norm { .. } => "layer norm",
             Step::Attention { .. } => "attention",
             Step::Pointwise { .. } => "pointwise",
             Step::Softmax { .. } => "softmax",
-            Step::Add { .. } | Step::Constant { .. } => "add",
+            Step::Add { .. } | Step::Constant { .. } | Step::Affine { .. } => "add",
+            Step::MaxPool { .. } => "max pool",
             Step::Copy { .. } | Step::Put { .. } => "copy",
             Step::Mean { .. } => "mean",
             Step::Levels { .. } | Step::Quantize { .. } => "quantize",

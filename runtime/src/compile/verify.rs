@@ -3,12 +3,13 @@
 
 use std::ops::Range;
 
+use smalti_kernels::Windows;
 use smalti_kernels::quant_linear::row;
 
 use super::lower::{IMAGE, Lowered};
 use super::rows::{of_queries, of_span};
 use super::slots::{Slot, Slots};
-use super::step::{Buffer, HeadsAt, Span, Step, Weight};
+use super::step::{Buffer, Convolution, HeadsAt, ImageMap, Span, Step, Weight};
 use super::view::View;
 
 type Result<T> = std::result::Result<T, String>;
@@ -65,13 +66,20 @@ impl Check<'_> {
                 hold(last_place(image) < self.len(IMAGE), "an image beyond its values")?;
                 hold([count, channels * height * width] == out, "patches of another shape")
             }
-            Step::Linear { x, weight, bias, scale, residual, .. } => {
-                self.within(x)?;
+            Step::Linear { x, conv, weight, bias, scale, residual, .. } => {
+                let inputs = match conv {
+                    Some(conv) => self.convolution(conv, x, out)?,
+                    None => {
+                        self.within(x)?;
+                        hold(x.rows == rows, "a result of another shape")?;
+                        x.cols
+                    }
+                };
                 let sizes = match &**weight {
                     Weight::Floats(weight) => weight.dims(),
                     Weight::Bytes(weight, _) => weight.dims(),
                 };
-                hold(sizes == [cols, x.cols] && x.rows == rows, "a weight of another shape")?;
+                hold(sizes == [cols, inputs], "a weight of another shape")?;
                 let scales = scale.as_ref().map_or(cols, Vec::len);
                 hold(bias.len() == cols && scales == cols, "a bias or a scale of another length")?;
                 hold(residual.is_none_or(|buffer| self.buffers[buffer] == out), "a residual of another shape")
@@ -92,6 +100,15 @@ impl Check<'_> {
             Step::Pointwise { x, .. } => hold(self.buffers[*x] == out, "a result of another shape"),
             Step::Levels { x, .. } | Step::Softmax { x, .. } | Step::Quantize { x, .. } => same(x),
             Step::Add { a, b, .. } => same(a).and_then(|()| same(b)),
+            Step::Affine { a, scale, shift, .. } => {
+                same(a)?;
+                hold([scale.len(), shift.len()] == [cols; 2], "a scale or a shift of another length")
+            }
+            Step::MaxPool { x, windows, .. } => {
+                self.within(x)?;
+                map(windows, [x.rows, x.cols], out)?;
+                hold(x.cols == cols, "a result of another shape")
+            }
             Step::Constant { a, values, .. } => {
                 same(a)?;
                 hold(values.len() == a.cols || values.len() == a.len(), "constants of another number")
@@ -108,6 +125,27 @@ impl Check<'_> {
                 hold(out == [1, x.cols], "a mean of another shape")
             }
         }
+    }
+
+    /// Whether the sizes of a convolution agree; the length of its inner sums.
+    fn convolution(&self, conv: &Convolution, x: &Span, out @ [_, cols]: [usize; 2]) -> Result<usize> {
+        let Convolution { windows, groups, channels, image } = conv;
+        let pixels = match image {
+            None => {
+                self.within(x)?;
+                [x.rows, x.cols]
+            }
+            Some(ImageMap { view, .. }) => {
+                let &[channels, height, width] = &view.dims[..] else { return Err("no image".into()) };
+                hold([height, width] == windows.input, "an image of another shape")?;
+                hold(last_place(view) < self.len(IMAGE), "an image beyond its values")?;
+                [height * width, channels]
+            }
+        };
+        map(windows, pixels, out)?;
+        let fits = groups.checked_mul(*channels) == Some(pixels[1]) && cols.is_multiple_of(*groups);
+        hold(fits, "groups that do not divide")?;
+        Ok(windows.taps() * channels)
     }
 
     /// Whether everything is there that the step reads, in the form that it reads.
@@ -127,15 +165,23 @@ impl Check<'_> {
         hold(stored, "a result of another type")?;
         match step {
             Step::Patches { .. } | Step::Put { .. } => Ok(()),
-            Step::Linear { x, residual, .. } => {
-                self.is_written(x, rows.clone())?;
+            Step::Linear { x, conv, residual, .. } => {
+                match conv.as_deref() {
+                    None => self.is_written(x, rows.clone())?,
+                    Some(conv) if conv.image.is_none() => {
+                        self.is_written(x, conv.windows.pixels_of(rows.clone()))?;
+                    }
+                    Some(_) => {}
+                }
                 residual.map_or(Ok(()), |buffer| self.rows_are_written(buffer, rows.clone()))
             }
             Step::Norm { x, .. }
             | Step::Levels { x, .. }
             | Step::Softmax { x, .. }
             | Step::Quantize { x, .. }
+            | Step::Affine { a: x, .. }
             | Step::Constant { a: x, .. } => self.is_written(x, rows.clone()),
+            Step::MaxPool { x, windows, .. } => self.is_written(x, windows.pixels_of(rows.clone())),
             Step::Add { a, b, .. } => {
                 self.is_written(a, rows.clone())?;
                 self.is_written(b, rows.clone())
@@ -184,6 +230,13 @@ impl Check<'_> {
         written.push(range);
         written.sort_by_key(|range| range.start);
     }
+}
+
+/// Whether windows fit the rows that they read, and those that they make.
+fn map(windows: &Windows, [pixels, _]: [usize; 2], [rows, _]: [usize; 2]) -> Result<()> {
+    let fits =
+        windows.are_valid() && windows.input[0] * windows.input[1] == pixels && windows.count() == rows;
+    hold(fits, "windows of another shape")
 }
 
 /// The largest place that a view shows.

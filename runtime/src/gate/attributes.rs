@@ -116,5 +116,6 @@ pub fn windows_touch(node: &NodeProto, sides: [usize; 2]) -> bool {
     let ints = |name: &str| find(node, name).map(|attribute| &attribute.ints[..]);
     ints("strides").is_some_and(|strides| strides == sides.map(|side| side as i64))
         && ints("pads").is_none_or(|pads| pads.iter().all(|&pad| pad == 0))
+        && ints("dilations").is_none_or(|dilations| dilations.iter().all(|&step| step == 1))
         && find(node, "group").is_none_or(|group| group.i == 1)
 }

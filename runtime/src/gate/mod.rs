@@ -20,6 +20,7 @@ mod summary;
 mod value;
 mod walk;
 mod weights;
+mod windows;
 mod wire;
 
 pub use attributes::{find as attribute, windows_touch};
@@ -29,6 +30,7 @@ pub use summary::{Form, Input, NodeSummary, Port, Summary};
 pub(crate) use value::Kind;
 pub use weights::floats;
 pub(crate) use weights::integers;
+pub use windows::{WindowFacts, windows};
 
 use prost::Message as _;
 use smalti_models::onnx::ModelProto;

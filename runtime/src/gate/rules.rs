@@ -1,11 +1,11 @@
 //! The table of operators: how many inputs and outputs, which attributes, which shapes come out, at what cost.
 //!
-//! Whatever is not in this table is refused. The list is what vision transformers consist of, as this project
-//! and as PyTorch exports them, with the shape arithmetic around them, and ONNX's own form of quantization.
+//! Whatever is not in this table is refused. The list is what vision transformers and convolutional networks consist
+//! of, as this project and as PyTorch exports them, with the shape arithmetic around them, and ONNX's own form of quantization.
 
 use super::attributes::{Attribute, Check};
 use super::node::Node;
-use super::shapes::{constant, elementwise, index, layout, normalise, product, quantize};
+use super::shapes::{constant, elementwise, images, index, layout, normalise, product, quantize};
 use super::value::Value;
 use crate::error::Result;
 
@@ -31,6 +31,8 @@ pub(super) enum Cost {
     Element(u64),
     /// A matrix product or convolution.
     Product,
+    /// Each element of each window once.
+    Windows,
 }
 
 /// The most inputs of `Concat` and outputs of `Split`.
@@ -46,9 +48,29 @@ const fn attribute(name: &'static str, check: Check) -> Attribute {
 /// `axis`.
 const AXIS_ONLY: &[Attribute] = &[attribute("axis", Check::Int(-AXIS, AXIS))];
 
+/// How windows are padded without numbers.
+const AUTO_PAD: Attribute =
+    attribute("auto_pad", Check::Text(&["NOTSET", "SAME_LOWER", "SAME_UPPER", "VALID"]));
+
+const BATCH_NORM: &[Attribute] = &[
+    attribute("epsilon", Check::Float(1e-12, 1.0)),
+    attribute("momentum", Check::Float(0.0, 1.0)),
+    attribute("training_mode", Check::Int(0, 0)),
+];
+
+const MAX_POOL: &[Attribute] = &[
+    AUTO_PAD,
+    attribute("ceil_mode", Check::Int(0, 0)),
+    attribute("dilations", Check::Ints(2, 1, 4096)),
+    attribute("kernel_shape", Check::Ints(2, 1, 4096)),
+    attribute("pads", Check::Ints(4, 0, 4096)),
+    attribute("storage_order", Check::Int(0, 0)),
+    attribute("strides", Check::Ints(2, 1, 4096)),
+];
+
 const CONV: &[Attribute] = &[
-    attribute("auto_pad", Check::Text(&["NOTSET"])),
-    attribute("dilations", Check::Ints(2, 1, 1)),
+    AUTO_PAD,
+    attribute("dilations", Check::Ints(2, 1, 4096)),
     attribute("group", Check::Int(1, 65_536)),
     attribute("kernel_shape", Check::Ints(2, 1, 4096)),
     attribute("pads", Check::Ints(4, 0, 4096)),
@@ -98,7 +120,9 @@ impl Rule {
 pub(super) const RULES: &[Rule] = &[
     plain("Abs", (1, 1), elementwise::unary, Cost::Element(1)),
     plain("Add", (2, 2), elementwise::binary, Cost::Element(1)),
+    plain("BatchNormalization", (5, 5), images::batch_norm, Cost::Element(2)).with(BATCH_NORM),
     plain("Cast", (1, 1), elementwise::cast, Cost::Element(1)).with(&[attribute("to", Check::Int(1, 23))]),
+    plain("Clip", (1, 3), images::clip, Cost::Element(1)),
     plain("Concat", (1, MANY), layout::concat, Cost::Element(1)).with(AXIS_ONLY),
     plain("Constant", (0, 0), constant::constant, Cost::Free).with(&[attribute("value", Check::Tensor)]),
     plain("ConstantOfShape", (1, 1), constant::of_shape, Cost::Element(1))
@@ -115,15 +139,20 @@ pub(super) const RULES: &[Rule] = &[
     plain("Flatten", (1, 1), layout::flatten, Cost::Free).with(AXIS_ONLY),
     plain("Gather", (2, 2), index::gather, Cost::Element(1)).with(AXIS_ONLY),
     plain("Gemm", (2, 3), product::gemm, Cost::Product).with(GEMM),
+    plain("GlobalAveragePool", (1, 1), images::global_average, Cost::Element(1)),
+    Rule { since: 14, ..plain("HardSwish", (1, 1), elementwise::unary, Cost::Element(2)) },
     plain("Identity", (1, 1), elementwise::identity, Cost::Free),
     Rule {
         since: 17,
         ..plain("LayerNormalization", (2, 3), normalise::layer_norm, Cost::Element(8)).with(LAYER_NORM)
     },
     plain("MatMul", (2, 2), product::mat_mul, Cost::Product),
+    plain("MaxPool", (1, 1), images::max_pool, Cost::Windows).with(MAX_POOL),
     plain("Mod", (2, 2), elementwise::binary, Cost::Element(4)).with(&[attribute("fmod", Check::Int(0, 0))]),
     plain("Mul", (2, 2), elementwise::binary, Cost::Element(1)),
     plain("Neg", (1, 1), elementwise::unary, Cost::Element(1)),
+    plain("Pad", (2, 4), images::pad, Cost::Element(1))
+        .with(&[attribute("mode", Check::Text(&["constant"]))]),
     plain("Pow", (2, 2), elementwise::binary, Cost::Element(32)),
     plain("QuantizeLinear", (2, 3), quantize::quantize, Cost::Element(4)).with(QUANTIZE),
     plain("Reciprocal", (1, 1), elementwise::unary, Cost::Element(2)),

@@ -239,6 +239,7 @@ impl<'a> Walk<'a> {
                 let work = product::work(node, written);
                 (work, work)
             }
+            Cost::Windows => (product::covered(node, written).max(read).saturating_mul(COPY), 0),
         };
         self.work = self.work.saturating_add(work);
         let allowed = self.limits.work.min(self.budget.work());

@@ -59,6 +59,17 @@ class Graph:
     def linear(self, y, inputs=8, outputs=8):
         return self("Add", self("MatMul", y, self.normal(inputs, outputs, scale=inputs**-0.5)), self.normal(outputs, scale=0.3))
 
+    def shape(self, y):
+        """The shape of a value so far."""
+        image = helper.make_tensor_value_info("image", TensorProto.FLOAT, [1, 3, *self.size])
+        if self.pixels_in:
+            image = helper.make_tensor_value_info("image", TensorProto.UINT8, [1, *self.size, 3])
+        port = helper.make_tensor_value_info(y, TensorProto.FLOAT, None)
+        graph = helper.make_graph(self.nodes, "form", [image], [port], self.constants)
+        model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9)
+        shape = onnx.shape_inference.infer_shapes(model, data_prop=True).graph.output[0].type.tensor_type.shape
+        return [dim.dim_value for dim in shape.dim]
+
     def pair(self, x, scale, zero, scale2=None, zero2=Ellipsis, axis=None):
         attributes = {} if axis is None else {"axis": axis}
         q = self("QuantizeLinear", x, np.asarray(scale, F32), zero, **attributes)
@@ -119,12 +130,12 @@ def form(runs, name=None, pixels_in=False, size=(8, 8)):
     return register
 
 
-def forms(runs, **cases):
+def forms(runs, pixels_in=False, **cases):
     """Registers a function for each case, with the case as its second argument."""
 
     def register(build):
         for key, case in cases.items():
-            form(runs, f"{build.__name__}_{key}")(lambda g, case=case: build(g, case))
+            form(runs, f"{build.__name__}_{key}", pixels_in)(lambda g, case=case: build(g, case))
         return build
 
     return register
@@ -229,16 +240,234 @@ def conv_of_a_high_image_and_wide_patches(g):
     g.head(g("Transpose", g("Reshape", y, np.array([1, 8, 16])), perm=[0, 2, 1]))
 
 
-@form("T")
+@form("K")
 def conv_with_overlap(g):
     y = g("Conv", "image", g.normal(8, 3, 4, 4), g.normal(8), strides=[2, 2], pads=[1, 1, 1, 1])
     g.head(g("Transpose", g("Reshape", y, np.array([1, 8, 16])), perm=[0, 2, 1]))
 
 
-@form("T")
+@form("K")
 def conv_grouped(g):
     y = g("Conv", "image", g.normal(6, 1, 4, 4), g.normal(6), strides=[4, 4], group=3)
     g.head(g("Transpose", g("Reshape", y, np.array([1, 6, 4])), perm=[0, 2, 1]), dim=6)
+
+
+def stem(g, outputs=8, x="image", size=3, stride=1, **attributes):
+    """A map of that many channels."""
+    pad = size // 2
+    weight = g.normal(outputs, 3, size, size, scale=0.3)
+    return g("Conv", x, weight, g.normal(outputs), strides=[stride] * 2, pads=[pad] * 4, **attributes)
+
+
+def pooled(g, y, channels=8, classes=5):
+    """The mean of each channel, then a linear layer."""
+    y = g("Flatten", g("GlobalAveragePool", y))
+    g.end(g("Gemm", y, g.normal(classes, channels), g.normal(classes), transB=1), classes)
+
+
+def corner(g, y, classes=5, count=None):
+    """Each value of a map apart: a linear layer after flattening."""
+    count = count or int(np.prod(g.shape(y)))
+    g.end(g("Gemm", g("Flatten", y), g.normal(count, classes, scale=count**-0.5), g.normal(classes)), classes)
+
+
+def convolution(g, y, inputs=8, outputs=8, kernel=(3, 3), group=1, bias=True, **attributes):
+    weight = g.normal(outputs, inputs // group, *kernel, scale=(inputs // group * kernel[0] * kernel[1]) ** -0.5)
+    return g("Conv", y, weight, *([g.normal(outputs)] if bias else []), group=group, **attributes)
+
+
+CONVOLUTIONS = dict(
+    valid=dict(), padded=dict(pads=[1, 1, 1, 1]), without_bias=dict(pads=[1, 1, 1, 1], bias=False),
+    stride_2=dict(pads=[1, 1, 1, 1], strides=[2, 2]), strides=dict(pads=[1, 0, 1, 2], strides=[3, 1]),
+    pixels=dict(kernel=(1, 1)), pixels_stride_2=dict(kernel=(1, 1), strides=[2, 2]), wider=dict(outputs=19, pads=[0, 1, 2, 0]),
+    large=dict(kernel=(5, 5), pads=[2, 2, 2, 2]), flat=dict(kernel=(1, 3), pads=[0, 1, 0, 1]), high=dict(kernel=(4, 1)),
+    dilated=dict(dilations=[2, 3], pads=[2, 3, 2, 3]), far_padding=dict(pads=[4, 5, 4, 5], kernel=(2, 2)),
+    same_upper=dict(auto_pad="SAME_UPPER", strides=[2, 2]), same_lower=dict(auto_pad="SAME_LOWER", strides=[2, 2]),
+    same_upper_even=dict(auto_pad="SAME_UPPER", kernel=(2, 2)), same_lower_even=dict(auto_pad="SAME_LOWER", kernel=(2, 2)),
+    auto_valid=dict(auto_pad="VALID"), groups=dict(group=2, pads=[1, 1, 1, 1]), groups_wider=dict(group=4, outputs=12),
+    depthwise=dict(group=8, pads=[1, 1, 1, 1]), depthwise_stride_2=dict(group=8, pads=[1, 1, 1, 1], strides=[2, 2]),
+    depthwise_large=dict(group=8, kernel=(5, 5), pads=[2, 2, 2, 2]), multiplied=dict(group=8, outputs=16, pads=[1, 1, 1, 1]),
+    depthwise_same=dict(group=8, auto_pad="SAME_UPPER", strides=[2, 2]),
+)
+
+
+@forms("K", **CONVOLUTIONS)
+def convolution_of_a_map(g, case):
+    corner(g, convolution(g, stem(g), **case))
+
+
+@forms("K", **CONVOLUTIONS)
+def convolution_int8(g, case):
+    """Weights by channel, activations with a zero point."""
+    case = {"outputs": 8, "kernel": (3, 3), "group": 1, "bias": True, **case}
+    outputs, kernel, group, bias = (case.pop(name) for name in ("outputs", "kernel", "group", "bias"))
+    x = g.pair(stem(g), 0.05, U8(110))
+    y = g("Conv", x, g.int8(outputs, 8 // group, *kernel, axis=0), *([g.normal(outputs)] if bias else []), group=group, **case)
+    corner(g, y)
+
+
+@forms("K", strided=dict(size=3, stride=2), large=dict(size=7, stride=2), whole=dict(size=3))
+def convolution_of_the_image(g, case):
+    corner(g, stem(g, **case))
+
+
+@form("K")
+def convolution_of_the_image_depthwise(g):
+    corner(g, convolution(g, "image", inputs=3, outputs=3, group=3, pads=[1, 1, 1, 1]))
+
+
+@form("K")
+def convolution_of_the_image_normalised(g):
+    corner(g, stem(g, x=g("Div", g("Sub", "image", F32(0.3)), F32(0.7))))
+
+
+@form("K")
+def convolution_of_the_image_int8(g):
+    x = g.pair("image", 1 / 128, U8(128))
+    corner(g, g("Conv", x, g.int8(8, 3, 3, 3, axis=0), g.normal(8), strides=[2, 2], pads=[1, 1, 1, 1]))
+
+
+@forms("K", f32=False, int8=True, pixels_in=True)
+def convolution_of_pixels(g, int8):
+    x = g("Sub", g("Div", g("Cast", pixels(g), to=TensorProto.FLOAT), F32(255)), F32(0.4))
+    x = g.pair(x, 0.005, U8(100)) if int8 else x
+    weight = g.int8(8, 3, 3, 3, axis=0) if int8 else g.normal(8, 3, 3, 3, scale=0.3)
+    corner(g, g("Conv", x, weight, g.normal(8), strides=[2, 2], pads=[1, 1, 1, 1]))
+
+
+def hard_swish(g, x):
+    return g("Div", g("Mul", x, g("Clip", g("Add", x, F32(3)), F32(0), F32(6))), F32(6))
+
+
+ACTIVATIONS = dict(
+    relu=lambda g, x: g("Relu", x), relu6=lambda g, x: g("Clip", x, F32(0), F32(6)),
+    clip=lambda g, x: g("Clip", x, F32(-0.3), F32(0.8)), clip_below=lambda g, x: g("Clip", x, F32(-0.1)),
+    clip_above=lambda g, x: g("Clip", x, None, F32(0.2)), hard_swish=lambda g, x: g("HardSwish", x),
+    hard_swish_in_parts=hard_swish, silu=lambda g, x: g("Mul", x, g("Sigmoid", x)), gelu=lambda g, x: gelu()(g, x),
+    twice=lambda g, x: g("Clip", g("Relu", x), None, F32(1)),
+)
+
+
+@forms("K", **ACTIVATIONS)
+def activation_of_a_map(g, apply):
+    corner(g, convolution(g, apply(g, stem(g)), pads=[1, 1, 1, 1]))
+
+
+@forms("K", **ACTIVATIONS)
+def activation_of_a_residual(g, apply):
+    x = stem(g)
+    corner(g, apply(g, g("Add", convolution(g, x, pads=[1, 1, 1, 1]), x)))
+
+
+@forms("K", before=True, after=False)
+def residual_of_a_map(g, before):
+    """The activation before the sum, or after it, and the map read once more."""
+    x = stem(g)
+    y = convolution(g, g("Relu", convolution(g, x, pads=[1, 1, 1, 1])), pads=[1, 1, 1, 1])
+    y = g("Add", x, g("Relu", y)) if before else g("Relu", g("Add", y, x))
+    corner(g, g("Add", convolution(g, y, pads=[1, 1, 1, 1]), y))
+
+
+@forms("K", f32=False, int8=True)
+def residual_stages(g, int8):
+    """Stages of 3x3 convolutions, and tokens of what comes out."""
+    scales = iter([0.05, 0.03, 0.05, 0.06])
+
+    def conv(y, inputs, outputs, stride=1):
+        y = g.pair(y, next(scales), U8(100)) if int8 else y
+        weight = g.int8(outputs, inputs, 3, 3, axis=0) if int8 else g.normal(outputs, inputs, 3, 3, scale=0.2)
+        return g("Conv", y, weight, g.normal(outputs), strides=[stride] * 2, pads=[1] * 4)
+
+    x = g("Relu", stem(g))
+    y = g("Relu", conv(x, 8, 8, 2))
+    y = g("Relu", g("Add", y, conv(g("Relu", conv(y, 8, 8)), 8, 8)))
+    tokens = g("Transpose", g("Reshape", y, np.array([1, 8, 16])), perm=[0, 2, 1])
+    g.head(g.linear(g("Add", tokens, g.normal(1, 16, 8))))
+
+
+def batch_norm(g, y, channels=8):
+    numbers = [g.normal(channels), g.normal(channels), g.normal(channels), g.random.uniform(0.5, 2, channels).astype(F32)]
+    return g("BatchNormalization", y, *numbers, epsilon=1e-3)
+
+
+@form("K")
+def batch_norm_folded(g):
+    corner(g, g("Relu", batch_norm(g, stem(g))))
+
+
+@form("K")
+def batch_norm_alone(g):
+    x = g("Relu", stem(g))
+    corner(g, convolution(g, batch_norm(g, x), pads=[1, 1, 1, 1]))
+
+
+@form("K")
+def batch_norm_twice(g):
+    corner(g, batch_norm(g, batch_norm(g, stem(g))))
+
+
+@forms("K", add="Add", sub="Sub", mul="Mul", div="Div")
+def constant_of_a_channel(g, op):
+    value = g.random.uniform(0.5, 2, (1, 8, 1, 1)).astype(F32)
+    corner(g, convolution(g, g("Relu", g(op, stem(g), value)), pads=[1, 1, 1, 1]))
+
+
+@forms("K", zeros=[0, 0, 1, 2, 0, 0, 2, 1], none=[0] * 8)
+def pad_of_a_map(g, pads):
+    corner(g, convolution(g, g("Pad", stem(g), np.array(pads), F32(0)), pads=[1, 0, 0, 1]))
+
+
+@form("K")
+def pad_of_the_image(g):
+    x = g("Pad", "image", np.array([0, 0, 0, 0, 0, 0, 1, 1]))
+    corner(g, g("Conv", x, g.normal(8, 3, 3, 3, scale=0.3), g.normal(8), strides=[2, 2]))
+
+
+@form("K")
+def pad_by_shape_arithmetic(g):
+    """As PyTorch's old exporter writes `F.pad`."""
+    zeros = g("ConstantOfShape", np.array([4]), value=numpy_helper.from_array(np.array([0])))
+    pairs = g("Reshape", g("Concat", np.array([0, 1, 0, 1]), zeros, axis=0), np.array([-1, 2]))
+    turned = g("Slice", pairs, np.array([-1]), np.array([-(2**63) + 1]), np.array([0]), np.array([-1]))
+    pads = g("Cast", g("Reshape", g("Transpose", turned, perm=[1, 0]), np.array([-1])), to=TensorProto.INT64)
+    y = g("Conv", g("Pad", stem(g), pads, F32(0)), g.normal(8, 1, 3, 3), g.normal(8), strides=[2, 2], group=8)
+    corner(g, y, count=128)
+
+
+@forms("T", ones=(1.0, [0, 0, 1, 1, 0, 0, 1, 1]), channels=(0.0, [0, 1, 0, 0, 0, 0, 0, 0]))
+def pad_other(g, case):
+    value, pads = case
+    y = g("Pad", stem(g), np.array(pads), F32(value))
+    pooled(g, y, channels=8 + pads[1])
+
+
+POOLS = dict(
+    touching=dict(kernel_shape=[2, 2], strides=[2, 2]), overlapping=dict(kernel_shape=[3, 3], strides=[2, 2], pads=[1] * 4),
+    one_step=dict(kernel_shape=[3, 2]), dilated=dict(kernel_shape=[2, 2], dilations=[2, 3]),
+    same=dict(kernel_shape=[3, 3], strides=[2, 2], auto_pad="SAME_UPPER"),
+)
+
+
+@forms("K", **POOLS)
+def max_pool(g, case):
+    corner(g, g("MaxPool", stem(g), **case))
+
+
+@form("K")
+def max_pool_of_an_activation(g):
+    y = g("MaxPool", g("Relu", stem(g)), kernel_shape=[3, 3], strides=[2, 2], pads=[1] * 4)
+    corner(g, convolution(g, y, pads=[1] * 4))
+
+
+@forms("K", flat=dict(axes=[2, 3], keepdims=0), kept=dict(axes=[-1, -2], keepdims=1))
+def mean_of_a_map(g, case):
+    y = g("Flatten", g("ReduceMean", stem(g), **case))
+    g.end(g("Gemm", y, g.normal(8, 5), g.normal(5)))
+
+
+@form("K")
+def mean_by_pooling(g):
+    pooled(g, stem(g))
 
 
 def pixels(g):
@@ -341,15 +570,14 @@ def with_itself(op, function=None):
 KNOWN = dict(
     gelu=gelu(), gelu_half_first=gelu(order=1), gelu_half_within=gelu(order=2), gelu_tanh=gelu_tanh(),
     gelu_tanh_by_products=gelu_tanh(power=False), factor=chain(("Mul", -0.3)), quotient=chain(("Div", 7.0)),
-    negative=chain(("Neg",)), twice=with_itself("Add"), half_of_itself=with_itself("Add", chain(("Mul", -0.5))),
+    silu=with_itself("Mul", chain(("Sigmoid",))), relu=chain(("Relu",)), negative=chain(("Neg",)), twice=with_itself("Add"), half_of_itself=with_itself("Add", chain(("Mul", -0.5))),
 )
 OTHER = dict(
     gelu_other_root=gelu(root=1.4125), gelu_other_one=gelu(one=1.0008, order=1), gelu_other_half=gelu(half=0.5003),
     gelu_far=gelu(root=1.2, half=0.6), gelu_tiny=gelu(half=5e-9), gelu_small=gelu(half=5e-4),
     gelu_tanh_other=gelu_tanh(cubic=0.0448), gelu_tanh_other_root=gelu_tanh(root=0.7981, power=False),
     gelu_shifted=lambda g, x: g("Sub", gelu()(g, g("Add", x, F32(4))), F32(4)),
-    gelu_quick=with_itself("Mul", chain(("Mul", 1.702), ("Sigmoid",))), silu=with_itself("Mul", chain(("Sigmoid",))),
-    relu=chain(("Relu",)), relu_shifted=chain(("Add", 2.5), ("Relu",), ("Sub", 2.5)),
+    gelu_quick=with_itself("Mul", chain(("Mul", 1.702), ("Sigmoid",))), relu_shifted=chain(("Add", 2.5), ("Relu",), ("Sub", 2.5)),
     relu_mirrored=chain(("Sub", (2.5,)), ("Relu",), ("Sub", (2.5,))),
     abs_shifted=chain(("Add", 3.0), ("Abs",), ("Sub", 3.0)), sigmoid=chain(("Sigmoid",)), tanh=chain(("Tanh",)),
     exp=chain(("Mul", 0.3), ("Exp",)), root=chain(("Abs",), ("Sqrt",)), reciprocal=chain(("Abs",), ("Add", 1.0), ("Reciprocal",)),
@@ -823,7 +1051,7 @@ def negative_factor_then_pair(g):
     g.head(g("MatMul", g.pair(g("Mul", g.tokens(), F32(-0.37)), 0.01, U8(120)), g.int8(8, 8)))
 
 
-@form("T")
+@form("K")
 def relu_then_pair(g):
     g.head(g("MatMul", g.pair(g("Relu", g.tokens()), 0.02, U8(10)), g.int8(8, 8)))
 

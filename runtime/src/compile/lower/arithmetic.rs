@@ -3,6 +3,7 @@
 use smalti_models::onnx::NodeProto;
 use smalti_models::onnx::tensor_proto::DataType;
 
+use super::convolution::{PADDED, map_view, pixels, turned};
 use super::data::{Data, Function, State};
 use super::{Lower, Result, Scores, Value, input, need};
 use crate::compile::constant::Constant;
@@ -39,8 +40,20 @@ impl<'a> Lower<'a> {
         let value = match self.value(input(node, 0))? {
             Value::Data(Data { state: State::Quantized, .. }) => return Err("a function of integers".into()),
             Value::Data(data) => {
-                let function = need(data.function.then(op), "an operator without kernels")?;
-                Value::Data(data.real(function))
+                // What there is no form for as one function may be two.
+                let known = |data: &Data| match op {
+                    "HardSwish" => data.function.hard_swish(),
+                    _ => data.function.then(op),
+                };
+                let (data, function) = match known(&data) {
+                    Some(function) => (data, Some(function)),
+                    None => {
+                        let data = self.plain(&data)?;
+                        let function = known(&data);
+                        (data, function)
+                    }
+                };
+                Value::Data(data.real(need(function, "an operator without kernels")?))
             }
             Value::Constant(constant) => {
                 let function = need(scalar::unary(op), "an operator without kernels")?;
@@ -48,8 +61,34 @@ impl<'a> Lower<'a> {
                 Value::Constant(self.folded(values, constant.dims())?)
             }
             Value::Scores(..) => return Err("attention with more in it".into()),
+            Value::Padded(..) => return Err(PADDED.into()),
         };
         self.define(node, value);
+        Ok(())
+    }
+
+    /// Between constant bounds, either of which may be left out.
+    pub(super) fn clip(&mut self, node: &'a NodeProto) -> Result<()> {
+        let mut bounds = [f32::NEG_INFINITY, f32::INFINITY];
+        for (i, bound) in bounds.iter_mut().enumerate() {
+            if let Some(constant) = self.optional(node, i + 1)? {
+                *bound = need(constant.single(), "a bound for each value")?;
+            }
+        }
+        let [low, high] = bounds;
+        let data = self.data(input(node, 0))?;
+        if data.state == State::Quantized || low > high {
+            return Err("bounds without kernels".into());
+        }
+        let (data, function) = match data.function.clip(low, high) {
+            Some(function) => (data, Some(function)),
+            None => {
+                let data = self.plain(&data)?;
+                let function = data.function.clip(low, high);
+                (data, function)
+            }
+        };
+        self.define_data(node, data.real(need(function, "an operator without kernels")?));
         Ok(())
     }
 
@@ -117,10 +156,20 @@ impl<'a> Lower<'a> {
         if node.op_type != "Add" || a.dims() != b.dims() {
             return Err("two sides other than a sum".into());
         }
-        let (dims, a, b) = (self.dims(node)?, self.span(a)?, self.span(b)?);
+        let dims = self.dims(node)?;
+        // Maps are added as rows of pixels where they lie so.
+        let map = pixels(a).or_else(|| pixels(b)).and_then(|_| Some((turned(a)?, turned(b)?)));
+        let (a, b) = match &map {
+            Some((a, b)) => (self.span(a)?, self.span(b)?),
+            None => (self.span(a)?, self.span(b)?),
+        };
         let out = self.buffer(a.rows, a.cols);
         self.steps.push(Step::Add { a, b, out });
-        self.define_data(node, Data::new(out, View::whole(dims)));
+        let view = match map {
+            Some(_) => map_view(dims),
+            None => View::whole(dims),
+        };
+        self.define_data(node, Data::new(out, view));
         Ok(())
     }
 
@@ -141,12 +190,67 @@ impl<'a> Lower<'a> {
             self.define_data(node, data.real(need(function, "an operator without kernels")?));
             return Ok(());
         }
+        if let Some(map) = pixels(data).filter(|_| matches!(op, "Add" | "Sub" | "Mul" | "Div") && !first) {
+            return self.channelwise(node, &map, constant);
+        }
         if data.dims() != dims || !matches!(op, "Add" | "Mul") {
             return Err("a constant of a larger shape, or under another operator".into());
         }
         let a = self.span(data)?;
         let multiply = op == "Mul";
         self.push_constant(node, a, constant, multiply)
+    }
+
+    /// A map and a constant for each channel.
+    fn channelwise(&mut self, node: &'a NodeProto, map: &Data, constant: &Constant<'a>) -> Result<()> {
+        let (dims, channels) = (self.dims(node)?, map.dims().last().copied().unwrap_or_default());
+        let &[.., of, 1, 1] = constant.dims() else { return Err("a constant of a larger shape".into()) };
+        if dims.len() != 4 || of != channels || constant.len() != channels {
+            return Err("a constant of a larger shape".into());
+        }
+        let values: Vec<f64> = self.floats(constant)?.into_iter().map(f64::from).collect();
+        let (ones, zeros) = (vec![1.0; channels], vec![0.0; channels]);
+        let (scale, shift) = match &*node.op_type {
+            "Add" => (ones, values),
+            "Sub" => (ones, values.iter().map(|value| -value).collect()),
+            "Mul" => (values, zeros),
+            _ => (values.iter().map(|value| 1.0 / value).collect(), zeros),
+        };
+        self.affine(node, map, scale, shift)
+    }
+
+    /// A map, a row for each pixel, with a factor and a shift for each channel.
+    fn affine(&mut self, node: &'a NodeProto, map: &Data, scale: Vec<f64>, shift: Vec<f64>) -> Result<()> {
+        if scale.iter().chain(&shift).any(|value| !(*value as f32).is_finite()) {
+            return Err("constants that are not finite".into());
+        }
+        let (a, dims) = (self.span(map)?, self.dims(node)?);
+        let out = self.buffer(a.rows, a.cols);
+        self.steps.push(Step::Affine { a, scale, shift, out });
+        self.define_data(node, Data::new(out, map_view(dims)));
+        Ok(())
+    }
+
+    /// Each channel less its mean, over its standard deviation, with a factor and a shift; all are constants.
+    pub(super) fn batch_norm(&mut self, node: &'a NodeProto) -> Result<()> {
+        let data = self.data(input(node, 0))?;
+        let mut numbers = Vec::with_capacity(4);
+        for i in 1..5 {
+            let constant = self.constant(node, i)?;
+            numbers.push(self.floats(&constant)?.into_iter().map(f64::from).collect::<Vec<f64>>());
+        }
+        let eps = attribute(node, "epsilon").map_or(1e-5, |attribute| f64::from(attribute.f));
+        let [factors, shifts, means, variances] = &numbers[..] else { return Err("four constants".into()) };
+        let scale: Vec<f64> = factors
+            .iter()
+            .zip(variances)
+            .map(|(factor, variance)| factor / (variance + eps).sqrt())
+            .collect();
+        let shift =
+            shifts.iter().zip(means.iter().zip(&scale)).map(|(shift, (mean, scale))| shift - mean * scale);
+        let shift = shift.collect();
+        let map = need(turned(&data), "other axes than an image's")?;
+        self.affine(node, &map, scale, shift)
     }
 
     /// `a + constant`, or `a · constant`, with a constant that broadcasts to the node's shape.

@@ -81,6 +81,24 @@ impl Function {
         }
     }
 
+    /// `min(max(x, low), high)` of the function; none if there is no form for it.
+    pub(super) fn clip(&self, low: f32, high: f32) -> Option<Function> {
+        match self {
+            Function::Formula(formula) => formula.clip(low.into(), high.into()).map(Function::Formula),
+            Function::Table(table) => Some(Function::Table(table.map(|x| x.max(low).min(high)))),
+        }
+    }
+
+    /// `x · min(max(x + 3, 0), 6) / 6` of the function; none if there is no form for it.
+    pub(super) fn hard_swish(&self) -> Option<Function> {
+        match self {
+            Function::Formula(formula) => formula.hard_swish().map(Function::Formula),
+            Function::Table(table) => {
+                Some(Function::Table(table.map(|x| x * (x + 3.0).clamp(0.0, 6.0) / 6.0)))
+            }
+        }
+    }
+
     /// The factor, if the function is one.
     pub(super) fn factor(&self) -> Option<f64> {
         match self {

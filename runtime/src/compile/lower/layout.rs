@@ -2,6 +2,7 @@
 
 use smalti_models::onnx::NodeProto;
 
+use super::convolution::PADDED;
 use super::data::{Data, State};
 use super::{IMAGE, Lower, Result, Value, axis, input, need};
 use crate::compile::constant::Constant;
@@ -27,6 +28,7 @@ impl<'a> Lower<'a> {
             Value::Data(data) => Value::Data(need(data.map(change), unfit)?),
             Value::Constant(constant) => Value::Constant(need(constant.map(change), unfit)?),
             Value::Scores(..) => return Err("attention with more in it".into()),
+            Value::Padded(..) => return Err(PADDED.into()),
         })
     }
 

@@ -10,6 +10,7 @@
 
 mod arithmetic;
 mod attention;
+mod convolution;
 mod data;
 mod layout;
 mod products;
@@ -57,6 +58,8 @@ enum Value<'a> {
     Constant(Constant<'a>),
     Data(Data),
     Scores(Box<Scores>, State),
+    /// An image within zeros: lines above, columns to the left, lines below, columns to the right.
+    Padded(Data, [usize; 4]),
 }
 
 /// A lowered graph.
@@ -243,6 +246,11 @@ impl<'a> Lower<'a> {
             "Gather" => self.gather(node),
             "Concat" => self.concat(node),
             "Conv" => self.conv(node),
+            "Pad" => self.pad(node),
+            "MaxPool" => self.max_pool(node),
+            "BatchNormalization" => self.batch_norm(node),
+            "Clip" => self.clip(node),
+            "GlobalAveragePool" => self.global_average(node),
             "MatMul" => self.mat_mul(node),
             "Gemm" => self.gemm(node),
             "Softmax" => self.softmax(node),
@@ -283,6 +291,9 @@ impl<'a> Lower<'a> {
             Some(_) => self.ints(node, 1)?.to_vec(),
             None => attribute(node, "axes").map(|attribute| attribute.ints.clone()).unwrap_or_default(),
         };
+        if matches!((data.dims(), &axes[..]), (&[1, _, _, _], &[2 | -2, 3 | -1] | &[3 | -1, 2 | -2])) {
+            return self.average(node, &data);
+        }
         if !matches!((data.dims(), &axes[..]), (&[1, _, _], &[1] | &[-2])) {
             return Err("other axes than the rows".into());
         }

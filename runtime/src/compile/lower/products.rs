@@ -4,39 +4,20 @@ use smalti_kernels::Activation;
 use smalti_models::onnx::NodeProto;
 
 use super::data::{Data, Function, State};
-use super::{IMAGE, Lower, Result, Scores, Value, input, need};
+use super::{Lower, Result, Scores, Value, input, need};
 use crate::compile::constant::Constant;
-use crate::compile::step::{Buffer, Span, Step, Target, Weight};
+use crate::compile::step::{Buffer, Convolution, Span, Step, Target, Weight};
 use crate::compile::view::View;
-use crate::gate::{attribute, windows_touch};
+use crate::gate::attribute;
 
 impl<'a> Lower<'a> {
-    /// A convolution whose windows touch but do not overlap: a linear layer on patches.
-    pub(super) fn conv(&mut self, node: &'a NodeProto) -> Result<()> {
-        let (image, weight) = (self.data(input(node, 0))?, self.constant(node, 1)?);
-        let (&[1, dim, down, across], &[_, channels, height, width]) = (self.dims(node)?, weight.dims())
-        else {
-            return Err("other axes than an image's".into());
-        };
-        let touching = windows_touch(node, [height, width]);
-        let whole = image.dims() == [1, channels, down * height, across * width];
-        if image.buffer != IMAGE || image.state == State::Quantized || !touching || !whole {
-            return Err("windows other than patches of the image".into());
-        }
-        let (rows, cols) = (down * across, channels * height * width);
-        let x = self.patches(&image, [height, width], [rows, cols])?;
-        let bias = self.bias(node, dim)?;
-        let weight = need(weight.map(|view| view.reshape(&[dim, cols])), "a weight in pieces")?;
-        let (x, weight) = self.operands(&x, weight)?;
-        let out = self.linear(node, x, weight, bias);
-        let view =
-            View { offset: 0, dims: vec![1, dim, down, across], strides: vec![0, 1, across * dim, dim] };
-        self.define_data(node, Data::new(out, view));
-        Ok(())
-    }
-
     /// The image's patches as rows. Of bytes, a function is computed on the way; of real numbers it is computed later.
-    fn patches(&mut self, image: &Data, patch: [usize; 2], [rows, cols]: [usize; 2]) -> Result<Data> {
+    pub(super) fn patches(
+        &mut self,
+        image: &Data,
+        patch: [usize; 2],
+        [rows, cols]: [usize; 2],
+    ) -> Result<Data> {
         let (bytes, function) = match &image.function {
             Function::Table(table) if table.levels_of().is_none() => {
                 ((!table.is_bytes()).then(|| table.values().clone()), Function::identity())
@@ -50,7 +31,7 @@ impl<'a> Lower<'a> {
     }
 
     /// A third input of one value for each output, or zeros.
-    fn bias(&mut self, node: &NodeProto, outputs: usize) -> Result<Vec<f32>> {
+    pub(super) fn bias(&mut self, node: &NodeProto, outputs: usize) -> Result<Vec<f32>> {
         match self.optional(node, 2)? {
             None => Ok(vec![0.0; outputs]),
             Some(bias) if bias.len() == outputs => self.floats(&bias),
@@ -59,16 +40,41 @@ impl<'a> Lower<'a> {
     }
 
     fn linear(&mut self, node: &'a NodeProto, x: Span, weight: Weight<'a>, bias: Vec<f32>) -> Buffer {
-        let buffer = self.buffer(x.rows, bias.len());
+        self.layer(node, x, None, weight, bias)
+    }
+
+    /// A linear layer, of the windows of a map if it is a convolution.
+    pub(super) fn layer(
+        &mut self,
+        node: &'a NodeProto,
+        x: Span,
+        conv: Option<Box<Convolution>>,
+        weight: Weight<'a>,
+        bias: Vec<f32>,
+    ) -> Buffer {
+        let rows = conv.as_ref().map_or(x.rows, |conv| conv.windows.count());
+        let buffer = self.buffer(rows, bias.len());
         let name = node.output.first().cloned().unwrap_or_default();
-        let (scale, activation, residual) = (None, Activation::None, None);
+        let bias = bias.into_iter().map(f64::from).collect();
+        let (scale, activation, residual, activate_sum) = (None, Activation::None, None, false);
         let (weight, out) = (Box::new(weight), Target::floats(buffer));
-        self.steps.push(Step::Linear { name, x, weight, bias, scale, activation, residual, out });
+        self.steps.push(Step::Linear {
+            name,
+            x,
+            conv,
+            weight,
+            bias,
+            scale,
+            activation,
+            residual,
+            activate_sum,
+            out,
+        });
         buffer
     }
 
     /// What a linear layer multiplies: bytes where both sides are.
-    fn operands(&mut self, x: &Data, weight: Constant<'a>) -> Result<(Span, Weight<'a>)> {
+    pub(super) fn operands(&mut self, x: &Data, weight: Constant<'a>) -> Result<(Span, Weight<'a>)> {
         match (x.state, weight.bytes()) {
             (State::Dequantized(quantize), Some(bytes)) => {
                 Ok((self.bytes(x, quantize)?, Weight::Bytes(bytes, quantize)))
@@ -144,7 +150,7 @@ impl<'a> Lower<'a> {
             let Some(Step::Linear { scale, .. }) = self.steps.last_mut() else {
                 return Err("a factor of another product".into());
             };
-            *scale = Some(vec![alpha; outputs]);
+            *scale = Some(vec![f64::from(alpha); outputs]);
         }
         let Some(addend) = addend.filter(|_| row.is_none()) else { return Ok(()) };
         let values = self.floats(&addend)?.into_iter().map(|value| beta * value).collect();

@@ -67,6 +67,11 @@ impl<'a> Lower<'a> {
                 *scores.function() = Function::Table(table);
                 Value::Scores(scores, State::Quantized)
             }
+            // Zeros have a level of their own, so that padding them comes to the same.
+            Value::Padded(data, pads) => {
+                let params = self.single(node, is_signed)?;
+                Value::Padded(self.quantize_data(&data, params)?, pads)
+            }
             Value::Scores(_, State::Quantized) => return Err("integers that are quantized again".into()),
         };
         self.define(node, value);
@@ -106,6 +111,11 @@ impl<'a> Lower<'a> {
                 let (function, state) = reals(scores.function(), state, params)?;
                 *scores.function() = function;
                 Value::Scores(scores, state)
+            }
+            Value::Padded(data, pads) => {
+                let params = self.single(node, is_signed)?;
+                let (function, state) = reals(&data.function, data.state, params)?;
+                Value::Padded(Data { function, state, ..data }, pads)
             }
         };
         self.define(node, value);

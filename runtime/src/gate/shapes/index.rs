@@ -52,7 +52,7 @@ fn picked(ints: &[i64], dims: &[usize], axis: usize, indices: &[i64]) -> Option<
     Some(picked)
 }
 
-/// `Slice` with bounds that are known beforehand and steps forward.
+/// `Slice` with bounds that are known beforehand and steps forward; of known integers backward too.
 pub(in super::super) fn slice<'a>(node: &Node<'a>) -> Result<Vec<Value<'a>>> {
     let (input, starts, ends) = (node.input(0)?, node.list(1)?, node.list(2)?);
     let count = starts.len();
@@ -71,6 +71,15 @@ pub(in super::super) fn slice<'a>(node: &Node<'a>) -> Result<Vec<Value<'a>>> {
     let (mut dims, mut offset, mut strides) = (input.dims.clone(), 0, known::strides(&input.dims));
     for (i, &axis) in axes.iter().enumerate() {
         let length = input.dims[axis] as i64;
+        if steps[i] < 0 && input.ints.is_some() {
+            let bound = |at: i64| (if at < 0 { at.saturating_add(length) } else { at }).clamp(-1, length - 1);
+            let (start, end) = (bound(starts[i]), bound(ends[i]));
+            let step = steps[i].unsigned_abs() as usize;
+            dims[axis] = ((start - end).max(0) as usize).div_ceil(step);
+            offset += start.max(0) as usize * strides[axis];
+            strides[axis] = strides[axis].wrapping_mul(step).wrapping_neg();
+            continue;
+        }
         let bound = |at: i64| if at < 0 { at.saturating_add(length).max(0) } else { at.min(length) };
         let (start, end) = (bound(starts[i]), bound(ends[i]));
         let empty = start >= end && input.kind != Kind::I64;

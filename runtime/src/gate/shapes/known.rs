@@ -11,14 +11,18 @@ pub(super) fn strides(dims: &[usize]) -> Vec<usize> {
     strides
 }
 
-/// The values at the places `offset + Σ index · stride`, in order; none if they are too many to be known.
+/// The values at the places `offset + Σ index · stride`, in order; none if they are too many to be known. A stride may
+/// stand for a step backward, as a wrapped number.
 pub(super) fn read(ints: &[i64], offset: usize, dims: &[usize], strides: &[usize]) -> Option<Vec<i64>> {
     if elements(dims) > KNOWN as u64 {
         return None;
     }
     let mut places = vec![offset];
     for (&dim, &stride) in dims.iter().zip(strides) {
-        places = places.iter().flat_map(|place| (0..dim).map(move |i| place + i * stride)).collect();
+        places = places
+            .iter()
+            .flat_map(|place| (0..dim).map(move |i| place.wrapping_add(i.wrapping_mul(stride))))
+            .collect();
     }
     places.into_iter().map(|place| ints.get(place).copied()).collect()
 }

@@ -2,6 +2,7 @@
 
 pub(super) mod constant;
 pub(super) mod elementwise;
+pub(super) mod images;
 pub(super) mod index;
 mod known;
 pub(super) mod layout;

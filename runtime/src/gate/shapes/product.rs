@@ -1,8 +1,9 @@
-//! Matrix products and the patch embedding's convolution.
+//! Matrix products and convolutions.
 
 use super::super::node::Node;
 use super::super::value::{Kind, Value, elements};
 use super::super::weights::dimensions;
+use super::super::windows::windows;
 use super::broadcast;
 use crate::error::Result;
 
@@ -62,9 +63,11 @@ pub(in super::super) fn conv<'a>(node: &Node<'a>) -> Result<Vec<Value<'a>>> {
     {
         return node.refuse(format!("kernel_shape {kernel:?}"), format!("[{kernel_h}, {kernel_w}]"));
     }
-    let [rows, columns] =
-        [(0, height, kernel_h), (1, width, kernel_w)].map(|(i, side, kernel)| window(node, i, side, kernel));
-    let (rows, columns) = (rows?, columns?);
+    let facts = match windows(node.proto, [height, width], [kernel_h, kernel_w]) {
+        Ok(facts) => facts,
+        Err((found, allowed)) => return node.refuse(found, allowed),
+    };
+    let [rows, columns] = facts.output;
     // The engine may lay the patches out side by side.
     let patches = elements(&[batch, rows, columns, channels, kernel_h, kernel_w]);
     if patches > node.limits.tensor {
@@ -73,24 +76,11 @@ pub(in super::super) fn conv<'a>(node: &Node<'a>) -> Result<Vec<Value<'a>>> {
     Ok(vec![Value::computed(Kind::F32, vec![batch, outputs, rows, columns])])
 }
 
-/// Positions of a convolution's window along axis `i` (0 or 1) of the image.
-fn window(node: &Node<'_>, i: usize, side: usize, kernel: usize) -> Result<usize> {
-    let pair = |name: &str, default: i64| match node.ints(name) {
-        None => Ok(default),
-        Some(values) if values.len() == 2 => Ok(values[i]),
-        Some(values) => node.refuse(format!("{name} {values:?}"), "two values"),
-    };
-    let stride = pair("strides", 1)? as usize;
-    pair("dilations", 1)?;
-    let padding = match node.ints("pads") {
-        None => 0,
-        Some(pads) if pads.len() == 4 => (pads[i] + pads[i + 2]) as usize,
-        Some(pads) => return node.refuse(format!("pads {pads:?}"), "four values"),
-    };
-    match (side + padding).checked_sub(kernel) {
-        Some(room) => Ok(room / stride + 1),
-        None => node.refuse(format!("a window of {kernel} over {side} pixels"), "a window that fits"),
-    }
+/// Elements that all windows of a pooling cover.
+pub(in super::super) fn covered(node: &Node<'_>, out: u64) -> u64 {
+    let taps =
+        |kernel: &[i64]| kernel.iter().fold(1u64, |taps, &side| taps.saturating_mul(side.max(1) as u64));
+    out.saturating_mul(node.ints("kernel_shape").map_or(1, taps))
 }
 
 /// Multiply-adds of a product: elements out times length of the inner sum.

@@ -80,11 +80,17 @@ pub(super) struct Calibration {
 pub(super) fn calibrate(
     bytes: &[u8],
     model: &Model,
-    values: &[(&str, Option<Patch>)],
+    values: &[(&str, Option<&Patch>)],
     samples: &[Sample],
     step: &dyn Fn(usize),
 ) -> Result<Calibration> {
-    let names: Vec<&str> = values.iter().map(|(name, _)| *name).collect();
+    // Windows of several kinds may see the same value.
+    let mut names: Vec<&str> = Vec::new();
+    for (name, _) in values {
+        if !names.contains(name) {
+            names.push(name);
+        }
+    }
     if model.preprocess().is_none() {
         let problem = "the model file does not say how to prepare images: give --mean and --std";
         return Err(Error::Usage(problem.into()));
@@ -95,18 +101,21 @@ pub(super) fn calibrate(
     let keep = ROWS.div_ceil(samples.len().max(1));
     let (mut images, mut bad) = (0, Vec::new());
     for (i, sample) in samples.iter().enumerate() {
-        let look = |value: usize, seen: &[f32], shape: &[usize]| {
-            let (seen, channels) = match (values[value].1, shape) {
-                (Some(patch), &[1, _, height, width]) => {
-                    patches(seen, [height, width], patch, &mut rows);
-                    (&rows[..], patch.iter().product())
+        let look = |name: usize, seen: &[f32], shape: &[usize]| {
+            let of_name = values.iter().zip(&mut activations).filter(|((value, _), _)| *value == names[name]);
+            for ((_, patch), activation) in of_name {
+                let (seen, channels) = match (patch, shape) {
+                    (Some(patch), &[1, _, height, width]) => {
+                        let fits = patch.rows(seen, [height, width], &mut rows);
+                        (&rows[..], fits.map_or(0, |()| patch.row()))
+                    }
+                    _ => (seen, shape.last().copied().unwrap_or(1)),
+                };
+                if !activation.add(seen, channels, keep, i) {
+                    return Err(not_finite(names[name], &sample.name));
                 }
-                _ => (seen, shape.last().copied().unwrap_or(1)),
-            };
-            match activations[value].add(seen, channels, keep, i) {
-                true => Ok(()),
-                false => Err(not_finite(names[value], &sample.name)),
             }
+            Ok(())
         };
         match sample.open().and_then(|image| taps.run_image(image.view(), look)) {
             Ok(()) => images += 1,
@@ -126,20 +135,6 @@ pub(super) fn calibrate(
         return Err(Error::data(place, found));
     }
     Ok(Calibration { activations, images })
-}
-
-/// The patches of an image `[C, H, W]`, each a row in the order channel, row, column.
-fn patches(image: &[f32], [height, width]: [usize; 2], patch: Patch, rows: &mut Vec<f32>) {
-    let [channels, down, across] = patch;
-    let (patches_across, values) = (width / across, channels * down * across);
-    rows.resize(height / down * patches_across * values, 0.0);
-    for (i, row) in rows.chunks_exact_mut(values).enumerate() {
-        let corner = i / patches_across * down * width + i % patches_across * across;
-        for (j, line) in row.chunks_exact_mut(across).enumerate() {
-            let from = corner + j / down * height * width + j % down * width;
-            line.copy_from_slice(&image[from..from + across]);
-        }
-    }
 }
 
 /// The error for a model that overflows on an image.
@@ -174,15 +169,5 @@ mod tests {
             let mut activation = activation.clone();
             assert!(activation.add(&[other], 1, 1, 0) && !activation.are_bytes(), "{other}");
         }
-    }
-
-    #[test]
-    fn patches_are_rows() {
-        // Two channels of 2 x 4 in patches of 2 x 2.
-        let image: Vec<f32> = (0..16u8).map(f32::from).collect();
-        let mut rows = vec![9.0];
-        patches(&image, [2, 4], [2, 2, 2], &mut rows);
-        let want = [0, 1, 4, 5, 8, 9, 12, 13, 2, 3, 6, 7, 10, 11, 14, 15u8].map(f32::from);
-        assert_eq!(rows, want);
     }
 }

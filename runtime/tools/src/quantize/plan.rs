@@ -41,12 +41,13 @@ impl Plan {
     }
 }
 
-/// The values that go into layers, each once, with what makes rows of an image.
-pub(super) fn inputs(layers: &[Layer]) -> Vec<(&str, Option<Patch>)> {
-    let mut inputs: Vec<(&str, Option<Patch>)> = Vec::new();
+/// The values that go into layers, each once for every kind of windows that makes rows of it.
+pub(super) fn inputs(layers: &[Layer]) -> Vec<(&str, Option<&Patch>)> {
+    let mut inputs: Vec<(&str, Option<&Patch>)> = Vec::new();
     for layer in layers {
-        if inputs.iter().all(|(input, _)| *input != layer.input) {
-            inputs.push((&layer.input, layer.patch));
+        let input = (layer.input.as_str(), layer.patch.as_ref());
+        if !inputs.contains(&input) {
+            inputs.push(input);
         }
     }
     inputs
@@ -61,11 +62,17 @@ pub(super) fn plan(proto: &ModelProto, layers: &[Layer], seen: &Calibration, met
     };
     let steps: Vec<Step> = seen.activations.iter().map(step).collect();
     let plan = |layer: &Layer| {
-        let at = inputs.iter().position(|(input, _)| *input == layer.input)?;
-        let (activation, step) = (seen.activations.get(at)?, *steps.get(at)?);
+        let at = inputs.iter().position(|input| *input == (layer.input.as_str(), layer.patch.as_ref()))?;
+        // One step for a value, whatever windows see it.
+        let first = inputs.iter().position(|(input, _)| *input == layer.input)?;
+        let (activation, step) = (seen.activations.get(at)?, *steps.get(first)?);
         let floats: Vec<f32> = floats(constants.get(layer.weight.as_str())?).collect();
-        let weight = weights::quantize(&floats, layer.shape, &activation.moments());
+        let floats = layer.patch.as_ref().map_or(floats.clone(), |patch| patch.to_rows(&floats));
+        let mut weight = weights::quantize(&floats, layer.shape, &activation.moments());
         let sqnr_db = noise::sqnr_db(&activation.rows, &floats, layer.shape, step, &weight);
+        if let Some(patch) = &layer.patch {
+            weight.values = patch.to_file(&weight.values);
+        }
         let seen = activation.histogram.extremes().unwrap_or_default();
         Some(Plan { layer: layer.clone(), step, weight, seen, sqnr_db })
     };

@@ -103,8 +103,8 @@ impl Editor {
         if let Some(done) = self.done.get(&key) {
             return done.clone();
         }
-        let dims = match change.layer.patch {
-            Some([channels, height, width]) => vec![shape.outputs, channels, height, width],
+        let dims = match &change.layer.patch {
+            Some(patch) => vec![shape.outputs, patch.channels, patch.kernel[0], patch.kernel[1]],
             None if shape.axis == 1 => vec![shape.inputs, shape.outputs],
             None => vec![shape.outputs, shape.inputs],
         };

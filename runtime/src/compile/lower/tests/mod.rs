@@ -2,6 +2,7 @@
 
 mod arithmetic;
 mod attention;
+mod convolution;
 mod data;
 mod layout;
 mod products;

@@ -1,0 +1,93 @@
+//! Operators on images in NCHW: padding, pooling, batch norm.
+
+use super::super::node::Node;
+use super::super::value::{Kind, Value};
+use super::super::weights::dimensions;
+use super::super::windows::windows;
+use crate::error::Result;
+
+/// The largest padding of an axis.
+const MAX_PAD: i64 = 4096;
+
+/// An input of images: batch and channels, height and width.
+fn image(node: &Node<'_>) -> Result<([usize; 2], [usize; 2])> {
+    let input = node.input_of(0, Kind::F32)?;
+    match input.dims[..] {
+        [batch, channels, height, width] => Ok(([batch, channels], [height, width])),
+        _ => node.refuse(format!("shape {:?}", input.dims), "images in NCHW (rank 4)"),
+    }
+}
+
+/// `MaxPool` over windows of `kernel_shape`.
+pub(in super::super) fn max_pool<'a>(node: &Node<'a>) -> Result<Vec<Value<'a>>> {
+    let ([batch, channels], sides) = image(node)?;
+    let kernel = node.ints("kernel_shape").unwrap_or_default();
+    let Some(&[down, across]) = dimensions(kernel).as_deref() else {
+        return node.refuse(format!("kernel_shape {kernel:?}"), "two values");
+    };
+    match windows(node.proto, sides, [down, across]) {
+        Ok(facts) if (0..2).all(|i| facts.padding[i] < facts.kernel[i]) => {
+            let [rows, columns] = facts.output;
+            Ok(vec![Value::computed(Kind::F32, vec![batch, channels, rows, columns])])
+        }
+        Ok(_) => node.refuse("windows beyond the image", "padding of less than a window"),
+        Err((found, allowed)) => node.refuse(found, allowed),
+    }
+}
+
+/// `GlobalAveragePool`.
+pub(in super::super) fn global_average<'a>(node: &Node<'a>) -> Result<Vec<Value<'a>>> {
+    let ([batch, channels], _) = image(node)?;
+    Ok(vec![Value::computed(Kind::F32, vec![batch, channels, 1, 1])])
+}
+
+/// `BatchNormalization` for inference: scale, shift, mean and variance of each channel.
+pub(in super::super) fn batch_norm<'a>(node: &Node<'a>) -> Result<Vec<Value<'a>>> {
+    let ([_, channels], _) = image(node)?;
+    for i in 1..5 {
+        let input = node.input_of(i, Kind::F32)?;
+        if input.dims != [channels] || !input.constant {
+            return node
+                .refuse(format!("input {i}, {}", input.describe()), format!("constants [{channels}]"));
+        }
+    }
+    Ok(vec![Value::computed(Kind::F32, node.input(0)?.dims.clone())])
+}
+
+/// `Pad` with constants: pads that are known beforehand and not negative.
+pub(in super::super) fn pad<'a>(node: &Node<'a>) -> Result<Vec<Value<'a>>> {
+    let (input, pads) = (node.input_of(0, Kind::F32)?, node.list(1)?);
+    if node.optional(2).is_some() {
+        let value = node.input_of(2, Kind::F32)?;
+        if value.elements() != 1 || !value.constant {
+            return node.refuse(format!("a padding {}", value.describe()), "one constant");
+        }
+    }
+    let axes = match node.optional(3) {
+        Some(_) => node.axes(node.list(3)?, input.rank())?,
+        None => (0..input.rank()).collect(),
+    };
+    if pads.len() != 2 * axes.len() || pads.iter().any(|pad| !(0..=MAX_PAD).contains(pad)) {
+        let allowed = format!("{} values from 0 to {MAX_PAD}", 2 * axes.len());
+        return node.refuse(format!("pads {pads:?}"), allowed);
+    }
+    let mut dims = input.dims.clone();
+    for (i, &axis) in axes.iter().enumerate() {
+        dims[axis] += (pads[i] + pads[i + axes.len()]) as usize;
+    }
+    Ok(vec![Value::computed(Kind::F32, dims)])
+}
+
+/// `Clip` between constants.
+pub(in super::super) fn clip<'a>(node: &Node<'a>) -> Result<Vec<Value<'a>>> {
+    let input = node.input_of(0, Kind::F32)?;
+    for i in [1, 2] {
+        if node.optional(i).is_some() {
+            let bound = node.input_of(i, Kind::F32)?;
+            if bound.elements() != 1 || !bound.constant {
+                return node.refuse(format!("input {i}, {}", bound.describe()), "one constant");
+            }
+        }
+    }
+    Ok(vec![Value::computed(Kind::F32, input.dims.clone())])
+}
