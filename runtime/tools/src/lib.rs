@@ -1,7 +1,7 @@
 //! What happens to models on a workstation: quantization, comparison, evaluation, measurement.
 //!
 //! [`quantize`] makes int8 of a float model and holds it to a budget, which [`compare`] measures over [`samples`];
-//! [`eval`] tells accuracy over a folder, [`bench`] latency and memory. All of it runs models by [`smalti_runtime`].
+//! [`eval`] tells accuracy over a folder, [`mod@bench`] latency and memory. All of it runs models by [`smalti_runtime`].
 #![forbid(unsafe_code)]
 
 pub mod bench;

@@ -29,8 +29,8 @@ pub use trainer::Outcome;
 /// metrics go there, and a run that resumes continues where its state is.
 ///
 /// # Errors
-/// [`Error::Interrupted`] when the observer stopped the run, which was saved; [`Error::Diverged`]; errors of the data
-/// set, the run folder, the ranks.
+/// [`Interrupted`](crate::Error::Interrupted) when the observer stopped the run, which was saved;
+/// [`Diverged`](crate::Error::Diverged); errors of the data set, the run folder, the ranks.
 pub fn train<T: Task>(
     task: &mut T,
     exec: &ExecConfig,
