@@ -1,4 +1,5 @@
-//! Convolutions for inference in f32; on bytes see [`crate::quant_conv`]: `y = act(x ∗ w + b) (+ residual)`, maps as rows of pixels (NHWC).
+//! Convolutions for inference in f32, `y = act(x ∗ w + b) (+ residual)`, of maps as rows of pixels (NHWC); on bytes see
+//! [`mod@crate::quant_conv`].
 //!
 //! An implicit matrix product: the windows of a few rows of the result at a time are gathered in the second cache, and
 //! the linear layer's kernel multiplies them there, with its epilogue and on every instruction set. A value of the

@@ -1,5 +1,5 @@
 //! Depthwise convolutions for inference: a window of each channel alone (arXiv 1704.04861), in f32; on bytes see
-//! [`crate::quant_depthwise`].
+//! [`mod@crate::quant_depthwise`].
 //!
 //! Sixteen channels of a few neighbouring windows are summed in registers, tap by tap, and finished there as a linear
 //! layer's tile. A value of the result is one chain in the order `ky, kx`; taps beyond the map meet zeros, so it has the

@@ -29,7 +29,7 @@ impl QuantConv {
     /// Packs a weight, read by `at(output, tap, channel)`, with a scale for each output and a bias, for activations of
     /// `x` and the instruction set that will run it.
     ///
-    /// None where sizes do not fit, as for [`Conv::new`], or the arithmetic would not be exact, as for
+    /// None where sizes do not fit, as for [`Conv::new`](crate::conv::Conv::new), or the arithmetic would not be exact, as for
     /// [`QuantLinear::new`].
     pub fn new(
         isa: Isa,

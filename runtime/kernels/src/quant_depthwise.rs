@@ -29,7 +29,7 @@ pub struct QuantDepthwise {
 impl QuantDepthwise {
     /// Packs a weight, read by `at(channel, tap)`, with a scale for each channel and a bias, for activations of `x`.
     ///
-    /// None where sizes do not fit, as for [`Depthwise::new`], or the arithmetic would not be exact: too many taps, or a
+    /// None where sizes do not fit, as for [`Depthwise::new`](crate::depthwise::Depthwise::new), or the arithmetic would not be exact: too many taps, or a
     /// weight of -128.
     pub fn new(
         windows: Windows,
