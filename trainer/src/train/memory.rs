@@ -134,7 +134,7 @@ fn encoder(vit: &VitConfig, visible: usize, queries: usize, images: usize) -> us
 }
 
 /// Values of a convolutional stem's activations: the outputs of all convolutions, the gradients of the two largest stages and
-/// of the largest residual branch, weights packed twice, and the gradient of the largest.
+/// of the largest residual branch, weights packed twice, and three buffers of the size of the largest.
 fn convolutions(vit: &VitConfig, images: usize) -> usize {
     let stages = vit.stages();
     let size = |stage: &Stage| stage.side * stage.side * stage.width;
@@ -144,7 +144,7 @@ fn convolutions(vit: &VitConfig, images: usize) -> usize {
     let weight = |stage: &Stage| 9 * stage.width * (stage.inputs + (layers(stage) - 1) * stage.width);
     let weights: usize = stages.iter().map(weight).sum();
     let largest = stages.last().map_or(0, |stage| 9 * stage.width * stage.width);
-    images * (outputs + gradients + size(&stages[1])) + 2 * weights + largest
+    images * (outputs + gradients + size(&stages[1])) + 2 * weights + 3 * largest
 }
 
 /// Values of a masked autoencoder's activations.

@@ -96,20 +96,29 @@ impl Conv {
         if self.stride == 1 { [2, 1, 0] } else { [1, 2, 0] }
     }
 
-    /// Packs the weight.
-    pub fn pack<R: Float>(&self, params: &[R], packed: &mut Packed<R>) {
-        let (inputs, outputs, taps) = (self.inputs, self.outputs, self.taps());
-        resize_buffer(&mut packed.forward, self.weight.len());
-        resize_buffer(&mut packed.backward, self.weight.len());
+    /// Packs the weight, by way of `buffer`.
+    pub fn pack<R: Float>(&self, params: &[R], packed: &mut Packed<R>, buffer: &mut Vec<R>) {
+        let (inputs, outputs, taps, size) =
+            (self.inputs, self.outputs, self.taps(), self.inputs * self.outputs);
+        resize_buffer(buffer, 9 * size);
+        resize_buffer(&mut packed.forward, 9 * size);
+        resize_buffer(&mut packed.backward, 9 * size);
         for (i, kernel) in self.weight.of(params).chunks_exact(9).enumerate() {
-            let (output, input) = (i / inputs, i % inputs);
-            let (to, to_width) = place(output, outputs, 9 * inputs);
-            let (back, back_width) = place(input, inputs, 9 * outputs);
-            for (row, column) in (0..9).map(|tap| (tap / 3, tap % 3)) {
-                packed.forward[to + ((row * 3 + column) * inputs + input) * to_width] =
-                    kernel[row * 3 + column];
-                packed.backward[back + ((row * 3 + column) * outputs + output) * back_width] =
-                    kernel[taps[row] * 3 + taps[column]];
+            kernel.iter().enumerate().for_each(|(tap, value)| buffer[tap * size + i] = *value);
+        }
+        for (first, width) in panels(outputs) {
+            let panel = packed.forward[first * 9 * inputs..].chunks_exact_mut(inputs * width);
+            for (panel, weight) in panel.zip(buffer.chunks_exact(size)) {
+                R::transpose(&weight[first * inputs..], inputs, width, inputs, panel, width);
+            }
+        }
+        for (first, width) in panels(inputs) {
+            let panel = packed.backward[first * 9 * outputs..].chunks_exact_mut(outputs * width);
+            for (i, panel) in panel.take(9).enumerate() {
+                let weight = &buffer[(taps[i / 3] * 3 + taps[i % 3]) * size..][..size];
+                for (to, from) in panel.chunks_exact_mut(width).zip(weight.chunks_exact(inputs)) {
+                    to.copy_from_slice(&from[first..first + width]);
+                }
             }
         }
     }
@@ -179,13 +188,16 @@ impl Conv {
         }
     }
 
-    /// Adds `dweight` `[3, 3, in, out]` to the gradient of the weight.
-    pub fn add_gradient<R: Float>(&self, dweight: &[R], grads: &mut [R]) {
-        let (inputs, outputs) = (self.inputs, self.outputs);
+    /// Adds `dweight` `[3, 3, in, out]` to the gradient of the weight, by way of `buffer`.
+    pub fn add_gradient<R: Float>(&self, dweight: &[R], grads: &mut [R], buffer: &mut Vec<R>) {
+        let (inputs, outputs, size) = (self.inputs, self.outputs, self.inputs * self.outputs);
+        resize_buffer(buffer, 9 * size);
+        for (turned, dweight) in buffer.chunks_exact_mut(size).zip(dweight.chunks_exact(size)) {
+            R::transpose(dweight, outputs, inputs, outputs, turned, inputs);
+        }
         for (i, kernel) in self.weight.of_mut(grads).chunks_exact_mut(9).enumerate() {
-            let (output, input) = (i / inputs, i % inputs);
             for (tap, value) in kernel.iter_mut().enumerate() {
-                *value = *value + dweight[(tap * inputs + input) * outputs + output];
+                *value = *value + buffer[tap * size + i];
             }
         }
     }
@@ -252,12 +264,6 @@ fn panels(n: usize) -> impl Iterator<Item = (usize, usize)> {
     (0..n).step_by(PANEL).map(move |first| (first, PANEL.min(n - first)))
 }
 
-/// Where column `i` of `n` begins among panels of `rows` rows, and the width of its panel.
-fn place(i: usize, n: usize, rows: usize) -> (usize, usize) {
-    let first = i - i % PANEL;
-    (first * rows + i % PANEL, PANEL.min(n - first))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -305,13 +311,13 @@ mod tests {
             let x = bordered(&x, side, inputs);
             let want = plain(&conv, &weight, &x);
             let (mut packed, mut y) = (Packed::default(), vec![9.0; want.len()]);
-            conv.pack(&weight, &mut packed);
+            conv.pack(&weight, &mut packed, &mut Vec::new());
             conv.forward(&packed, &x, &mut y);
             assert!(want.iter().zip(&y).all(|(want, y)| (want - y).abs() < 1e-10), "{conv:?}");
 
             let narrow = |x: &[f64]| x.iter().map(|&x| x as f32).collect::<Vec<f32>>();
             let (mut packed, mut y) = (Packed::default(), vec![9f32; want.len()]);
-            conv.pack(&narrow(&weight), &mut packed);
+            conv.pack(&narrow(&weight), &mut packed, &mut Vec::new());
             conv.forward(&packed, &narrow(&x), &mut y);
             assert!(want.iter().zip(&y).all(|(want, y)| (want - f64::from(*y)).abs() < 1e-3), "{conv:?}");
         }
@@ -327,7 +333,7 @@ mod tests {
             let pull = values(IMAGES * conv.output(), 9);
             let packed = |p: &[f64]| {
                 let mut packed = Packed::default();
-                conv.pack(p, &mut packed);
+                conv.pack(p, &mut packed, &mut Vec::new());
                 packed
             };
             Check::new(&layout).run(
@@ -340,7 +346,7 @@ mod tests {
                     let dy = bordered(&pull, conv.out_side(), outputs);
                     let mut dweight = vec![0.0; 9 * inputs * outputs];
                     conv.backward_params(&bordered(x.of(p), side, inputs), &dy, &mut dweight);
-                    conv.add_gradient(&dweight, grads);
+                    conv.add_gradient(&dweight, grads, &mut Vec::new());
                     conv.backward_input(&packed(p), &dy, x.of_mut(grads));
                 },
             );

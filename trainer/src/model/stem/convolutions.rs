@@ -234,7 +234,7 @@ impl Convolutions {
         let (ConvNorm { conv, norm }, batch) = (&self.layers[layer], pass.input.batch);
         let (before, after) = layers.split_at_mut(layer);
         let LayerActivations { packed, outputs, statistics, affine } = &mut after[0];
-        conv.pack(pass.params, packed);
+        conv.pack(pass.params, packed, &mut scratch.x);
         resize_buffer(outputs, batch * conv.output());
         let (sums, is_training) = (&mut scratch.sums, pass.input.batch_weight.is_some());
         sums.clear(norm.channels());
@@ -356,7 +356,7 @@ impl Convolutions {
                 target.write(pass, &layers[target.layer], conv, [first, count], dx, next);
             }
         }
-        conv.add_gradient(dweight, grads);
+        conv.add_gradient(dweight, grads, dx);
         std::mem::swap(sums, next);
     }
 }
