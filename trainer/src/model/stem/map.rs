@@ -80,7 +80,6 @@ mod tests {
         assert_eq!(visible.ranges(0, 2, 3).collect::<Vec<_>>(), [3..6, 6..9]);
         visible.set(2, &[0, 1, 2, 3, 0, 1, 2, 3], 2);
         assert_eq!(visible.runs(1, 2).collect::<Vec<_>>(), [run(0, 0..2), run(1, 0..2)]);
-        let ranges: Vec<_> = visible.ranges(1, 2, 3).collect();
-        assert_eq!((ranges.len(), ranges[0].clone()), (1, 0..12));
+        assert!(visible.ranges(1, 2, 3).eq(std::iter::once(0..12)));
     }
 }
