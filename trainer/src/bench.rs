@@ -117,7 +117,7 @@ pub fn run(settings: &Settings<'_>) -> Result<Report> {
 
 /// The same schedule without an end that the measurement could reach.
 fn endless(optim: &OptimConfig) -> OptimConfig {
-    OptimConfig { epochs: 1_000_000, ..optim.clone() }
+    OptimConfig { epochs: 1_000_000, steps: None, repeat: 1, ..optim.clone() }
 }
 
 /// Random images with labels.
@@ -286,6 +286,8 @@ mod tests {
         };
         let optim = OptimConfig {
             epochs: 1,
+            steps: None,
+            repeat: 1,
             batch_size: 4,
             lr: 1e-3,
             betas: [0.9, 0.95],

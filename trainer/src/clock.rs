@@ -1,7 +1,8 @@
-//! Where the time of a step goes. `smalti bench` switches it on; off, it costs each operation one look at a flag.
+//! Where the time of a step goes, and how much CPU time the process took. `smalti bench` switches the first on; off, it costs
+//! each operation one look at a flag.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 /// What time is spent on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -75,6 +76,21 @@ pub fn switch(on: bool) {
 /// Seconds of all threads together since the clock was switched on, in the order of [`Op::ALL`].
 pub fn spent() -> [f64; Op::ALL.len()] {
     SPENT.each_ref().map(|spent| spent.load(Ordering::Relaxed) as f64 / 1e9)
+}
+
+/// The CPU time of all threads of this process so far.
+#[cfg(unix)]
+pub fn cpu_time() -> Duration {
+    let time = rustix::time::clock_gettime(rustix::time::ClockId::ProcessCPUTime);
+    Duration::new(time.tv_sec.try_into().unwrap_or(0), time.tv_nsec.try_into().unwrap_or(0))
+}
+
+/// The CPU time of all threads of this process so far, at most: the time since the first call, on all cores.
+#[cfg(not(unix))]
+pub fn cpu_time() -> Duration {
+    static START: std::sync::OnceLock<Instant> = std::sync::OnceLock::new();
+    let cores = std::thread::available_parallelism().map_or(1, |cores| cores.get());
+    START.get_or_init(Instant::now).elapsed() * cores.try_into().unwrap_or(1)
 }
 
 #[cfg(test)]

@@ -10,7 +10,9 @@ use clap::Parser;
 use smalti_trainer::Error as TrainerError;
 
 use crate::args::{Cli, Command, Global, config, words};
-use crate::commands::{bench, data, embed, eval, export, finetune, job, pretrain, reconstruct, shell};
+use crate::commands::{
+    bench, data, distil, embed, eval, export, finetune, job, pretrain, reconstruct, shell,
+};
 use crate::console::log;
 use crate::quickstart;
 
@@ -80,6 +82,7 @@ fn dispatch(command: Command, global: &Global) -> anyhow::Result<()> {
         Command::Quickstart(args) => quickstart::run(&config::merge(args, file)?, global),
         Command::Data(args) => data::run(&config::merge(args, file)?, global),
         Command::Pretrain(args) => pretrain::run(*args, global),
+        Command::Distil(args) => distil::run(*args, global),
         Command::Finetune(args) => finetune::run(*args, global),
         Command::Eval(args) => eval::run(&config::merge(args, file)?, global),
         Command::Embed(args) => embed::run(&config::merge(args, file)?, global),

@@ -28,6 +28,16 @@ pub enum Error {
         /// What is wrong with it, and what to do.
         problem: String,
     },
+    /// A teacher that the runtime refuses or cannot run (the runtime's exit code).
+    #[error("{place}: {problem}")]
+    Teacher {
+        /// The file.
+        place: String,
+        /// What is wrong with it, and what to do.
+        problem: String,
+        /// The exit code.
+        code: u8,
+    },
     /// The file system said no (exit code 6).
     #[error("cannot {action} {}: {cause}", path.display())]
     File {
@@ -77,7 +87,9 @@ impl Error {
             Error::Data { .. } | Error::Checkpoint { .. } => 5,
             Error::File { .. } => 6,
             Error::Diverged(_) | Error::Locked { .. } => 1,
-            Error::Interrupted { code, .. } | Error::JobEnded { code, .. } => *code,
+            Error::Interrupted { code, .. } | Error::JobEnded { code, .. } | Error::Teacher { code, .. } => {
+                *code
+            }
         }
     }
 

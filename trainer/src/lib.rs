@@ -10,6 +10,7 @@ pub mod data;
 pub mod model;
 pub mod objective;
 pub mod run;
+pub mod teacher;
 pub mod train;
 
 pub mod stages;

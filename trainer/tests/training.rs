@@ -48,6 +48,8 @@ fn preprocess() -> Preprocess {
 fn optim(epochs: u64) -> OptimConfig {
     OptimConfig {
         epochs,
+        steps: None,
+        repeat: 1,
         batch_size: 20,
         lr: 2e-3,
         betas: [0.9, 0.95],

@@ -16,7 +16,10 @@ const LIMIT: u64 = 1 << 20;
 
 /// A typed flag makes these keys of the file void, which say the same in another way or belong to another choice, unless
 /// the file makes the same choice.
-const VOIDS: [(&str, &[&str]); 5] = [
+const VOIDS: [(&str, &[&str]); 8] = [
+    ("budget", &["steps", "epochs", "warmup-epochs"]),
+    ("steps", &["epochs", "warmup-epochs"]),
+    ("epochs", &["steps", "warmup-epochs"]),
     ("blr", &["lr"]),
     ("lr", &["blr"]),
     ("model", &["dim", "depth", "heads"]),

@@ -12,7 +12,7 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand};
 use serde::{Deserialize, Serialize};
 
-pub(crate) use training::{FinetuneArgs, PretrainArgs};
+pub(crate) use training::{DistilArgs, FinetuneArgs, PretrainArgs};
 
 /// From unlabelled images to a classifier on a device: pretrains compact vision transformers as masked
 /// autoencoders, fine-tunes them on few labels and exports them, on a CPU. Results go to the standard output,
@@ -56,6 +56,8 @@ pub(crate) enum Command {
     Data(DataArgs),
     /// Pretrain on images without labels, as a masked autoencoder.
     Pretrain(Box<PretrainArgs>),
+    /// Learn a frozen teacher's embeddings on images without labels.
+    Distil(Box<DistilArgs>),
     /// Train a classifier on labelled images, from a pretrained run or from scratch.
     Finetune(Box<FinetuneArgs>),
     /// Accuracy on held-out images, per class and as a confusion matrix; or of a probe on frozen embeddings.

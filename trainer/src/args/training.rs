@@ -128,7 +128,15 @@ pub(crate) struct ImageArgs {
 #[serde(rename_all = "kebab-case")]
 #[command(next_help_heading = "Optimization")]
 pub(crate) struct OptimArgs {
-    /// Number of epochs [default: 20 for pretraining, 30 for fine-tuning].
+    /// CPU time of all threads that the run may take: 90s, 10m, 2h. The number of steps follows from a few steps that are
+    /// timed first [default: none].
+    #[arg(long, value_name = "TIME", conflicts_with_all = ["steps", "epochs"])]
+    pub(crate) budget: Option<String>,
+    /// Number of steps [default: what --epochs says, but at least 1500 for pretraining and distillation, 500 for
+    /// fine-tuning].
+    #[arg(long, value_name = "N", conflicts_with = "epochs")]
+    pub(crate) steps: Option<u64>,
+    /// Number of epochs, however few steps they are [default: 20 for pretraining and distillation, 30 for fine-tuning].
     #[arg(long, value_name = "N")]
     pub(crate) epochs: Option<u64>,
     /// Images per step, before --accum-iter [default: 128 for pretraining, 64 for fine-tuning].
@@ -251,6 +259,67 @@ pub(crate) struct FinetuneArgs {
     #[command(flatten)]
     #[serde(flatten)]
     pub(crate) regular: RegularArgs,
+    #[command(flatten)]
+    #[serde(flatten)]
+    pub(crate) machine: MachineArgs,
+}
+
+/// The teacher of a distillation.
+#[derive(Clone, Debug, Default, Args, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+#[command(next_help_heading = "Teacher")]
+pub(crate) struct TeacherArgs {
+    /// The frozen network whose embeddings are learned: an ONNX file with a pooled output, or a run.
+    #[arg(long, value_name = "FILE|RUN")]
+    pub(crate) teacher: Option<PathBuf>,
+    /// The teacher's output that is the embedding [default: `embedding`, else the only one of shape 1,K].
+    #[arg(long, value_name = "NAME")]
+    pub(crate) teacher_output: Option<String>,
+    /// Mean that the teacher's input is normalised by, on the scale 0 to 1 [default: what its file says, else 0 where the
+    /// network itself begins by normalising 0 to 255, else ImageNet's].
+    #[arg(long, value_delimiter = ',', value_name = "R,G,B", requires = "teacher_std")]
+    pub(crate) teacher_mean: Option<Vec<f64>>,
+    /// Standard deviation, as --teacher-mean.
+    #[arg(long, value_delimiter = ',', value_name = "R,G,B", requires = "teacher_mean")]
+    pub(crate) teacher_std: Option<Vec<f64>>,
+    /// Random crops of each image that the teacher sees, once each [default: 8].
+    #[arg(long, value_name = "N")]
+    pub(crate) crops: Option<u64>,
+}
+
+#[derive(Clone, Debug, Default, Args, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub(crate) struct DistilArgs {
+    /// The data set, of any kind that `smalti data` reads (`smalti data --help`); labels are not looked at.
+    #[arg(long, value_name = "DIR")]
+    pub(crate) data: Option<PathBuf>,
+    /// The split to learn from [default: train].
+    #[arg(long, value_parser = ["train", "all"])]
+    pub(crate) split: Option<String>,
+    #[command(flatten)]
+    #[serde(flatten)]
+    pub(crate) teacher: TeacherArgs,
+    /// Where the student starts: a run, a safetensors file, or `scratch` [default: scratch].
+    #[arg(long, value_name = "RUN|FILE|scratch")]
+    pub(crate) init: Option<PathBuf>,
+    #[command(flatten)]
+    #[serde(flatten)]
+    pub(crate) run: RunArgs,
+    #[command(flatten)]
+    #[serde(flatten)]
+    pub(crate) size: SizeArgs,
+    #[command(flatten)]
+    #[serde(flatten)]
+    pub(crate) images: ImageArgs,
+    #[command(flatten)]
+    #[serde(flatten)]
+    pub(crate) optim: OptimArgs,
+    /// Alpha of mixup, of images and targets alike; 0 for none [default: 0].
+    #[arg(long, value_name = "ALPHA")]
+    pub(crate) mixup: Option<f64>,
+    /// Alpha of CutMix; 0 for none [default: 0].
+    #[arg(long, value_name = "ALPHA")]
+    pub(crate) cutmix: Option<f64>,
     #[command(flatten)]
     #[serde(flatten)]
     pub(crate) machine: MachineArgs,

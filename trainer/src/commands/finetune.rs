@@ -5,8 +5,9 @@ use std::path::PathBuf;
 use serde_json::{Value, json};
 use smalti_trainer::data::Dataset;
 use smalti_trainer::evaluate::{Evaluation, loader, predict};
-use smalti_trainer::stages::finetune::{self, Finetuned, Images};
+use smalti_trainer::stages::finetune::{self, Finetuned, Finetuning, Images};
 use smalti_trainer::train::ExecConfig;
+use smalti_trainer::train::cost::cpu_per_step;
 use smalti_trainer::train::step::GradLanes;
 
 use super::job::Job;
@@ -30,7 +31,13 @@ pub(crate) fn run(args: FinetuneArgs, global: &Global) -> anyhow::Result<()> {
     // The first rank reads what --init names, and sends arguments that are complete.
     let init = if job.is_first() { Init::read(&args.init)? } else { Init::sent(&args.init) };
     let sets = sets(&mut args)?;
-    let settings = plan::finetune::plan(&mut args, &init, &sets.train)?;
+    let mut settings = plan::finetune::plan(&mut args, &init, &sets.train)?;
+    if plan::optim::spend_budget(&mut args.optim, 0.0, || {
+        let images = Images { train: &sets.train, val: None };
+        cpu_per_step(&mut Finetuning::new(&settings, &exec, &images, None)?, &exec)
+    })? {
+        settings = plan::finetune::plan(&mut args, &init, &sets.train)?;
+    }
     if let Some(file) = init.file().filter(|_| job.is_first()) {
         let loaded = finetune::check_init(&settings, file)?;
         ::log::info!("{}: {loaded}", file.display());

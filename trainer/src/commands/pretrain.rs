@@ -2,8 +2,9 @@
 
 use serde_json::json;
 use smalti_trainer::data::Dataset;
-use smalti_trainer::stages::pretrain;
+use smalti_trainer::stages::pretrain::{self, Pretraining};
 use smalti_trainer::train::ExecConfig;
+use smalti_trainer::train::cost::cpu_per_step;
 
 use super::job::Job;
 use super::runs;
@@ -24,7 +25,12 @@ pub(crate) fn run(args: PretrainArgs, global: &Global) -> anyhow::Result<()> {
     let exec = runs::exec(&args.run, super::machine(&args.machine)?)?;
     let path = plan::required(&args.data, "--data", "a folder of images or another data set")?;
     let data = Dataset::open(&path, plan::split(&plan::fill(&mut args.split, "train".into()))?)?;
-    let settings = plan::pretrain::plan(&mut args, &data)?;
+    let mut settings = plan::pretrain::plan(&mut args, &data)?;
+    if plan::optim::spend_budget(&mut args.optim, 0.0, || {
+        cpu_per_step(&mut Pretraining::new(&settings, &data)?, &exec)
+    })? {
+        settings = plan::pretrain::plan(&mut args, &data)?;
+    }
     let inputs = [("--data", args.data.as_ref())];
     let dir = job.is_first().then(|| runs::open(&args.run, "pretrain", &args, &inputs)).transpose()?;
     job.tell(&args)?;

@@ -111,6 +111,45 @@ impl<'a> Watch<'a> {
     }
 }
 
+/// Shows how far a count has come.
+pub(crate) struct Count<'a> {
+    global: &'a Global,
+    what: &'static str,
+    unit: &'static str,
+    bar: Option<ProgressBar>,
+    told: Instant,
+}
+
+impl<'a> Count<'a> {
+    /// A count of `unit` for what is called so.
+    pub(crate) fn new(global: &'a Global, what: &'static str, unit: &'static str) -> Count<'a> {
+        Count { global, what, unit, bar: None, told: Instant::now() }
+    }
+
+    /// `done` of `all`.
+    pub(crate) fn show(&mut self, done: usize, all: usize) {
+        if self.global.quiet {
+            return;
+        }
+        if stderr().is_terminal() {
+            let bar = self.bar.get_or_insert_with(|| new_bar(all as u64, self.what));
+            bar.set_position(done as u64);
+            bar.set_message(format!("{done} of {all} {}", self.unit));
+        } else if self.told.elapsed() >= EVERY {
+            log::tell(self.global, &format!("{}: {done} of {all} {}", self.what, self.unit));
+            self.told = Instant::now();
+        }
+    }
+}
+
+impl Drop for Count<'_> {
+    fn drop(&mut self) {
+        if let Some(bar) = self.bar.take() {
+            bar.finish_and_clear();
+        }
+    }
+}
+
 fn new_bar(steps: u64, what: &str) -> ProgressBar {
     let bar = log::bars().add(ProgressBar::new(steps));
     if let Ok(style) = ProgressStyle::with_template("{prefix} [{bar:24}] {percent}% {wide_msg}") {

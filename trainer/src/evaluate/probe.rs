@@ -28,14 +28,14 @@ const TEMPERATURE: f32 = 0.07;
 /// Images that are compared with all others in one product.
 const BLOCK: usize = 128;
 
-/// Reads a run of either kind as something that embeds images. A pretrained run has one class without a meaning.
+/// Reads a run of any kind as something that embeds images. One without classes gets one class without a meaning.
 pub fn load(path: &Path) -> Result<Finetuned> {
     let run = RunDir::open(path)?;
-    let ModelFiles { config, preprocess, .. } = run.load_model_files()?;
-    if config.pool.is_some() {
+    let ModelFiles { config, preprocess, labels } = run.load_model_files()?;
+    if !labels.is_empty() {
         return finetune::load(path);
     }
-    let model = Classifier::new(&config.encoder, 1, Pool::Mean)?;
+    let model = Classifier::new(&config.encoder, 1, config.pool.unwrap_or(Pool::Mean))?;
     let mut params = model.layout().init::<f32>(0);
     Weights::open(&run.model("last"))?.load(model.layout(), &mut params, Take::Embedding)?;
     Ok(Finetuned { model, params, preprocess, labels: Vec::new() })
@@ -63,6 +63,11 @@ fn check(train: &Predictions, test: &Predictions, labels: &[u32], classes: usize
             train.dim, test.dim
         )));
     }
+    check_labels(labels, classes)
+}
+
+/// Refuses no labels, and labels of other classes.
+fn check_labels(labels: &[u32], classes: usize) -> Result<()> {
     if labels.is_empty() {
         return Err(Error::Usage("a probe needs labelled images to learn from, and there are none".into()));
     }

@@ -9,9 +9,11 @@
 //! [`Classifier::embed_backward`]: crate::model::Classifier::embed_backward
 
 pub mod classify;
+pub mod features;
 pub mod mask;
 pub mod pixels;
 
 pub use classify::CrossEntropy;
+pub use features::FeatureLoss;
 pub use mask::Mask;
 pub use pixels::PixelLoss;

@@ -20,6 +20,8 @@ pub(crate) const SMALL: usize = 64;
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Defaults {
     pub(crate) epochs: u64,
+    /// Steps that learning takes at least, however few images there are.
+    pub(crate) min_steps: u64,
     pub(crate) batch_size: usize,
     /// Base learning rate, for 256 images a step.
     pub(crate) blr: f64,
@@ -45,6 +47,7 @@ pub(crate) struct Defaults {
 /// Pretraining.
 pub(crate) const PRETRAIN: Defaults = Defaults {
     epochs: 20,
+    min_steps: 1500,
     batch_size: 128,
     blr: 2e-3,
     betas: [0.9, 0.95],
@@ -64,9 +67,17 @@ pub(crate) const PRETRAIN: Defaults = Defaults {
     cutmix: 0.0,
 };
 
+/// Distillation.
+pub(crate) const DISTIL: Defaults =
+    Defaults { batch_size: 64, blr: 1.2e-2, warmup: 0.15, least: 0.35, jitter: 0.2, ..PRETRAIN };
+
+/// Random crops of each image that a teacher sees.
+pub(crate) const CROPS: u64 = 8;
+
 /// Fine-tuning of a pretrained encoder.
 pub(crate) const FINETUNE: Defaults = Defaults {
     epochs: 30,
+    min_steps: 500,
     batch_size: 64,
     blr: 4e-3,
     betas: [0.9, 0.999],

@@ -5,6 +5,7 @@
 
 pub(crate) mod augment;
 pub(crate) mod defaults;
+pub(crate) mod distil;
 pub(crate) mod finetune;
 pub(crate) mod images;
 pub(crate) mod optim;

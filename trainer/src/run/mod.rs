@@ -9,6 +9,7 @@
 //!                        last.safetensors, best.safetensors            crate::model::weights
 //!                        config.json, preprocessor_config.json, labels.txt    config
 //!     recon/             reconstructions as PNG
+//!     teacher/           embeddings of a teacher                       crate::teacher::cache
 //! ```
 //! Only [`RunDir`] knows these names, and which checkpoint stands for the run.
 
@@ -30,7 +31,7 @@ use crate::files;
 use owner::Claim;
 
 /// What a run's folder holds, apart from the marker.
-const NAMES: [&str; 5] = ["config.toml", "metrics.jsonl", "train.log", "checkpoints", "recon"];
+const NAMES: [&str; 6] = ["config.toml", "metrics.jsonl", "train.log", "checkpoints", "recon", "teacher"];
 const STATE: &str = "checkpoints/last.state";
 
 /// A run's folder.
@@ -91,7 +92,8 @@ impl RunDir {
     /// A run that is read. A finished one may get more files ([`RunDir::write`]).
     pub fn open(path: &Path) -> Result<RunDir> {
         if !owner::is_owned(path) && legacy_files(path).is_empty() {
-            let problem = "is not a run: expected a folder that `smalti pretrain` or `smalti finetune` wrote";
+            let problem =
+                "is not a run: expected a folder that `smalti pretrain`, `distil` or `finetune` wrote";
             return Err(Error::Checkpoint { path: path.into(), problem: problem.into() });
         }
         Ok(RunDir { path: path.into(), owner: None, resumes: false, settings: None })

@@ -244,7 +244,8 @@ impl Task for Finetuning<'_> {
         let (optim, train) = (&self.settings.optim, self.images.train);
         let loader = LoaderSettings {
             // A short last batch is noise in a long epoch and a good part of a short one.
-            drop_last: train.len() >= 8 * optim.batch_size,
+            drop_last: train.len() * optim.repeat >= 8 * optim.batch_size,
+            repeat: optim.repeat,
             ..LoaderSettings::training(
                 optim.batch_size.min(train.len()),
                 self.settings.preprocess.clone(),
@@ -342,7 +343,9 @@ pub fn load(path: &Path) -> Result<Finetuned> {
         unusable("belongs to a pretraining run, expected a classifier (what `smalti finetune` wrote)".into())
     })?;
     if labels.is_empty() {
-        return Err(unusable("has no `labels.txt` next to it".into()));
+        return Err(unusable(
+            "is an encoder without classes: fine-tune it first (`smalti finetune --init`)".into(),
+        ));
     }
     let model = Classifier::new(&config.encoder, labels.len(), pool)?;
     let mut params = model.layout().init::<f32>(0);

@@ -79,7 +79,10 @@ pub(super) fn augment(table: &mut Table, augment: &Augment) -> Result<()> {
 }
 
 pub(super) fn optim(table: &mut Table, optim: &OptimConfig) -> Result<()> {
-    put(table, "epochs", optim.epochs)?;
+    match optim.steps {
+        Some(steps) => put(table, "steps", steps)?,
+        None => put(table, "epochs", optim.epochs)?,
+    }
     count(table, "batch-size", optim.batch_size);
     put(table, "lr", optim.lr)?;
     put(table, "betas", optim.betas)?;

@@ -1,5 +1,6 @@
 //! The stages of training that users ask for, each a [`Task`](crate::train::Task) with its settings.
 
+pub mod distil;
 pub mod finetune;
 mod flags;
 pub mod pretrain;

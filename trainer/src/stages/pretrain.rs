@@ -187,7 +187,8 @@ impl Task for Pretraining<'_> {
     fn data(&self) -> TaskData {
         let optim = &self.settings.optim;
         let loader = LoaderSettings {
-            drop_last: self.data.len() >= optim.batch_size,
+            drop_last: self.data.len() * optim.repeat >= optim.batch_size,
+            repeat: optim.repeat,
             ..LoaderSettings::training(
                 optim.batch_size,
                 self.settings.preprocess.clone(),

@@ -4,6 +4,7 @@
 //! batches, sums gradients over threads and [`ranks`] ([`step`]), moves the parameters ([`optim`]), validates, writes
 //! metrics and checkpoints, resumes and stops.
 
+pub mod cost;
 pub mod exec;
 mod loss;
 pub mod memory;

@@ -177,8 +177,9 @@ impl<'a, T: Task> Trainer<'a, T> {
 
     /// Validates after the last step of an epoch. Before any checkpoint: a resumed run has its validation behind it.
     fn end_epoch(&mut self, observer: &mut dyn Observer, metrics: Option<&mut Metrics>) -> Result<()> {
-        let epoch = self.about.step / self.per_epoch;
-        if !self.about.step.is_multiple_of(self.per_epoch) || epoch <= self.about.epochs {
+        let (step, epoch) = (self.about.step, self.about.step.div_ceil(self.per_epoch));
+        let is_end = step.is_multiple_of(self.per_epoch) || step == self.schedule.total;
+        if !is_end || epoch <= self.about.epochs {
             return Ok(());
         }
         let stop = || observer.stop();

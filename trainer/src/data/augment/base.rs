@@ -22,11 +22,11 @@ pub(crate) enum Base {
 }
 
 impl Base {
-    pub(super) fn of(augment: &Augment, input: &Preprocess) -> Base {
+    pub(super) fn of(augment: &Augment, input: &Preprocess, cut_from: Option<usize>) -> Base {
         let channels = input.channels;
         match augment.crop {
             CropKind::RandomResized { .. } => Base::Whole {
-                short: OVERSAMPLING * input.img_size,
+                short: cut_from.unwrap_or(OVERSAMPLING * input.img_size),
                 channels,
                 interpolation: input.interpolation,
             },
@@ -84,7 +84,7 @@ mod tests {
         let augment = Augment { crop: CropKind::random_resized(0.5), ..Augment::default() };
         let kept = |augment: &Augment, w: usize, h: usize, channels: usize| {
             let image = Image::new(w, h, 1, vec![9; w * h]).unwrap();
-            let base = Base::of(augment, &input(8, channels)).make(image).unwrap();
+            let base = Base::of(augment, &input(8, channels), None).make(image).unwrap();
             [base.width(), base.height(), base.channels()]
         };
         assert_eq!(kept(&augment, 64, 48, 3), [21, 16, 3]);
@@ -95,7 +95,7 @@ mod tests {
     #[test]
     fn what_is_kept_is_not_made() {
         for crop in [CropKind::None, CropKind::Padded(2), CropKind::random_resized(0.5)] {
-            let base = Base::of(&Augment { crop, ..Augment::default() }, &input(8, 3));
+            let base = Base::of(&Augment { crop, ..Augment::default() }, &input(8, 3), None);
             for shape in [[8, 8, 3], [8, 8, 1], [16, 16, 3], [17, 17, 3], [8, 9, 3], [40, 16, 3]] {
                 let [width, height, channels] = shape;
                 let pixels = (0..width * height * channels).map(|i| (i * 37 % 256) as u8).collect();

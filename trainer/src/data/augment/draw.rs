@@ -12,6 +12,8 @@ pub(crate) struct Draw {
     pub(crate) image: u64,
     /// The view's number; 0 is the first.
     pub(crate) view: u64,
+    /// The pass whose crop and mirroring are repeated, where a teacher has seen the crops of some passes.
+    pub(crate) crop_of: Option<u64>,
 }
 
 /// The number of each step that has a stream of its own. A number that was used once stays with its step.
@@ -25,6 +27,11 @@ impl Draw {
             0 => Rng::new(self.seed, stream::AUGMENT, [self.pass, self.image]),
             view => Rng::new(self.seed, stream::AUGMENT, [self.pass, self.image, view]),
         }
+    }
+
+    /// The stream of crop and flip where they are those of another pass: what [`Draw::shared`] was there.
+    pub(super) fn repeated(self) -> Option<Rng> {
+        self.crop_of.map(|pass| Draw { pass, ..self }.shared())
     }
 
     /// The policy's stream.

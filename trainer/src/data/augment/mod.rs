@@ -97,10 +97,11 @@ impl Augment {
 
     /// Changes an image that [`Base`] prepared and writes it normalised to `out`: `[channel, row, column]`.
     fn apply(&self, base: &Image, input: &Preprocess, draw: Draw, out: &mut [f32]) -> Result<()> {
-        let mut shared = draw.shared();
+        let (mut shared, mut repeated) = (draw.shared(), draw.repeated());
         let mut image = Cow::Borrowed(base);
         for step in self.pixel_steps() {
-            image = step.apply(image, input, draw, &mut shared)?;
+            let rng = if step.places() { repeated.as_mut().unwrap_or(&mut shared) } else { &mut shared };
+            image = step.apply(image, input, draw, rng)?;
         }
         input.normalise(image.data(), out)?;
         for ValueStep::Erase(probability) in self.value_steps() {
@@ -113,6 +114,11 @@ impl Augment {
 }
 
 impl PixelStep {
+    /// Whether the step says which part of the image is seen, and how it lies.
+    fn places(&self) -> bool {
+        matches!(self, PixelStep::Crop(_) | PixelStep::Flip(_))
+    }
+
     fn apply<'a>(
         self,
         image: Cow<'a, Image>,
@@ -168,7 +174,7 @@ mod tests {
     }
 
     pub(super) fn draw(image: u64) -> Draw {
-        Draw { seed: 1, pass: 0, image, view: 0 }
+        Draw { seed: 1, pass: 0, image, view: 0, crop_of: None }
     }
 
     /// An image whose first channel is its column and last its row, both from 1.
@@ -179,7 +185,7 @@ mod tests {
 
     /// The model's input of 8 pixels a side, on the scale 0 to 255.
     pub(super) fn applied(augment: Augment, image: &Image, draw: Draw) -> Vec<f32> {
-        let view = View { augment, preprocess: input(8, image.channels()) };
+        let view = View::new(augment, input(8, image.channels()));
         let base = view.base().make(image.clone()).unwrap();
         let mut out = vec![0.0; 64 * image.channels()];
         view.apply(&base, draw, &mut out).unwrap();
@@ -232,10 +238,37 @@ mod tests {
         mean.mean = vec![100.0 / 255.0; 3];
         let out = |augment| {
             let mut out = vec![0.0; 192];
-            View { augment, preprocess: mean.clone() }.apply(&image, draw(5), &mut out).unwrap();
+            View::new(augment, mean.clone()).apply(&image, draw(5), &mut out).unwrap();
             out
         };
         assert_eq!(out(plain), out(turned));
+    }
+
+    #[test]
+    fn a_repeated_crop_shows_the_same_part_at_any_size() {
+        let augment = Augment { crop: CropKind::random_resized(0.2), flip: true, ..Augment::default() };
+        let ramp = |img_size: usize| {
+            let view = View { cut_from: Some(40), ..View::new(augment, input(img_size, 3)) };
+            let image = view.base().make(places(90)).unwrap();
+            assert_eq!((image.width(), image.height()), (40, 40));
+            move |pass: u64, crop_of: Option<u64>| {
+                let mut out = vec![0.0; 3 * img_size * img_size];
+                view.apply(&image, Draw { pass, crop_of, ..draw(2) }, &mut out).unwrap();
+                // The mean place of the part, and its first and last column: where it is, how large, which way round.
+                let column = |x: usize| out.iter().skip(x).step_by(img_size).take(img_size).sum::<f32>();
+                (column(0) / img_size as f32, column(img_size - 1) / img_size as f32)
+            }
+        };
+        let (small, large) = (ramp(8), ramp(24));
+        for pass in 0..20 {
+            assert_eq!(small(pass, None), small(100 + pass, Some(pass)));
+            let (a, b) = (small(pass, None), large(7, Some(pass)));
+            assert!((a.0 - b.0).abs() < 5.0 && (a.1 - b.1).abs() < 5.0, "{pass}: {a:?} {b:?}");
+        }
+        assert_ne!(small(0, Some(1)), small(0, Some(2)));
+        let jittered = Augment { jitter: 0.5, ..augment };
+        let out = |pass| applied(jittered, &places(8), Draw { pass, crop_of: Some(1), ..draw(0) });
+        assert_ne!(out(3), out(4), "colours do not repeat");
     }
 
     #[test]

@@ -16,9 +16,17 @@ pub struct View {
     pub augment: Augment,
     /// The model's input.
     pub preprocess: Preprocess,
+    /// The short side of the image that random resized crops are cut from, if not twice the model's: views that agree in
+    /// it cut the same parts at their own sizes.
+    pub cut_from: Option<usize>,
 }
 
 impl View {
+    /// A view whose crops follow from its own size.
+    pub fn new(augment: Augment, preprocess: Preprocess) -> View {
+        View { augment, preprocess, cut_from: None }
+    }
+
     /// Refuses settings that cannot be carried out.
     pub fn check(&self) -> Result<()> {
         self.preprocess.check()?;
@@ -32,7 +40,7 @@ impl View {
 
     /// The part of the work that is the same whenever the image is seen.
     pub(crate) fn base(&self) -> Base {
-        Base::of(&self.augment, &self.preprocess)
+        Base::of(&self.augment, &self.preprocess, self.cut_from)
     }
 
     /// Changes an image that [`View::base`] made and writes it normalised to `out`: `[channel, row, column]`.

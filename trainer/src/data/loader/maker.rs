@@ -65,7 +65,10 @@ impl Maker {
     fn add(&self, batch: &mut Batch, wanted: u32, pass: u64) -> Result<()> {
         let Some((i, prepared)) = self.images.usable(wanted as usize)? else { return Ok(()) };
         for (v, (view, pixels)) in self.settings.views.iter().zip(&mut batch.views).enumerate() {
-            let draw = Draw { seed: self.settings.seed, pass, image: u64::from(wanted), view: v as u64 };
+            let crop_of = self.settings.crops.map(|crops| pass % crops.max(1));
+            // A crop that is repeated belongs to the image; otherwise to its place in the order.
+            let image = if crop_of.is_some() { i as u64 } else { u64::from(wanted) };
+            let draw = Draw { seed: self.settings.seed, pass, image, view: v as u64, crop_of };
             let at = batch.ids.len() * view.values();
             let out = pixels.get_mut(at..at + view.values()).unwrap_or_default();
             view.apply(&prepared[self.images.base_of(v)], draw, out)?;

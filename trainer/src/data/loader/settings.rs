@@ -69,6 +69,8 @@ pub struct LoaderSettings {
     pub on_bad: OnBad,
     /// How often an epoch goes through the data set, each time in a new order: for small sets.
     pub repeat: usize,
+    /// After so many passes crop and mirroring of each image repeat, where a teacher has seen the crops of those passes.
+    pub crops: Option<u64>,
     /// The memory for prepared images, shared with other loaders.
     pub cache: CacheBudget,
     /// The part of each batch that is read, where ranks share batches.
@@ -80,7 +82,7 @@ impl LoaderSettings {
     pub fn new(batch_size: usize, preprocess: Preprocess) -> LoaderSettings {
         LoaderSettings {
             batch_size,
-            views: vec![View { augment: Augment::default(), preprocess }],
+            views: vec![View::new(Augment::default(), preprocess)],
             shuffle: false,
             drop_last: false,
             seed: 0,
@@ -88,6 +90,7 @@ impl LoaderSettings {
             max_bad: 0.05,
             on_bad: OnBad::Skip,
             repeat: 1,
+            crops: None,
             cache: CacheBudget::new(0),
             share: None,
         }
@@ -101,7 +104,7 @@ impl LoaderSettings {
         seed: u64,
     ) -> LoaderSettings {
         LoaderSettings {
-            views: vec![View { augment, preprocess: preprocess.clone() }],
+            views: vec![View::new(augment, preprocess.clone())],
             shuffle: true,
             drop_last: true,
             seed,

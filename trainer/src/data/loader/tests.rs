@@ -206,7 +206,7 @@ fn a_stream_is_one_epoch_after_the_other() {
 
 /// Views of several sizes, with equal and with different bases.
 fn views() -> Vec<View> {
-    let view = |augment, size| View { augment, preprocess: preprocess(size, 1) };
+    let view = |augment, size| View::new(augment, preprocess(size, 1));
     let weak = Augment { crop: CropKind::Padded(1), flip: true, ..Augment::default() };
     let strong = Augment { policy: Policy::RAND, erasing: 0.5, ..weak };
     let crops = Augment { crop: CropKind::random_resized(0.3), ..Augment::default() };
@@ -248,7 +248,7 @@ fn views_do_not_depend_on_each_other() {
 
 #[test]
 fn equal_views_differ_in_what_they_draw_alone() {
-    let view = View { augment: Augment::default(), preprocess: preprocess(8, 1) };
+    let view = View::new(Augment::default(), preprocess(8, 1));
     let drawn = View { augment: Augment { flip: true, ..Augment::default() }, ..view.clone() };
     let batches = |views| {
         let settings = LoaderSettings { views, ..training(22, 1).settings().clone() };

@@ -10,8 +10,14 @@ use crate::model::precision::Precision;
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub struct OptimConfig {
-    /// Passes over the data.
+    /// Passes over the data, times [`OptimConfig::repeat`].
     pub epochs: u64,
+    /// Steps of the run where they decide instead of `epochs`; the last epoch may then be a part of one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub steps: Option<u64>,
+    /// Passes over the data that make an epoch: more than one where a pass has few steps.
+    #[serde(default = "once", skip_serializing_if = "is_once")]
+    pub repeat: usize,
     /// Images of one step, over all micro-batches and ranks.
     pub batch_size: usize,
     /// The peak learning rate.
@@ -38,6 +44,14 @@ pub struct OptimConfig {
     pub precision: Precision,
 }
 
+fn once() -> usize {
+    1
+}
+
+fn is_once(repeat: &usize) -> bool {
+    *repeat == once()
+}
+
 impl OptimConfig {
     /// Checks every setting.
     ///
@@ -49,6 +63,12 @@ impl OptimConfig {
         let positive = |x: f64| x.is_finite() && x >= 0.0;
         if self.epochs == 0 || self.epochs > 1_000_000 {
             return refuse("epochs: expected 1 to 1000000");
+        }
+        if self.steps.is_some_and(|steps| steps == 0 || steps > 1 << 40) {
+            return refuse("steps: expected 1 or more");
+        }
+        if self.repeat == 0 || self.repeat > 1_000_000 {
+            return refuse("repeat: expected 1 to 1000000");
         }
         if self.batch_size == 0 || self.batch_size > 1 << 20 {
             return refuse("batch-size times accum-iter: expected 1 to 1048576");
@@ -81,7 +101,7 @@ impl OptimConfig {
         Schedule {
             peak: self.lr,
             warmup: (self.warmup_epochs * steps as f64).round() as u64,
-            total: self.epochs * steps,
+            total: self.steps.unwrap_or(self.epochs * steps),
             decay: self.schedule,
         }
     }

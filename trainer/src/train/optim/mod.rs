@@ -105,6 +105,8 @@ mod tests {
     fn config(matrices: MatrixOptimizer) -> OptimConfig {
         OptimConfig {
             epochs: 1,
+            steps: None,
+            repeat: 1,
             batch_size: 1,
             lr: 1e-3,
             betas: [0.9, 0.95],

@@ -1,0 +1,87 @@
+//! `smalti distil`.
+
+use serde_json::json;
+use smalti_trainer::data::Dataset;
+use smalti_trainer::stages::distil::{self, Distilling};
+use smalti_trainer::teacher::{self, Cache};
+use smalti_trainer::train::cost::cpu_per_step;
+
+use super::runs;
+use crate::args::{DistilArgs, Global};
+use crate::console::log::tell;
+use crate::console::out;
+use crate::console::progress::{self, Watch};
+use crate::console::signals::Stop;
+use crate::plan;
+use crate::plan::finetune::Init;
+
+pub(crate) fn run(args: DistilArgs, global: &Global) -> anyhow::Result<()> {
+    let run = args.run.clone();
+    let mut args: DistilArgs = runs::merge(args, "distil", &run, global)?;
+    let exec = runs::exec(&args.run, super::machine(&args.machine)?)?;
+    let path = plan::required(&args.data, "--data", "a folder of images or another data set")?;
+    let data = Dataset::open(&path, plan::split(&plan::fill(&mut args.split, "train".into()))?)?;
+    let file = plan::required(&args.teacher.teacher, "--teacher", "an ONNX file or a run")?;
+    let teacher = teacher::open(&file, &plan::distil::hints(&args.teacher))?;
+    plan::fill(&mut args.init, "scratch".into());
+    let init = Init::read(&args.init)?;
+    let cpu_of_teacher = match args.optim.budget {
+        Some(_) => plan::distil::crops_within(&mut args, data.len(), teacher::cpu_per_image(&*teacher)?)?,
+        None => 0.0,
+    };
+    let mut settings = plan::distil::plan(&mut args, &init, teacher.config(), &data)?;
+    if plan::optim::spend_budget(&mut args.optim, cpu_of_teacher, || {
+        let blank = Cache::blank(teacher.config().width, data.len());
+        cpu_per_step(&mut Distilling::new(&settings, &data, blank, None)?, &exec)
+    })? {
+        settings = plan::distil::plan(&mut args, &init, teacher.config(), &data)?;
+    }
+    let inputs = [
+        ("--data", args.data.as_ref()),
+        ("--teacher", args.teacher.teacher.as_ref()),
+        ("--init", args.init.as_ref()),
+    ];
+    let dir = runs::open(&args.run, "distil", &args, &inputs)?;
+    let (input, vit) = (&settings.teacher.preprocess, &settings.encoder);
+    tell(
+        global,
+        &format!(
+            "{} sees {} crops of each of {} images at {}x{}; the student learns its {} values at {}x{}, {}",
+            file.display(),
+            settings.crops.passes,
+            data.len(),
+            input.img_size,
+            input.img_size,
+            settings.teacher.width,
+            vit.img_size,
+            vit.img_size,
+            runs::workers(&exec),
+        ),
+    );
+    let stop = Stop::listen();
+    let mut seen = progress::Count::new(global, "teacher", "images");
+    let cache = Cache::fill(&dir, &*teacher, &settings.crops, &data, &exec, &mut |done, all| {
+        seen.show(done, all);
+        stop.code()
+    })?;
+    drop(seen);
+    let mut watch = Watch::new(global, "distil", stop);
+    let outcome = distil::distil(&settings, &exec, &data, cache, init.file(), Some(&dir), &mut watch)?;
+    let (rate, loading) = (watch.images_per_s(), watch.loading());
+    let (loss, steps, seconds) = (outcome.loss, outcome.steps, outcome.seconds);
+    drop(watch);
+    runs::tell_waiting(global, loading, None);
+    let place = dir.path().display();
+    if global.json {
+        return out::json(json!({
+            "run": dir.path(), "steps": steps, "images": data.len(), "loss": loss, "images_per_s": rate,
+            "seconds": seconds, "loading": loading,
+        }));
+    }
+    out::text(&format!(
+        "{place}: distilled for {steps} steps in {}, loss {loss:.4}, {rate:.0} images/s",
+        out::seconds(seconds)
+    ))?;
+    tell(global, &format!("next: smalti finetune --data DIR --init {place} --out RUN, on labelled images"));
+    Ok(())
+}

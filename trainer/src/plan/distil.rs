@@ -1,0 +1,83 @@
+//! The plan of a distillation.
+
+use smalti_models::{Pool, Preprocess};
+use smalti_trainer::Result;
+use smalti_trainer::data::{Dataset, Mix};
+use smalti_trainer::stages::distil::DistilSettings;
+use smalti_trainer::teacher::cache::Crops;
+use smalti_trainer::teacher::{Hints, TeacherConfig};
+
+use super::defaults::{CROPS, DISTIL};
+use super::finetune::Init;
+use super::{augment, fill, images, optim, size};
+use crate::args::DistilArgs;
+use crate::args::training::TeacherArgs;
+
+/// What the arguments say of the teacher's input.
+pub(crate) fn hints(args: &TeacherArgs) -> Hints {
+    let single = |values: &Vec<f64>| values.iter().map(|&x| x as f32).collect();
+    Hints {
+        output: args.teacher_output.clone(),
+        mean: args.teacher_mean.as_ref().map(single),
+        std: args.teacher_std.as_ref().map(single),
+    }
+}
+
+/// The share of a budget that the teacher may take.
+const OF_TEACHER: f64 = 0.4;
+
+/// The crops that fit into a budget, unless the user says how many, and the CPU time in seconds that the teacher takes for
+/// them.
+pub(crate) fn crops_within(args: &mut DistilArgs, images: usize, cpu_per_image: f64) -> Result<f64> {
+    let a_pass = images as f64 * cpu_per_image;
+    if let Some(budget) = &args.optim.budget {
+        let passes = OF_TEACHER * optim::duration(budget)?.as_secs_f64() / a_pass.max(1e-9);
+        fill(&mut args.teacher.crops, (passes as u64).clamp(1, CROPS));
+    }
+    Ok(args.teacher.crops.unwrap_or(CROPS) as f64 * a_pass)
+}
+
+/// Settings for these images and this teacher; the arguments say all of them afterwards.
+pub(crate) fn plan(
+    args: &mut DistilArgs,
+    init: &Init,
+    teacher: &TeacherConfig,
+    data: &Dataset,
+) -> Result<DistilSettings> {
+    let encoder = match init {
+        Init::Stated(_, encoder, _) => size::from_init(&mut args.size, encoder)?,
+        Init::Sized(path, sizes, heads) => size::from_file(&mut args.size, path, sizes, *heads)?,
+        _ => size::encoder(&mut args.size, || images::shape(data))?,
+    };
+    let preprocess = match init {
+        Init::Stated(_, _, preprocess) => {
+            images::from_init(&mut args.images, preprocess)?;
+            Preprocess { img_size: encoder.img_size, ..preprocess.clone() }
+        }
+        _ => images::preprocess(&mut args.images, &encoder, data)?,
+    };
+    let optim = optim::optim(&mut args.optim, DISTIL.layer_decay, &DISTIL, data.len())?;
+    let augment = augment::augment(&mut args.images, encoder.img_size, &DISTIL)?;
+    let crops = Crops {
+        passes: fill(&mut args.teacher.crops, CROPS),
+        augment: smalti_trainer::data::Augment {
+            crop: augment.crop,
+            flip: augment.flip,
+            ..Default::default()
+        },
+        cut_from: teacher.preprocess.img_size.max(2 * encoder.img_size),
+        seed: optim.seed,
+    };
+    let settings = DistilSettings {
+        pool: Pool::Mean,
+        mix: Mix { mixup: fill(&mut args.mixup, 0.0), cutmix: fill(&mut args.cutmix, 0.0) },
+        teacher: teacher.clone(),
+        encoder,
+        preprocess,
+        optim,
+        augment,
+        crops,
+    };
+    settings.check()?;
+    Ok(settings)
+}

@@ -1,0 +1,189 @@
+//! What a teacher says of a data set's crops, kept in files.
+//!
+//! One file a pass over the data set, `pass-000.safetensors`, so that an interrupted command continues where it was:
+//!
+//! ```text
+//! embeddings   f16 [images, width]   row i: the pass's crop of image i; zeros where the image cannot be used
+//! metadata     smalti: JSON of the pass's number, the teacher, the crops and the images
+//! ```
+//! Every file says which teacher, crops and images it belongs to; one of others is refused.
+
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
+
+use super::{Teacher, TeacherConfig};
+use crate::data::{Augment, Dataset, Fingerprint, Loader, LoaderSettings, View};
+use crate::error::{Error, Result};
+use crate::model::weights::file;
+use crate::run::RunDir;
+use crate::train::ExecConfig;
+
+/// Images of a batch that a teacher embeds.
+const BATCH: usize = 64;
+/// The name of the only tensor.
+const EMBEDDINGS: &str = "embeddings";
+
+/// Which parts of the images a teacher sees: as many random crops of each as there are passes.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct Crops {
+    /// Crops of each image.
+    pub passes: u64,
+    /// How each is cut: crop and flip alone.
+    pub augment: Augment,
+    /// The short side of the images that they are cut from, in pixels.
+    pub cut_from: usize,
+    /// The seed of the draws.
+    pub seed: u64,
+}
+
+impl Crops {
+    /// The view of a network with this input.
+    pub fn view(&self, config: &TeacherConfig) -> View {
+        View { cut_from: Some(self.cut_from), ..View::new(self.augment, config.preprocess.clone()) }
+    }
+}
+
+/// The embeddings of all passes.
+#[derive(Clone, Debug)]
+pub struct Cache {
+    width: usize,
+    passes: Vec<PathBuf>,
+    /// The pass in memory.
+    current: Option<(usize, Vec<f32>)>,
+    /// Mean of each value, and the standard deviation of all of them around it, over the first pass.
+    statistics: (Vec<f32>, f32),
+}
+
+impl Cache {
+    /// Lets the teacher see every pass that the run has no file of. `progress` hears of images embedded and images in all,
+    /// and says whether to stop.
+    ///
+    /// # Errors
+    /// [`Error::Interrupted`] when `progress` says so; files of another teacher or of other images.
+    pub fn fill(
+        run: &RunDir,
+        teacher: &dyn Teacher,
+        crops: &Crops,
+        data: &Dataset,
+        exec: &ExecConfig,
+        progress: &mut dyn FnMut(usize, usize) -> Option<u8>,
+    ) -> Result<Cache> {
+        let (config, of) = (teacher.config(), data.fingerprint());
+        let (images, mut done) = (data.len(), 0);
+        let settings = LoaderSettings {
+            views: vec![crops.view(config)],
+            seed: crops.seed,
+            threads: exec.loader_threads,
+            cache: exec.cache.clone(),
+            max_bad: exec.max_bad,
+            ..LoaderSettings::new(BATCH, config.preprocess.clone())
+        };
+        let loader = Loader::new(data.clone(), settings)?;
+        let mut passes = Vec::new();
+        for pass in 0..crops.passes {
+            let name = format!("teacher/pass-{pass:03}.safetensors");
+            let (path, about) = (run.path().join(&name), describe(pass, config, crops, &of));
+            if path.is_file() {
+                read(&path, Some(&about), [images, config.width])?;
+            } else {
+                let mut rows = vec![0.0; images * config.width];
+                for batch in loader.epoch(pass, 0) {
+                    let batch = batch?;
+                    let found = teacher.embed(batch.pixels())?;
+                    for (id, row) in batch.ids.iter().zip(found.chunks_exact(config.width)) {
+                        let at = *id as usize * config.width;
+                        rows[at..at + config.width].copy_from_slice(row);
+                    }
+                    done += batch.total;
+                    if let Some(code) = progress(done, images * crops.passes as usize) {
+                        return Err(Error::Interrupted { step: 0, code });
+                    }
+                }
+                let path = run.own(&name)?;
+                path.parent().map_or(Ok(()), crate::files::make_folder)?;
+                file::save_half(&path, [(EMBEDDINGS, &[images, config.width][..], &rows[..])], &about)?;
+            }
+            passes.push(path);
+        }
+        Cache::open(passes, [images, config.width])
+    }
+
+    fn open(passes: Vec<PathBuf>, shape: [usize; 2]) -> Result<Cache> {
+        let first = passes.first().ok_or_else(|| Error::Usage("crops is 0: expected 1 or more".into()))?;
+        let rows = read(first, None, shape)?;
+        let statistics = statistics(&rows, shape[1]);
+        Ok(Cache { width: shape[1], passes, current: Some((0, rows)), statistics })
+    }
+
+    /// A cache of zeros in place of one that is yet to be filled: to time a step.
+    pub fn blank(width: usize, images: usize) -> Cache {
+        let statistics = (vec![0.0; width], 1.0);
+        Cache {
+            width,
+            passes: vec![PathBuf::new()],
+            current: Some((0, vec![0.0; images * width])),
+            statistics,
+        }
+    }
+
+    /// Values of an embedding.
+    pub fn width(&self) -> usize {
+        self.width
+    }
+
+    /// The targets `[images, width]` of these images in epoch `epoch`: embeddings, centred and divided by their common
+    /// standard deviation, so that directions keep their proportions.
+    ///
+    /// # Errors
+    /// A file of the cache that is gone.
+    pub fn targets(&mut self, epoch: u64, images: &[u32]) -> Result<Vec<f32>> {
+        let pass = (epoch % self.passes.len() as u64) as usize;
+        if self.current.as_ref().is_none_or(|(current, _)| *current != pass) {
+            let images = self.current.take().map_or(0, |(_, rows)| rows.len()) / self.width.max(1);
+            self.current = Some((pass, read(&self.passes[pass], None, [images, self.width])?));
+        }
+        let rows = self.current.as_ref().map_or(&[][..], |(_, rows)| rows);
+        let (mean, std) = &self.statistics;
+        let row = |image: &u32| rows.get(*image as usize * self.width..).unwrap_or_default();
+        let centred = |image| row(image).iter().zip(mean).map(|(x, mean)| (x - mean) / std);
+        Ok(images.iter().flat_map(centred).collect())
+    }
+}
+
+/// Whom a file belongs to.
+fn describe(pass: u64, teacher: &TeacherConfig, crops: &Crops, images: &Fingerprint) -> Value {
+    // Later passes may be added.
+    let crops = Crops { passes: 0, ..*crops };
+    json!({"pass": pass, "teacher": teacher, "crops": crops, "images": images.digest})
+}
+
+/// Reads one pass.
+fn read(path: &Path, about: Option<&Value>, shape: [usize; 2]) -> Result<Vec<f32>> {
+    let (mut tensors, details) = file::load(path)?;
+    let other = |what: &str| {
+        file::unusable(path, format!("holds embeddings {what}: remove it, or use another --out"))
+    };
+    if about.is_some_and(|about| *about != details) {
+        return Err(other("of another teacher, other crops or other images"));
+    }
+    match tensors.remove(EMBEDDINGS).filter(|tensor| tensor.shape == shape) {
+        Some(tensor) => Ok(tensor.values),
+        None => Err(other(&format!("of another shape than {shape:?}"))),
+    }
+}
+
+/// The mean of each column, and the standard deviation of all values around it. Rows of zeros are images that could not be
+/// used.
+fn statistics(rows: &[f32], width: usize) -> (Vec<f32>, f32) {
+    let used = || rows.chunks_exact(width.max(1)).filter(|row| row.iter().any(|x| *x != 0.0));
+    let n = used().count().max(1) as f64;
+    let mut mean = vec![0f64; width];
+    used().for_each(|row| mean.iter_mut().zip(row).for_each(|(mean, x)| *mean += f64::from(*x) / n));
+    let apart =
+        |row: &[f32]| row.iter().zip(&mean).map(|(x, mean)| (f64::from(*x) - mean).powi(2)).sum::<f64>();
+    let variance = used().map(apart).sum::<f64>() / (n * width.max(1) as f64);
+    (mean.iter().map(|x| *x as f32).collect(), variance.sqrt().max(1e-6) as f32)
+}

@@ -1,0 +1,59 @@
+//! A run of ours as a teacher: its embedding, the vector in front of its head.
+
+use std::path::Path;
+
+use super::{Teacher, TeacherConfig, digest};
+use crate::error::Result;
+use crate::evaluate::probe;
+use crate::files;
+use crate::model::classifier;
+use crate::objective::Mask;
+use crate::run::RunDir;
+use crate::stages::finetune::Finetuned;
+use crate::train::step::{GradLanes, micro_batch};
+
+/// The largest file of weights that is read.
+const LIMIT: u64 = 4 << 30;
+
+/// A run whose encoder is frozen.
+pub struct NetworkTeacher {
+    config: TeacherConfig,
+    network: Finetuned,
+    lanes: GradLanes<classifier::Activations<f32>>,
+}
+
+impl NetworkTeacher {
+    /// Reads what a run learned.
+    ///
+    /// # Errors
+    /// A folder that is no run, weights that do not fit its settings.
+    pub fn open(run: &Path) -> Result<NetworkTeacher> {
+        let network = probe::load(run)?;
+        let weights = files::read(&RunDir::open(run)?.best_or_last(), LIMIT)?;
+        let config = TeacherConfig {
+            digest: digest(&weights),
+            width: network.model.vit().dim,
+            preprocess: network.preprocess.clone(),
+        };
+        let lanes = GradLanes::new(rayon::current_num_threads(), 0)?;
+        Ok(NetworkTeacher { config, network, lanes })
+    }
+}
+
+impl Teacher for NetworkTeacher {
+    fn config(&self) -> &TeacherConfig {
+        &self.config
+    }
+
+    fn embed(&self, pixels: &[f32]) -> Result<Vec<f32>> {
+        let Finetuned { model, params, .. } = &self.network;
+        let vit = model.vit();
+        let batch = pixels.len() / (vit.channels * vit.img_size * vit.img_size);
+        let visible = Mask::none(batch, vit.patches()).visible;
+        let input = classifier::Input { pixels, visible: &visible, drop: None, batch, batch_weight: None };
+        let parts = self.lanes.map(batch, micro_batch(vit.tokens()), |part, acts| {
+            model.predict(params, input.slice(part.start, part.end), acts).1.to_vec()
+        });
+        Ok(parts.concat())
+    }
+}
