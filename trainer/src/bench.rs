@@ -319,6 +319,9 @@ mod tests {
             smoothing: 0.1,
             drop_path: 0.0,
             token_drop: 0.0,
+            head: Default::default(),
+            ema: 0.0,
+            interpolate: 0.0,
         };
         let data = noise(12, 8, 1).unwrap();
         for stage in [Stage::Pretrain(pretrain), Stage::Finetune(finetune)] {

@@ -14,7 +14,7 @@ use crate::commands::{
     bench, data, distil, embed, eval, export, finetune, job, pretrain, reconstruct, shell,
 };
 use crate::console::log;
-use crate::quickstart;
+use crate::{autotrain, quickstart};
 
 /// The exit code for a failure without a kind of its own.
 const FAILED: u8 = 1;
@@ -80,6 +80,7 @@ fn dispatch(command: Command, global: &Global) -> anyhow::Result<()> {
     }
     match command {
         Command::Quickstart(args) => quickstart::run(&config::merge(args, file)?, global),
+        Command::Train(args) => autotrain::run(*args, global),
         Command::Data(args) => data::run(&config::merge(args, file)?, global),
         Command::Pretrain(args) => pretrain::run(*args, global),
         Command::Distil(args) => distil::run(*args, global),

@@ -5,6 +5,7 @@
 #![forbid(unsafe_code)]
 
 mod args;
+mod autotrain;
 mod commands;
 mod console;
 mod dispatch;

@@ -99,6 +99,9 @@ fn finetuning(epochs: u64) -> FinetuneSettings {
         smoothing: 0.1,
         drop_path: 0.2,
         token_drop: 0.5,
+        head: Default::default(),
+        ema: 0.0,
+        interpolate: 0.0,
     }
 }
 

@@ -12,7 +12,7 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand};
 use serde::{Deserialize, Serialize};
 
-pub(crate) use training::{DistilArgs, FinetuneArgs, PretrainArgs};
+pub(crate) use training::{DistilArgs, FinetuneArgs, PretrainArgs, TrainArgs};
 
 /// From unlabelled images to a classifier on a device: pretrains compact vision transformers as masked
 /// autoencoders, fine-tunes them on few labels and exports them, on a CPU. Results go to the standard output,
@@ -52,6 +52,8 @@ pub(crate) struct Global {
 pub(crate) enum Command {
     /// The whole job in one command: images, pretraining, fine-tuning, export, run; at most three minutes.
     Quickstart(QuickstartArgs),
+    /// From a folder of photos to a model file in one command: learn, choose, check, export.
+    Train(Box<TrainArgs>),
     /// Look a data set over before any training.
     Data(DataArgs),
     /// Pretrain on images without labels, as a masked autoencoder.

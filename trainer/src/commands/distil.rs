@@ -2,9 +2,11 @@
 
 use serde_json::json;
 use smalti_trainer::data::Dataset;
+use smalti_trainer::run::RunDir;
 use smalti_trainer::stages::distil::{self, Distilling};
 use smalti_trainer::teacher::{self, Cache};
 use smalti_trainer::train::cost::cpu_per_step;
+use smalti_trainer::train::{ExecConfig, Outcome};
 
 use super::runs;
 use crate::args::{DistilArgs, Global};
@@ -21,6 +23,41 @@ pub(crate) fn run(args: DistilArgs, global: &Global) -> anyhow::Result<()> {
     let exec = runs::exec(&args.run, super::machine(&args.machine)?)?;
     let path = plan::required(&args.data, "--data", "a folder of images or another data set")?;
     let data = Dataset::open(&path, plan::split(&plan::fill(&mut args.split, "train".into()))?)?;
+    let images = data.len();
+    let Done { dir, outcome, rate, loading } = execute(args, &data, &exec, global, &Stop::listen())?;
+    let Outcome { loss, steps, seconds, .. } = outcome;
+    let place = dir.path().display();
+    if global.json {
+        return out::json(json!({
+            "run": dir.path(), "steps": steps, "images": images, "loss": loss, "images_per_s": rate,
+            "seconds": seconds, "loading": loading,
+        }));
+    }
+    out::text(&format!(
+        "{place}: distilled for {steps} steps in {}, loss {loss:.4}, {rate:.0} images/s",
+        out::seconds(seconds)
+    ))?;
+    tell(global, &format!("next: smalti finetune --data DIR --init {place} --out RUN, on labelled images"));
+    Ok(())
+}
+
+/// What a distillation came to.
+pub(crate) struct Done {
+    pub(crate) dir: RunDir,
+    pub(crate) outcome: Outcome,
+    /// Images a second, and the fraction of the time that went by waiting for them.
+    pub(crate) rate: f64,
+    pub(crate) loading: f64,
+}
+
+/// Distils on `data` as the arguments say.
+pub(crate) fn execute(
+    mut args: DistilArgs,
+    data: &Dataset,
+    exec: &ExecConfig,
+    global: &Global,
+    stop: &Stop,
+) -> anyhow::Result<Done> {
     let file = plan::required(&args.teacher.teacher, "--teacher", "an ONNX file or a run")?;
     let teacher = teacher::open(&file, &plan::distil::hints(&args.teacher))?;
     plan::fill(&mut args.init, "scratch".into());
@@ -29,12 +66,12 @@ pub(crate) fn run(args: DistilArgs, global: &Global) -> anyhow::Result<()> {
         Some(_) => plan::distil::crops_within(&mut args, data.len(), teacher::cpu_per_image(&*teacher)?)?,
         None => 0.0,
     };
-    let mut settings = plan::distil::plan(&mut args, &init, teacher.config(), &data)?;
+    let mut settings = plan::distil::plan(&mut args, &init, teacher.config(), data)?;
     if plan::optim::spend_budget(&mut args.optim, cpu_of_teacher, || {
         let blank = Cache::blank(teacher.config().width, data.len());
-        cpu_per_step(&mut Distilling::new(&settings, &data, blank, None)?, &exec)
+        cpu_per_step(&mut Distilling::new(&settings, data, blank, None)?, exec)
     })? {
-        settings = plan::distil::plan(&mut args, &init, teacher.config(), &data)?;
+        settings = plan::distil::plan(&mut args, &init, teacher.config(), data)?;
     }
     let inputs = [
         ("--data", args.data.as_ref()),
@@ -55,33 +92,20 @@ pub(crate) fn run(args: DistilArgs, global: &Global) -> anyhow::Result<()> {
             settings.teacher.width,
             vit.img_size,
             vit.img_size,
-            runs::workers(&exec),
+            runs::workers(exec),
         ),
     );
-    let stop = Stop::listen();
+    dir.save_settings()?;
     let mut seen = progress::Count::new(global, "teacher", "images");
-    let cache = Cache::fill(&dir, &*teacher, &settings.crops, &data, &exec, &mut |done, all| {
+    let cache = Cache::fill(&dir, &*teacher, &settings.crops, data, exec, &mut |done, all| {
         seen.show(done, all);
         stop.code()
     })?;
     drop(seen);
-    let mut watch = Watch::new(global, "distil", stop);
-    let outcome = distil::distil(&settings, &exec, &data, cache, init.file(), Some(&dir), &mut watch)?;
+    let mut watch = Watch::new(global, "distil", stop.clone());
+    let outcome = distil::distil(&settings, exec, data, cache, init.file(), Some(&dir), &mut watch)?;
     let (rate, loading) = (watch.images_per_s(), watch.loading());
-    let (loss, steps, seconds) = (outcome.loss, outcome.steps, outcome.seconds);
     drop(watch);
     runs::tell_waiting(global, loading, None);
-    let place = dir.path().display();
-    if global.json {
-        return out::json(json!({
-            "run": dir.path(), "steps": steps, "images": data.len(), "loss": loss, "images_per_s": rate,
-            "seconds": seconds, "loading": loading,
-        }));
-    }
-    out::text(&format!(
-        "{place}: distilled for {steps} steps in {}, loss {loss:.4}, {rate:.0} images/s",
-        out::seconds(seconds)
-    ))?;
-    tell(global, &format!("next: smalti finetune --data DIR --init {place} --out RUN, on labelled images"));
-    Ok(())
+    Ok(Done { dir, outcome, rate, loading })
 }

@@ -107,7 +107,7 @@ pub(crate) fn run(args: FinetuneArgs, global: &Global) -> anyhow::Result<()> {
 }
 
 /// How a classifier does on labelled images.
-pub(super) fn evaluate(model: &Finetuned, data: &Dataset, exec: &ExecConfig) -> anyhow::Result<Evaluation> {
+pub(crate) fn evaluate(model: &Finetuned, data: &Dataset, exec: &ExecConfig) -> anyhow::Result<Evaluation> {
     let lanes = GradLanes::new(exec.threads, 0)?;
     let loader = loader(data, &model.preprocess, exec)?;
     Ok(predict(&model.model, &model.params, &loader, &lanes, &|| None)?.evaluate(&model.labels)?)

@@ -22,7 +22,7 @@ const FREE: [&str; 7] =
     ["data", "out", "threads", "loader-threads", "cache", "max-bad", "checkpoint-minutes"];
 
 /// The arguments over the settings file that was named; for a run that is resumed, over the run's own.
-pub(super) fn merge<T: Args + Serialize + DeserializeOwned>(
+pub(crate) fn merge<T: Args + Serialize + DeserializeOwned>(
     args: T,
     stage: &str,
     run: &RunArgs,
@@ -49,7 +49,7 @@ fn refuse_other_stage(run: &Path, stage: &str) -> Result<()> {
 }
 
 /// How the run is executed.
-pub(super) fn exec(run: &RunArgs, exec: ExecConfig) -> Result<ExecConfig> {
+pub(crate) fn exec(run: &RunArgs, exec: ExecConfig) -> Result<ExecConfig> {
     let minutes = run.checkpoint_minutes.unwrap_or(CHECKPOINT_MINUTES);
     if !(0.0..=1e6).contains(&minutes) {
         return Err(Error::Usage(format!("checkpoint-minutes is {minutes}: expected 0 to 1000000")));
@@ -93,10 +93,19 @@ pub(crate) fn open(
     args: &impl Serialize,
     inputs: &[(&str, Option<&PathBuf>)],
 ) -> Result<RunDir> {
+    open_with(run, stage, &to_toml(args)?, inputs)
+}
+
+/// As [`open`], with the text of the settings file.
+pub(crate) fn open_with(
+    run: &RunArgs,
+    stage: &'static str,
+    text: &str,
+    inputs: &[(&str, Option<&PathBuf>)],
+) -> Result<RunDir> {
     let path = required(&run.out, "--out", "a folder for the run")?;
-    let text = to_toml(args)?;
     let dir = if run.resume == Some(true) {
-        same_settings(&path.join("config.toml"), &text)?;
+        same_settings(&path.join("config.toml"), text)?;
         RunDir::resume(&path, stage)?
     } else {
         let inputs: Vec<(&str, PathBuf)> =
@@ -105,7 +114,7 @@ pub(crate) fn open(
         RunDir::create(&path, stage, &Create { overwrite: run.overwrite == Some(true), inputs: &inputs })?
     };
     log::keep(&dir.own("train.log")?)?;
-    Ok(dir.with_settings(text))
+    Ok(dir.with_settings(text.to_owned()))
 }
 
 /// Refuses to write a run into the data set's own folder, where its images would become a class.

@@ -1,13 +1,15 @@
 //! A list of images with their labels: a split, or a choice of its images.
 
+use std::collections::HashSet;
 use std::fmt;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use smalti_models::image::Image;
 
 use super::classes::MAX_CLASSES;
 use super::listing::Listing;
-use super::source::Source;
+use super::source::{Source, Store};
 use crate::error::{Error, Result};
 
 /// A list of images, each with a label or without. Cheap to clone and to cut: the images are shared.
@@ -157,6 +159,31 @@ impl Dataset {
         let pairs = indices.iter().filter_map(|&i| Some((*self.items.get(i)?, *self.labels.get(i)?)));
         let (items, labels): (Vec<u32>, Vec<Option<u32>>) = pairs.unzip();
         Dataset { items: items.into(), labels: labels.into(), ..self.clone() }
+    }
+
+    /// These images and those of another data set, which lose their labels. An image that both have is there once.
+    ///
+    /// # Errors
+    /// Images that are not files of their own.
+    pub fn with_images_of(&self, other: &Dataset) -> Result<Dataset> {
+        let refuse = |data: &Dataset| {
+            let problem = format!("{}: expected a folder of image files or a table of them", data.kind());
+            Error::data(data.root(), problem)
+        };
+        let mut files = self.files().ok_or_else(|| refuse(self))?;
+        let mut labels = self.labels.to_vec();
+        let known: HashSet<PathBuf> = files.iter().cloned().collect();
+        let more = other.files().ok_or_else(|| refuse(other))?;
+        files.extend(more.into_iter().filter(|file| !known.contains(file)));
+        labels.resize(files.len(), None);
+        let source = Source::new(Path::new(&self.root()), self.kind(), Store::Files(files));
+        let (classes, splits) = (self.classes.to_vec(), Vec::new());
+        Dataset::from_listing(Listing { source, labels, classes, splits, notes: Vec::new() })
+    }
+
+    /// The image files, where each image is one.
+    fn files(&self) -> Option<Vec<PathBuf>> {
+        self.items.iter().map(|&item| self.source.file(item as usize).map(Path::to_owned)).collect()
     }
 
     /// The same images under another list of classes, labels translated by name: for measuring a model, whose list

@@ -80,6 +80,14 @@ impl Source {
         self.root.display().to_string()
     }
 
+    /// The file that image `i` is, where each image is one.
+    pub(crate) fn file(&self, i: usize) -> Option<&Path> {
+        match &self.store {
+            Store::Files(files) => files.get(i).map(PathBuf::as_path),
+            Store::Raw(_) | Store::Shards(_) | Store::Memory(_) => None,
+        }
+    }
+
     pub(crate) fn kind(&self) -> &'static str {
         self.kind
     }

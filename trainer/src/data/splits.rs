@@ -54,7 +54,7 @@ impl Splits {
                 listing.notes.extend(note_table(&listing, &tree));
                 listed(listing)?
             }
-            Layout::Table(path) => listed(table::read(&path)?)?,
+            Layout::Table(path) => listed(table::read(&path, None)?)?,
             Layout::Tar(shards) => listed(tar::read(path, shards)?)?,
             Layout::Cifar(folder) => {
                 let present = cifar::splits(&folder);
@@ -147,6 +147,16 @@ impl Dataset {
     /// See there.
     pub fn open(path: &Path, split: Split) -> Result<Dataset> {
         Splits::open(path)?.dataset(split)
+    }
+
+    /// The images of a CSV table whose paths begin in `folder`, for a table that lies elsewhere.
+    ///
+    /// # Errors
+    /// As [`Splits::open`].
+    pub fn from_table(table: &Path, folder: &Path) -> Result<Dataset> {
+        let listing = table::read(table, Some(folder))?;
+        listing.notes.iter().for_each(|note| log::warn!("{note}"));
+        Dataset::from_listing(listing)
     }
 
     /// The splits of the data set at `path`.

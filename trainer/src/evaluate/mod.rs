@@ -14,7 +14,7 @@ use crate::train::step::{GradLanes, micro_batch};
 use crate::train::{ExecConfig, StopCheck};
 
 /// Images of a batch that is measured.
-const BATCH: usize = 256;
+pub(crate) const BATCH: usize = 256;
 
 /// What a model says of a data set's images.
 #[derive(Clone, Debug, PartialEq)]
@@ -87,6 +87,18 @@ pub fn predict(
     lanes: &GradLanes<classifier::Activations<f32>>,
     stop: StopCheck<'_>,
 ) -> Result<Predictions> {
+    predict_pass(model, params, loader, 0, lanes, stop)
+}
+
+/// As [`predict`], over the images as pass `pass` over the data set shows them.
+pub(crate) fn predict_pass(
+    model: &Classifier,
+    params: &[f32],
+    loader: &Loader,
+    pass: u64,
+    lanes: &GradLanes<classifier::Activations<f32>>,
+    stop: StopCheck<'_>,
+) -> Result<Predictions> {
     let vit = model.vit();
     let mut found = Predictions {
         classes: model.classes(),
@@ -96,7 +108,7 @@ pub fn predict(
         embeddings: Vec::new(),
         labels: Vec::new(),
     };
-    for batch in loader.epoch(0, 0) {
+    for batch in loader.epoch(pass, 0) {
         let batch = batch?;
         if let Some(code) = stop() {
             return Err(Error::Interrupted { step: 0, code });

@@ -6,13 +6,14 @@ use smalti_models::{Pool, Preprocess, VitConfig};
 use smalti_trainer::data::{Dataset, LabelSpec, Mix, Split, Splits, pick_labels};
 use smalti_trainer::model::weights::{Sizes, Weights, heads_beside};
 use smalti_trainer::run::{ModelFiles, RunDir};
-use smalti_trainer::stages::finetune::FinetuneSettings;
+use smalti_trainer::stages::finetune::{FinetuneSettings, HeadInit};
 use smalti_trainer::{Error, Result};
 
 use super::defaults::{FINETUNE, SCRATCH};
 use super::{augment, fill, images, labelled, named, optim, required, size};
 use crate::args::FinetuneArgs;
 
+const HEADS: [(&str, HeadInit); 2] = [("fresh", HeadInit::Fresh), ("probe", HeadInit::Probe)];
 const POOLS: [(&str, Pool); 2] = [("token", Pool::Token), ("mean", Pool::Mean)];
 
 /// What a fine-tuning starts from.
@@ -164,6 +165,9 @@ pub(crate) fn plan(args: &mut FinetuneArgs, init: &Init, train: &Dataset) -> Res
         smoothing: fill(&mut regular.smoothing, defaults.smoothing),
         drop_path: fill(&mut regular.drop_path, defaults.drop_path),
         token_drop: fill(&mut regular.token_drop, defaults.token_drop),
+        head: named("head", &fill(&mut regular.head, "fresh".into()), &HEADS)?,
+        ema: fill(&mut regular.ema, 0.0),
+        interpolate: fill(&mut regular.interpolate, 0.0),
         encoder,
         preprocess,
     };

@@ -183,6 +183,14 @@ impl RunDir {
         state::save(&self.own(STATE)?, about, vectors)
     }
 
+    /// Writes the settings that [`RunDir::with_settings`] gave, for a stage whose preparations take long.
+    pub fn save_settings(&self) -> Result<()> {
+        match &self.settings {
+            Some(text) if !self.settings().is_file() => self.write("config.toml", text.as_bytes()),
+            _ => Ok(()),
+        }
+    }
+
     /// Writes settings and model files, unless the run has them: called once the state is accepted. `settings` is the
     /// text for `config.toml` where [`RunDir::with_settings`] gave none.
     pub fn begin(&self, settings: &str, model: &ModelFiles) -> Result<()> {

@@ -1,5 +1,6 @@
 //! Supervised fine-tuning of a classifier, from a pretrained encoder or from scratch.
 
+use std::borrow::Cow;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -8,7 +9,7 @@ use serde_json::Value;
 use smalti_models::{Pool, Preprocess, VitConfig};
 use toml::Table;
 
-use super::{flags, to_json};
+use super::{flags, head, to_json};
 use crate::data::mix::soft_targets;
 use crate::data::{Augment, Batch, Dataset, Loader, LoaderSettings, Mix};
 use crate::error::{Error, Result};
@@ -19,13 +20,33 @@ use crate::model::{Classifier, classifier};
 use crate::objective::{CrossEntropy, Mask};
 use crate::rng::{Rng, stream};
 use crate::run::{ModelConfig, ModelFiles, RunDir};
-use crate::train::ranks::Ranks;
 use crate::train::step::{BatchPlan, GradLanes};
 use crate::train::{ExecConfig, Observer, OptimConfig, Outcome, Planner, StopCheck, Task, TaskData, train};
 
 /// Fraction of the epochs, the last ones, that see every token, whatever [`FinetuneSettings::token_drop`] says. The last
 /// epoch always does.
 pub const FULL_TOKENS: f64 = 0.2;
+
+/// What the head starts as.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum HeadInit {
+    /// Weights near zero.
+    #[default]
+    Fresh,
+    /// Logistic regression on frozen embeddings ([`head`]).
+    Probe,
+}
+
+impl HeadInit {
+    fn is_fresh(&self) -> bool {
+        *self == HeadInit::Fresh
+    }
+}
+
+fn is_off(share: &f64) -> bool {
+    *share == 0.0
+}
 
 /// Everything that decides what a fine-tuning run computes.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -49,6 +70,15 @@ pub struct FinetuneSettings {
     pub drop_path: f64,
     /// Share of the patches that training leaves out at random, until the last fifth of the epochs.
     pub token_drop: f64,
+    /// What the head starts as.
+    #[serde(default, skip_serializing_if = "HeadInit::is_fresh")]
+    pub head: HeadInit,
+    /// Decay of the moving average of the weights that is validated and saved in place of them; 0 for none.
+    #[serde(default, skip_serializing_if = "is_off")]
+    pub ema: f64,
+    /// Share of the starting weights in what is validated and saved (WiSE-FT, arXiv 2109.01903); 0 for none.
+    #[serde(default, skip_serializing_if = "is_off")]
+    pub interpolate: f64,
 }
 
 /// A trained classifier.
@@ -78,9 +108,15 @@ impl FinetuneSettings {
             ));
         }
         for (name, value) in
-            [("smoothing", self.smoothing), ("drop-path", self.drop_path), ("token-drop", self.token_drop)]
-        {
-            if !(0.0..1.0).contains(&value) {
+            [
+            ("smoothing", self.smoothing),
+            ("drop-path", self.drop_path),
+            ("token-drop", self.token_drop),
+            ("ema", self.ema),
+            ("interpolate", self.interpolate),
+        ] {
+            let is_whole = name == "interpolate" && value == 1.0;
+            if !(0.0..1.0).contains(&value) && !is_whole {
                 return Err(Error::Usage(format!("{name} is {value}: expected 0 to below 1")));
             }
         }
@@ -117,6 +153,9 @@ impl FinetuneSettings {
         flags::put(&mut table, "smoothing", self.smoothing)?;
         flags::put(&mut table, "drop-path", self.drop_path)?;
         flags::put(&mut table, "token-drop", self.token_drop)?;
+        flags::put(&mut table, "head", self.head)?;
+        flags::put(&mut table, "ema", self.ema)?;
+        flags::put(&mut table, "interpolate", self.interpolate)?;
         Ok(table)
     }
 
@@ -154,13 +193,40 @@ pub fn finetune(
 ) -> Result<(Finetuned, Outcome)> {
     let mut task = Finetuning::new(settings, exec, images, init)?;
     let outcome = train(&mut task, exec, run, observer)?;
+    let params = task.averaged(&outcome.params).into_owned();
     let finetuned = Finetuned {
         model: task.model,
-        params: outcome.params.clone(),
+        params,
         preprocess: settings.preprocess.clone(),
         labels: images.train.classes().to_vec(),
     };
     Ok((finetuned, outcome))
+}
+
+/// The parameters that fine-tuning under these settings starts from, but for the head.
+///
+/// # Errors
+/// An `init` that does not fit the settings.
+pub fn start(settings: &FinetuneSettings, classes: usize, init: Option<&Path>) -> Result<Vec<f32>> {
+    let model = Classifier::new(&settings.encoder, classes, settings.pool)?;
+    let mut params = model.layout().init(settings.optim.seed);
+    if let Some(path) = init {
+        Weights::open(path)?.load(model.layout(), &mut params, Take::Encoder)?;
+    }
+    Ok(params)
+}
+
+/// The weights at share `share` of the way from `params` back to `start` (WiSE-FT, arXiv 2109.01903).
+pub fn interpolate(params: &[f32], start: &[f32], share: f64) -> Vec<f32> {
+    params.iter().zip(start).map(|(x, start)| x + share as f32 * (start - x)).collect()
+}
+
+/// These settings as the text of a settings file of `smalti finetune`.
+///
+/// # Errors
+/// As TOML's.
+pub fn settings_file(settings: &FinetuneSettings) -> Result<String> {
+    flags::to_text(&settings.flags()?)
 }
 
 /// Says what [`finetune`] under these settings takes from the file `init`.
@@ -180,7 +246,11 @@ pub struct Finetuning<'a> {
     images: &'a Images<'a>,
     init: Option<&'a Path>,
     val: Option<Loader>,
-    ranks: Option<Arc<Ranks>>,
+    exec: ExecConfig,
+    /// The moving average of the weights, if there is one.
+    ema: Vec<f32>,
+    /// The weights at the start, if the outcome keeps a share of them.
+    start: Vec<f32>,
 }
 
 impl<'a> Finetuning<'a> {
@@ -197,11 +267,21 @@ impl<'a> Finetuning<'a> {
         let model =
             Classifier::with_precision(&settings.encoder, classes, settings.pool, settings.optim.precision)?;
         let val = images.val.map(|val| evaluate::loader(val, &settings.preprocess, exec)).transpose()?;
-        Ok(Finetuning { model, settings, images, init, val, ranks: exec.ranks.clone() })
+        let (ema, start) = (Vec::new(), Vec::new());
+        Ok(Finetuning { model, settings, images, init, val, exec: exec.clone(), ema, start })
     }
 }
 
 impl Finetuning<'_> {
+    /// What is validated and saved in place of the parameters.
+    fn averaged<'p>(&'p self, params: &'p [f32]) -> Cow<'p, [f32]> {
+        let params = if self.ema.is_empty() { params } else { &self.ema };
+        if self.start.is_empty() {
+            return Cow::Borrowed(params);
+        }
+        Cow::Owned(interpolate(params, &self.start, self.settings.interpolate))
+    }
+
     /// Stochastic depth's factors `[depth, 2, batch]` for these images, from seed, epoch and image alone.
     fn drop_factors(&self, epoch: u64, images: &[u32]) -> Option<Vec<f32>> {
         let (rate, depth) = (self.settings.drop_path, self.settings.encoder.depth);
@@ -233,7 +313,7 @@ impl Task for Finetuning<'_> {
     }
 
     fn settings_file(&self) -> Result<String> {
-        flags::to_text(&self.settings.flags()?)
+        settings_file(self.settings)
     }
 
     fn optim(&self) -> &OptimConfig {
@@ -267,11 +347,39 @@ impl Task for Finetuning<'_> {
     }
 
     fn init(&mut self, is_first_rank: bool) -> Result<Vec<f32>> {
-        let mut params = self.model.layout().init(self.settings.optim.seed);
-        if let Some(path) = self.init.filter(|_| is_first_rank) {
-            Weights::open(path)?.load(self.model.layout(), &mut params, Take::Encoder)?;
+        let init = self.init.filter(|_| is_first_rank);
+        let mut params = start(self.settings, self.model.classes(), init)?;
+        let FinetuneSettings { preprocess, augment, optim, .. } = self.settings;
+        if self.settings.head == HeadInit::Probe && is_first_rank {
+            let exec = ExecConfig { ranks: None, ..self.exec.clone() };
+            let (model, data) = (&self.model, self.images.train);
+            let right =
+                head::fit(model, &mut params, data, preprocess, augment, optim.seed, &exec, &|| None)?;
+            log::info!("the head's logistic regression: {right:.3} right in cross-validation");
+        }
+        if self.settings.ema > 0.0 {
+            self.ema = params.clone();
+        }
+        if self.settings.interpolate > 0.0 {
+            self.start = params.clone();
         }
         Ok(params)
+    }
+
+    fn after_step(&mut self, params: &mut [f32], step: u64) {
+        // The average of a short run is not one of its start (Tan and Le 2019's warm-up of the decay).
+        let decay = self.settings.ema.min((1 + step) as f64 / (10 + step) as f64) as f32;
+        self.ema.iter_mut().zip(params).for_each(|(mean, x)| *mean = decay * *mean + (1.0 - decay) * *x);
+    }
+
+    fn vectors(&self) -> Vec<(&'static str, &[f32])> {
+        let all = [("ema", &self.ema[..]), ("start", &self.start[..])];
+        all.into_iter().filter(|(_, values)| !values.is_empty()).collect()
+    }
+
+    fn vectors_mut(&mut self) -> Vec<(&'static str, &mut Vec<f32>)> {
+        let all = [("ema", &mut self.ema), ("start", &mut self.start)];
+        all.into_iter().filter(|(_, values)| !values.is_empty()).collect()
     }
 
     fn gradient(
@@ -315,8 +423,8 @@ impl Task for Finetuning<'_> {
         stop: StopCheck<'_>,
     ) -> Result<Option<f64>> {
         let Some(loader) = &self.val else { return Ok(None) };
-        let found = evaluate::predict(&self.model, params, loader, lanes, stop)?;
-        let Some(ranks) = &self.ranks else { return Ok(Some(found.accuracy()?)) };
+        let found = evaluate::predict(&self.model, &self.averaged(params), loader, lanes, stop)?;
+        let Some(ranks) = &self.exec.ranks else { return Ok(Some(found.accuracy()?)) };
         // Each rank has looked at its share of the images.
         let (right, all) = found.right();
         let sums = ranks.all_reduce_sum(&[right as u64, all as u64])?;
@@ -329,7 +437,7 @@ impl Task for Finetuning<'_> {
     }
 
     fn save(&self, path: &Path, params: &[f32]) -> Result<()> {
-        weights::save_model(path, self.model.layout(), params, &self.settings()?)
+        weights::save_model(path, self.model.layout(), &self.averaged(params), &self.settings()?)
     }
 }
 

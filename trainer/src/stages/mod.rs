@@ -3,6 +3,7 @@
 pub mod distil;
 pub mod finetune;
 mod flags;
+pub mod head;
 pub mod pretrain;
 
 use serde::Serialize;

@@ -28,14 +28,14 @@ pub(crate) fn is_table(path: &Path) -> bool {
     path.extension().is_some_and(|e| e.eq_ignore_ascii_case("csv") || e.eq_ignore_ascii_case("tsv"))
 }
 
-/// Reads the table at `path`.
+/// Reads the table at `path`, whose paths begin in `folder`, else in its own.
 ///
 /// # Errors
 /// What is no table of text; columns that cannot be told apart; a row without a path; a table most of whose files do
 /// not exist.
-pub(crate) fn read(path: &Path) -> Result<Listing> {
+pub(crate) fn read(path: &Path, folder: Option<&Path>) -> Result<Listing> {
     let wrong = |problem: String| Error::data(path.display().to_string(), problem);
-    let mut places = Places::new(path);
+    let mut places = Places::new(path, folder);
     let records = dialect::read(path, &mut |name| places.is_direct(name))?;
     if records.is_empty() {
         return Err(wrong("the table is empty, expected lines `path,label`".into()));
@@ -54,7 +54,7 @@ pub(crate) fn read(path: &Path) -> Result<Listing> {
     let numbered = classes::number(&rows.texts, None).map_err(wrong)?;
     let notes = [columns.note, missing, numbered.note()].into_iter().flatten();
     let notes = notes.map(|note| format!("{}: {note}", path.display())).collect();
-    let source = Source::new(path, "a CSV table", Store::Files(rows.files));
+    let source = Source::new(folder.unwrap_or(path), "a CSV table", Store::Files(rows.files));
     let splits = rows.texts.into_iter().map(|(split, _)| split).collect();
     Ok(Listing { source, labels: numbered.labels, classes: numbered.classes, splits, notes })
 }

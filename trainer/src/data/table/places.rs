@@ -47,9 +47,9 @@ struct Below {
 }
 
 impl Places {
-    /// The places of the table at `table`.
-    pub(super) fn new(table: &Path) -> Places {
-        let folder = match table.parent() {
+    /// The places of the table at `table`, whose paths begin in `folder`, else in its own.
+    pub(super) fn new(table: &Path, folder: Option<&Path>) -> Places {
+        let folder = match folder.or(table.parent()) {
             Some(folder) if folder != Path::new("") => folder,
             _ => Path::new("."),
         };

@@ -243,7 +243,7 @@ fn a_few_missing_files_are_said_and_left_to_training() {
     let folder = Folder::of(&["a.png", "b.png"]);
     let path = folder.0.path().join("table.csv");
     std::fs::write(&path, "gone.png,cat\na.png,cat\nb.png,dog\n").unwrap();
-    let notes = read(&path).unwrap().notes;
+    let notes = read(&path, None).unwrap().notes;
     assert!(notes[0].contains("1 of 3 files in column 1") && notes[0].contains("gone.png"), "{notes:?}");
     let data = Dataset::open(&path, Split::Train).unwrap();
     assert_eq!((data.len(), data.label(0)), (3, Some(0)));

@@ -1,0 +1,83 @@
+//! The model file, its int8 form, and what both say on the device's runtime.
+
+use std::path::PathBuf;
+
+use serde_json::json;
+use smalti_models::Image;
+use smalti_runtime::{Model, selftest};
+use smalti_tools::quantize::{self, Settings};
+use smalti_tools::samples::{Sample, Source};
+use smalti_trainer::Result;
+use smalti_trainer::data::Dataset;
+use smalti_trainer::export::{self, Details, InputForm};
+use smalti_trainer::stages::finetune::{FinetuneSettings, Finetuned};
+
+use super::Autotrain;
+use super::images::Images;
+
+/// Images that ranges of activations are found on.
+const CALIBRATION: usize = 200;
+/// Images that the int8 file is compared on, at most.
+const MEASURED: usize = 2000;
+
+/// The files, and how they compare.
+pub(super) struct Device {
+    pub(super) model: PathBuf,
+    pub(super) int8_model: Option<PathBuf>,
+    pub(super) int8_accuracy: Option<f64>,
+    pub(super) int8_agreement: Option<f64>,
+}
+
+/// Exports the classifier, checks it in the runtime, quantizes it.
+pub(super) fn export(
+    job: &Autotrain<'_>,
+    model: &Finetuned,
+    settings: &FinetuneSettings,
+    images: &Images,
+) -> anyhow::Result<Device> {
+    job.tell("4 exporting");
+    let details = Details {
+        names: model.labels.clone(),
+        preprocess: model.preprocess.clone(),
+        description: "Made by smalti train".into(),
+        license: "unspecified".into(),
+        version: "1".into(),
+        training: json!(settings),
+    };
+    let bytes = export::export(&model.model, &model.params, &details, InputForm::U8Nhwc)?;
+    let float = Model::from_bytes(&bytes)?;
+    selftest::judge(&selftest::run(&float)?)?;
+    let mut device = Device {
+        model: job.write("model.onnx", &bytes)?,
+        int8_model: None,
+        int8_accuracy: None,
+        int8_agreement: None,
+    };
+    let calibration = samples(&images.all, CALIBRATION)?;
+    let measuring = match &images.test {
+        Some((test, _)) => samples(test, MEASURED)?,
+        None => samples(&images.labelled, MEASURED)?,
+    };
+    let settings = Settings { threads: job.exec.threads, ..Settings::default() };
+    match quantize::quantize(&bytes, &float, &calibration, &measuring, &settings) {
+        Ok(found) => {
+            device.int8_model = Some(job.write("model-int8.onnx", &found.bytes)?);
+            device.int8_accuracy = images.test.as_ref().and(found.comparison.accuracy_b);
+            device.int8_agreement = Some(found.comparison.agreement);
+        }
+        Err(why) => job.tell(&format!("  no int8 file: {why}")),
+    }
+    Ok(device)
+}
+
+/// Up to so many images, evenly spread; those that cannot be read are left out.
+fn samples(data: &Dataset, most: usize) -> Result<Vec<Sample>> {
+    let count = data.len().min(most);
+    let chosen = (0..count).map(|i| i * data.len() / count.max(1));
+    let sample = |i: usize| -> Option<Sample> {
+        let image: Image = data.image(i).ok()?;
+        let class = data.label(i).map(|label| label as usize);
+        Some(Sample { name: data.place(i), source: Source::Memory(image), class })
+    };
+    Ok(chosen.filter_map(sample).collect())
+}

@@ -1,0 +1,301 @@
+//! `smalti train`: from a folder of photos to a model file.
+//!
+//! 1. look at the images;
+//! 2. learn without labels: from a teacher if one is given;
+//! 3. learn from the labels: candidates compete on held-out images, the best learns from all labels ([`classify`]);
+//! 4. measure on the test split, export, quantize, run as on a device ([`device`]).
+//!
+//! Every stage is a run of its own below the folder, so that each can be continued, looked at and used by the other commands.
+
+mod classify;
+mod device;
+mod images;
+mod report;
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use smalti_trainer::run::Owner;
+use smalti_trainer::run::owner::Claim;
+use smalti_trainer::stages::finetune::{self, FinetuneSettings, HeadInit};
+use smalti_trainer::train::ExecConfig;
+use smalti_trainer::{Error, Result, files};
+
+use crate::args::training::{ImageArgs, OptimArgs, RunArgs, SizeArgs, TrainArgs};
+use crate::args::{DistilArgs, FinetuneArgs, Global, config};
+use crate::commands::{self, distil, runs};
+use crate::console::log::tell;
+use crate::console::out;
+use crate::console::progress::Watch;
+use crate::console::signals::Stop;
+use crate::plan::finetune::Init;
+use crate::plan::{self, fill, images::shape, optim::duration};
+use classify::{Choice, cpu_seconds};
+use images::Images;
+use report::Report;
+
+/// The default budget.
+const BUDGET: &str = "10m";
+/// Share of the budget that a teacher and its student take.
+const OF_DISTILLATION: f64 = 0.65;
+/// Share of what is left then that measuring and exporting take.
+const OF_THE_REST: f64 = 0.1;
+/// Images smaller than this go into patches: four stages of convolutions would leave too few tokens.
+const HYBRID_FROM: usize = 64;
+/// Images of a fine-tuning step.
+const BATCH: usize = 32;
+/// What the command writes into its folder.
+const FILES: [&str; 6] = ["config.toml", "distil", "finetune", "model.onnx", "model-int8.onnx", "report.json"];
+
+/// A `smalti train` at work.
+struct Autotrain<'a> {
+    global: &'a Global,
+    out: PathBuf,
+    owner: Owner,
+    exec: ExecConfig,
+    stop: Stop,
+    /// CPU seconds that everything may take.
+    budget: f64,
+    resumes: bool,
+    overwrite: bool,
+}
+
+pub(crate) fn run(args: TrainArgs, global: &Global) -> anyhow::Result<()> {
+    let out = args.out.clone().unwrap_or_else(|| "smalti-train".into());
+    let (resumes, overwrite) = (args.resume == Some(true), args.overwrite == Some(true));
+    let settings = out.join("config.toml");
+    let file = global.config.clone().or((resumes && settings.is_file()).then(|| settings.clone()));
+    let mut args: TrainArgs = config::merge(args, file.as_deref())?;
+    let budget = duration(&fill(&mut args.budget, BUDGET.into()))?;
+    let exec = runs::exec(&RunArgs::default(), commands::machine(&args.machine)?)?;
+    let owner = claim(&out, &args, resumes, overwrite)?;
+    let stop = Stop::listen();
+    let job = Autotrain { global, out, owner, exec, stop, budget: budget.as_secs_f64(), resumes, overwrite };
+    job.write("config.toml", config::to_toml(&args)?.as_bytes())?;
+    let report = job.run(&mut args).map_err(|error| job.explain_stop(error))?;
+    let object = out::object(serde_json::to_value(&report)?);
+    job.write("report.json", format!("{object:#}\n").as_bytes())?;
+    if global.json {
+        return out::text(&object.to_string());
+    }
+    out::text(&report.text())?;
+    job.tell(&format!("next: smalti-run run {} IMAGES", report.model.display()));
+    Ok(())
+}
+
+/// Takes the folder: refuses what is there already, or removes what smalti wrote and nothing else.
+fn claim(out: &Path, args: &TrainArgs, resumes: bool, overwrite: bool) -> Result<Owner> {
+    let paths = [
+        ("DIR", &args.data),
+        ("--unlabelled", &args.unlabelled),
+        ("--start", &args.start),
+        ("--teacher", &args.teacher.teacher),
+    ];
+    let inputs: Vec<(&str, PathBuf)> =
+        paths.into_iter().filter_map(|(flag, path)| Some((flag, path.clone()?))).collect();
+    if resumes {
+        return Owner::resume(out, "train", &[]);
+    }
+    let claim = Claim {
+        written_by: "train",
+        names: &FILES,
+        overwrite,
+        inputs: &inputs,
+        legacy: &[],
+        resumable: true,
+    };
+    Owner::claim(out, &claim)
+}
+
+impl Autotrain<'_> {
+    fn tell(&self, text: &str) {
+        tell(self.global, text);
+    }
+
+    /// Writes one of the command's own files.
+    fn write(&self, name: &str, bytes: &[u8]) -> Result<PathBuf> {
+        self.owner.add([Path::new(name)])?;
+        let path = self.out.join(name);
+        files::write(&path, bytes)?;
+        Ok(path)
+    }
+
+    fn explain_stop(&self, error: anyhow::Error) -> anyhow::Error {
+        if self.stop.code().is_none() {
+            return error;
+        }
+        let out = self.out.display();
+        error.context(format!("stopped by a signal: continue with `smalti train DIR --resume --out {out}`"))
+    }
+
+    /// An error if a signal came.
+    fn check_stop(&self) -> Result<()> {
+        self.stop.code().map_or(Ok(()), |code| Err(Error::Interrupted { step: 0, code }))
+    }
+
+    fn run(&self, args: &mut TrainArgs) -> anyhow::Result<Report> {
+        let images = images::open(args)?;
+        let (all, labelled) = (images.all.len(), images.labelled.len());
+        let classes = images.labelled.classes().len();
+        let test = images.test.as_ref().map_or(0, |(test, _)| test.len());
+        self.tell(&format!("1 {all} images, {labelled} of them labelled, {classes} classes, {test} to measure on"));
+        let size = self.size(args, &images)?;
+        let start = self.learn_without_labels(args, &size, &images)?;
+        self.check_stop()?;
+        let (settings, init, choice) = self.choose(args, &size, &images, &start)?;
+        self.check_stop()?;
+        let (model, dir) = self.learn_from_labels(args, &settings, &init, &images, choice)?;
+        self.check_stop()?;
+        let found = match &images.test {
+            Some((test, _)) => Some(commands::finetune::evaluate(&model, test, &self.exec)?),
+            None => None,
+        };
+        let device = device::export(self, &model, &settings, &images)?;
+        Ok(Report {
+            schema_version: 1,
+            accuracy: found.as_ref().map(|found| found.accuracy),
+            balanced_accuracy: found.as_ref().map(|found| found.balanced_accuracy),
+            n: found.as_ref().map_or(0, |found| found.n),
+            split: images.test.as_ref().map(|(_, split)| split.to_string()),
+            validation: choice.validation,
+            chosen: choice.candidate.name,
+            start: start.name,
+            images: all,
+            labels: labelled,
+            classes,
+            cpu_seconds: cpu_seconds(),
+            parameters: model.params.len(),
+            run: dir,
+            model: device.model,
+            int8_model: device.int8_model,
+            int8_accuracy: device.int8_accuracy,
+            int8_agreement: device.int8_agreement,
+        })
+    }
+
+    /// The model's size: what the arguments say; else convolutions, unless the images are too small for them.
+    fn size(&self, args: &TrainArgs, images: &Images) -> Result<SizeArgs> {
+        let mut size = args.size.clone();
+        let found = shape(&images.all)?;
+        let side = size.img_size.unwrap_or(found.img_size);
+        fill(&mut size.channels, found.channels);
+        if size.model.is_none() && size.stem.is_none() {
+            let hybrid = side >= HYBRID_FROM && size.patch_size.is_none_or(|patch| patch == 16);
+            size.model = Some(if hybrid { "hybrid-nano" } else { "nano" }.into());
+            fill(&mut size.img_size, if hybrid { side / 16 * 16 } else { side });
+        }
+        Ok(size)
+    }
+
+    fn run_args(&self, name: &str) -> RunArgs {
+        let out = self.out.join(name);
+        let resume = Some(self.resumes && out.join("config.toml").is_file());
+        RunArgs { out: Some(out), resume, overwrite: Some(self.overwrite), ..RunArgs::default() }
+    }
+
+    /// Learns from a teacher, if there is one.
+    fn learn_without_labels(&self, args: &TrainArgs, size: &SizeArgs, images: &Images) -> anyhow::Result<Start> {
+        let given = args.start.clone().filter(|path| path != Path::new("auto") && path != Path::new("scratch"));
+        let Some(teacher) = &args.teacher.teacher else {
+            let name = if given.is_some() { "given" } else { "scratch" };
+            self.tell(match &given {
+                Some(_) => "2 no teacher: the encoder is the one that --start names",
+                None => "2 no teacher and no start: everything is learned from the labels",
+            });
+            return Ok(Start { name, file: given });
+        };
+        self.tell(&format!("2 learning from {} on all images, without labels", teacher.display()));
+        let run = self.run_args("distil");
+        let mut wanted = DistilArgs { data: args.data.clone(), run: run.clone(), ..DistilArgs::default() };
+        wanted.machine = args.machine.clone();
+        if run.resume != Some(true) {
+            wanted.init = Some(given.unwrap_or_else(|| "scratch".into()));
+            wanted.teacher = args.teacher.clone();
+            wanted.size = size.clone();
+            wanted.images = self.image_args(args);
+            let budget = Some(format!("{}s", (OF_DISTILLATION * self.budget).max(1.0)));
+            wanted.optim = OptimArgs { budget, seed: args.seed, ..self.optim_args(size) };
+        }
+        let wanted = runs::merge(wanted, "distil", &run, self.global)?;
+        let done = distil::execute(wanted, &images.all, &self.exec, self.global, &self.stop)?;
+        self.tell(&format!("  {} steps, loss {:.3}", done.outcome.steps, done.outcome.loss));
+        Ok(Start { name: "distilled", file: Some(done.dir.path().to_owned()) })
+    }
+
+    fn image_args(&self, args: &TrainArgs) -> ImageArgs {
+        ImageArgs { flip: args.flip, ..ImageArgs::default() }
+    }
+
+    /// Convolutions learn by AdamW, so all layers do.
+    fn optim_args(&self, size: &SizeArgs) -> OptimArgs {
+        let hybrid = size.model.as_deref() == Some("hybrid-nano") || size.stem.as_deref() == Some("convolutions");
+        OptimArgs { optimizer: hybrid.then(|| "adamw".into()), ..OptimArgs::default() }
+    }
+
+    /// Plans the fine-tuning, and chooses among its candidates.
+    fn choose(
+        &self,
+        args: &TrainArgs,
+        size: &SizeArgs,
+        images: &Images,
+        start: &Start,
+    ) -> anyhow::Result<(FinetuneSettings, Init, Choice)> {
+        let from = start.file.clone().unwrap_or_else(|| "scratch".into());
+        let init = Init::read(&Some(from.clone()))?;
+        let from_scratch = start.file.is_none();
+        let mut wanted = FinetuneArgs {
+            data: args.data.clone(),
+            init: Some(from),
+            images: self.image_args(args),
+            size: if from_scratch { size.clone() } else { SizeArgs::default() },
+            optim: OptimArgs {
+                steps: Some(500),
+                batch_size: Some(BATCH),
+                seed: args.seed,
+                blr: (!from_scratch).then_some(8e-3),
+                ..self.optim_args(size)
+            },
+            ..FinetuneArgs::default()
+        };
+        let mut settings = plan::finetune::plan(&mut wanted, &init, &images.labelled)?;
+        if !from_scratch {
+            settings.head = HeadInit::Probe;
+        }
+        self.tell(&format!("3 learning from {} labels", images.labelled.len()));
+        let left = (self.budget - cpu_seconds()).max(1.0) * (1.0 - OF_THE_REST);
+        let choice = classify::choose(self, &settings, &images.labelled, &init, left)?;
+        Ok((settings, init, choice))
+    }
+
+    /// Learns from all labels as was chosen, into a run.
+    fn learn_from_labels(
+        &self,
+        args: &TrainArgs,
+        settings: &FinetuneSettings,
+        init: &Init,
+        images: &Images,
+        choice: Choice,
+    ) -> anyhow::Result<(finetune::Finetuned, PathBuf)> {
+        // The frozen candidate is its start, whatever the steps.
+        let steps = if choice.candidate.interpolate == 1.0 { 1 } else { choice.steps };
+        let settings =
+            FinetuneSettings { interpolate: choice.candidate.interpolate, ..classify::with_steps(settings, steps) };
+        self.tell(&format!("  {}: {steps} steps on all labels", choice.candidate.name));
+        let run = self.run_args("finetune");
+        let wanted = FinetuneArgs { data: args.data.clone(), run, ..FinetuneArgs::default() };
+        let inputs = [("DIR", args.data.as_ref())];
+        let dir = runs::open_with(&wanted.run, "finetune", &finetune::settings_file(&settings)?, &inputs)?;
+        let mut watch = Watch::new(self.global, "finetune", self.stop.clone());
+        let data = finetune::Images { train: &images.labelled, val: None };
+        let exec = ExecConfig { checkpoint_every: Duration::from_secs(60), ..self.exec.clone() };
+        let (model, _) = finetune::finetune(&settings, &exec, &data, init.file(), Some(&dir), &mut watch)?;
+        Ok((model, dir.path().to_owned()))
+    }
+}
+
+/// What the labels are learned on top of.
+struct Start {
+    name: &'static str,
+    /// A run or a file; none from scratch.
+    file: Option<PathBuf>,
+}

@@ -1,0 +1,95 @@
+//! What `smalti train` has to show.
+
+use std::fmt::Write;
+use std::path::PathBuf;
+
+use serde::Serialize;
+
+use crate::console::out::{percent, seconds};
+
+/// The keys that measuring scripts read, and more. Accuracies are fractions from 0 to 1.
+#[derive(Clone, Debug, Serialize)]
+pub(super) struct Report {
+    pub(super) schema_version: u32,
+    /// On the test images, where there are any.
+    pub(super) accuracy: Option<f64>,
+    pub(super) balanced_accuracy: Option<f64>,
+    pub(super) n: usize,
+    pub(super) split: Option<String>,
+    /// On held-out images among those with labels: what decided.
+    pub(super) validation: Option<f64>,
+    pub(super) chosen: &'static str,
+    pub(super) start: &'static str,
+    pub(super) images: usize,
+    pub(super) labels: usize,
+    pub(super) classes: usize,
+    pub(super) cpu_seconds: f64,
+    pub(super) parameters: usize,
+    pub(super) run: PathBuf,
+    pub(super) model: PathBuf,
+    pub(super) int8_model: Option<PathBuf>,
+    pub(super) int8_accuracy: Option<f64>,
+    pub(super) int8_agreement: Option<f64>,
+}
+
+impl Report {
+    /// The outcome in a few lines.
+    pub(super) fn text(&self) -> String {
+        let mut text = String::new();
+        if let (Some(accuracy), Some(balanced), Some(split)) =
+            (self.accuracy, self.balanced_accuracy, &self.split)
+        {
+            let [low, high] = interval(accuracy, self.n).map(percent);
+            _ = writeln!(
+                text,
+                "accuracy {} on {} {split} images (95 % interval {low} to {high}), balanced {}",
+                percent(accuracy),
+                self.n,
+                percent(balanced)
+            );
+        }
+        if let Some(validation) = self.validation {
+            _ = writeln!(text, "accuracy {} on held-out labelled images, which decided", percent(validation));
+        }
+        _ = writeln!(
+            text,
+            "{}, from {} labels in {} classes; {} parameters; {} of CPU time",
+            self.chosen,
+            self.labels,
+            self.classes,
+            self.parameters,
+            seconds(self.cpu_seconds)
+        );
+        _ = write!(text, "model: {}", self.model.display());
+        if let Some(int8) = &self.int8_model {
+            _ = write!(text, "\nint8:  {}", int8.display());
+            if let Some(agreement) = self.int8_agreement {
+                _ = write!(text, ", the same answer on {} of the images", percent(agreement));
+            }
+        }
+        text
+    }
+}
+
+/// The 95 % interval of a fraction of `n` (Wilson 1927).
+fn interval(fraction: f64, n: usize) -> [f64; 2] {
+    const Z: f64 = 1.959_964;
+    let n = n.max(1) as f64;
+    let spread = Z * (fraction * (1.0 - fraction) / n + Z * Z / (4.0 * n * n)).sqrt();
+    let middle = fraction + Z * Z / (2.0 * n);
+    [-1.0, 1.0].map(|side| (middle + side * spread) / (1.0 + Z * Z / n))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn intervals_are_wilson_s() {
+        // R: binom::binom.confint(81, 263, methods = "wilson").
+        let [low, high] = interval(81.0 / 263.0, 263);
+        assert!((low - 0.2553).abs() < 2e-3 && (high - 0.3662).abs() < 2e-3, "{low} {high}");
+        let [low, high] = interval(1.0, 10);
+        assert!(low > 0.7 && low < 0.73 && high <= 1.0 + 1e-9);
+    }
+}
