@@ -22,8 +22,10 @@ use crate::plan::finetune::Init;
 const CROSS_VALIDATED: usize = 600;
 /// Folds of the cross-validation.
 const FOLDS: usize = 3;
-/// Steps of a fine-tuning: fewer learn nothing, more bring nothing where labels are few.
+/// Steps that a fine-tuning takes to learn something, and those beyond which few labels bring nothing more.
 const STEPS: [u64; 2] = [100, 1000];
+/// Steps of the shortest fine-tuning, whatever the budget.
+const LEAST: u64 = 20;
 
 /// A classifier of the same encoder, by the share of the starting weights that it keeps.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -62,9 +64,12 @@ pub(super) fn choose(
     let folds = folds(labelled, if labelled.len() < CROSS_VALIDATED { FOLDS } else { 1 });
     // Of a fine-tuning on all labels, a fold's is a part.
     let runs = if scratch { 1.0 } else { 1.0 + folds.len() as f64 };
-    let [least, most] = STEPS;
+    let [enough, most] = STEPS;
     let most = most.max(10 * labelled.len() as u64 / settings.optim.batch_size.max(1) as u64);
-    let steps = ((seconds / runs / per_step) as u64).clamp(least, most);
+    let steps = ((seconds / runs / per_step) as u64).clamp(LEAST, most);
+    if steps < enough {
+        job.tell(&format!("  the budget leaves {steps} steps, fewer than the {enough} that learning takes"));
+    }
     if scratch {
         let candidate = Candidate { name: "trained from scratch", interpolate: 0.0 };
         return Ok(Choice { candidate, validation: None, steps });

@@ -14,8 +14,6 @@ use smalti_runtime::{Model, OpenOptions};
 use super::{Hints, Teacher, TeacherConfig, digest};
 use crate::error::{Error, Result};
 
-/// The output that is the embedding where the user names none.
-const EMBEDDING: &str = "embedding";
 /// Mean and standard deviation of ImageNet's images, which most published networks take.
 const IMAGENET: [[f32; 3]; 2] = [[0.485, 0.456, 0.406], [0.229, 0.224, 0.225]];
 
@@ -28,7 +26,7 @@ pub struct OnnxTeacher {
 }
 
 impl OnnxTeacher {
-    /// Opens the file. Its embedding is the output `embedding`, else the only one `[1, K]`. How pixels are normalised is what
+    /// Opens the file. Its embedding is the output that the user names, else `embedding`, else the only one `[1, K]`. How pixels are normalised is what
     /// the user says; else what our record in the file says; else, where the graph itself begins by subtracting or dividing
     /// numbers above 1, the scale 0 to 255; else ImageNet's mean and standard deviation.
     ///
@@ -38,13 +36,9 @@ impl OnnxTeacher {
         let place = path.display().to_string();
         let wrong = |e: smalti_runtime::Error| refused(&place, &e);
         let bytes = smalti_runtime::load::read(path, &Limits::default()).map_err(wrong)?;
-        let proto = ModelProto::decode(&bytes[..]).unwrap_or_default();
-        let graph = proto.graph.unwrap_or_default();
-        let output = hints.output.clone().or_else(|| {
-            graph.output.iter().any(|output| output.name == EMBEDDING).then(|| EMBEDDING.to_string())
-        });
-        let options = OpenOptions { output, ..OpenOptions::default() };
+        let options = OpenOptions { output: hints.output.clone(), ..OpenOptions::default() };
         let model = Model::from_bytes_with(&bytes, &options).map_err(wrong)?;
+        let graph = ModelProto::decode(&bytes[..]).unwrap_or_default().graph.unwrap_or_default();
         let preprocess = preprocess(&model, &graph, hints, &place)?;
         let config = TeacherConfig { digest: digest(&bytes), width: 0, preprocess };
         let mut teacher = OnnxTeacher { config, model, place };
@@ -148,7 +142,7 @@ impl Teacher for OnnxTeacher {
                                 .map_err(wrong)?;
                         }
                     }
-                    embeddings.extend_from_slice(&output.logits);
+                    embeddings.extend_from_slice(output.embedding.as_ref().unwrap_or(&output.logits));
                 }
                 Ok(embeddings)
             })

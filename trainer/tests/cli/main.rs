@@ -3,9 +3,11 @@
 mod arguments;
 mod damaged;
 mod data_sets;
+mod distil;
 mod init;
 mod outcomes;
 mod owning;
 mod resuming;
 mod runs;
 mod support;
+mod train;
