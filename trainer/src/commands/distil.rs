@@ -69,7 +69,7 @@ pub(crate) fn execute(
     let mut settings = plan::distil::plan(&mut args, &init, teacher.config(), data)?;
     if plan::optim::spend_budget(&mut args.optim, cpu_of_teacher, || {
         let blank = Cache::blank(teacher.config().width, data.len());
-        cpu_per_step(&mut Distilling::new(&settings, data, blank, None)?, exec)
+        cpu_per_step(&mut Distilling::new(&settings, exec, data, blank, None)?, exec)
     })? {
         settings = plan::distil::plan(&mut args, &init, teacher.config(), data)?;
     }

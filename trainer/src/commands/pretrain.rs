@@ -27,7 +27,7 @@ pub(crate) fn run(args: PretrainArgs, global: &Global) -> anyhow::Result<()> {
     let data = Dataset::open(&path, plan::split(&plan::fill(&mut args.split, "train".into()))?)?;
     let mut settings = plan::pretrain::plan(&mut args, &data)?;
     if plan::optim::spend_budget(&mut args.optim, 0.0, || {
-        cpu_per_step(&mut Pretraining::new(&settings, &data)?, &exec)
+        cpu_per_step(&mut Pretraining::new(&settings, &exec, &data)?, &exec)
     })? {
         settings = plan::pretrain::plan(&mut args, &data)?;
     }

@@ -166,12 +166,12 @@ impl Observer for Watch<'_> {
     }
 
     fn score(&mut self, score: &Score) {
-        let line = format!(
-            "{}: epoch {}, val accuracy {}",
-            self.what,
-            score.epoch,
-            out::percent(score.val_accuracy)
-        );
+        let found = match (score.val_accuracy, score.knn_accuracy) {
+            (Some(accuracy), _) => format!("val accuracy {}", out::percent(accuracy)),
+            (None, Some(accuracy)) => format!("{} by nearest neighbours", out::percent(accuracy)),
+            (None, None) => return,
+        };
+        let line = format!("{}: epoch {}, {found}", self.what, score.epoch);
         match self.bar.is_some() {
             true => ::log::info!("{line}"),
             false => log::tell(self.global, &line),

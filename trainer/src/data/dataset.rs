@@ -161,6 +161,11 @@ impl Dataset {
         Dataset { items: items.into(), labels: labels.into(), ..self.clone() }
     }
 
+    /// The same images, none with a label.
+    pub fn without_labels(&self) -> Dataset {
+        Dataset { labels: vec![None; self.len()].into(), ..self.clone() }
+    }
+
     /// These images and those of another data set, which lose their labels. An image that both have is there once.
     ///
     /// # Errors

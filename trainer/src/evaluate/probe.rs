@@ -81,19 +81,48 @@ fn check_labels(labels: &[u32], classes: usize) -> Result<()> {
 pub fn knn(train: &Predictions, test: &Predictions, classes: usize) -> Result<Vec<usize>> {
     let (mut known, labels) = labelled(train);
     check(train, test, &labels, classes)?;
-    let dim = train.dim;
     let mut queries = test.embeddings.clone();
     [&mut known, &mut queries]
         .into_iter()
-        .for_each(|rows| rows.chunks_exact_mut(dim).for_each(to_unit_length));
+        .for_each(|rows| rows.chunks_exact_mut(train.dim).for_each(to_unit_length));
+    votes(&known, &queries, &labels, classes, false)
+}
+
+/// The fraction of labelled images whose class the [`NEIGHBOURS`] most similar other ones vote for.
+///
+/// # Errors
+/// Fewer than two labelled images.
+pub fn leave_one_out(found: &Predictions, classes: usize) -> Result<f64> {
+    let (mut rows, labels) = labelled(found);
+    check(found, found, &labels, classes)?;
+    if labels.len() < 2 {
+        return Err(Error::Usage("one labelled image has no neighbours".into()));
+    }
+    rows.chunks_exact_mut(found.dim).for_each(to_unit_length);
+    let said = votes(&rows, &rows, &labels, classes, true)?;
+    let right = said.iter().zip(&labels).filter(|(said, label)| **said == **label as usize).count();
+    Ok(right as f64 / labels.len() as f64)
+}
+
+/// What the labelled rows of `known` say of each row of `queries`; all rows have unit length. Where the two are the same,
+/// no row votes for itself.
+fn votes(known: &[f32], queries: &[f32], labels: &[u32], classes: usize, same: bool) -> Result<Vec<usize>> {
     let shape = |e: ndarray::ShapeError| Error::Usage(format!("embeddings: {e}"));
-    let known = ArrayView2::from_shape((labels.len(), dim), &known).map_err(shape)?;
+    let dim = known.len() / labels.len();
+    let known = ArrayView2::from_shape((labels.len(), dim), known).map_err(shape)?;
     let blocks: Result<Vec<Vec<usize>>> = queries
         .par_chunks(BLOCK * dim)
-        .map(|block| {
+        .enumerate()
+        .map(|(number, block)| {
             let block = ArrayView2::from_shape((block.len() / dim, dim), block).map_err(shape)?;
-            let similar = block.dot(&known.t());
-            Ok(similar.rows().into_iter().map(|row| vote(row.iter().copied(), &labels, classes)).collect())
+            let mut similar = block.dot(&known.t());
+            if same {
+                let own = |(i, mut row): (usize, ndarray::ArrayViewMut1<'_, f32>)| {
+                    row[number * BLOCK + i] = f32::NEG_INFINITY;
+                };
+                similar.rows_mut().into_iter().enumerate().for_each(own);
+            }
+            Ok(similar.rows().into_iter().map(|row| vote(row.iter().copied(), labels, classes)).collect())
         })
         .collect();
     Ok(blocks?.concat())
@@ -149,6 +178,16 @@ pub(crate) mod tests {
         let said = knn(&clouds(1, 300, 0.5), &clouds(2, 90, 0.5), 3).unwrap();
         let right = said.iter().enumerate().filter(|(i, said)| **said == i % 3).count();
         assert!(right > 80, "{right} of 90");
+    }
+
+    #[test]
+    fn no_image_is_its_own_neighbour() {
+        assert!(leave_one_out(&clouds(1, 300, 0.5), 3).unwrap() > 0.85);
+        // Three images of three classes: each one's neighbours are of the others.
+        let mut three = clouds(1, 3, 0.01);
+        assert_eq!(leave_one_out(&three, 3).unwrap(), 0.0);
+        three.labels = vec![Some(0), None, None];
+        assert!(leave_one_out(&three, 3).is_err());
     }
 
     #[test]

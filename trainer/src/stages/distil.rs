@@ -11,6 +11,7 @@ use serde_json::Value;
 use smalti_models::{Pool, Preprocess, VitConfig};
 use toml::Table;
 
+use super::neighbours::Neighbours;
 use super::{flags, to_json};
 use crate::data::{Augment, Batch, Dataset, LoaderSettings, Mix, View};
 use crate::error::{Error, Result};
@@ -23,7 +24,9 @@ use crate::run::{ModelConfig, ModelFiles, RunDir};
 use crate::teacher::cache::Crops;
 use crate::teacher::{Cache, TeacherConfig};
 use crate::train::step::{BatchPlan, GradLanes};
-use crate::train::{ExecConfig, Observer, OptimConfig, Outcome, Planner, Task, TaskData, train};
+use crate::train::{
+    ExecConfig, Observer, OptimConfig, Outcome, Planner, StopCheck, Task, TaskData, Validation, train,
+};
 
 /// Everything that decides what a distillation computes.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -105,7 +108,7 @@ pub fn distil(
     run: Option<&RunDir>,
     observer: &mut dyn Observer,
 ) -> Result<Outcome> {
-    train(&mut Distilling::new(settings, data, cache, init)?, exec, run, observer)
+    train(&mut Distilling::new(settings, exec, data, cache, init)?, exec, run, observer)
 }
 
 /// Distillation as a stage.
@@ -115,12 +118,14 @@ pub struct Distilling<'a> {
     data: &'a Dataset,
     cache: Cache,
     init: Option<&'a Path>,
+    neighbours: Option<Neighbours>,
 }
 
 impl<'a> Distilling<'a> {
     /// Refuses settings that cannot be carried out.
     pub fn new(
         settings: &'a DistilSettings,
+        exec: &ExecConfig,
         data: &'a Dataset,
         cache: Cache,
         init: Option<&'a Path>,
@@ -133,7 +138,8 @@ impl<'a> Distilling<'a> {
             settings.pool,
             settings.optim.precision,
         )?;
-        Ok(Distilling { model, settings, data, cache, init })
+        let neighbours = Neighbours::new(&settings.encoder, &settings.preprocess, data, exec)?;
+        Ok(Distilling { model, settings, data, cache, init, neighbours })
     }
 }
 
@@ -220,6 +226,18 @@ impl Task for Distilling<'_> {
             let targets = &targets[images.start * width..images.end * width];
             FeatureLoss { targets, weight }.gradient(&self.model, params, input, acts, grads)
         })
+    }
+
+    fn validate(
+        &mut self,
+        epoch: u64,
+        _: &GradLanes<classifier::Activations<f32>>,
+        params: &[f32],
+        stop: StopCheck<'_>,
+    ) -> Result<Option<Validation>> {
+        let due = Neighbours::is_due(epoch, self.settings.optim.epochs);
+        let Some(neighbours) = self.neighbours.as_ref().filter(|_| due) else { return Ok(None) };
+        Ok(neighbours.accuracy(self.model.layout(), params, stop)?.map(Validation::Neighbours))
     }
 
     fn model_files(&self) -> ModelFiles {

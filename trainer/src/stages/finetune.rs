@@ -21,7 +21,7 @@ use crate::objective::{CrossEntropy, Mask};
 use crate::rng::{Rng, stream};
 use crate::run::{ModelConfig, ModelFiles, RunDir};
 use crate::train::step::{BatchPlan, GradLanes};
-use crate::train::{ExecConfig, Observer, OptimConfig, Outcome, Planner, StopCheck, Task, TaskData, train};
+use crate::train::{ExecConfig, Observer, OptimConfig, Outcome, Planner, StopCheck, Task, TaskData, Validation, train};
 
 /// Fraction of the epochs, the last ones, that see every token, whatever [`FinetuneSettings::token_drop`] says. The last
 /// epoch always does.
@@ -418,17 +418,19 @@ impl Task for Finetuning<'_> {
 
     fn validate(
         &mut self,
+        _: u64,
         lanes: &GradLanes<classifier::Activations<f32>>,
         params: &[f32],
         stop: StopCheck<'_>,
-    ) -> Result<Option<f64>> {
+    ) -> Result<Option<Validation>> {
         let Some(loader) = &self.val else { return Ok(None) };
         let found = evaluate::predict(&self.model, &self.averaged(params), loader, lanes, stop)?;
-        let Some(ranks) = &self.exec.ranks else { return Ok(Some(found.accuracy()?)) };
+        let Some(ranks) = &self.exec.ranks else { return Ok(Some(Validation::Accuracy(found.accuracy()?))) };
         // Each rank has looked at its share of the images.
         let (right, all) = found.right();
         let sums = ranks.all_reduce_sum(&[right as u64, all as u64])?;
-        evaluate::share(sums[0] as usize, sums[1] as usize).map(Some)
+        let accuracy = evaluate::share(sums[0] as usize, sums[1] as usize)?;
+        Ok(Some(Validation::Accuracy(accuracy)))
     }
 
     fn model_files(&self) -> ModelFiles {

@@ -4,6 +4,7 @@ pub mod distil;
 pub mod finetune;
 mod flags;
 pub mod head;
+mod neighbours;
 pub mod pretrain;
 
 use serde::Serialize;

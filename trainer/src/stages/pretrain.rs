@@ -8,6 +8,7 @@ use serde_json::Value;
 use smalti_models::{DecoderKind, MaeConfig, Preprocess};
 use toml::Table;
 
+use super::neighbours::Neighbours;
 use super::{flags, to_json};
 use crate::clock::{self, Op};
 use crate::data::{Augment, Batch, Dataset, LoaderSettings};
@@ -19,7 +20,9 @@ use crate::model::{Mae, mae};
 use crate::objective::{Mask, PixelLoss};
 use crate::run::{ModelConfig, ModelFiles, RunDir};
 use crate::train::step::{BatchPlan, GradLanes};
-use crate::train::{ExecConfig, Observer, OptimConfig, Outcome, Planner, Task, TaskData, train};
+use crate::train::{
+    ExecConfig, Observer, OptimConfig, Outcome, Planner, StopCheck, Task, TaskData, Validation, train,
+};
 
 /// Everything that decides what a pretraining run computes.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -138,7 +141,7 @@ pub fn pretrain(
     run: Option<&RunDir>,
     observer: &mut dyn Observer,
 ) -> Result<(Pretrained, Outcome)> {
-    let mut task = Pretraining::new(settings, data)?;
+    let mut task = Pretraining::new(settings, exec, data)?;
     let outcome = train(&mut task, exec, run, observer)?;
     let pretrained = Pretrained {
         model: task.model,
@@ -154,14 +157,24 @@ pub struct Pretraining<'a> {
     model: Mae,
     settings: &'a PretrainSettings,
     data: &'a Dataset,
+    neighbours: Option<Neighbours>,
 }
 
 impl<'a> Pretraining<'a> {
     /// Refuses settings that cannot be carried out.
-    pub fn new(settings: &'a PretrainSettings, data: &'a Dataset) -> Result<Pretraining<'a>> {
+    pub fn new(
+        settings: &'a PretrainSettings,
+        exec: &ExecConfig,
+        data: &'a Dataset,
+    ) -> Result<Pretraining<'a>> {
         settings.check()?;
         let model = Mae::with_precision(&settings.model, settings.optim.precision)?;
-        Ok(Pretraining { model, settings, data })
+        // The first rank shows it.
+        let neighbours = match exec.is_first_rank() {
+            true => Neighbours::new(&settings.model.encoder, &settings.preprocess, data, exec)?,
+            false => None,
+        };
+        Ok(Pretraining { model, settings, data, neighbours })
     }
 }
 
@@ -235,6 +248,18 @@ impl Task for Pretraining<'_> {
             let images = batch.places(images);
             objective.gradient(&self.model, params, input.slice(images.start, images.end), acts, grads)
         })
+    }
+
+    fn validate(
+        &mut self,
+        epoch: u64,
+        _: &GradLanes<mae::Activations<f32>>,
+        params: &[f32],
+        stop: StopCheck<'_>,
+    ) -> Result<Option<Validation>> {
+        let due = Neighbours::is_due(epoch, self.settings.optim.epochs);
+        let Some(neighbours) = self.neighbours.as_ref().filter(|_| due) else { return Ok(None) };
+        Ok(neighbours.accuracy(self.model.layout(), params, stop)?.map(Validation::Neighbours))
     }
 
     fn model_files(&self) -> ModelFiles {

@@ -23,7 +23,7 @@ use trainer::Trainer;
 pub use exec::ExecConfig;
 pub use observer::{Observer, Progress, Score};
 pub use optim::OptimConfig;
-pub use task::{Planner, StopCheck, Task, TaskData};
+pub use task::{Planner, StopCheck, Task, TaskData, Validation};
 pub use trainer::Outcome;
 
 /// Trains to the end of the task's schedule, or until the observer stops it. With a run folder, state, checkpoints and

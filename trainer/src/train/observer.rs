@@ -2,6 +2,8 @@
 
 use serde::Serialize;
 
+use super::task::Validation;
+
 /// One step, as `metrics.jsonl` and progress bars report it.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
 pub struct Progress {
@@ -41,7 +43,21 @@ pub struct Score {
     /// Epochs done.
     pub epoch: u64,
     /// Fraction of the validation images that the model gets right.
-    pub val_accuracy: f64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub val_accuracy: Option<f64>,
+    /// Of a stage without labels: fraction of the labelled images whose neighbours vote for their class.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub knn_accuracy: Option<f64>,
+}
+
+impl Score {
+    pub(super) fn new(step: u64, epoch: u64, found: Validation) -> Score {
+        let (val_accuracy, knn_accuracy) = match found {
+            Validation::Accuracy(score) => (Some(score), None),
+            Validation::Neighbours(score) => (None, Some(score)),
+        };
+        Score { step, epoch, val_accuracy, knn_accuracy }
+    }
 }
 
 /// Watches a run, and may stop it.

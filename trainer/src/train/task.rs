@@ -19,6 +19,25 @@ pub type Planner = Arc<dyn Fn(u64, usize) -> BatchPlan + Send + Sync>;
 /// Says the exit code to stop with, if the run is to save and end now.
 pub type StopCheck<'a> = &'a dyn Fn() -> Option<u8>;
 
+/// What a stage finds out about itself after an epoch.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Validation {
+    /// The accuracy on validation images: the best one chooses a checkpoint.
+    Accuracy(f64),
+    /// Of a stage without labels: how often neighbours are of one class ([`crate::evaluate::probe::leave_one_out`]). Shown,
+    /// and chooses nothing.
+    Neighbours(f64),
+}
+
+impl Validation {
+    /// The number, 0 to 1.
+    pub fn score(self) -> f64 {
+        match self {
+            Validation::Accuracy(score) | Validation::Neighbours(score) => score,
+        }
+    }
+}
+
 /// What a stage learns from.
 #[derive(Clone, Debug)]
 pub struct TaskData {
@@ -63,14 +82,15 @@ pub trait Task {
         plan: BatchPlan,
     ) -> Result<()>;
 
-    /// The score on validation images after an epoch, if there are any. Long ones ask `stop` now and then and end with
+    /// What can be said after epoch `epoch` (from 1), if anything. Long ones ask `stop` now and then and end with
     /// [`Error::Interrupted`](crate::Error::Interrupted).
     fn validate(
         &mut self,
+        _epoch: u64,
         _lanes: &GradLanes<Self::Buffers>,
         _params: &[f32],
         _stop: StopCheck<'_>,
-    ) -> Result<Option<f64>> {
+    ) -> Result<Option<Validation>> {
         Ok(None)
     }
 
@@ -90,7 +110,7 @@ pub trait Task {
         Ok(())
     }
     /// Hook after each epoch and its validation: `Break` ends the stage.
-    fn at_epoch_end(&mut self, _epoch: u64, _score: Option<f64>) -> ControlFlow<()> {
+    fn at_epoch_end(&mut self, _epoch: u64, _found: Option<Validation>) -> ControlFlow<()> {
         ControlFlow::Continue(())
     }
     /// What the task changes from step to step, by name: part of the run's state, next to `params` and the

@@ -9,7 +9,7 @@ use super::loss::Watchdog;
 use super::observer::{Observer, Progress, Score};
 use super::optim::{Optimizer, RunningStatistics, Schedule, adamw};
 use super::step::GradLanes;
-use super::task::{Planner, Task, TaskData};
+use super::task::{Planner, Task, TaskData, Validation};
 use crate::clock::{self, Op};
 use crate::data::{Batch, Loader, LoaderSettings, Share};
 use crate::error::{Error, Result};
@@ -183,7 +183,7 @@ impl<'a, T: Task> Trainer<'a, T> {
             return Ok(());
         }
         let stop = || observer.stop();
-        let found = match self.task.validate(&self.lanes, &self.params, &stop) {
+        let found = match self.task.validate(epoch, &self.lanes, &self.params, &stop) {
             Err(Error::Interrupted { code, .. }) if self.exec.ranks.is_some() => {
                 return Err(self.end_job(code));
             }
@@ -194,13 +194,15 @@ impl<'a, T: Task> Trainer<'a, T> {
             found => found?,
         };
         self.about.epochs = epoch;
-        if let Some(score) = found {
-            let line = Score { step: self.about.step, epoch, val_accuracy: score };
+        if let Some(found) = found {
+            let line = Score::new(self.about.step, epoch, found);
             if let Some(metrics) = metrics {
                 metrics.write(&line)?;
             }
             observer.score(&line);
-            if self.about.best.is_none_or(|best| score >= best.score) {
+            if let Validation::Accuracy(score) = found
+                && self.about.best.is_none_or(|best| score >= best.score)
+            {
                 self.about.best = Some(Best { score, epoch });
                 self.save_model("best")?;
             }

@@ -26,6 +26,8 @@ fn a_student_is_a_run_that_other_commands_use() {
     assert!(found["loss"].as_f64().unwrap() > 0.0);
     let files = ["config.toml", "metrics.jsonl", "teacher/pass-000.safetensors", "teacher/pass-001.safetensors"];
     assert!(files.iter().all(|name| folder.path("student").join(name).is_file()));
+    let metrics = crate::support::read(&folder.path("student/metrics.jsonl"));
+    assert_eq!(metrics.matches("knn_accuracy").count(), 3, "the labels that there are tell whether it learns");
     let tensors = String::from_utf8_lossy(&folder.tensors("student")).into_owned();
     assert!(tensors.contains("blocks.0.attn.qkv.weight") && !tensors.contains("head.weight"), "no projection");
 
