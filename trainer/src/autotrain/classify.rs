@@ -4,6 +4,7 @@
 //! both (WiSE-FT, arXiv 2109.01903). With few labels each image is held out once (cross-validation), so that all of them count
 //! and all are learned from in the end.
 
+use serde::{Deserialize, Serialize};
 use smalti_trainer::data::Dataset;
 use smalti_trainer::evaluate;
 use smalti_trainer::model::Classifier;
@@ -34,6 +35,9 @@ pub(super) struct Candidate {
     pub(super) interpolate: f64,
 }
 
+/// The only candidate without a start.
+const FROM_SCRATCH: Candidate = Candidate { name: "trained from scratch", interpolate: 0.0 };
+
 /// In the order in which equal ones are preferred.
 pub(super) const CANDIDATES: [Candidate; 3] = [
     Candidate { name: "fine-tuned, half way", interpolate: 0.5 },
@@ -41,13 +45,16 @@ pub(super) const CANDIDATES: [Candidate; 3] = [
     Candidate { name: "fine-tuned", interpolate: 0.0 },
 ];
 
-/// The candidate that was chosen.
-#[derive(Clone, Copy, Debug)]
+/// The candidate that was chosen. It is kept, so that a command that continues makes no other choice.
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub(super) struct Choice {
-    pub(super) candidate: Candidate,
+    /// [`Candidate::name`].
+    pub(super) candidate: String,
+    /// [`Candidate::interpolate`].
+    pub(super) interpolate: f64,
     /// The fraction of held-out images that it gets right; none where nothing was compared.
     pub(super) validation: Option<f64>,
-    /// Steps of the fine-tuning on all labels.
+    /// Steps on all labels.
     pub(super) steps: u64,
 }
 
@@ -71,8 +78,7 @@ pub(super) fn choose(
         job.tell(&format!("  the budget leaves {steps} steps, fewer than the {enough} that learning takes"));
     }
     if scratch {
-        let candidate = Candidate { name: "trained from scratch", interpolate: 0.0 };
-        return Ok(Choice { candidate, validation: None, steps });
+        return Ok(Choice::new(FROM_SCRATCH, None, steps));
     }
     let mut right = [0; CANDIDATES.len()];
     let mut judged = 0;
@@ -87,7 +93,16 @@ pub(super) fn choose(
         job.tell(&format!("  {:<32}{:5.1}%", candidate.name, 100.0 * fraction(i)));
     }
     let best = (0..CANDIDATES.len()).rev().max_by_key(|&i| right[i]).unwrap_or_default();
-    Ok(Choice { candidate: CANDIDATES[best], validation: Some(fraction(best)), steps })
+    Ok(Choice::new(CANDIDATES[best], Some(fraction(best)), steps))
+}
+
+impl Choice {
+    fn new(candidate: Candidate, validation: Option<f64>, steps: u64) -> Choice {
+        let Candidate { name, interpolate } = candidate;
+        // The frozen candidate is its start, whatever the steps.
+        let steps = if interpolate == 1.0 { 1 } else { steps };
+        Choice { candidate: name.into(), interpolate, validation, steps }
+    }
 }
 
 /// The settings with so many steps, validated at no time.

@@ -62,5 +62,7 @@ pub(super) fn open(args: &mut TrainArgs) -> Result<Images> {
 
 /// Whether `--labels` names a table.
 fn is_table(spec: &str) -> bool {
-    Path::new(spec).extension().is_some_and(|e| e.eq_ignore_ascii_case("csv") || e.eq_ignore_ascii_case("tsv"))
+    Path::new(spec)
+        .extension()
+        .is_some_and(|e| e.eq_ignore_ascii_case("csv") || e.eq_ignore_ascii_case("tsv"))
 }

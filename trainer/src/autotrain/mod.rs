@@ -45,7 +45,10 @@ const HYBRID_FROM: usize = 64;
 /// Images of a fine-tuning step.
 const BATCH: usize = 32;
 /// What the command writes into its folder.
-const FILES: [&str; 6] = ["config.toml", "distil", "finetune", "model.onnx", "model-int8.onnx", "report.json"];
+const FILES: [&str; 7] =
+    ["config.toml", "distil", CHOICE, "finetune", "model.onnx", "model-int8.onnx", "report.json"];
+/// The candidate that was chosen.
+const CHOICE: &str = "choice.json";
 
 /// A `smalti train` at work.
 struct Autotrain<'a> {
@@ -71,7 +74,9 @@ pub(crate) fn run(args: TrainArgs, global: &Global) -> anyhow::Result<()> {
     let owner = claim(&out, &args, resumes, overwrite)?;
     let stop = Stop::listen();
     let job = Autotrain { global, out, owner, exec, stop, budget: budget.as_secs_f64(), resumes, overwrite };
-    job.write("config.toml", config::to_toml(&args)?.as_bytes())?;
+    // DIR is no flag, and said again with --resume.
+    let saved = TrainArgs { data: None, ..args.clone() };
+    job.write("config.toml", config::to_toml(&saved)?.as_bytes())?;
     let report = job.run(&mut args).map_err(|error| job.explain_stop(error))?;
     let object = out::object(serde_json::to_value(&report)?);
     job.write("report.json", format!("{object:#}\n").as_bytes())?;
@@ -138,13 +143,15 @@ impl Autotrain<'_> {
         let (all, labelled) = (images.all.len(), images.labelled.len());
         let classes = images.labelled.classes().len();
         let test = images.test.as_ref().map_or(0, |(test, _)| test.len());
-        self.tell(&format!("1 {all} images, {labelled} of them labelled, {classes} classes, {test} to measure on"));
+        self.tell(&format!(
+            "1 {all} images, {labelled} of them labelled, {classes} classes, {test} to measure on"
+        ));
         let size = self.size(args, &images)?;
         let start = self.learn_without_labels(args, &size, &images)?;
         self.check_stop()?;
         let (settings, init, choice) = self.choose(args, &size, &images, &start)?;
         self.check_stop()?;
-        let (model, dir) = self.learn_from_labels(args, &settings, &init, &images, choice)?;
+        let (model, dir) = self.learn_from_labels(args, &settings, &init, &images, &choice)?;
         self.check_stop()?;
         let found = match &images.test {
             Some((test, _)) => Some(commands::finetune::evaluate(&model, test, &self.exec)?),
@@ -158,7 +165,7 @@ impl Autotrain<'_> {
             n: found.as_ref().map_or(0, |found| found.n),
             split: images.test.as_ref().map(|(_, split)| split.to_string()),
             validation: choice.validation,
-            chosen: choice.candidate.name,
+            chosen: choice.candidate,
             start: start.name,
             images: all,
             labels: labelled,
@@ -194,8 +201,14 @@ impl Autotrain<'_> {
     }
 
     /// Learns from a teacher, if there is one.
-    fn learn_without_labels(&self, args: &TrainArgs, size: &SizeArgs, images: &Images) -> anyhow::Result<Start> {
-        let given = args.start.clone().filter(|path| path != Path::new("auto") && path != Path::new("scratch"));
+    fn learn_without_labels(
+        &self,
+        args: &TrainArgs,
+        size: &SizeArgs,
+        images: &Images,
+    ) -> anyhow::Result<Start> {
+        let given =
+            args.start.clone().filter(|path| path != Path::new("auto") && path != Path::new("scratch"));
         let Some(teacher) = &args.teacher.teacher else {
             let name = if given.is_some() { "given" } else { "scratch" };
             self.tell(match &given {
@@ -228,7 +241,8 @@ impl Autotrain<'_> {
 
     /// Convolutions learn by AdamW, so all layers do.
     fn optim_args(&self, size: &SizeArgs) -> OptimArgs {
-        let hybrid = size.model.as_deref() == Some("hybrid-nano") || size.stem.as_deref() == Some("convolutions");
+        let hybrid =
+            size.model.as_deref() == Some("hybrid-nano") || size.stem.as_deref() == Some("convolutions");
         OptimArgs { optimizer: hybrid.then(|| "adamw".into()), ..OptimArgs::default() }
     }
 
@@ -262,9 +276,19 @@ impl Autotrain<'_> {
             settings.head = HeadInit::Probe;
         }
         self.tell(&format!("3 learning from {} labels", images.labelled.len()));
+        if let Some(choice) = self.earlier_choice() {
+            return Ok((settings, init, choice));
+        }
         let left = (self.budget - cpu_seconds()).max(1.0) * (1.0 - OF_THE_REST);
         let choice = classify::choose(self, &settings, &images.labelled, &init, left)?;
+        self.write(CHOICE, format!("{:#}\n", serde_json::to_value(&choice)?).as_bytes())?;
         Ok((settings, init, choice))
+    }
+
+    /// What was chosen before an interruption.
+    fn earlier_choice(&self) -> Option<Choice> {
+        let bytes = self.resumes.then(|| std::fs::read(self.out.join(CHOICE)).ok()).flatten()?;
+        serde_json::from_slice(&bytes).ok()
     }
 
     /// Learns from all labels as was chosen, into a run.
@@ -274,13 +298,12 @@ impl Autotrain<'_> {
         settings: &FinetuneSettings,
         init: &Init,
         images: &Images,
-        choice: Choice,
+        choice: &Choice,
     ) -> anyhow::Result<(finetune::Finetuned, PathBuf)> {
-        // The frozen candidate is its start, whatever the steps.
-        let steps = if choice.candidate.interpolate == 1.0 { 1 } else { choice.steps };
+        let Choice { candidate, interpolate, steps, .. } = choice;
         let settings =
-            FinetuneSettings { interpolate: choice.candidate.interpolate, ..classify::with_steps(settings, steps) };
-        self.tell(&format!("  {}: {steps} steps on all labels", choice.candidate.name));
+            FinetuneSettings { interpolate: *interpolate, ..classify::with_steps(settings, *steps) };
+        self.tell(&format!("  {candidate}: {steps} steps on all labels"));
         let run = self.run_args("finetune");
         let wanted = FinetuneArgs { data: args.data.clone(), run, ..FinetuneArgs::default() };
         let inputs = [("DIR", args.data.as_ref())];

@@ -18,7 +18,7 @@ pub(super) struct Report {
     pub(super) split: Option<String>,
     /// On held-out images among those with labels: what decided.
     pub(super) validation: Option<f64>,
-    pub(super) chosen: &'static str,
+    pub(super) chosen: String,
     pub(super) start: &'static str,
     pub(super) images: usize,
     pub(super) labels: usize,

@@ -21,7 +21,9 @@ use crate::objective::{CrossEntropy, Mask};
 use crate::rng::{Rng, stream};
 use crate::run::{ModelConfig, ModelFiles, RunDir};
 use crate::train::step::{BatchPlan, GradLanes};
-use crate::train::{ExecConfig, Observer, OptimConfig, Outcome, Planner, StopCheck, Task, TaskData, Validation, train};
+use crate::train::{
+    ExecConfig, Observer, OptimConfig, Outcome, Planner, StopCheck, Task, TaskData, Validation, train,
+};
 
 /// Fraction of the epochs, the last ones, that see every token, whatever [`FinetuneSettings::token_drop`] says. The last
 /// epoch always does.
@@ -107,8 +109,7 @@ impl FinetuneSettings {
                 "the model's image size or channels differ from the preprocessing's".into(),
             ));
         }
-        for (name, value) in
-            [
+        for (name, value) in [
             ("smoothing", self.smoothing),
             ("drop-path", self.drop_path),
             ("token-drop", self.token_drop),

@@ -51,7 +51,8 @@ pub fn fit(
         };
         let loader = Loader::new(data.clone(), settings)?;
         let found = evaluate::predict_pass(model, params, &loader, pass as u64, &lanes, stop)?;
-        for ((row, label), id) in found.embeddings.chunks_exact(found.dim).zip(&found.labels).zip(&found.ids) {
+        for ((row, label), id) in found.embeddings.chunks_exact(found.dim).zip(&found.labels).zip(&found.ids)
+        {
             let Some(label) = label else {
                 let problem = format!("image {id} has no label: a head learns from labelled images");
                 return Err(Error::data(data.root(), problem));

@@ -57,7 +57,12 @@ impl Neighbours {
 
     /// The fraction of the images whose neighbours vote for their class, under the parameters of a model with `layout`.
     /// Images that cannot be read are left out.
-    pub(super) fn accuracy(&self, layout: &Layout, params: &[f32], stop: StopCheck<'_>) -> Result<Option<f64>> {
+    pub(super) fn accuracy(
+        &self,
+        layout: &Layout,
+        params: &[f32],
+        stop: StopCheck<'_>,
+    ) -> Result<Option<f64>> {
         let mut own = self.model.layout().init::<f32>(0);
         for (spec, slot) in self.model.layout().iter() {
             // A pretrained encoder has the class token's norm, under the same trained scale.

@@ -24,21 +24,33 @@ fn a_student_is_a_run_that_other_commands_use() {
     let found = distil(&folder, &["--json"]).json(&["run", "steps", "loss", "images"]);
     assert_eq!((found["steps"].as_u64(), found["images"].as_u64()), (Some(15), Some(40)));
     assert!(found["loss"].as_f64().unwrap() > 0.0);
-    let files = ["config.toml", "metrics.jsonl", "teacher/pass-000.safetensors", "teacher/pass-001.safetensors"];
+    let files =
+        ["config.toml", "metrics.jsonl", "teacher/pass-000.safetensors", "teacher/pass-001.safetensors"];
     assert!(files.iter().all(|name| folder.path("student").join(name).is_file()));
     let metrics = crate::support::read(&folder.path("student/metrics.jsonl"));
-    assert_eq!(metrics.matches("knn_accuracy").count(), 3, "the labels that there are tell whether it learns");
+    assert_eq!(
+        metrics.matches("knn_accuracy").count(),
+        3,
+        "the labels that there are tell whether it learns"
+    );
     let tensors = String::from_utf8_lossy(&folder.tensors("student")).into_owned();
-    assert!(tensors.contains("blocks.0.attn.qkv.weight") && !tensors.contains("head.weight"), "no projection");
+    assert!(
+        tensors.contains("blocks.0.attn.qkv.weight") && !tensors.contains("head.weight"),
+        "no projection"
+    );
 
     folder.run(&["embed", "student", "--data=data", "-o", "e.safetensors"]).ok();
     folder.run(&["eval", "student", "--data=data", "--probe=linear", "--json"]).json(&["accuracy"]);
     folder.run(&["eval", "student", "--data=data"]).fails(5, &["without classes", "finetune --init"]);
-    let args = ["--data=data", "--init=student", "--out=fine", "--head=probe", "--ema=0.9", "--interpolate=0.5"];
+    let args =
+        ["--data=data", "--init=student", "--out=fine", "--head=probe", "--ema=0.9", "--interpolate=0.5"];
     folder.run(&[&["finetune", "--steps=6", "--batch-size=8"], &args[..]].concat()).ok();
     folder.run(&["export", "fine"]).ok();
     // A student may teach.
-    distil(&folder, &["--teacher=student", "--out=second", "--model=hybrid-nano", "--dim=16", "--img-size=16"]);
+    distil(
+        &folder,
+        &["--teacher=student", "--out=second", "--model=hybrid-nano", "--dim=16", "--img-size=16"],
+    );
 }
 
 #[test]

@@ -8,7 +8,8 @@ fn from_images_to_a_model_file() {
     let found = folder.tiny("pretrain", &["--data=data", "--out=pre", "--dec-dim=8", "--json"]);
     let found = found.json(&["run", "steps", "loss", "images_per_s", "seconds"]);
     assert_eq!((&found["steps"], &found["images"]), (&5.into(), &40.into()));
-    assert_eq!(read(&folder.path("pre/metrics.jsonl")).lines().count(), 5);
+    // A line a step, and one of the validation by neighbours.
+    assert_eq!(read(&folder.path("pre/metrics.jsonl")).lines().count(), 6);
     assert!(folder.path("pre/recon/step-5.png").is_file() && folder.path("pre/train.log").is_file());
 
     // Sizes and preprocessing come from the run.

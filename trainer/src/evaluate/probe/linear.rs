@@ -155,7 +155,8 @@ impl TrainSet<'_> {
                 }
             }
         }
-        let best = (0..DECAYS.len()).min_by(|&a, &b| scores[a].0.total_cmp(&scores[b].0)).filter(|_| judged > 0);
+        let best =
+            (0..DECAYS.len()).min_by(|&a, &b| scores[a].0.total_cmp(&scores[b].0)).filter(|_| judged > 0);
         // A single image: any decay will do.
         Ok(best.map_or((DECAYS[4], f64::NAN), |i| (DECAYS[i], scores[i].1 as f64 / judged as f64)))
     }
