@@ -4,6 +4,8 @@
 //! [`crate::plan`] makes settings out of what is left.
 
 pub(crate) mod config;
+pub(crate) mod distil;
+pub(crate) mod train;
 pub(crate) mod training;
 pub(crate) mod words;
 
@@ -12,7 +14,9 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand};
 use serde::{Deserialize, Serialize};
 
-pub(crate) use training::{DistilArgs, FinetuneArgs, PretrainArgs, TrainArgs};
+pub(crate) use distil::DistilArgs;
+pub(crate) use train::TrainArgs;
+pub(crate) use training::{FinetuneArgs, PretrainArgs};
 
 /// From unlabelled images to a classifier on a device: pretrains compact vision transformers as masked
 /// autoencoders, fine-tunes them on few labels and exports them, on a CPU. Results go to the standard output,

@@ -21,8 +21,8 @@ use smalti_trainer::stages::finetune::{self, FinetuneSettings, HeadInit};
 use smalti_trainer::train::ExecConfig;
 use smalti_trainer::{Error, Result, files};
 
-use crate::args::training::{ImageArgs, OptimArgs, RunArgs, SizeArgs, TrainArgs};
-use crate::args::{DistilArgs, FinetuneArgs, Global, config};
+use crate::args::training::{ImageArgs, OptimArgs, RunArgs, SizeArgs};
+use crate::args::{DistilArgs, FinetuneArgs, Global, TrainArgs, config};
 use crate::commands::{self, distil, runs};
 use crate::console::log::tell;
 use crate::console::out;

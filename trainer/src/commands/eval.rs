@@ -70,7 +70,7 @@ fn run_probe(
     let (train, test) = (probe::embed(&model, train, exec)?, probe::embed(&model, test, exec)?);
     let said = match kind {
         "knn" => probe::knn(&train, &test, classes.len())?,
-        _ => probe::linear::probe(&train, &test, classes.len())?,
+        _ => probe::linear_probe(&train, &test, classes.len())?,
     };
     Ok(evaluate::evaluate(&said, &test.labels, classes)?)
 }

@@ -21,6 +21,8 @@ use crate::train::step::GradLanes;
 
 pub mod linear;
 
+use linear::LinearHead;
+
 /// Neighbours that have a say.
 pub const NEIGHBOURS: usize = 20;
 /// A neighbour's say is `exp(cosine / TEMPERATURE)` (Wu et al. 2018, arXiv 1805.01978).
@@ -63,18 +65,15 @@ fn check(train: &Predictions, test: &Predictions, labels: &[u32], classes: usize
             train.dim, test.dim
         )));
     }
-    check_labels(labels, classes)
+    linear::check_labels(labels, classes)
 }
 
-/// Refuses no labels, and labels of other classes.
-fn check_labels(labels: &[u32], classes: usize) -> Result<()> {
-    if labels.is_empty() {
-        return Err(Error::Usage("a probe needs labelled images to learn from, and there are none".into()));
-    }
-    match labels.iter().find(|label| **label as usize >= classes) {
-        Some(label) => Err(Error::Usage(format!("label {label} is not one of {classes} classes"))),
-        None => Ok(()),
-    }
+/// The class of each test image by a logistic regression fitted on the labelled training images.
+pub fn linear_probe(train: &Predictions, test: &Predictions, classes: usize) -> Result<Vec<usize>> {
+    let (rows, labels) = labelled(train);
+    check(train, test, &labels, classes)?;
+    let images: Vec<u32> = (0..labels.len() as u32).collect();
+    LinearHead::fit(&rows, &labels, &images, train.dim, classes)?.classify(&test.embeddings)
 }
 
 /// The class of each test image by the [`NEIGHBOURS`] most similar labelled training images.

@@ -11,7 +11,7 @@ use super::defaults::{CROPS, DISTIL};
 use super::finetune::Init;
 use super::{augment, fill, images, optim, size};
 use crate::args::DistilArgs;
-use crate::args::training::TeacherArgs;
+use crate::args::distil::TeacherArgs;
 
 /// What the arguments say of the teacher's input.
 pub(crate) fn hints(args: &TeacherArgs) -> Hints {

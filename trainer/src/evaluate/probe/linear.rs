@@ -9,9 +9,8 @@ use std::collections::VecDeque;
 use ndarray::{Array2, ArrayView2};
 use rayon::prelude::*;
 
-use super::{check, labelled};
 use crate::error::{Error, Result};
-use crate::evaluate::{Predictions, top};
+use crate::evaluate::top;
 use crate::rng::{Rng, stream};
 
 /// The decays that are tried.
@@ -53,7 +52,7 @@ impl LinearHead {
         dim: usize,
         classes: usize,
     ) -> Result<LinearHead> {
-        super::check_labels(labels, classes)?;
+        check_labels(labels, classes)?;
         let (mut rows, (mean, std)) = (rows.to_vec(), moments(rows, dim));
         standardise(&mut rows, &mean, &std);
         let train_set = TrainSet { rows: &rows, labels, images, dim, classes };
@@ -79,12 +78,15 @@ impl LinearHead {
     }
 }
 
-/// The class of each test image by a regression fitted on the labelled training images.
-pub fn probe(train: &Predictions, test: &Predictions, classes: usize) -> Result<Vec<usize>> {
-    let (rows, labels) = labelled(train);
-    check(train, test, &labels, classes)?;
-    let images: Vec<u32> = (0..labels.len() as u32).collect();
-    LinearHead::fit(&rows, &labels, &images, train.dim, classes)?.classify(&test.embeddings)
+/// Refuses no labels, and labels of other classes.
+pub(super) fn check_labels(labels: &[u32], classes: usize) -> Result<()> {
+    if labels.is_empty() {
+        return Err(Error::Usage("a probe needs labelled images to learn from, and there are none".into()));
+    }
+    match labels.iter().find(|label| **label as usize >= classes) {
+        Some(label) => Err(Error::Usage(format!("label {label} is not one of {classes} classes"))),
+        None => Ok(()),
+    }
 }
 
 /// Mean and standard deviation of each column.
@@ -304,7 +306,7 @@ fn dot(a: &[f64], b: &[f64]) -> f64 {
 
 #[cfg(test)]
 mod tests {
-    use super::super::tests::clouds;
+    use super::super::{labelled, linear_probe, tests::clouds};
     use super::*;
 
     #[test]
@@ -335,10 +337,10 @@ mod tests {
 
     #[test]
     fn a_regression_tells_clouds_apart() {
-        let said = probe(&clouds(1, 600, 0.5), &clouds(2, 90, 0.5), 3).unwrap();
+        let said = linear_probe(&clouds(1, 600, 0.5), &clouds(2, 90, 0.5), 3).unwrap();
         let right = said.iter().enumerate().filter(|(i, said)| **said == i % 3).count();
         assert!(right > 80, "{right} of 90");
-        assert_eq!(probe(&clouds(1, 4, 0.1), &clouds(2, 9, 0.1), 3).unwrap().len(), 9);
+        assert_eq!(linear_probe(&clouds(1, 4, 0.1), &clouds(2, 9, 0.1), 3).unwrap().len(), 9);
     }
 
     #[test]

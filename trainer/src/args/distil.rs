@@ -1,0 +1,70 @@
+//! The flags of `distil`, and those of a teacher.
+
+use std::path::PathBuf;
+
+use clap::Args;
+use serde::{Deserialize, Serialize};
+
+use super::MachineArgs;
+use super::training::{ImageArgs, OptimArgs, RunArgs, SizeArgs};
+
+/// The teacher of a distillation.
+#[derive(Clone, Debug, Default, Args, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+#[command(next_help_heading = "Teacher")]
+pub(crate) struct TeacherArgs {
+    /// The frozen network whose embeddings are learned: an ONNX file with a pooled output, or a run.
+    #[arg(long, value_name = "FILE|RUN")]
+    pub(crate) teacher: Option<PathBuf>,
+    /// The teacher's output that is the embedding [default: `embedding`, else the only one of shape 1,K].
+    #[arg(long, value_name = "NAME")]
+    pub(crate) teacher_output: Option<String>,
+    /// Mean that the teacher's input is normalised by, on the scale 0 to 1 [default: what its file says, else 0 where the
+    /// network itself begins by normalising 0 to 255, else ImageNet's].
+    #[arg(long, value_delimiter = ',', value_name = "R,G,B", requires = "teacher_std")]
+    pub(crate) teacher_mean: Option<Vec<f64>>,
+    /// Standard deviation, as --teacher-mean.
+    #[arg(long, value_delimiter = ',', value_name = "R,G,B", requires = "teacher_mean")]
+    pub(crate) teacher_std: Option<Vec<f64>>,
+    /// Random crops of each image that the teacher sees, once each [default: 8].
+    #[arg(long, value_name = "N")]
+    pub(crate) crops: Option<u64>,
+}
+
+#[derive(Clone, Debug, Default, Args, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub(crate) struct DistilArgs {
+    /// The data set, of any kind that `smalti data` reads (`smalti data --help`); labels are not looked at.
+    #[arg(long, value_name = "DIR")]
+    pub(crate) data: Option<PathBuf>,
+    /// The split to learn from [default: train].
+    #[arg(long, value_parser = ["train", "all"])]
+    pub(crate) split: Option<String>,
+    #[command(flatten)]
+    #[serde(flatten)]
+    pub(crate) teacher: TeacherArgs,
+    /// Where the student starts: a run, a safetensors file, or `scratch` [default: scratch].
+    #[arg(long, value_name = "RUN|FILE|scratch")]
+    pub(crate) init: Option<PathBuf>,
+    #[command(flatten)]
+    #[serde(flatten)]
+    pub(crate) run: RunArgs,
+    #[command(flatten)]
+    #[serde(flatten)]
+    pub(crate) size: SizeArgs,
+    #[command(flatten)]
+    #[serde(flatten)]
+    pub(crate) images: ImageArgs,
+    #[command(flatten)]
+    #[serde(flatten)]
+    pub(crate) optim: OptimArgs,
+    /// Alpha of mixup, of images and targets alike; 0 for none [default: 0].
+    #[arg(long, value_name = "ALPHA")]
+    pub(crate) mixup: Option<f64>,
+    /// Alpha of CutMix; 0 for none [default: 0].
+    #[arg(long, value_name = "ALPHA")]
+    pub(crate) cutmix: Option<f64>,
+    #[command(flatten)]
+    #[serde(flatten)]
+    pub(crate) machine: MachineArgs,
+}
