@@ -28,8 +28,8 @@ pub struct Inspection {
     pub output: String,
     /// Whether that output is probabilities already.
     pub gives_probabilities: bool,
-    /// Why the engine runs the model instead of our own kernels; none where those run all of it.
-    pub on_engine: Option<String>,
+    /// Why tract runs the model instead of our own kernels; none where those run all of it.
+    pub fallback_reason: Option<String>,
 }
 
 impl Inspection {
@@ -52,7 +52,7 @@ impl Inspection {
 
     /// The part of the multiply-adds that our own kernels compute: all or nothing.
     pub fn kernels_share(&self) -> f64 {
-        if self.on_engine.is_none() { 1.0 } else { 0.0 }
+        if self.fallback_reason.is_none() { 1.0 } else { 0.0 }
     }
 
     /// The bytes that intermediate tensors take at most while the model runs.
@@ -81,7 +81,7 @@ pub fn inspect(bytes: &[u8]) -> Result<Inspection> {
         weights_sha256,
         output: model.output_name().to_owned(),
         gives_probabilities: model.gives_probabilities(),
-        on_engine: model.on_engine().map(str::to_owned),
+        fallback_reason: model.fallback_reason().map(str::to_owned),
     })
 }
 

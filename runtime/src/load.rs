@@ -88,13 +88,13 @@ impl Model {
     /// output that the model does not have.
     pub fn open_with(path: impl AsRef<Path>, options: &OpenOptions) -> Result<Model> {
         let bytes = options.trust.read(path.as_ref(), &options.limits)?;
-        let model = Model::from_file(bytes, options)?;
+        let model = Model::from_owned_bytes(bytes, options)?;
         options.trust.check_version(model.record())?;
         Ok(model)
     }
 
     /// Checks and prepares a file's bytes, which are gone before the weights are packed.
-    pub(crate) fn from_file(bytes: Vec<u8>, options: &OpenOptions) -> Result<Model> {
+    pub(crate) fn from_owned_bytes(bytes: Vec<u8>, options: &OpenOptions) -> Result<Model> {
         let (proto, summary) = gate::open(&bytes, &options.limits)?;
         drop(bytes);
         Model::new(proto, summary, options.output.as_deref())
@@ -121,8 +121,8 @@ impl Model {
         Ok(model)
     }
 
-    /// As [`Model::from_bytes`], but the engine runs the model even where our own kernels could: to compare both.
-    pub fn from_bytes_on_engine(bytes: &[u8]) -> Result<Model> {
+    /// As [`Model::from_bytes`], but tract runs the model even where our own kernels could: to compare both.
+    pub fn from_bytes_on_tract(bytes: &[u8]) -> Result<Model> {
         let (proto, summary) = gate::open(bytes, &Limits::default())?;
         Model::prepare(proto, summary, None, true)
     }
@@ -224,17 +224,17 @@ impl Model {
 
     /// A session on the calling thread alone.
     pub fn session(&self) -> Result<Session> {
-        self.session_on(1)
+        self.session_with_threads(1)
     }
 
     /// A session that shares each run out to that many threads, the calling one among them. The results are those
     /// of one thread, to the last bit.
-    pub fn session_on(&self, threads: usize) -> Result<Session> {
+    pub fn session_with_threads(&self, threads: usize) -> Result<Session> {
         Session::new(self, threads)
     }
 
-    /// Why the engine runs this model instead of our own kernels; none if it does not.
-    pub fn on_engine(&self) -> Option<&str> {
+    /// Why tract runs this model instead of our own kernels; none if it does not.
+    pub fn fallback_reason(&self) -> Option<&str> {
         match &self.0.backend {
             Backend::Program(_) => None,
             Backend::Tract(_, why) => Some(why),

@@ -11,7 +11,7 @@ use crate::load::Model;
 /// An upper bound of the bytes of heap that opening a model and running one session of it on `threads` threads take at
 /// any one time. Where images are prepared, `image` is width, height and channels of the largest.
 ///
-/// The engine does not say what it takes: for a model that it runs this is a rough estimate.
+/// tract does not say what it takes: for a model that it runs this is a rough estimate.
 pub fn bound(model: &Model, threads: usize, image: Option<[usize; 3]>) -> Result<u64> {
     let (open, session) = (prepared(model) + described(model), session(model, threads, image)?);
     // First the file is decoded, then the model made of that; then the decoded file goes, and a session comes.

@@ -1,8 +1,8 @@
 //! A model file that is replaced while its model runs.
 //!
-//! [`Watcher::poll`] looks whether another file is at the model's place, and makes a session of it if it is as good as
+//! [`ModelWatcher::poll`] looks whether another file is at the model's place, and makes a session of it if it is as good as
 //! the running one: it passes the gate, is signed and new enough where that is asked for, is no older than the running
-//! model, takes and gives tensors of the same shapes, and passes its own self-test. [`Watch`] does that on a thread of
+//! model, takes and gives tensors of the same shapes, and passes its own self-test. [`WatchHandle`] does that on a thread of
 //! its own. Whoever replaces the file should write another beside it and rename that: then there is no moment at which
 //! half a file could be read. One that is written in place is read again when it changes, and the digest of its weights
 //! and the self-test stand between half a file and use.
@@ -31,25 +31,25 @@ use crate::trust::{Trust, Version, beside};
 const STEP: Duration = Duration::from_millis(100);
 
 /// How a model file is opened, each time.
-pub struct Rules {
+pub struct WatchOptions {
     /// What the file may ask for and must show, and which output answers.
-    pub options: OpenOptions,
+    pub open: OpenOptions,
     /// Threads of a session.
     pub threads: usize,
     /// The last touch, such as preprocessing for a file that says none.
     pub prepare: Box<dyn Fn(Model) -> Result<Model> + Send>,
 }
 
-impl Default for Rules {
-    fn default() -> Rules {
-        Rules { options: OpenOptions::default(), threads: 1, prepare: Box::new(Ok) }
+impl Default for WatchOptions {
+    fn default() -> WatchOptions {
+        WatchOptions { open: OpenOptions::default(), threads: 1, prepare: Box::new(Ok) }
     }
 }
 
 /// A model file, and what is known of the model that runs.
-pub struct Watcher {
+pub struct ModelWatcher {
     path: PathBuf,
-    rules: Rules,
+    options: WatchOptions,
     running: Running,
     /// What was there at the last look.
     seen: Seen,
@@ -135,19 +135,19 @@ fn stamp(metadata: std::io::Result<Metadata>) -> Stamp {
     Some([device, number, seconds, nanoseconds, metadata.len(), modified])
 }
 
-impl Watcher {
+impl ModelWatcher {
     /// Opens a model file for the first time.
-    pub fn open(path: impl Into<PathBuf>, rules: Rules) -> Result<(Watcher, Model)> {
+    pub fn open(path: impl Into<PathBuf>, options: WatchOptions) -> Result<(ModelWatcher, Model)> {
         let path = path.into();
-        let (options, (bytes, seen)) = (&rules.options, look(&path, &rules.options.limits)?);
+        let (open, (bytes, seen)) = (&options.open, look(&path, &options.open.limits)?);
         // What was written to while it was read is read again at the first look.
         let seen = seen.unwrap_or(Seen::new(None, None));
         let digest = digest(&bytes);
-        options.trust.check(&bytes, options.trust.signature_of(&path)?.as_deref())?;
-        let model = (rules.prepare)(Model::from_file(bytes, options)?)?;
-        options.trust.check_version(model.record())?;
+        open.trust.check(&bytes, open.trust.signature_of(&path)?.as_deref())?;
+        let model = (options.prepare)(Model::from_owned_bytes(bytes, open)?)?;
+        open.trust.check_version(model.record())?;
         let running = Running::new(digest, &model);
-        Ok((Watcher { path, rules, running, seen, refused: None }, model))
+        Ok((ModelWatcher { path, options, running, seen, refused: None }, model))
     }
 
     /// The model file.
@@ -164,7 +164,7 @@ impl Watcher {
         if there.is(&self.seen) && (self.seen.settled || self.seen.since.elapsed() < STEP) {
             return None;
         }
-        let bytes = match look(&self.path, &self.rules.options.limits) {
+        let bytes = match look(&self.path, &self.options.open.limits) {
             Ok((bytes, Some(seen))) => {
                 self.see(seen);
                 bytes
@@ -182,7 +182,7 @@ impl Watcher {
             self.refused = None;
             return None;
         }
-        let signature = match self.rules.options.trust.signature_of(&self.path) {
+        let signature = match self.options.open.trust.signature_of(&self.path) {
             Ok(signature) => signature,
             Err(error) => return self.refuse(of_file, error),
         };
@@ -210,7 +210,7 @@ impl Watcher {
 
     /// Everything that a new model must stand.
     fn try_out(&self, bytes: Vec<u8>, signature: Option<&str>) -> Result<(Model, Session)> {
-        let Rules { options: OpenOptions { limits, trust, output }, threads, prepare } = &self.rules;
+        let WatchOptions { open: OpenOptions { limits, trust, output }, threads, prepare } = &self.options;
         trust.check(&bytes, signature)?;
         let (proto, summary) = gate::open(&bytes, limits)?;
         drop(bytes);
@@ -226,12 +226,12 @@ impl Watcher {
             selftest::judge(&selftest::run(&model)?)?;
         }
         let model = prepare(model)?;
-        let session = model.session_on(*threads)?;
+        let session = model.session_with_threads(*threads)?;
         Ok((model, session))
     }
 
     /// Goes on looking, on a thread of its own.
-    pub fn start(mut self, interval: Duration) -> Result<Watch> {
+    pub fn start(mut self, interval: Duration) -> Result<WatchHandle> {
         let shared = Arc::new(Shared::default());
         let (theirs, path) = (Arc::clone(&shared), self.path.clone());
         let work = move || {
@@ -252,7 +252,7 @@ impl Watcher {
             .name("watch".into())
             .spawn(work)
             .map_err(Error::io("start a thread for", &path))?;
-        Ok(Watch { shared, path })
+        Ok(WatchHandle { shared, path })
     }
 }
 
@@ -270,7 +270,7 @@ fn digest(bytes: &[u8]) -> [u8; 32] {
 }
 
 /// A model file that is looked at on a thread of its own, until this is dropped.
-pub struct Watch {
+pub struct WatchHandle {
     shared: Arc<Shared>,
     path: PathBuf,
 }
@@ -302,13 +302,13 @@ impl Shared {
     }
 }
 
-impl Watch {
+impl WatchHandle {
     /// The model file.
     pub fn path(&self) -> &Path {
         &self.path
     }
 
-    /// What [`Watcher::poll`] has found: the latest model, then the latest refusal. Does not wait.
+    /// What [`ModelWatcher::poll`] has found: the latest model, then the latest refusal. Does not wait.
     pub fn news(&mut self) -> Option<Result<Session>> {
         let mut state = self.shared.lock();
         let accepted = state.accepted.take().map(Ok);
@@ -316,7 +316,7 @@ impl Watch {
     }
 }
 
-impl Drop for Watch {
+impl Drop for WatchHandle {
     fn drop(&mut self) {
         self.shared.lock().stop = true;
         self.shared.stopped.notify_all();

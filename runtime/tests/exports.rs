@@ -28,7 +28,7 @@ fn logits_are_those_of_onnx_runtime() {
         let model =
             Model::open(folder().join(format!("{name}.onnx"))).unwrap_or_else(|e| panic!("{name}: {e}"));
         assert_eq!(model.input().form, Form::F32Nchw, "{name}");
-        assert_eq!(model.on_engine(), None, "{name}");
+        assert_eq!(model.fallback_reason(), None, "{name}");
         let output = model.session().unwrap().run_floats(&ramp(model.input().values())).unwrap();
         let difference = largest_difference(&output.logits, &wanted);
         // The quantized model's logits are levels: a sum in another order may move one by a step.

@@ -15,7 +15,11 @@ fn quick_gelu() -> Vec<u8> {
 fn a_graph_without_kernels_runs_on_tract_or_is_refused() {
     if cfg!(feature = "tract") {
         let model = Model::from_bytes(&quick_gelu()).unwrap();
-        assert!(model.on_engine().is_some_and(|why| why.contains("node `")), "{:?}", model.on_engine());
+        assert!(
+            model.fallback_reason().is_some_and(|why| why.contains("node `")),
+            "{:?}",
+            model.fallback_reason()
+        );
         assert!(model.session().unwrap().run_floats(&vec![0.5; model.input().values()]).is_ok());
         return;
     }

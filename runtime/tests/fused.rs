@@ -52,9 +52,9 @@ fn every_export_runs_on_our_kernels_as_on_the_engine() {
     for name in MODELS {
         let bytes = bytes(name);
         let (ours, engine) =
-            (Model::from_bytes(&bytes).unwrap(), Model::from_bytes_on_engine(&bytes).unwrap());
-        assert_eq!(ours.on_engine(), None, "{name}");
-        assert!(engine.on_engine().is_some(), "{name}");
+            (Model::from_bytes(&bytes).unwrap(), Model::from_bytes_on_tract(&bytes).unwrap());
+        assert_eq!(ours.fallback_reason(), None, "{name}");
+        assert!(engine.fallback_reason().is_some(), "{name}");
         // The quantized model's logits are levels: a sum in another order may move one by a step.
         let tolerance = if name.ends_with("qdq") { 0.0328 } else { 1e-4 };
         for (a, b) in outputs(ours.session().unwrap()).iter().zip(&outputs(engine.session().unwrap())) {
@@ -85,7 +85,7 @@ fn threads_and_repetition_do_not_change_a_bit() {
         let model = Model::from_bytes(&bytes(name)).unwrap();
         let alone = outputs(model.session().unwrap());
         for threads in [1, 2, 3] {
-            let session = model.session_on(threads).unwrap();
+            let session = model.session_with_threads(threads).unwrap();
             assert_eq!(session.threads(), threads);
             assert_eq!(outputs(session), alone, "{name} on {threads} threads");
         }
@@ -98,7 +98,7 @@ fn nothing_is_allocated_after_the_first_run() {
         [("colours_u8", 1, 10_000), ("colours_u8", 2, 1000), ("colours_qdq", 1, 10_000)]
     {
         let model = Model::from_bytes(&bytes(name)).unwrap();
-        let mut session = model.session_on(threads).unwrap();
+        let mut session = model.session_with_threads(threads).unwrap();
         let mut output = Output::default();
         run(&mut session, 0, &mut output);
         let values = model.input().values();

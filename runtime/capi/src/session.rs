@@ -98,7 +98,7 @@ pub unsafe extern "C" fn smalti_session_new(
         let opened = model::find(model)?;
         let output = opened.model.output();
         let ranked = Vec::with_capacity(opened.labels.len());
-        let session = opened.model.session_on(threads.max(1))?;
+        let session = opened.model.session_with_threads(threads.max(1))?;
         let state = Mutex::new(State { session, output, ranked, is_done: false });
         *room = SESSIONS.insert(Held { opened, state });
         Ok(())

@@ -19,7 +19,7 @@ pub(crate) struct Args {
     /// Print errors only.
     #[arg(long, short, global = true)]
     pub(crate) quiet: bool,
-    /// Print more: causes of errors, messages of the engine (-vv).
+    /// Print more: causes of errors, messages of tract (-vv).
     #[arg(long, short, global = true, action = clap::ArgAction::Count)]
     pub(crate) verbose: u8,
 }
@@ -269,7 +269,7 @@ pub(crate) struct BenchArgs {
     /// Load the model and run it so many times, and nothing else: for tools that count instructions.
     #[arg(long, hide = true)]
     pub(crate) only_runs: Option<u32>,
-    /// With --only-runs: the engine runs the model, even where our own kernels could.
+    /// With --only-runs: tract runs the model, even where our own kernels could.
     #[arg(long, hide = true, requires = "only_runs")]
     pub(crate) engine: bool,
 }

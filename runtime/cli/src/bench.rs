@@ -13,7 +13,7 @@ pub(super) fn run(command: &BenchArgs, args: &Args) -> anyhow::Result<u8> {
     if let Some(runs) = command.only_runs {
         let bytes = options.trust.read(&command.model, &options.limits)?;
         let model =
-            if command.engine { Model::from_bytes_on_engine(&bytes)? } else { Model::from_bytes(&bytes)? };
+            if command.engine { Model::from_bytes_on_tract(&bytes)? } else { Model::from_bytes(&bytes)? };
         bench::only_runs(&model, runs)?;
         return Ok(0);
     }

@@ -57,7 +57,7 @@ fn as_json(inspection: &Inspection) -> Value {
         "multiply_adds": summary.multiply_adds,
         "activation_bytes": inspection.activation_bytes(),
         "kernels_share": inspection.kernels_share(),
-        "on_engine": inspection.on_engine,
+        "fallback_reason": inspection.fallback_reason,
         "weights_sha256": inspection.weights_sha256,
         "weights_intact": inspection.weights_intact(),
         "record": record,
@@ -97,9 +97,9 @@ fn as_text(inspection: &Inspection) -> String {
         ("operators", operators.join(", ")),
         (
             "runs on",
-            match &inspection.on_engine {
+            match &inspection.fallback_reason {
                 None => "our kernels, all multiply-adds".into(),
-                Some(why) => format!("tract, the engine: {why}"),
+                Some(why) => format!("tract: {why}"),
             },
         ),
     ];

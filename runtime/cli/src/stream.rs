@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use serde_json::{Value, json};
 use smalti_runtime::models::image;
 use smalti_runtime::stream::{Counts, Frame, Keep, Next, Settings, Spec, Stream};
-use smalti_runtime::watch::{Rules, Watch, Watcher};
+use smalti_runtime::watch::{ModelWatcher, WatchHandle, WatchOptions};
 use smalti_runtime::{Error, OpenOptions, Prediction, Session};
 use smalti_tools::eval::share;
 
@@ -43,16 +43,16 @@ pub(super) fn run(spec: &Spec, command: &RunArgs, args: &Args) -> anyhow::Result
 }
 
 /// The model's session, and who looks for a new one.
-fn open_model(command: &RunArgs) -> Result<(Session, Option<Watch>), Error> {
+fn open_model(command: &RunArgs) -> Result<(Session, Option<WatchHandle>), Error> {
     if !command.stream.watch {
         return Ok((open_model_of(command)?.session()?, None));
     }
     let overrides = Overrides::new(&command.foreign)?;
     let prepare = Box::new(move |model| overrides.apply(model));
     let (trust, output) = (open::trust(&command.trust)?, command.output.clone());
-    let options = OpenOptions { trust, output, ..OpenOptions::default() };
-    let rules = Rules { options, threads: 1, prepare };
-    let (watcher, model) = Watcher::open(&command.model, rules)?;
+    let open = OpenOptions { trust, output, ..OpenOptions::default() };
+    let options = WatchOptions { open, threads: 1, prepare };
+    let (watcher, model) = ModelWatcher::open(&command.model, options)?;
     let interval = Duration::from_secs_f64(command.stream.watch_interval);
     Ok((model.session()?, Some(watcher.start(interval)?)))
 }
@@ -109,7 +109,7 @@ struct Run<'a> {
     args: &'a Args,
     name: String,
     session: Session,
-    watch: Option<Watch>,
+    watch: Option<WatchHandle>,
     service: Service,
     tally: Tally,
 }

@@ -181,7 +181,7 @@ fn an_input_need_not_be_square() {
     let path = form("conv_of_a_wide_image");
     let model = open(&path, None).unwrap();
     assert_eq!(model.input().size(), [16, 8]);
-    assert_eq!(model.on_engine(), None);
+    assert_eq!(model.fallback_reason(), None);
     assert_eq!(probabilities(&model).0.len(), 5);
     let run = |words: &[&'static str]| {
         let image = red();

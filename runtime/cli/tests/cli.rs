@@ -213,7 +213,7 @@ fn inspect_selftest_bench_and_doctor_answer_in_json() {
     assert_eq!(value["multiply_adds"], 1536 + 3840 + 400 + 24);
     let value = json(0, &[&"inspect", &fixture("timm_vit_dynamo.onnx"), &"--json"]);
     assert_eq!((&value["weights_intact"], &value["record"]), (&Value::Null, &Value::Null));
-    assert_eq!((&value["kernels_share"], &value["on_engine"]), (&1.0.into(), &Value::Null));
+    assert_eq!((&value["kernels_share"], &value["fallback_reason"]), (&1.0.into(), &Value::Null));
 
     let value = json(0, &[&"selftest", &fixture("colours_f32.onnx"), &"--json"]);
     assert_eq!((&value["passed"], value["vectors"].as_array().unwrap().len()), (&true.into(), 2));

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use smalti_kernels::attention::{Heads, ScoreMaps, Shape, attention};
 use smalti_kernels::conv::ConvScratch;
-use smalti_kernels::quant_linear::row as byte_row;
+use smalti_kernels::quant_linear::row_stride;
 use smalti_kernels::{
     Activation, Conv, ConvSizes, Depthwise, Epilogue, Isa, Linear, MapView, Out, QuantConv, QuantDepthwise,
     QuantLinear, Quantize, Windows, conv, depthwise, layer_norm, linear, quant_conv, quant_depthwise,
@@ -142,8 +142,8 @@ fn main() {
         };
         beside(name("f32"), rows * k * n, &run, &other);
         let quantize = Quantize::new(0.02, 120).unwrap();
-        let x = vec![99u8; rows.max(windows.input[0] * windows.input[1]) * byte_row(k)];
-        let y = std::cell::RefCell::new(vec![0u8; rows * byte_row(n)]);
+        let x = vec![99u8; rows.max(windows.input[0] * windows.input[1]) * row_stride(k)];
+        let y = std::cell::RefCell::new(vec![0u8; rows * row_stride(n)]);
         let scratch = std::cell::RefCell::new(ConvScratch::new(QuantConv::scratch(&windows, &sizes)));
         let scales = vec![0.01; n];
         let run = |isa| {
@@ -166,7 +166,7 @@ fn main() {
             let layer = QuantLinear::new(isa, [n, k], weight, &scales, &bias, quantize).unwrap();
             time(|| {
                 let out = &mut Out::U8(&mut y.borrow_mut(), quantize);
-                quant_linear(&layer, black_box(&x[..rows * byte_row(k)]), &epilogue, out);
+                quant_linear(&layer, black_box(&x[..rows * row_stride(k)]), &epilogue, out);
             })
         };
         beside(name("int8"), rows * k * n, &run, &other);
@@ -190,8 +190,8 @@ fn main() {
         let layer =
             QuantDepthwise::new(windows, channels, |c, tap| (c + tap) as i8 % 50, scales, quantize).unwrap();
         let (x, y) = (
-            vec![99u8; pixels * byte_row(channels)],
-            std::cell::RefCell::new(vec![0u8; rows * byte_row(channels)]),
+            vec![99u8; pixels * row_stride(channels)],
+            std::cell::RefCell::new(vec![0u8; rows * row_stride(channels)]),
         );
         row(name("int8"), work, &|isa| {
             time(|| {

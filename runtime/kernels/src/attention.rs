@@ -201,7 +201,7 @@ fn group<const FMA: bool, const ROWS: usize>(
             *part = 1.0;
         }
     }
-    let (width, stride) = (shape.value, out.row(shape.heads * shape.value));
+    let (width, stride) = (shape.value, out.row_stride(shape.heads * shape.value));
     for (p, panel) in values.chunks_exact(shape.tokens * COLS).enumerate() {
         let (column, count) = (p * COLS, COLS.min(width - p * COLS));
         let mut sums = block::<FMA, ROWS, COLS>((scores, padded), panel.as_chunks().0);

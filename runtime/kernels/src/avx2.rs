@@ -87,6 +87,60 @@ pub(crate) unsafe fn add_byte_products(sums: &mut [i32; COLS], x: &[u8; COLS], w
     }
 }
 
+/// `sums · scale + bias`, fused.
+///
+/// # Safety
+/// The processor has AVX2 and FMA.
+#[inline(always)]
+pub(crate) unsafe fn scaled(sums: &[i32; COLS], scale: &[f32; COLS], bias: &[f32; COLS]) -> [f32; COLS] {
+    let mut out = [0.0; COLS];
+    // SAFETY: the caller's promise; all four arrays are two registers, loads and stores need no alignment.
+    unsafe {
+        let (scale, bias) = (halves(scale), halves(bias));
+        for half in 0..2 {
+            let sums = _mm256_cvtepi32_ps(_mm256_loadu_si256(sums.as_ptr().add(half * WIDTH).cast()));
+            _mm256_storeu_ps(
+                out.as_mut_ptr().add(half * WIDTH),
+                _mm256_fmadd_ps(sums, scale[half], bias[half]),
+            );
+        }
+    }
+    out
+}
+
+/// `values += from`.
+///
+/// # Safety
+/// The processor has AVX.
+#[inline(always)]
+pub(crate) unsafe fn add(values: &mut [f32; COLS], from: &[f32; COLS]) {
+    // SAFETY: the caller's promise; both references cover two registers, stores need no alignment.
+    unsafe {
+        let (sums, from) = (halves(values), halves(from));
+        for half in 0..2 {
+            let sum = _mm256_add_ps(sums[half], from[half]);
+            _mm256_storeu_ps(values.as_mut_ptr().add(half * WIDTH), sum);
+        }
+    }
+}
+
+/// `min(max(x, low), high)` of each value; a NaN stays one.
+///
+/// # Safety
+/// The processor has AVX.
+#[inline(always)]
+pub(crate) unsafe fn clip(values: &mut [f32; COLS], low: f32, high: f32) {
+    // SAFETY: the caller's promise; the reference covers two registers, stores need no alignment.
+    unsafe {
+        let (from, low, high) = (halves(values), _mm256_set1_ps(low), _mm256_set1_ps(high));
+        for half in 0..2 {
+            // The second operand, where one is NaN.
+            let clipped = _mm256_min_ps(high, _mm256_max_ps(low, from[half]));
+            _mm256_storeu_ps(values.as_mut_ptr().add(half * WIDTH), clipped);
+        }
+    }
+}
+
 /// Sixteen values.
 ///
 /// # Safety
@@ -95,4 +149,31 @@ pub(crate) unsafe fn add_byte_products(sums: &mut [i32; COLS], x: &[u8; COLS], w
 unsafe fn halves(values: &[f32; COLS]) -> [__m256; 2] {
     // SAFETY: the caller's promise; the reference covers both registers, loads need no alignment.
     unsafe { [_mm256_loadu_ps(values.as_ptr()), _mm256_loadu_ps(values.as_ptr().add(WIDTH))] }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::test_support::awkward_rows;
+
+    #[test]
+    fn sums_and_clipped_values_have_the_bits_of_the_plain_form() {
+        if !is_x86_feature_detected!("avx2") {
+            return;
+        }
+        for (x, _) in awkward_rows() {
+            let (mut sums, mut clipped) = (x, x);
+            // SAFETY: there is AVX2.
+            unsafe {
+                add(&mut sums, &[0.75; COLS]);
+                clip(&mut clipped, -0.5, 6.0);
+            }
+            for ((sum, clipped), x) in sums.into_iter().zip(clipped).zip(x) {
+                assert!(sum == x + 0.75 || sum.is_nan() && x.is_nan());
+                let low = if x < -0.5 { -0.5 } else { x };
+                let want = if low > 6.0 { 6.0 } else { low };
+                assert_eq!(clipped.to_bits(), want.to_bits());
+            }
+        }
+    }
 }

@@ -7,7 +7,7 @@
 
 use crate::dot::{COLS, DEPTH};
 #[cfg(target_arch = "x86_64")]
-use crate::isa::Pairs;
+use crate::isa::Bf16Dot;
 use crate::isa::{Isa, dispatch};
 use crate::linear::tiles;
 use crate::math::madd;
@@ -398,13 +398,13 @@ pub fn product(
     match isa.pairs() {
         // A block of tiles has two rows at least.
         #[cfg(target_arch = "x86_64")]
-        Pairs::Amx if m > 1 => {
+        Bf16Dot::Amx if m > 1 => {
             // SAFETY: `pairs` has found the instructions and the system's permission; each call is the only user.
             unsafe { amx(rows, panels, steps, store) }
         }
         // SAFETY: `pairs` has found the instructions.
         #[cfg(target_arch = "x86_64")]
-        Pairs::Avx512 => unsafe { avx512(rows, panels, steps, store) },
+        Bf16Dot::Avx512 => unsafe { avx512(rows, panels, steps, store) },
         _ => widened(isa, rows, panels, steps, store),
     }
 }

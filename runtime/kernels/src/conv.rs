@@ -7,6 +7,7 @@
 
 use std::ops::Range;
 
+use crate::aligned::Aligned;
 use crate::epilogue::{self, Epilogue};
 use crate::isa::Isa;
 use crate::linear::{Linear, linear};
@@ -41,16 +42,18 @@ impl ConvSizes {
     }
 }
 
-/// Rows that are gathered at one time, where each takes so many bytes.
-pub(crate) fn block_rows(row_bytes: usize) -> usize {
-    (BLOCK_BYTES / row_bytes.max(1) / ROWS * ROWS).clamp(ROWS, MAX_ROWS)
+/// Rows of `count` that are gathered at one time, where each takes so many bytes.
+pub(crate) fn block_rows(row_bytes: usize, count: usize) -> usize {
+    let most = (BLOCK_BYTES / row_bytes.max(1) / ROWS * ROWS).clamp(ROWS, MAX_ROWS);
+    // Long rows have large weights, which are read once a block: a few rows more before another block.
+    if most == ROWS { count.div_ceil((count / ROWS).max(1)) } else { most.min(count) }
 }
 
 /// What one thread of a convolution writes into.
-#[derive(Clone, Debug, Default)]
+#[derive(Debug, Default)]
 pub struct ConvScratch {
-    pub(crate) floats: Vec<f32>,
-    pub(crate) bytes: Vec<u8>,
+    pub(crate) floats: Aligned<f32>,
+    pub(crate) bytes: Aligned<u8>,
 }
 
 /// Lengths of a [`ConvScratch`].
@@ -75,7 +78,7 @@ impl ScratchSizes {
 impl ConvScratch {
     /// A scratch for every convolution that asks for no more than `sizes`.
     pub fn new(sizes: ScratchSizes) -> ConvScratch {
-        ConvScratch { floats: vec![0.0; sizes.floats], bytes: vec![0; sizes.bytes] }
+        ConvScratch { floats: Aligned::new(sizes.floats), bytes: Aligned::new(sizes.bytes) }
     }
 }
 
@@ -132,7 +135,7 @@ impl Conv {
     /// What [`conv`] needs to write into.
     pub fn scratch(windows: &Windows, sizes: &ConvSizes) -> ScratchSizes {
         let inputs = windows.taps() * sizes.channels;
-        let rows = block_rows(inputs * size_of::<f32>()).min(windows.count());
+        let rows = block_rows(inputs * size_of::<f32>(), windows.count());
         ScratchSizes { floats: rows * (inputs + group_values(sizes)), bytes: 0 }
     }
 }
@@ -221,7 +224,7 @@ fn convolve(
 ) {
     let ConvSizes { channels, outputs, .. } = layer.sizes;
     let inputs = layer.windows.taps() * channels;
-    let most = block_rows(inputs * size_of::<f32>());
+    let most = block_rows(inputs * size_of::<f32>(), layer.windows.count());
     let each = |windows: Range<usize>,
                 group: usize,
                 rows: &mut [f32],
@@ -230,7 +233,7 @@ fn convolve(
         fill(group * channels..(group + 1) * channels, windows, rows, inputs);
         linear(isa, &layer.layers[group], rows, epilogue, out);
     };
-    let (rows, others) = scratch.floats.split_at_mut(most.min(layer.windows.count()) * inputs);
+    let (rows, others) = scratch.floats.split_at_mut(most * inputs);
     for first in range.clone().step_by(most) {
         let block = first..range.end.min(first + most);
         let rows = &mut rows[..block.len() * inputs];

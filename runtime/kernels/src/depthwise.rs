@@ -2,13 +2,13 @@
 //! [`mod@crate::quant_depthwise`].
 //!
 //! Sixteen channels of a few neighbouring windows are summed in registers, tap by tap, and finished there as a linear
-//! layer's tile. A value of the result is one chain in the order `ky, kx`; taps beyond the map meet zeros, so it has the
-//! same bits wherever its tile begins.
+//! layer's tile; windows that reach over the sides of the map are summed one by one. A value of the result is one chain
+//! in the order `ky, kx`; taps beyond the map would add zeros, so it has the same bits wherever its tile begins.
 
 use std::ops::Range;
 
 use crate::dot::COLS;
-use crate::epilogue::Epilogue;
+use crate::epilogue::{self, Epilogue};
 use crate::isa::dispatch;
 use crate::linear::padded;
 use crate::math::madd;
@@ -81,6 +81,8 @@ pub(crate) trait Product {
     type X: Copy;
     type W: Copy;
     type Sum: Copy;
+    /// Whether what lies beyond a map changes sums.
+    const BEYOND_COUNTS: bool;
 
     /// `sums += x · w`, channel by channel.
     fn add<const FMA: bool>(sums: &mut [Self::Sum; COLS], x: &[Self::X; COLS], w: &[Self::W; COLS]);
@@ -92,6 +94,7 @@ impl Product for Floats {
     type X = f32;
     type W = f32;
     type Sum = f32;
+    const BEYOND_COUNTS: bool = false;
 
     #[inline(always)]
     fn add<const FMA: bool>(sums: &mut [f32; COLS], x: &[f32; COLS], w: &[f32; COLS]) {
@@ -114,29 +117,41 @@ pub(crate) struct Map<'a, T> {
     pub(crate) beyond: [T; COLS],
 }
 
-/// The sums of [`TILE`] windows of line `y` from column `x` on, whose windows all lie within the map, and whose channels
-/// and those after them up to sixteen lie within `map`.
+/// The sums of `ROWS` windows of line `y` from column `x` on, over the taps `lines` by `columns`, all of which lie within the
+/// map.
 #[inline(always)]
-fn inner<P: Product, const FMA: bool>(
+fn inner<P: Product, const FMA: bool, const ROWS: usize>(
     windows: &Windows,
     map: &Map<'_, P::X>,
     weight: &[[P::W; COLS]],
     start: &[P::Sum; COLS],
     [y, x]: [usize; 2],
+    [lines, columns]: [&Range<usize>; 2],
     channel: usize,
-) -> [[P::Sum; COLS]; TILE] {
-    let mut sums = [*start; TILE];
+) -> [[P::Sum; COLS]; ROWS] {
+    let mut sums = [*start; ROWS];
     let step = windows.stride[1] * map.stride;
-    for (ky, weight) in weight.chunks_exact(windows.kernel[1]).enumerate() {
+    let across = windows.kernel[1];
+    for ky in lines.clone() {
         let first = windows.line(y, ky) * windows.input[1];
-        for (kx, w) in weight.iter().enumerate() {
+        let weight = &weight[ky * across + columns.start..ky * across + columns.end];
+        for (kx, w) in columns.clone().zip(weight) {
             let at = (first + windows.column(x, kx)) * map.stride + channel;
             // One check for all windows, so that the loop below has none.
-            let from = &map.x[at..][..(TILE - 1) * step + COLS];
-            for r in 0..TILE {
-                // SAFETY: `r · step + COLS` is at most the length of `from`, as `r < TILE`.
+            let from = &map.x[at..][..(ROWS - 1) * step + COLS];
+            for r in 0..ROWS {
+                // SAFETY: `r · step + COLS` is at most the length of `from`, as `r < ROWS`.
                 let x = unsafe { &*from.as_ptr().add(r * step).cast::<[P::X; COLS]>() };
                 P::add::<FMA>(&mut sums[r], x, w);
+            }
+        }
+    }
+    if P::BEYOND_COUNTS && (lines.len() * columns.len() < windows.taps()) {
+        for (i, w) in weight.iter().enumerate().take(windows.taps()) {
+            if !lines.contains(&(i / across)) || !columns.contains(&(i % across)) {
+                for r in 0..ROWS {
+                    P::add::<FMA>(&mut sums[r], &map.beyond, w);
+                }
             }
         }
     }
@@ -189,18 +204,26 @@ fn edge<P: Product, const FMA: bool>(
     sums
 }
 
-/// The columns of the result whose windows lie within the map in line `y`.
+/// The columns of the result whose windows lie between the sides of the map.
 #[inline(always)]
-fn within(windows: &Windows, y: usize) -> Range<usize> {
-    let reach = |i: usize| (windows.kernel[i] - 1) * windows.dilation[i];
-    let [height, width] = windows.input;
-    let (top, bottom) = (windows.line(y, 0), windows.line(y, 0).wrapping_add(reach(0)));
-    if top >= height || bottom >= height || width + windows.padding[1] <= reach(1) {
+fn within(windows: &Windows) -> Range<usize> {
+    let (reach, width) = ((windows.kernel[1] - 1) * windows.dilation[1], windows.input[1]);
+    if width + windows.padding[1] <= reach {
         return 0..0;
     }
     let first = windows.padding[1].div_ceil(windows.stride[1]);
-    let end = (width + windows.padding[1] - reach(1) - 1) / windows.stride[1] + 1;
+    let end = (width + windows.padding[1] - reach - 1) / windows.stride[1] + 1;
     first..end.min(windows.output[1]).max(first)
+}
+
+/// The taps of a window along a side that lie within the map: all are `dilation` apart, and the first one is `before` pixels
+/// from the map's first one, or that number of pixels before it if it has wrapped around.
+#[inline(always)]
+fn taps_within(first: usize, taps: usize, dilation: usize, side: usize) -> Range<usize> {
+    let before = if first.cast_signed() < 0 { first.wrapping_neg() } else { 0 };
+    let start = before.div_ceil(dilation).min(taps);
+    let left = side.saturating_add(before).saturating_sub(if before > 0 { 0 } else { first });
+    start..left.div_ceil(dilation).clamp(start, taps)
 }
 
 /// What sums begin with and what becomes of them. Methods of a type and no closures, which would be compiled without the
@@ -210,9 +233,9 @@ pub(crate) trait Ending<P: Product> {
     fn start(&self, panel: usize) -> [P::Sum; COLS];
 
     /// Takes the sums of the first `rows` windows of a tile and stores them from row `at` on.
-    fn finish<const FMA: bool>(
+    fn finish<const FMA: bool, const ROWS: usize>(
         &mut self,
-        sums: &[[P::Sum; COLS]; TILE],
+        sums: &[[P::Sum; COLS]; ROWS],
         panel: usize,
         at: usize,
         rows: usize,
@@ -229,28 +252,42 @@ pub(crate) fn body<P: Product, const FMA: bool>(
     range: Range<usize>,
     ending: &mut impl Ending<P>,
 ) {
-    let across = windows.output[1];
+    let ([height, width], [down, across]) = (windows.input, windows.kernel);
+    let [_, breadth] = windows.output;
+    let whole = within(windows);
     let mut window = range.start;
     while window < range.end {
         // A line, or what of it is in the range.
-        let (y, first) = (window / across, window % across);
-        let end = across.min(first + range.end - window);
-        let whole = within(windows, y);
-        let mut x = first;
-        while x < end {
-            let rows = TILE.min(end - x);
-            let inside = rows == TILE && whole.start <= x && x + TILE <= whole.end;
+        let (y, first) = (window / breadth, window % breadth);
+        let end = breadth.min(first + range.end - window);
+        let lines = taps_within(windows.line(y, 0), down, windows.dilation[0], height);
+        let mut next = first;
+        while next < end {
+            let inside = whole.start <= next && next < whole.end;
+            let last = whole.end.min(end);
+            // The windows left over at the end are a tile together with some before them, which are computed again.
+            let fits = inside && last >= whole.start.max(first) + TILE;
+            let (x, rows) = if fits { (next.min(last - TILE), TILE) } else { (next, 1) };
+            let at = window - range.start + x - first;
+            let columns = taps_within(windows.column(x, 0), across, windows.dilation[1], width);
             // Panel by panel, so that memory is read and written in order.
             for (p, weight) in weight.chunks_exact(windows.taps()).enumerate() {
                 let (channel, count) = (p * COLS, COLS.min(channels - p * COLS));
-                let start = ending.start(p);
-                let sums = match inside && count == COLS {
-                    true => inner::<P, FMA>(windows, map, weight, &start, [y, x], channel),
-                    false => edge::<P, FMA>(windows, map, weight, &start, [y, x], (channel, count)),
-                };
-                ending.finish::<FMA>(&sums, p, window - range.start + x - first, rows);
+                let (start, place) = (ending.start(p), [y, x]);
+                if count < COLS {
+                    let sums = edge::<P, FMA>(windows, map, weight, &start, place, (channel, count));
+                    ending.finish::<FMA, TILE>(&sums, p, at, rows);
+                } else if rows == TILE {
+                    let taps = [&lines, &(0..across)];
+                    let sums = inner::<P, FMA, TILE>(windows, map, weight, &start, place, taps, channel);
+                    ending.finish::<FMA, TILE>(&sums, p, at, TILE);
+                } else {
+                    let taps = [&lines, &columns];
+                    let sums = inner::<P, FMA, 1>(windows, map, weight, &start, place, taps, channel);
+                    ending.finish::<FMA, 1>(&sums, p, at, 1);
+                }
             }
-            x += rows;
+            next = x + rows;
         }
         window += end - first;
     }
@@ -270,12 +307,17 @@ impl Ending<Floats> for FloatEnding<'_, '_> {
     }
 
     #[inline(always)]
-    fn finish<const FMA: bool>(&mut self, sums: &[[f32; COLS]; TILE], panel: usize, at: usize, rows: usize) {
+    fn finish<const FMA: bool, const ROWS: usize>(
+        &mut self,
+        sums: &[[f32; COLS]; ROWS],
+        panel: usize,
+        at: usize,
+        rows: usize,
+    ) {
         let (mut tile, n) = (*sums, self.layer.channels);
+        let bias = &self.layer.bias[panel];
         for values in &mut tile {
-            for c in 0..COLS {
-                values[c] += self.layer.bias[panel][c];
-            }
+            epilogue::add::<FMA>(values, bias);
         }
         let count = COLS.min(n - panel * COLS);
         self.epilogue.finish::<FMA>(&mut tile[..rows], [at, panel * COLS], [n, count], self.out);
@@ -309,6 +351,23 @@ mod tests {
     use crate::plain;
     use crate::test_support::{close, each_isa, values, widen};
     use crate::windows::tests::any_windows;
+
+    #[test]
+    fn taps_of_a_window_lie_within_the_map_or_not() {
+        for (padding, side, dilation, taps) in
+            [(0usize, 5, 1, 3), (2, 3, 1, 5), (7, 4, 2, 3), (3, 1, 3, 4), (9, 2, 1, 4)]
+        {
+            for position in 0..side + 2 * padding {
+                let first = position.wrapping_sub(padding);
+                let inside = |tap: usize| first.wrapping_add(tap * dilation) < side;
+                let found = taps_within(first, taps, dilation, side);
+                assert!(
+                    (0..taps).all(|tap| found.contains(&tap) == inside(tap)),
+                    "{padding} {side} {position}"
+                );
+            }
+        }
+    }
 
     #[test]
     fn sizes_are_checked() {

@@ -40,7 +40,7 @@ impl Activation {
     fn apply<const FMA: bool>(self, tile: &mut [[f32; COLS]], coarse: bool) {
         match self {
             Activation::None => {}
-            Activation::Clip { low, high } => each(tile, |x| clip(x, low, high)),
+            Activation::Clip { low, high } => clip_of::<FMA>(tile, low, high),
             // A step between bytes is a hundred times the error.
             Activation::Gelu if coarse => {
                 #[cfg(target_arch = "aarch64")]
@@ -61,6 +61,21 @@ impl Activation {
 fn clip(x: f32, low: f32, high: f32) -> f32 {
     let x = if x < low { low } else { x };
     if x > high { high } else { x }
+}
+
+/// [`clip`] of each value: left to itself the compiler may go value by value where what stands around it does.
+#[inline(always)]
+fn clip_of<const FMA: bool>(tile: &mut [[f32; COLS]], low: f32, high: f32) {
+    #[cfg(target_arch = "x86_64")]
+    if FMA {
+        // No closure: it would be compiled without the caller's instruction set.
+        for values in tile {
+            // SAFETY: on x86-64 kernels are compiled so only for processors with AVX2 and FMA.
+            unsafe { crate::avx2::clip(values, low, high) };
+        }
+        return;
+    }
+    each(tile, |x| clip(x, low, high));
 }
 
 #[inline(always)]
@@ -103,12 +118,15 @@ fn each(tile: &mut [[f32; COLS]], f: impl Fn(f32) -> f32) {
 
 /// `values += from`.
 #[inline(always)]
-fn add(values: &mut [f32; COLS], from: &[f32; COLS]) {
+pub(crate) fn add<const FMA: bool>(values: &mut [f32; COLS], from: &[f32; COLS]) {
+    #[cfg(target_arch = "x86_64")]
+    if FMA {
+        // SAFETY: on x86-64 kernels are compiled so only for processors with AVX2 and FMA.
+        return unsafe { crate::avx2::add(values, from) };
+    }
     #[cfg(target_arch = "aarch64")]
     crate::neon::add(values, from);
-    #[cfg(target_arch = "x86_64")]
-    crate::sse::add(values, from);
-    #[cfg(not(any(target_arch = "aarch64", target_arch = "x86_64")))]
+    #[cfg(not(target_arch = "aarch64"))]
     for c in 0..COLS {
         values[c] += from[c];
     }
@@ -139,34 +157,51 @@ impl Epilogue<'_> {
     ) {
         let coarse = matches!(out, Out::U8(..));
         if self.activate_sum {
-            self.add(tile, row * n + column, n, count);
+            self.add::<FMA>(tile, row * n + column, n, count);
             self.activation.apply::<FMA>(tile, coarse);
         } else {
             self.activation.apply::<FMA>(tile, coarse);
-            self.add(tile, row * n + column, n, count);
+            self.add::<FMA>(tile, row * n + column, n, count);
         }
         // Two ways, so that whole panels know their width.
         if count == COLS {
-            out.tile(row * out.row(n) + column, out.row(n), tile);
+            out.tile(row * out.row_stride(n) + column, out.row_stride(n), tile);
+        } else if let (HALF, Out::F32(values)) = (count, &mut *out) {
+            for (r, from) in tile.iter().enumerate() {
+                let to = values[(row + r) * n + column..].first_chunk_mut::<HALF>();
+                if let (Some(to), Some(from)) = (to, from.first_chunk()) {
+                    *to = *from;
+                }
+            }
         } else {
-            store_edge(tile, row * out.row(n) + column, out.row(n), count, out);
+            store_edge(tile, row * out.row_stride(n) + column, out.row_stride(n), count, out);
         }
     }
 
     /// Adds the residual, whose values for the tile begin at `at` and have rows of `n`.
     #[inline(always)]
-    fn add(&self, tile: &mut [[f32; COLS]], at: usize, n: usize, count: usize) {
+    fn add<const FMA: bool>(&self, tile: &mut [[f32; COLS]], at: usize, n: usize, count: usize) {
         let Some(residual) = self.residual else { return };
         if count == COLS {
             for (r, values) in tile.iter_mut().enumerate() {
                 let Some(from) = residual[at + r * n..].first_chunk::<COLS>() else { return };
-                add(values, from);
+                add::<FMA>(values, from);
+            }
+        } else if count == HALF {
+            for (r, values) in tile.iter_mut().enumerate() {
+                let Some(from) = residual[at + r * n..].first_chunk::<HALF>() else { return };
+                for c in 0..HALF {
+                    values[c] += from[c];
+                }
             }
         } else {
             add_edge(tile, &residual[at..], n, count);
         }
     }
 }
+
+/// Half of the columns of a panel: the last panel of many layers of convolutional networks.
+const HALF: usize = COLS / 2;
 
 /// Adds fewer columns than a panel has.
 #[cold]
@@ -289,7 +324,7 @@ mod tests {
                     let mut y = vec![9.0; 3 * cols];
                     rows(isa, &x, cols, &epilogue, &mut Out::F32(&mut y));
                     assert_eq!(y, want, "{}", isa.name());
-                    let row = crate::quant_linear::row(cols);
+                    let row = crate::quant_linear::row_stride(cols);
                     let mut bytes = vec![0; 3 * row];
                     rows(isa, &x, cols, &epilogue, &mut Out::U8(&mut bytes, quantize));
                     for (bytes, want) in bytes.chunks(row).zip(want.chunks(cols)) {

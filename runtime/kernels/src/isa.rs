@@ -6,7 +6,7 @@
 use std::sync::OnceLock;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) enum Kind {
+pub(crate) enum SimdLevel {
     Scalar,
     #[cfg(target_arch = "aarch64")]
     Neon,
@@ -18,7 +18,7 @@ pub(crate) enum Kind {
 
 /// How four products of bytes are added to an integer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) enum Integers {
+pub(crate) enum Int8Dot {
     Scalar,
     /// `smull`, `smlal` and `sadalp`.
     #[cfg(target_arch = "aarch64")]
@@ -38,14 +38,14 @@ pub(crate) enum Integers {
     /// `vpdpbusd` on 512 bits.
     #[cfg(target_arch = "x86_64")]
     Avx512Vnni,
-    /// `tdpbusd`, on whole tiles; single rows as [`Integers::Avx512Vnni`].
+    /// `tdpbusd`, on whole tiles; single rows as [`Int8Dot::Avx512Vnni`].
     #[cfg(target_arch = "x86_64")]
     Amx,
 }
 
 /// How the products of pairs of bf16 are added to an f32.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Pairs {
+pub(crate) enum Bf16Dot {
     /// As products of f32.
     Widened,
     /// `vdpbf16ps` on 512 bits.
@@ -59,13 +59,13 @@ pub(crate) enum Pairs {
 /// An instruction set that this machine has: one for floats, and one for products of bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Isa {
-    kind: Kind,
-    integers: Integers,
+    kind: SimdLevel,
+    integers: Int8Dot,
 }
 
 impl Isa {
     /// What every machine of this architecture has.
-    pub const SCALAR: Isa = Isa { kind: Kind::Scalar, integers: Integers::Scalar };
+    pub const SCALAR: Isa = Isa { kind: SimdLevel::Scalar, integers: Int8Dot::Scalar };
 
     /// Every instruction set of this machine that kernels exist for, slowest first.
     pub fn available() -> Vec<Isa> {
@@ -73,32 +73,32 @@ impl Isa {
         let mut found = vec![Isa::SCALAR];
         #[cfg(target_arch = "aarch64")]
         {
-            let neon = Isa { kind: Kind::Neon, integers: Integers::Neon };
+            let neon = Isa { kind: SimdLevel::Neon, integers: Int8Dot::Neon };
             found.push(neon);
             if std::arch::is_aarch64_feature_detected!("dotprod") {
-                found.push(Isa { integers: Integers::Dotprod, ..neon });
+                found.push(Isa { integers: Int8Dot::Dotprod, ..neon });
             }
             if std::arch::is_aarch64_feature_detected!("i8mm") {
-                found.push(Isa { integers: Integers::I8mm, ..neon });
+                found.push(Isa { integers: Int8Dot::I8mm, ..neon });
             }
         }
         #[cfg(target_arch = "x86_64")]
         if is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma") {
-            let avx2 = Isa { kind: Kind::Avx2, integers: Integers::Avx2 };
+            let avx2 = Isa { kind: SimdLevel::Avx2, integers: Int8Dot::Avx2 };
             found.push(avx2);
             let wide = is_x86_feature_detected!("avx512f")
                 && is_x86_feature_detected!("avx512bw")
                 && is_x86_feature_detected!("avx512dq")
                 && is_x86_feature_detected!("avx512vl");
-            let avx512 = Isa { kind: Kind::Avx512, ..avx2 };
+            let avx512 = Isa { kind: SimdLevel::Avx512, ..avx2 };
             found.extend(wide.then_some(avx512));
             if wide && is_x86_feature_detected!("avx512vnni") {
-                found.push(Isa { integers: Integers::Avx512Vnni, ..avx512 });
+                found.push(Isa { integers: Int8Dot::Avx512Vnni, ..avx512 });
                 if crate::tiles::permitted().bytes {
-                    found.push(Isa { integers: Integers::Amx, ..avx512 });
+                    found.push(Isa { integers: Int8Dot::Amx, ..avx512 });
                 }
             } else if is_x86_feature_detected!("avxvnni") {
-                found.push(Isa { integers: Integers::AvxVnni, ..avx2 });
+                found.push(Isa { integers: Int8Dot::AvxVnni, ..avx2 });
             }
         }
         found
@@ -138,54 +138,54 @@ impl Isa {
     /// The name in `SMALTI_FORCE_ISA` and in reports.
     pub fn name(self) -> &'static str {
         #[cfg(target_arch = "x86_64")]
-        if matches!(self.integers, Integers::AvxVnni | Integers::Avx512Vnni) {
+        if matches!(self.integers, Int8Dot::AvxVnni | Int8Dot::Avx512Vnni) {
             return "vnni";
         }
         #[cfg(target_arch = "x86_64")]
-        if self.integers == Integers::Amx {
+        if self.integers == Int8Dot::Amx {
             return "amx";
         }
         #[cfg(target_arch = "aarch64")]
         match self.integers {
-            Integers::Dotprod => return "dotprod",
-            Integers::I8mm => return "i8mm",
+            Int8Dot::Dotprod => return "dotprod",
+            Int8Dot::I8mm => return "i8mm",
             _ => {}
         }
         match self.kind {
-            Kind::Scalar => "scalar",
+            SimdLevel::Scalar => "scalar",
             #[cfg(target_arch = "aarch64")]
-            Kind::Neon => "neon",
+            SimdLevel::Neon => "neon",
             #[cfg(target_arch = "x86_64")]
-            Kind::Avx2 => "avx2",
+            SimdLevel::Avx2 => "avx2",
             #[cfg(target_arch = "x86_64")]
-            Kind::Avx512 => "avx512",
+            SimdLevel::Avx512 => "avx512",
         }
     }
 
     /// Whether products of bf16 are instructions, `vdpbf16ps` or `tdpbf16ps`: they are then faster than those of f32.
     pub fn has_bf16(self) -> bool {
-        self.pairs() != Pairs::Widened
+        self.pairs() != Bf16Dot::Widened
     }
 
     /// How pairs of bf16 are multiplied.
-    pub(crate) fn pairs(self) -> Pairs {
+    pub(crate) fn pairs(self) -> Bf16Dot {
         #[cfg(target_arch = "x86_64")]
         {
-            if self.integers == Integers::Amx && crate::tiles::permitted().pairs {
-                return Pairs::Amx;
+            if self.integers == Int8Dot::Amx && crate::tiles::permitted().pairs {
+                return Bf16Dot::Amx;
             }
-            if self.kind == Kind::Avx512 && is_x86_feature_detected!("avx512bf16") {
-                return Pairs::Avx512;
+            if self.kind == SimdLevel::Avx512 && is_x86_feature_detected!("avx512bf16") {
+                return Bf16Dot::Avx512;
             }
         }
-        Pairs::Widened
+        Bf16Dot::Widened
     }
 
-    pub(crate) fn kind(self) -> Kind {
+    pub(crate) fn kind(self) -> SimdLevel {
         self.kind
     }
 
-    pub(crate) fn integers(self) -> Integers {
+    pub(crate) fn integers(self) -> Int8Dot {
         self.integers
     }
 }
@@ -211,7 +211,7 @@ macro_rules! dispatch {
     ($(#[$doc:meta])* $vis:vis fn $name:ident($($arg:ident: $type:ty),* $(,)?) $(-> $ret:ty)? = $body:ident) => {
         $(#[$doc])*
         $vis fn $name(isa: $crate::isa::Isa, $($arg: $type),*) $(-> $ret)? {
-            use $crate::isa::Kind;
+            use $crate::isa::SimdLevel;
             use $crate::math::FUSED;
             #[cfg(target_arch = "x86_64")]
             #[target_feature(enable = "avx2,fma")]
@@ -224,16 +224,16 @@ macro_rules! dispatch {
                 $body::<true, true>($($arg),*)
             }
             match isa.kind() {
-                Kind::Scalar => $body::<FUSED, false>($($arg),*),
+                SimdLevel::Scalar => $body::<FUSED, false>($($arg),*),
                 // Every aarch64 has NEON with fused multiply-add.
                 #[cfg(target_arch = "aarch64")]
-                Kind::Neon => $body::<true, false>($($arg),*),
+                SimdLevel::Neon => $body::<true, false>($($arg),*),
                 // SAFETY: an `Isa` of this kind is only made where the features were detected.
                 #[cfg(target_arch = "x86_64")]
-                Kind::Avx2 => unsafe { avx2($($arg),*) },
+                SimdLevel::Avx2 => unsafe { avx2($($arg),*) },
                 // SAFETY: as above.
                 #[cfg(target_arch = "x86_64")]
-                Kind::Avx512 => unsafe { avx512($($arg),*) },
+                SimdLevel::Avx512 => unsafe { avx512($($arg),*) },
             }
         }
     };

@@ -74,7 +74,7 @@ fn rows_body<const FMA: bool, const WIDE: bool>(
     out: &mut Out<'_>,
 ) {
     let n = scale.len();
-    let stride = out.row(n);
+    let stride = out.row_stride(n);
     let ((scales, last_scale), (shifts, last_shift)) =
         (scale.as_chunks::<LANES>(), shift.as_chunks::<LANES>());
     for (group, x) in x.chunks(GROUP * n).enumerate() {

@@ -85,7 +85,7 @@ fn write_bytes(quantize: Quantize, bytes: &[u8; 256], x: &[f32], y: &mut [u8]) {
 
 #[inline(always)]
 fn rows_body<const FMA: bool, const WIDE: bool>(map: &LevelMap, x: &[f32], cols: usize, out: &mut Out<'_>) {
-    let stride = out.row(cols);
+    let stride = out.row_stride(cols);
     match out {
         Out::F32(out) if map.is_round_trip => map.write::<true>(x, &mut out[..x.len()]),
         Out::F32(out) => map.write::<false>(x, &mut out[..x.len()]),
@@ -109,7 +109,7 @@ dispatch! {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::quant_linear::row;
+    use crate::quant_linear::row_stride;
     use crate::test_support::{each_isa, values};
 
     fn table(value: impl Fn(u8) -> f32) -> [f32; 256] {
@@ -132,9 +132,9 @@ mod tests {
                     let mut y = vec![9.0; rows_of * cols];
                     rows(isa, &map, &x, cols, &mut Out::F32(&mut y));
                     assert_eq!(y, want, "{}", isa.name());
-                    let mut bytes = vec![0; rows_of * row(cols)];
+                    let mut bytes = vec![0; rows_of * row_stride(cols)];
                     rows(isa, &map, &x, cols, &mut Out::U8(&mut bytes, again));
-                    for (bytes, want) in bytes.chunks(row(cols)).zip(want.chunks(cols)) {
+                    for (bytes, want) in bytes.chunks(row_stride(cols)).zip(want.chunks(cols)) {
                         let want: Vec<u8> = want.iter().map(|&value| again.byte(value)).collect();
                         assert_eq!(bytes[..cols], want, "{}", isa.name());
                     }

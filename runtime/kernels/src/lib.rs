@@ -10,6 +10,7 @@
 //! parameter gradients and gradients on the residual stream accumulate.
 
 pub mod adamw;
+mod aligned;
 pub mod attention;
 #[cfg(target_arch = "x86_64")]
 mod avx2;
@@ -48,6 +49,7 @@ mod tiles;
 mod transpose;
 pub mod windows;
 
+pub use aligned::Aligned;
 pub use conv::{Conv, ConvSizes, conv};
 pub use depthwise::{Depthwise, depthwise};
 pub use epilogue::{Activation, Epilogue};

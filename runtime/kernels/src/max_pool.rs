@@ -48,7 +48,7 @@ fn body<const FMA: bool, const WIDE: bool>(
     range: Range<usize>,
     out: &mut Out<'_>,
 ) {
-    let stride = out.row(channels);
+    let stride = out.row_stride(channels);
     for (r, window) in range.enumerate() {
         for channel in (0..channels).step_by(LANES) {
             let count = LANES.min(channels - channel);

@@ -118,7 +118,7 @@ impl Pool {
         if self.helpers.is_empty() {
             return part(0, 0..rows, out);
         }
-        let stride = out.row(values);
+        let stride = out.row_stride(values);
         let pieces = Pieces::of(out, rows * stride);
         let ends = self.ends(rows);
         let times = [const { AtomicU64::new(0) }; Pool::MOST];

@@ -6,14 +6,14 @@ use std::ops::Range;
 use crate::conv::{ConvScratch, ConvSizes, ScratchSizes, block_rows, group_values, grouped};
 use crate::epilogue::Epilogue;
 use crate::isa::Isa;
-use crate::quant_linear::{QuantLinear, quant_linear, row};
+use crate::quant_linear::{QuantLinear, quant_linear, row_stride};
 use crate::quantize::{Out, Quantize};
 use crate::windows::{MapView, Windows, gather};
 
 /// Channels of a window's pixels: without groups whole pixels are gathered with what fills them up, where weights are 0,
 /// for one copy is faster than several.
 fn byte_channels(sizes: &ConvSizes) -> usize {
-    if sizes.groups == 1 { row(sizes.channels) } else { sizes.channels }
+    if sizes.groups == 1 { row_stride(sizes.channels) } else { sizes.channels }
 }
 
 /// A convolution with a weight of signed bytes.
@@ -78,13 +78,13 @@ impl QuantConv {
 
     /// What [`quant_conv`] needs to write into.
     pub fn scratch(windows: &Windows, sizes: &ConvSizes) -> ScratchSizes {
-        let stride = row(windows.taps() * byte_channels(sizes));
-        let rows = block_rows(stride).min(windows.count());
+        let stride = row_stride(windows.taps() * byte_channels(sizes));
+        let rows = block_rows(stride, windows.count());
         ScratchSizes { floats: rows * group_values(sizes), bytes: rows * stride }
     }
 }
 
-/// The windows `range` of a convolution of a map of bytes, whose rows lie [`row`] apart; as many rows go to `out`, see
+/// The windows `range` of a convolution of a map of bytes, whose rows lie [`row_stride`] apart; as many rows go to `out`, see
 /// [`Out`]. The residual has the same rows. Beyond the map there are zeros.
 ///
 /// `scratch` has at least the sizes that [`QuantConv::scratch`] says.
@@ -99,13 +99,13 @@ pub fn quant_conv(
 ) {
     let QuantConv { windows, sizes, .. } = layer;
     let (channels, outputs) = (byte_channels(sizes), sizes.outputs);
-    let map = MapView::of_rows(x, windows.input[1], row(layer.inputs()));
+    let map = MapView::of_rows(x, windows.input[1], row_stride(layer.inputs()));
     if windows.are_pixels() && layer.layers.len() == 1 {
         let x = &x[range.start * map.pixel..range.end * map.pixel];
         return quant_linear(&layer.layers[0], x, epilogue, out);
     }
-    let stride = row(windows.taps() * channels);
-    let most = block_rows(stride);
+    let stride = row_stride(windows.taps() * channels);
+    let most = block_rows(stride, windows.count());
     let each = |windows_of: Range<usize>,
                 group: usize,
                 rows: &mut [u8],
@@ -159,7 +159,7 @@ mod tests {
             let mut want = vec![0.0; windows.count() * n];
             let x_of: Vec<f64> = x.iter().map(|&x| number(x)).collect();
             plain::conv(&windows, [groups, channels, n], &x_of, &wide, &vec![0.0; n], &mut want);
-            let stride = row(inputs);
+            let stride = row_stride(inputs);
             let mut map_rows = vec![77; windows.input[0] * windows.input[1] * stride];
             for (to, from) in map_rows.chunks_exact_mut(stride).zip(x.chunks_exact(inputs)) {
                 to[..inputs].copy_from_slice(from);

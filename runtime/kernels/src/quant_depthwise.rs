@@ -2,13 +2,13 @@
 
 use std::ops::Range;
 
-use crate::depthwise::{Ending, Map, Product, TILE, body, panels};
+use crate::depthwise::{Ending, Map, Product, body, panels};
 use crate::dot::COLS;
 use crate::epilogue::Epilogue;
 use crate::isa::dispatch;
 use crate::linear::padded;
 use crate::math::madd;
-use crate::quant_linear::row;
+use crate::quant_linear::row_stride;
 use crate::quantize::{Out, Quantize};
 use crate::windows::Windows;
 
@@ -90,6 +90,7 @@ impl Product for Bytes {
     type X = u8;
     type W = i16;
     type Sum = i32;
+    const BEYOND_COUNTS: bool = true;
 
     #[inline(always)]
     fn add<const FMA: bool>(sums: &mut [i32; COLS], x: &[u8; COLS], w: &[i16; COLS]) {
@@ -103,6 +104,17 @@ impl Product for Bytes {
             sums[c] += i32::from(i16::from(x[c]).wrapping_mul(w[c]));
         }
     }
+}
+
+/// `sums · scale + bias`, fused.
+#[inline(always)]
+fn scaled<const FMA: bool>(sums: &[i32; COLS], scale: &[f32; COLS], bias: &[f32; COLS]) -> [f32; COLS] {
+    #[cfg(target_arch = "x86_64")]
+    if FMA {
+        // SAFETY: on x86-64 kernels are compiled so only for processors with AVX2 and FMA.
+        return unsafe { crate::avx2::scaled(sums, scale, bias) };
+    }
+    std::array::from_fn(|c| madd::<FMA>(sums[c] as f32, scale[c], bias[c]))
 }
 
 /// Ends sums of integers.
@@ -119,13 +131,17 @@ impl Ending<Bytes> for ByteEnding<'_, '_> {
     }
 
     #[inline(always)]
-    fn finish<const FMA: bool>(&mut self, sums: &[[i32; COLS]; TILE], panel: usize, at: usize, rows: usize) {
+    fn finish<const FMA: bool, const ROWS: usize>(
+        &mut self,
+        sums: &[[i32; COLS]; ROWS],
+        panel: usize,
+        at: usize,
+        rows: usize,
+    ) {
         let (scale, bias) = (&self.layer.scale[panel], &self.layer.bias[panel]);
-        let (mut tile, n) = ([[0.0; COLS]; TILE], self.layer.channels);
+        let (mut tile, n) = ([[0.0; COLS]; ROWS], self.layer.channels);
         for (values, sums) in tile.iter_mut().zip(sums) {
-            for c in 0..COLS {
-                values[c] = madd::<FMA>(sums[c] as f32, scale[c], bias[c]);
-            }
+            *values = scaled::<FMA>(sums, scale, bias);
         }
         let count = COLS.min(n - panel * COLS);
         self.epilogue.finish::<FMA>(&mut tile[..rows], [at, panel * COLS], [n, count], self.out);
@@ -140,13 +156,13 @@ fn bytes_body<const FMA: bool, const WIDE: bool>(
     epilogue: &Epilogue<'_>,
     out: &mut Out<'_>,
 ) {
-    let map = Map { x, stride: row(layer.channels), beyond: [layer.zero; COLS] };
+    let map = Map { x, stride: row_stride(layer.channels), beyond: [layer.zero; COLS] };
     let mut ending = ByteEnding { layer, epilogue, out };
     body::<Bytes, FMA>(&layer.windows, layer.channels, &map, &layer.weight, range, &mut ending);
 }
 
 dispatch! {
-    /// The same on bytes, whose rows lie [`row`] apart; beyond the map there are zeros.
+    /// The same on bytes, whose rows lie [`row_stride`] apart; beyond the map there are zeros.
     pub fn quant_depthwise(layer: &QuantDepthwise, x: &[u8], range: Range<usize>, epilogue: &Epilogue<'_>, out: &mut Out<'_>) = bytes_body
 }
 
@@ -180,7 +196,7 @@ mod tests {
         fn sums_of_bytes_are_exact_on_every_isa(
             windows in any_windows(), channels in 1usize..50, seed: u64, zero: u8
         ) {
-            let (n, taps, stride) = (channels, windows.taps(), row(channels));
+            let (n, taps, stride) = (channels, windows.taps(), row_stride(channels));
             let pixels = windows.input[0] * windows.input[1];
             let integers = |n: usize, seed: u64| values(n, seed).into_iter().map(|x| (x * 127.9) as i8);
             let x: Vec<u8> = integers(pixels * stride, seed).map(|x| x as u8).collect();

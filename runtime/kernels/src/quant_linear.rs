@@ -9,7 +9,7 @@ use std::marker::PhantomData;
 
 use crate::dot::{COLS, DEPTH, Dot, MOST_SUM, Plain};
 use crate::epilogue::Epilogue;
-use crate::isa::{Integers, Isa};
+use crate::isa::{Int8Dot, Isa};
 use crate::linear::{padded, prefetch, shares, tiles};
 use crate::math::FUSED;
 use crate::quantize::{Out, Quantize};
@@ -85,7 +85,7 @@ impl QuantLinear {
         let (row, panels) = (inputs.div_ceil(DEPTH), outputs.div_ceil(COLS));
         let steps = match isa.integers() {
             #[cfg(target_arch = "aarch64")]
-            Integers::Neon => row.next_multiple_of(crate::dot::BLOCK_STEPS),
+            Int8Dot::Neon => row.next_multiple_of(crate::dot::BLOCK_STEPS),
             _ => row,
         };
         let mut weight = vec![[0; COLS * DEPTH]; panels * steps];
@@ -113,8 +113,8 @@ impl QuantLinear {
         }
         #[cfg(target_arch = "aarch64")]
         match isa.integers() {
-            Integers::Neon => weight.chunks_exact_mut(steps).for_each(crate::dot::pack_blocks),
-            Integers::I8mm => weight.chunks_exact_mut(steps).for_each(crate::dot::pack_pairs),
+            Int8Dot::Neon => weight.chunks_exact_mut(steps).for_each(crate::dot::pack_blocks),
+            Int8Dot::I8mm => weight.chunks_exact_mut(steps).for_each(crate::dot::pack_pairs),
             _ => {}
         }
         let scales: Vec<f32> = scales.iter().map(|scale| scale * x.scale()).collect();
@@ -125,8 +125,7 @@ impl QuantLinear {
             outputs,
             zero: i32::from(x.zero()),
             #[cfg(target_arch = "aarch64")]
-            four_fit: isa.integers() == Integers::Neon
-                && weight.chunks_exact(steps).all(crate::dot::four_fit),
+            four_fit: isa.integers() == Int8Dot::Neon && weight.chunks_exact(steps).all(crate::dot::four_fit),
             steps,
             weight,
             weight_sums,
@@ -136,7 +135,7 @@ impl QuantLinear {
         })
     }
 
-    /// Values of a row that goes in. The rows lie [`row`] bytes apart.
+    /// Values of a row that goes in. The rows lie [`row_stride`] bytes apart.
     pub fn inputs(&self) -> usize {
         self.inputs
     }
@@ -188,7 +187,7 @@ fn fit(panel: &[[i8; COLS * DEPTH]]) -> Accumulate16 {
 }
 
 /// The distance of rows of bytes with so many values.
-pub fn row(values: usize) -> usize {
+pub fn row_stride(values: usize) -> usize {
     values.next_multiple_of(DEPTH)
 }
 
@@ -336,10 +335,10 @@ impl<D: Dot, const FMA: bool> Sink<i32> for Ending<'_, '_, D, FMA> {
 /// The most rows that go through all panels together: with what they become they stay in the second cache.
 const BLOCK: usize = 256;
 
-/// The layer on rows of `x`, [`row`] bytes apart, by the instruction set that it was packed for; as many rows go to
+/// The layer on rows of `x`, [`row_stride`] bytes apart, by the instruction set that it was packed for; as many rows go to
 /// `out`, see [`Out`].
 pub fn quant_linear(layer: &QuantLinear, x: &[u8], epilogue: &Epilogue<'_>, out: &mut Out<'_>) {
-    let (stride, n) = (row(layer.inputs), layer.outputs);
+    let (stride, n) = (row_stride(layer.inputs), layer.outputs);
     for (first, count) in tiles(x.len() / stride, BLOCK) {
         let residual = epilogue.residual.map(|residual| &residual[first * n..]);
         let epilogue = Epilogue { residual, ..*epilogue };
@@ -385,22 +384,22 @@ fn block(layer: &QuantLinear, x: &[u8], epilogue: &Epilogue<'_>, out: &mut Out<'
     compiled!("aarch64", i8mm, "neon,i8mm", I8mm, 4);
     match layer.isa.integers() {
         // SAFETY: the plain primitive needs no special instructions.
-        Integers::Scalar => unsafe { body::<Plain, FUSED, 2>(layer, x, epilogue, out) },
+        Int8Dot::Scalar => unsafe { body::<Plain, FUSED, 2>(layer, x, epilogue, out) },
         // SAFETY: every aarch64 has NEON.
         #[cfg(target_arch = "aarch64")]
-        Integers::Neon if layer.four_fit => unsafe { neon_four(layer, x, epilogue, out) },
+        Int8Dot::Neon if layer.four_fit => unsafe { neon_four(layer, x, epilogue, out) },
         // SAFETY: as above.
         #[cfg(target_arch = "aarch64")]
-        Integers::Neon => unsafe { neon_two(layer, x, epilogue, out) },
+        Int8Dot::Neon => unsafe { neon_two(layer, x, epilogue, out) },
         // SAFETY: an `Isa` of this kind is only made where the features were detected.
         #[cfg(target_arch = "aarch64")]
-        Integers::Dotprod => unsafe { dotprod(layer, x, epilogue, out) },
+        Int8Dot::Dotprod => unsafe { dotprod(layer, x, epilogue, out) },
         // SAFETY: as above.
         #[cfg(target_arch = "aarch64")]
-        Integers::I8mm => unsafe { i8mm(layer, x, epilogue, out) },
+        Int8Dot::I8mm => unsafe { i8mm(layer, x, epilogue, out) },
         // An `Isa` of this kind is only made where the features were detected.
         #[cfg(target_arch = "x86_64")]
-        Integers::Avx2 => match layer.accumulate {
+        Int8Dot::Avx2 => match layer.accumulate {
             // SAFETY: so AVX2 is there.
             Accumulate16::Four => unsafe { avx2_two(layer, x, epilogue, out) },
             // SAFETY: as above.
@@ -410,13 +409,13 @@ fn block(layer: &QuantLinear, x: &[u8], epilogue: &Epilogue<'_>, out: &mut Out<'
         },
         // SAFETY: as above.
         #[cfg(target_arch = "x86_64")]
-        Integers::AvxVnni => unsafe { avx_vnni(layer, x, epilogue, out) },
+        Int8Dot::AvxVnni => unsafe { avx_vnni(layer, x, epilogue, out) },
         // SAFETY: as above.
         #[cfg(target_arch = "x86_64")]
-        Integers::Avx512Vnni => unsafe { avx512_vnni(layer, x, epilogue, out) },
+        Int8Dot::Avx512Vnni => unsafe { avx512_vnni(layer, x, epilogue, out) },
         // SAFETY: as above, and the system has permitted the tile registers, of which each call is the only user.
         #[cfg(target_arch = "x86_64")]
-        Integers::Amx => unsafe { amx(layer, x, epilogue, out) },
+        Int8Dot::Amx => unsafe { amx(layer, x, epilogue, out) },
     }
 }
 
@@ -466,7 +465,7 @@ mod tests {
                 let want = -f32::from(byte) * (254.0 + f32::from(last));
                 each_isa(|isa| {
                     let layer = layer(isa, [1, 32], &w, 0);
-                    assert!(isa.integers() != Integers::Neon || layer.four_fit == fits);
+                    assert!(isa.integers() != Int8Dot::Neon || layer.four_fit == fits);
                     let mut y = [9.0];
                     quant_linear(&layer, &[byte; 32], &Epilogue::default(), &mut Out::F32(&mut y));
                     assert_eq!(y, [want], "{}", isa.name());
@@ -497,7 +496,7 @@ mod tests {
         ) {
             let limit = [32i8, 63, 127][most];
             let w: Vec<i8> = bytes(n * k, seed).iter().map(|&b| (b as i8).clamp(-limit, limit)).collect();
-            let stride = row(k);
+            let stride = row_stride(k);
             let x = bytes(rows * stride, seed ^ 7);
             let sum = |(r, j): (usize, usize)| -> i32 {
                 let x = |i: usize| i32::from(x[r * stride + i]) - i32::from(zero);

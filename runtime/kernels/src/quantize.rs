@@ -2,7 +2,7 @@
 //! 1712.05877, section 2.1; ONNX `QuantizeLinear`, which rounds ties to even).
 
 use crate::isa::dispatch;
-use crate::quant_linear::row;
+use crate::quant_linear::row_stride;
 
 /// 1.5 · 2^23: adding it leaves the nearest integer in the low bits.
 const ROUND: f32 = 12_582_912.0;
@@ -94,7 +94,7 @@ impl Quantize {
     }
 }
 
-/// Where the rows of a result go: floats without a gap, bytes with their rows [`crate::quant_linear::row`] apart.
+/// Where the rows of a result go: floats without a gap, bytes with their rows [`crate::quant_linear::row_stride`] apart.
 #[derive(Debug)]
 pub enum Out<'a> {
     /// As they are.
@@ -109,17 +109,17 @@ pub(crate) const LANES: usize = 16;
 impl Out<'_> {
     /// The distance of rows with so many values.
     #[inline(always)]
-    pub(crate) fn row(&self, values: usize) -> usize {
+    pub(crate) fn row_stride(&self, values: usize) -> usize {
         match self {
             Out::F32(_) => values,
-            Out::U8(..) => row(values),
+            Out::U8(..) => row_stride(values),
         }
     }
 
     /// The result from a row on, of rows with so many values.
     #[inline(always)]
     pub(crate) fn starting_at(&mut self, row: usize, values: usize) -> Out<'_> {
-        let at = row * self.row(values);
+        let at = row * self.row_stride(values);
         match self {
             Out::F32(out) => Out::F32(&mut out[at..]),
             Out::U8(out, quantize) => Out::U8(&mut out[at..], *quantize),
@@ -157,7 +157,7 @@ impl Out<'_> {
 
 #[inline(always)]
 fn rows_body<const FMA: bool, const WIDE: bool>(x: &[f32], cols: usize, first: usize, out: &mut Out<'_>) {
-    let stride = out.row(cols);
+    let stride = out.row_stride(cols);
     for (row, x) in x.chunks_exact(cols).enumerate() {
         out.row_at((first + row) * stride, x);
     }

@@ -8,18 +8,6 @@ use crate::dot::COLS;
 /// Values of a register.
 const WIDTH: usize = 4;
 
-/// `values += from`.
-#[inline(always)]
-pub(crate) fn add(values: &mut [f32; COLS], from: &[f32; COLS]) {
-    for (values, from) in values.as_chunks_mut::<WIDTH>().0.iter_mut().zip(from.as_chunks::<WIDTH>().0) {
-        // SAFETY: every x86-64 has SSE; a chunk is one register, loads and stores need no alignment.
-        unsafe {
-            let sum = _mm_add_ps(_mm_loadu_ps(values.as_ptr()), _mm_loadu_ps(from.as_ptr()));
-            _mm_storeu_ps(values.as_mut_ptr(), sum);
-        }
-    }
-}
-
 /// `clamp(round(x · inverse) + zero, 0, 255)`; a NaN gives 0.
 #[inline(always)]
 pub(crate) fn bytes(values: &[f32; COLS], inverse: f32, zero: u8) -> [u8; COLS] {
@@ -39,21 +27,4 @@ pub(crate) fn bytes(values: &[f32; COLS], inverse: f32, zero: u8) -> [u8; COLS] 
         _mm_storeu_si128(bytes.as_mut_ptr().cast(), _mm_packus_epi16(half(0), half(2)));
     }
     bytes
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::test_support::awkward_rows;
-
-    #[test]
-    fn sums_have_the_bits_of_the_plain_form() {
-        for (x, _) in awkward_rows() {
-            let mut sums = x;
-            add(&mut sums, &[0.75; COLS]);
-            for (sum, x) in sums.into_iter().zip(x) {
-                assert!(sum == x + 0.75 || sum.is_nan() && x.is_nan());
-            }
-        }
-    }
 }

@@ -112,6 +112,9 @@ pub(crate) fn gather<T, D: Copy>(
 ) {
     let [[height, width], [kernel_h, kernel_w]] = [windows.input, windows.kernel];
     let each = channels.len();
+    if map.channel != 1 {
+        return gather_planes(windows, map, channels, range, padding, (out, stride), value);
+    }
     let neighbours = map.channel == 1 && map.pixel == each && windows.dilation[1] == 1;
     let (mut y, mut x) = (range.start / windows.output[1], range.start % windows.output[1]);
     for row in out.chunks_exact_mut(stride).take(range.len()) {
@@ -142,29 +145,62 @@ pub(crate) fn gather<T, D: Copy>(
                 tail.fill(padding);
                 continue;
             }
-            if map.channel == 1 {
-                for (kx, to) in to.chunks_exact_mut(each).enumerate() {
-                    match windows.column(x, kx) {
-                        column if column >= width => to.fill(padding),
-                        column => copy(&from[column * map.pixel + channels.start..][..each], to),
-                    }
-                }
-                continue;
-            }
-            // Plane by plane, as an image of floats lies.
-            for (c, channel) in channels.clone().enumerate() {
-                let plane = &from[channel * map.channel..];
-                for kx in 0..kernel_w {
-                    to[kx * each + c] = match windows.column(x, kx) {
-                        column if column >= width => padding,
-                        column => value(&plane[column * map.pixel]),
-                    };
+            for (kx, to) in to.chunks_exact_mut(each).enumerate() {
+                match windows.column(x, kx) {
+                    column if column >= width => to.fill(padding),
+                    column => copy(&from[column * map.pixel + channels.start..][..each], to),
                 }
             }
         }
         x += 1;
         if x == windows.output[1] {
             (y, x) = (y + 1, 0);
+        }
+    }
+}
+
+/// The same of a map whose channels lie apart, as those of an image of floats.
+#[inline(always)]
+fn gather_planes<T, D: Copy>(
+    windows: &Windows,
+    map: &MapView<'_, T>,
+    channels: Range<usize>,
+    range: Range<usize>,
+    padding: D,
+    (out, stride): (&mut [D], usize),
+    value: impl Fn(&T) -> D,
+) {
+    let [[height, width], [kernel_h, kernel_w]] = [windows.input, windows.kernel];
+    let each = channels.len();
+    for (window, row) in range.clone().zip(out.chunks_exact_mut(stride)) {
+        let (y, x) = (window / windows.output[1], window % windows.output[1]);
+        let first = windows.column(x, 0);
+        let is_whole = first < width && first + kernel_w <= width;
+        let is_colour = each == 3 && map.pixel == 1 && windows.dilation[1] == 1 && is_whole;
+        let lines = row[..kernel_h * kernel_w * each].chunks_exact_mut(kernel_w * each);
+        for (ky, to) in lines.enumerate() {
+            let line = windows.line(y, ky);
+            if line >= height {
+                to.fill(padding);
+                continue;
+            }
+            let plane = |c: usize| &map.data[line * map.line + (channels.start + c) * map.channel..];
+            if is_colour {
+                let [red, green, blue] = [0, 1, 2].map(|c| &plane(c)[first..][..kernel_w]);
+                let pixels = red.iter().zip(green).zip(blue);
+                for (to, ((red, green), blue)) in to.as_chunks_mut::<3>().0.iter_mut().zip(pixels) {
+                    *to = [value(red), value(green), value(blue)];
+                }
+                continue;
+            }
+            for c in 0..each {
+                for kx in 0..kernel_w {
+                    to[kx * each + c] = match windows.column(x, kx) {
+                        column if column >= width => padding,
+                        column => value(&plane(c)[column * map.pixel]),
+                    };
+                }
+            }
         }
     }
 }

@@ -87,7 +87,9 @@ impl Backend {
 
 /// Refuses a graph whose values between the nodes take more than a file of this size may ask for.
 fn check_live(summary: &Summary) -> Result<()> {
-    let (bytes, allowed) = (summary.live.saturating_mul(4), summary.budget.running());
+    // tract copies a map that it pads, twice.
+    let live = summary.live.saturating_add(summary.padding.saturating_mul(2));
+    let (bytes, allowed) = (live.saturating_mul(4), summary.budget.running());
     if bytes <= allowed {
         return Ok(());
     }

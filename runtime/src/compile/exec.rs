@@ -7,13 +7,13 @@ use smalti_kernels::attention::{Heads, ScoreMaps, attention};
 use smalti_kernels::conv::{ConvScratch, conv_of_bytes, conv_of_scaled};
 use smalti_kernels::epilogue::activate;
 use smalti_kernels::max_pool::max_pool;
-use smalti_kernels::quant_linear::row;
+use smalti_kernels::quant_linear::row_stride;
 use smalti_kernels::{
-    Conv, Epilogue, Isa, MapView, Out, Pool, conv, depthwise, elementwise, layer_norm, levels, linear,
-    quant_conv, quant_depthwise, quant_linear, quantize, softmax,
+    Aligned, Conv, Epilogue, Isa, MapView, Out, Pool, conv, depthwise, elementwise, layer_norm, levels,
+    linear, quant_conv, quant_depthwise, quant_linear, quantize, softmax,
 };
 
-use super::program::{After, At, Layer, Op, ScratchLen, Stage};
+use super::program::{After, Layer, Location, Op, ScratchLen, Stage};
 use super::slots::Slot;
 use super::step::{ImageMap, PixelValues, Pointwise, Values};
 use super::view::View;
@@ -30,8 +30,8 @@ pub enum ImageView<'a> {
 /// What one session's runs write into; nothing in it grows after the first run.
 #[derive(Debug)]
 pub(crate) struct Arena {
-    floats: Vec<Vec<f32>>,
-    bytes: Vec<Vec<u8>>,
+    floats: Vec<Aligned<f32>>,
+    bytes: Vec<Aligned<u8>>,
     /// One for each thread.
     scratch: Vec<Mutex<Scratch>>,
     pool: Pool,
@@ -61,8 +61,8 @@ impl Arena {
     pub(super) fn new(floats: &[usize], bytes: &[usize], scratch: ScratchLen, threads: usize) -> Arena {
         let pool = Pool::new(threads);
         Arena {
-            floats: floats.iter().map(|&len| vec![0.0; len]).collect(),
-            bytes: bytes.iter().map(|&len| vec![0; len]).collect(),
+            floats: floats.iter().map(|&len| Aligned::new(len)).collect(),
+            bytes: bytes.iter().map(|&len| Aligned::new(len)).collect(),
             scratch: (0..pool.threads()).map(|_| Mutex::new(Scratch::new(scratch))).collect(),
             pool,
             isa: Isa::best(),
@@ -75,7 +75,7 @@ impl Arena {
     }
 
     /// The floats at a place.
-    pub(super) fn read(&self, at: &At) -> &[f32] {
+    pub(super) fn read(&self, at: &Location) -> &[f32] {
         match at.slot {
             Slot::Floats(slot) => &self.floats[slot][at.offset..],
             Slot::Bytes(_) | Slot::Image => &[],
@@ -91,7 +91,9 @@ impl Stage {
                 let mut out = std::mem::take(&mut arena.floats[slot]);
                 // The slot may be longer: other buffers lie in it at other times.
                 match &self.op {
-                    Op::Copy { .. } | Op::Put { .. } | Op::Mean { .. } => self.write(arena, &mut out),
+                    Op::Copy { .. } | Op::StoreConstant { .. } | Op::Mean { .. } => {
+                        self.write(arena, &mut out)
+                    }
                     _ => {
                         let piece = &mut out[self.rows.start * self.cols..self.rows.end * self.cols];
                         self.rows(arena, image, Out::F32(piece));
@@ -101,7 +103,7 @@ impl Stage {
             }
             (Slot::Bytes(slot), Some(quantize)) => {
                 let mut out = std::mem::take(&mut arena.bytes[slot]);
-                let stride = row(self.cols);
+                let stride = row_stride(self.cols);
                 let piece = &mut out[self.rows.start * stride..self.rows.end * stride];
                 self.rows(arena, image, Out::U8(piece, quantize));
                 arena.bytes[slot] = out;
@@ -122,7 +124,7 @@ impl Stage {
                     }
                 }
             }
-            Op::Put { values, at } => out[*at..at + values.len()].copy_from_slice(values),
+            Op::StoreConstant { values, at } => out[*at..at + values.len()].copy_from_slice(values),
             Op::Mean { x, rows } => {
                 let out = &mut out[..self.cols];
                 out.fill(0.0);
@@ -138,26 +140,26 @@ impl Stage {
         let (isa, first) = (arena.isa, self.rows.start);
         let Arena { floats, bytes, scratch, pool, .. } = arena;
         let (floats, bytes, scratch) = (&*floats, &*bytes, &*scratch);
-        let floats_at = |at: &At, rows: &Range<usize>| match at.slot {
+        let floats_at = |at: &Location, rows: &Range<usize>| match at.slot {
             Slot::Floats(slot) => {
                 let place = at.offset + (first + rows.start) * at.cols;
                 &floats[slot][place..place + rows.len() * at.cols]
             }
             Slot::Bytes(_) | Slot::Image => &[],
         };
-        let bytes_at = |at: &At, rows: &Range<usize>| match at.slot {
+        let bytes_at = |at: &Location, rows: &Range<usize>| match at.slot {
             Slot::Bytes(slot) => {
-                let stride = row(at.cols);
+                let stride = row_stride(at.cols);
                 &bytes[slot][(first + rows.start) * stride..(first + rows.end) * stride]
             }
             Slot::Floats(_) | Slot::Image => &[],
         };
         // All rows, for windows may reach any.
-        let all_floats = |at: &At| match at.slot {
+        let all_floats = |at: &Location| match at.slot {
             Slot::Floats(slot) => &floats[slot][at.offset..],
             Slot::Bytes(_) | Slot::Image => &[],
         };
-        let all_bytes = |at: &At| match at.slot {
+        let all_bytes = |at: &Location| match at.slot {
             Slot::Bytes(slot) => &bytes[slot][..],
             Slot::Floats(_) | Slot::Image => &[],
         };
@@ -211,7 +213,7 @@ impl Stage {
                 let range = first + rows.start..first + rows.end;
                 max_pool(isa, windows, all_floats(x), x.cols, range, out);
             }
-            Op::Norm { x, scale, shift, eps } => {
+            Op::LayerNorm { x, scale, shift, eps } => {
                 layer_norm::rows(isa, floats_at(x, &rows), scale, shift, *eps, out);
             }
             Op::Attention { qkv, strides, shape, maps } => {

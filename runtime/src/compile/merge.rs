@@ -139,7 +139,7 @@ impl<'a> Followed<'_, 'a> {
         let Some(
             Step::Patches { out, .. }
             | Step::Linear { out, .. }
-            | Step::Norm { out, .. }
+            | Step::LayerNorm { out, .. }
             | Step::MaxPool { out, .. }
             | Step::Attention { out, .. },
         ) = &mut self.steps[maker]
@@ -255,7 +255,7 @@ mod tests {
     fn results_are_stored_as_bytes_by_whoever_computes_them() {
         let to_bytes = Quantize::new(0.5, 3).unwrap();
         let quantize = |x, out| Step::Quantize { x: span(x), out, quantize: to_bytes };
-        let norm = Step::Norm {
+        let norm = Step::LayerNorm {
             x: span(1),
             scale: vec![1.0; 2],
             shift: vec![0.0; 2],

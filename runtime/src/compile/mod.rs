@@ -3,7 +3,7 @@
 //! [`lower`] turns nodes into steps, [`merge`] moves what follows a step into it, [`rows`] finds what need not be
 //! computed, [`slots`] places buffers, [`verify`] checks all of that, [`program`] packs weights, [`exec`] runs. All of
 //! that works on the ONNX graph behind the gate, where the exporters' operators and names are still there and every
-//! shape is known; a graph with anything else in it runs in the engine as a whole.
+//! shape is known; a graph with anything else in it runs in tract as a whole.
 
 mod constant;
 mod exec;

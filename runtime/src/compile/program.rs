@@ -7,22 +7,22 @@ use std::time::{Duration, Instant};
 use smalti_kernels::attention::Shape;
 use smalti_kernels::conv::ScratchSizes;
 use smalti_kernels::{
-    Activation, Conv, ConvSizes, Depthwise, Isa, LevelMap, Linear, QuantConv, QuantDepthwise, QuantLinear,
-    Quantize, Windows,
+    Activation, Aligned, Conv, ConvSizes, Depthwise, Isa, LevelMap, Linear, QuantConv, QuantDepthwise,
+    QuantLinear, Quantize, Windows,
 };
 
 use super::exec::{Arena, ImageView};
 use super::lower::{Lowered, Unknown};
 use super::slots::{Slot, Slots};
 use super::step::{
-    Buffer, Convolution, HeadsAt, ImageMap, Pointwise, ScoreMaps, Span, Step, Target, Values, Weight,
+    Buffer, Convolution, HeadsView, ImageMap, Pointwise, ScoreMaps, Span, Step, Target, Values, Weight,
 };
 use super::view::View;
 use super::{rows, verify};
 
 /// Rows in a slot; the offset counts values.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct At {
+pub(super) struct Location {
     pub(super) slot: Slot,
     pub(super) offset: usize,
     pub(super) cols: usize,
@@ -56,7 +56,7 @@ impl Layer {
 #[derive(Debug)]
 pub(super) struct After {
     pub(super) activation: Activation,
-    pub(super) residual: Option<At>,
+    pub(super) residual: Option<Location>,
     pub(super) activate_sum: bool,
 }
 
@@ -71,20 +71,20 @@ pub(super) struct ScratchLen {
 #[derive(Debug)]
 pub(super) enum Op {
     Patches { image: View, patch: [usize; 2], bytes: Option<Box<[f32; 256]>> },
-    Linear { x: At, layer: Box<Layer>, image: Option<Box<ImageMap>>, after: After },
-    Affine { a: At, scale: Vec<f32>, shift: Vec<f32> },
-    MaxPool { x: At, windows: Windows },
-    Norm { x: At, scale: Vec<f32>, shift: Vec<f32>, eps: f32 },
-    Attention { qkv: [At; 3], strides: [[usize; 2]; 3], shape: Shape, maps: Box<ScoreMaps> },
-    Pointwise { x: At, function: Pointwise },
-    Levels { x: At, map: Box<LevelMap> },
-    Softmax { x: At },
-    Add { a: At, b: At },
-    Constant { a: At, values: Vec<f32>, multiply: bool },
-    Copy { from: At, values: Values, at: usize },
-    Put { values: Vec<f32>, at: usize },
-    Mean { x: At, rows: usize },
-    Quantize { x: At },
+    Linear { x: Location, layer: Box<Layer>, image: Option<Box<ImageMap>>, after: After },
+    Affine { a: Location, scale: Vec<f32>, shift: Vec<f32> },
+    MaxPool { x: Location, windows: Windows },
+    LayerNorm { x: Location, scale: Vec<f32>, shift: Vec<f32>, eps: f32 },
+    Attention { qkv: [Location; 3], strides: [[usize; 2]; 3], shape: Shape, maps: Box<ScoreMaps> },
+    Pointwise { x: Location, function: Pointwise },
+    Levels { x: Location, map: Box<LevelMap> },
+    Softmax { x: Location },
+    Add { a: Location, b: Location },
+    Constant { a: Location, values: Vec<f32>, multiply: bool },
+    Copy { from: Location, values: Values, at: usize },
+    StoreConstant { values: Vec<f32>, at: usize },
+    Mean { x: Location, rows: usize },
+    Quantize { x: Location },
 }
 
 /// One step with its result.
@@ -107,7 +107,7 @@ pub(crate) struct Program {
     stages: Vec<Stage>,
     floats: Vec<usize>,
     bytes: Vec<usize>,
-    outputs: Vec<(At, usize)>,
+    outputs: Vec<(Location, usize)>,
     scratch: ScratchLen,
 }
 
@@ -162,9 +162,11 @@ impl Program {
     /// Bytes of an [`Arena`].
     pub(crate) fn arena_bytes(&self, threads: usize) -> usize {
         let floats = self.floats.iter().sum::<usize>() + threads * self.scratch.floats;
+        let buffers = self.floats.len() + self.bytes.len() + 2 * threads;
         floats * size_of::<f32>()
             + self.bytes.iter().sum::<usize>()
             + threads * self.scratch.conv.byte_count()
+            + buffers * Aligned::<f32>::EXTRA_BYTES
     }
 
     /// Runs all steps on an image.
@@ -232,9 +234,9 @@ fn packed_bytes(step: &Step<'_>) -> u64 {
             // Kernels for bytes take a few inputs more than there are.
             columns.saturating_mul((inputs + 64) * each + 3 * size_of::<f32>())
         }
-        Step::Norm { scale, shift, .. } => size_of_val(&scale[..]) + size_of_val(&shift[..]),
+        Step::LayerNorm { scale, shift, .. } => size_of_val(&scale[..]) + size_of_val(&shift[..]),
         Step::Affine { scale, shift, .. } => size_of_val(&scale[..]) + size_of_val(&shift[..]),
-        Step::Constant { values, .. } | Step::Put { values, .. } => size_of_val(&values[..]),
+        Step::Constant { values, .. } | Step::StoreConstant { values, .. } => size_of_val(&values[..]),
         Step::Copy { values, .. } => values.bytes(),
         _ => 0,
     };
@@ -248,16 +250,16 @@ struct Place<'a> {
 }
 
 impl Place<'_> {
-    fn at(&self, span: &Span) -> At {
-        At { slot: self.slots.of[span.buffer], offset: span.offset, cols: span.cols }
+    fn at(&self, span: &Span) -> Location {
+        Location { slot: self.slots.of[span.buffer], offset: span.offset, cols: span.cols }
     }
 
-    fn whole(&self, buffer: Buffer) -> At {
-        At { slot: self.slots.of[buffer], offset: 0, cols: self.buffers[buffer][1] }
+    fn whole(&self, buffer: Buffer) -> Location {
+        Location { slot: self.slots.of[buffer], offset: 0, cols: self.buffers[buffer][1] }
     }
 
-    fn heads(&self, heads: &HeadsAt) -> (At, [usize; 2]) {
-        (At { offset: heads.offset, ..self.whole(heads.buffer) }, [heads.head, heads.row])
+    fn heads(&self, heads: &HeadsView) -> (Location, [usize; 2]) {
+        (Location { offset: heads.offset, ..self.whole(heads.buffer) }, [heads.head, heads.row])
     }
 
     fn stage(&self, step: Step<'_>, rows: Range<usize>) -> Result<Stage, Unknown> {
@@ -294,7 +296,9 @@ impl Place<'_> {
                 Op::Affine { a: self.at(&a), scale: rounded(scale), shift: rounded(shift) }
             }
             Step::MaxPool { x, windows, .. } => Op::MaxPool { x: self.at(&x), windows },
-            Step::Norm { x, scale, shift, eps, .. } => Op::Norm { x: self.at(&x), scale, shift, eps },
+            Step::LayerNorm { x, scale, shift, eps, .. } => {
+                Op::LayerNorm { x: self.at(&x), scale, shift, eps }
+            }
             Step::Attention { qkv, shape, maps, .. } => {
                 multiply_adds = (rows.len() * shape.tokens * shape.heads * (shape.key + shape.value)) as u64;
                 let [q, k, v] = qkv.map(|heads| self.heads(&heads));
@@ -306,7 +310,7 @@ impl Place<'_> {
             Step::Add { a, b, .. } => Op::Add { a: self.at(&a), b: self.at(&b) },
             Step::Constant { a, values, multiply, .. } => Op::Constant { a: self.at(&a), values, multiply },
             Step::Copy { from, values, at, .. } => Op::Copy { from: self.whole(from), values, at },
-            Step::Put { values, at, .. } => Op::Put { values, at },
+            Step::StoreConstant { values, at, .. } => Op::StoreConstant { values, at },
             Step::Mean { x, .. } => Op::Mean { x: self.at(&x), rows: x.rows },
             Step::Quantize { x, .. } => Op::Quantize { x: self.at(&x) },
         };
@@ -367,8 +371,8 @@ impl Stage {
                     + image.as_ref().map_or(0, |image| size_of_val(&**image) + 256 * size_of::<f32>())
             }
             Op::Affine { scale, shift, .. } => size_of_val(&scale[..]) + size_of_val(&shift[..]),
-            Op::Norm { scale, shift, .. } => size_of_val(&scale[..]) + size_of_val(&shift[..]),
-            Op::Constant { values, .. } | Op::Put { values, .. } => size_of_val(&values[..]),
+            Op::LayerNorm { scale, shift, .. } => size_of_val(&scale[..]) + size_of_val(&shift[..]),
+            Op::Constant { values, .. } | Op::StoreConstant { values, .. } => size_of_val(&values[..]),
             Op::Copy { values, .. } => values.bytes(),
             Op::Levels { .. } | Op::Patches { bytes: Some(_), .. } => {
                 size_of::<LevelMap>() + 256 * size_of::<f32>()
@@ -389,8 +393,8 @@ mod tests {
     /// Twice the constants 1, 2, 3, 4 in two rows; and something that nobody reads.
     fn doubled(budget: u64) -> Result<Program, Unknown> {
         let steps = vec![
-            Step::Put { values: vec![1.0, 2.0, 3.0, 4.0], out: 1, at: 0 },
-            Step::Put { values: vec![9.0; 4], out: 3, at: 0 },
+            Step::StoreConstant { values: vec![1.0, 2.0, 3.0, 4.0], out: 1, at: 0 },
+            Step::StoreConstant { values: vec![9.0; 4], out: 3, at: 0 },
             Step::Pointwise { x: 1, function: Pointwise::Scale(2.0), out: 2 },
         ];
         // The last row alone.
@@ -408,7 +412,8 @@ mod tests {
             assert_eq!(program.output(&arena, 0), Some(&[6.0, 8.0][..]));
         }
         assert_eq!(program.output(&arena, 1), None);
-        assert_eq!(program.arena_bytes(2), 2 * 4 * size_of::<f32>());
+        // Two slots, and two buffers of each thread.
+        assert_eq!(program.arena_bytes(2), 2 * 4 * size_of::<f32>() + 6 * 64);
     }
 
     #[test]
@@ -429,7 +434,7 @@ mod tests {
 
     #[test]
     fn a_fault_of_the_lowering_is_reported() {
-        let steps = vec![Step::Put { values: vec![1.0; 3], out: 1, at: 2 }];
+        let steps = vec![Step::StoreConstant { values: vec![1.0; 3], out: 1, at: 2 }];
         let outputs = vec![Span { buffer: 1, offset: 0, rows: 2, cols: 2 }];
         let lowered = Lowered { steps, buffers: vec![[1, 4], [2, 2]], outputs };
         let why = Program::new(lowered, 1 << 20).unwrap_err();

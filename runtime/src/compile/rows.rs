@@ -4,7 +4,7 @@
 use std::ops::Range;
 
 use super::lower::Lowered;
-use super::step::{Buffer, HeadsAt, Span, Step};
+use super::step::{Buffer, HeadsView, Span, Step};
 
 /// For each step the rows of its result that are needed.
 pub(super) fn needed(lowered: &Lowered<'_>) -> Vec<Range<usize>> {
@@ -30,7 +30,7 @@ pub(super) fn of_span(span: &Span, rows: Range<usize>, [all, cols]: [usize; 2]) 
 }
 
 /// The rows of a buffer that the queries of some rows lie in, where a buffer's rows hold those of all heads.
-pub(super) fn of_queries(q: &HeadsAt, rows: Range<usize>, [all, cols]: [usize; 2]) -> Range<usize> {
+pub(super) fn of_queries(q: &HeadsView, rows: Range<usize>, [all, cols]: [usize; 2]) -> Range<usize> {
     if q.row == cols && q.offset < cols && q.head < cols { rows } else { 0..all }
 }
 
@@ -73,7 +73,7 @@ impl Demand<'_> {
                 }
                 residual.iter().for_each(|&buffer| self.add(buffer, rows.clone()));
             }
-            Step::Norm { x, .. }
+            Step::LayerNorm { x, .. }
             | Step::Quantize { x, .. }
             | Step::Levels { x, .. }
             | Step::Softmax { x, .. }
@@ -92,7 +92,7 @@ impl Demand<'_> {
             }
             Step::Patches { .. } => {}
             // The others are few and small.
-            Step::Copy { .. } | Step::Put { .. } | Step::Mean { .. } => {
+            Step::Copy { .. } | Step::StoreConstant { .. } | Step::Mean { .. } => {
                 step.reads().into_iter().for_each(|buffer| self.all(buffer));
                 return 0..self.buffers[step.writes()][0];
             }
@@ -114,7 +114,7 @@ mod tests {
     }
 
     fn norm(x: Span, out: Buffer) -> Step<'static> {
-        Step::Norm { x, scale: vec![1.0; 4], shift: vec![0.0; 4], eps: 1e-6, out: Target::floats(out) }
+        Step::LayerNorm { x, scale: vec![1.0; 4], shift: vec![0.0; 4], eps: 1e-6, out: Target::floats(out) }
     }
 
     fn lowered(steps: Vec<Step<'static>>, buffers: Vec<[usize; 2]>, output: Span) -> Lowered<'static> {
@@ -123,7 +123,7 @@ mod tests {
 
     #[test]
     fn a_model_that_answers_from_one_token_computes_its_row_alone() {
-        let heads = |head| HeadsAt { buffer: 2, offset: 0, head, row: 4 };
+        let heads = |head| HeadsView { buffer: 2, offset: 0, head, row: 4 };
         let shape = Shape { heads: 2, tokens: 5, key: 2, value: 2, scale: 1.0 };
         let attention = Step::Attention {
             qkv: [heads(2); 3],
@@ -165,7 +165,7 @@ mod tests {
         let halves = Span { buffer: 1, offset: 2, rows: 2, cols: 2 };
         assert_eq!(of_span(&halves, 0..1, [5, 4]), 0..5);
         assert_eq!(of_span(&span(1, 8, 2), 1..2, [5, 4]), 3..4);
-        let apart = HeadsAt { buffer: 1, offset: 0, head: 20, row: 4 };
+        let apart = HeadsView { buffer: 1, offset: 0, head: 20, row: 4 };
         assert_eq!(of_queries(&apart, 1..2, [5, 4]), 0..5);
     }
 }

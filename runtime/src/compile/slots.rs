@@ -1,6 +1,6 @@
 //! Buffers share memory where their lives do not overlap.
 
-use smalti_kernels::quant_linear::row;
+use smalti_kernels::quant_linear::row_stride;
 
 use super::lower::{IMAGE, Lowered};
 
@@ -68,7 +68,7 @@ impl Slots {
             let [rows, cols] = lowered.buffers[out];
             if of[out].is_none() {
                 of[out] = Some(match step.target().quantize {
-                    Some(_) => Slot::Bytes(bytes.take(rows * row(cols))),
+                    Some(_) => Slot::Bytes(bytes.take(rows * row_stride(cols))),
                     None => Slot::Floats(floats.take(rows * cols)),
                 });
             }
@@ -107,7 +107,7 @@ mod tests {
     #[test]
     fn a_chain_takes_two_slots() {
         let buffers = vec![[1, 8], [2, 4], [2, 4], [2, 4], [3, 4]];
-        let first = Step::Put { values: vec![1.0; 8], out: 1, at: 0 };
+        let first = Step::StoreConstant { values: vec![1.0; 8], out: 1, at: 0 };
         let steps = vec![first, scale(1, 2), scale(2, 3), scale(3, 4)];
         let slots = Slots::assign(&Lowered { steps, outputs: vec![span(4, [3, 4])], buffers });
         use Slot::{Floats, Image};
@@ -119,7 +119,7 @@ mod tests {
     #[test]
     fn what_is_read_later_and_outputs_keep_their_slots() {
         let buffers = vec![[1, 4]; 5];
-        let first = Step::Put { values: vec![1.0; 4], out: 1, at: 0 };
+        let first = Step::StoreConstant { values: vec![1.0; 4], out: 1, at: 0 };
         let last = Step::Add { a: span(1, [1, 4]), b: span(3, [1, 4]), out: 4 };
         let steps = vec![first, scale(1, 2), scale(2, 3), last];
         let outputs = vec![span(2, [1, 4]), span(4, [1, 4])];
@@ -133,7 +133,7 @@ mod tests {
     #[test]
     fn the_slot_that_fits_best_is_taken() {
         let buffers = vec![[1, 4], [1, 100], [1, 10], [1, 1], [1, 9]];
-        let put = |out, len| Step::Put { values: vec![1.0; len], out, at: 0 };
+        let put = |out, len| Step::StoreConstant { values: vec![1.0; len], out, at: 0 };
         // Both are free when the last buffer needs a place.
         let ends = |buffer: usize, len| Step::Mean { x: span(buffer, [1, len]), out: 3 };
         let steps = vec![put(1, 100), put(2, 10), ends(1, 100), ends(2, 10), put(4, 9)];
@@ -144,11 +144,11 @@ mod tests {
     #[test]
     fn bytes_lie_apart_from_floats() {
         let quantize = Quantize::new(1.0, 0).unwrap();
-        let first = Step::Put { values: vec![1.0; 6], out: 1, at: 0 };
+        let first = Step::StoreConstant { values: vec![1.0; 6], out: 1, at: 0 };
         let steps = vec![first, Step::Quantize { x: span(1, [2, 3]), out: 2, quantize }];
         let slots = Slots::assign(&Lowered { steps, buffers: vec![[1, 4], [2, 3], [2, 3]], outputs: vec![] });
         assert_eq!(slots.of[1..], [Slot::Floats(0), Slot::Bytes(0)]);
         // Rows of bytes are padded for the kernels.
-        assert_eq!((&slots.floats[..], &slots.bytes[..]), (&[6][..], &[2 * row(3)][..]));
+        assert_eq!((&slots.floats[..], &slots.bytes[..]), (&[6][..], &[2 * row_stride(3)][..]));
     }
 }

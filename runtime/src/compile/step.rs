@@ -31,7 +31,7 @@ impl Span {
 
 /// A matrix for each head.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub(super) struct HeadsAt {
+pub(super) struct HeadsView {
     pub(super) buffer: Buffer,
     pub(super) offset: usize,
     pub(super) head: usize,
@@ -162,9 +162,9 @@ pub(super) enum Step<'a> {
         out: Target,
     },
     /// Layer norm of each row.
-    Norm { x: Span, scale: Vec<f32>, shift: Vec<f32>, eps: f32, out: Target },
+    LayerNorm { x: Span, scale: Vec<f32>, shift: Vec<f32>, eps: f32, out: Target },
     /// Attention of all heads.
-    Attention { qkv: [HeadsAt; 3], shape: Shape, maps: Box<ScoreMaps>, out: Target },
+    Attention { qkv: [HeadsView; 3], shape: Shape, maps: Box<ScoreMaps>, out: Target },
     /// A function of each value.
     Pointwise { x: Buffer, function: Pointwise, out: Buffer },
     /// A function of each value's level.
@@ -182,7 +182,7 @@ pub(super) enum Step<'a> {
     /// Values of a buffer in order, from a place of `out` on.
     Copy { from: Buffer, values: Values, out: Buffer, at: usize },
     /// Constant values, from a place of `out` on.
-    Put { values: Vec<f32>, out: Buffer, at: usize },
+    StoreConstant { values: Vec<f32>, out: Buffer, at: usize },
     /// The mean over rows.
     Mean { x: Span, out: Buffer },
     /// Values as bytes.
@@ -195,7 +195,7 @@ impl Step<'_> {
         match self {
             Step::Patches { out, .. }
             | Step::Linear { out, .. }
-            | Step::Norm { out, .. }
+            | Step::LayerNorm { out, .. }
             | Step::Attention { out, .. }
             | Step::MaxPool { out, .. }
             | Step::Levels { out, .. } => *out,
@@ -206,7 +206,7 @@ impl Step<'_> {
             | Step::Constant { out, .. }
             | Step::Affine { out, .. }
             | Step::Copy { out, .. }
-            | Step::Put { out, .. }
+            | Step::StoreConstant { out, .. }
             | Step::Mean { out, .. } => Target::floats(*out),
         }
     }
@@ -219,12 +219,12 @@ impl Step<'_> {
     /// The buffers that are read.
     pub(super) fn reads(&self) -> Vec<Buffer> {
         match self {
-            Step::Patches { .. } | Step::Put { .. } => vec![],
+            Step::Patches { .. } | Step::StoreConstant { .. } => vec![],
             Step::Linear { x, conv, residual, .. } => {
                 let is_image = conv.as_ref().is_some_and(|conv| conv.image.is_some());
                 (!is_image).then_some(x.buffer).into_iter().chain(*residual).collect()
             }
-            Step::Norm { x, .. }
+            Step::LayerNorm { x, .. }
             | Step::MaxPool { x, .. }
             | Step::Mean { x, .. }
             | Step::Quantize { x, .. }
@@ -248,13 +248,13 @@ impl Step<'_> {
                 (Weight::Floats(_), Some(_)) => "convolution f32",
                 (Weight::Bytes(..), Some(_)) => "convolution int8",
             },
-            Step::Norm { .. } => "layer norm",
+            Step::LayerNorm { .. } => "layer norm",
             Step::Attention { .. } => "attention",
             Step::Pointwise { .. } => "pointwise",
             Step::Softmax { .. } => "softmax",
             Step::Add { .. } | Step::Constant { .. } | Step::Affine { .. } => "add",
             Step::MaxPool { .. } => "max pool",
-            Step::Copy { .. } | Step::Put { .. } => "copy",
+            Step::Copy { .. } | Step::StoreConstant { .. } => "copy",
             Step::Mean { .. } => "mean",
             Step::Levels { .. } | Step::Quantize { .. } => "quantize",
         }

@@ -4,12 +4,12 @@
 use std::ops::Range;
 
 use smalti_kernels::Windows;
-use smalti_kernels::quant_linear::row;
+use smalti_kernels::quant_linear::row_stride;
 
 use super::lower::{IMAGE, Lowered};
 use super::rows::{of_queries, of_span};
 use super::slots::{Slot, Slots};
-use super::step::{Buffer, Convolution, HeadsAt, ImageMap, Span, Step, Weight};
+use super::step::{Buffer, Convolution, HeadsView, ImageMap, Span, Step, Weight};
 use super::view::View;
 
 type Result<T> = std::result::Result<T, String>;
@@ -84,7 +84,7 @@ impl Check<'_> {
                 hold(bias.len() == cols && scales == cols, "a bias or a scale of another length")?;
                 hold(residual.is_none_or(|buffer| self.buffers[buffer] == out), "a residual of another shape")
             }
-            Step::Norm { x, scale, shift, .. } => {
+            Step::LayerNorm { x, scale, shift, .. } => {
                 same(x)?;
                 hold([scale.len(), shift.len()] == [cols; 2], "a scale or a shift of another length")
             }
@@ -117,7 +117,7 @@ impl Check<'_> {
                 hold(values.end() <= self.len(*from), "values beyond their buffer")?;
                 hold(at + values.len() <= rows * cols, "a copy beyond its buffer")
             }
-            Step::Put { values, at, .. } => {
+            Step::StoreConstant { values, at, .. } => {
                 hold(at + values.len() <= rows * cols, "constants beyond their buffer")
             }
             Step::Mean { x, .. } => {
@@ -164,7 +164,7 @@ impl Check<'_> {
         };
         hold(stored, "a result of another type")?;
         match step {
-            Step::Patches { .. } | Step::Put { .. } => Ok(()),
+            Step::Patches { .. } | Step::StoreConstant { .. } => Ok(()),
             Step::Linear { x, conv, residual, .. } => {
                 match conv.as_deref() {
                     None => self.is_written(x, rows.clone())?,
@@ -175,7 +175,7 @@ impl Check<'_> {
                 }
                 residual.map_or(Ok(()), |buffer| self.rows_are_written(buffer, rows.clone()))
             }
-            Step::Norm { x, .. }
+            Step::LayerNorm { x, .. }
             | Step::Levels { x, .. }
             | Step::Softmax { x, .. }
             | Step::Quantize { x, .. }
@@ -223,7 +223,7 @@ impl Check<'_> {
         let [_, cols] = self.buffers[buffer];
         let range = match step {
             Step::Copy { values, at, .. } => *at..at + values.len(),
-            Step::Put { values, at, .. } => *at..at + values.len(),
+            Step::StoreConstant { values, at, .. } => *at..at + values.len(),
             _ => rows.start * cols..rows.end * cols,
         };
         let written = &mut self.written[buffer];
@@ -245,7 +245,7 @@ fn last_place(view: &View) -> usize {
 }
 
 /// Where the last value of the last head lies, and one.
-fn heads_end(at: &HeadsAt, heads: usize, rows: usize, width: usize) -> usize {
+fn heads_end(at: &HeadsView, heads: usize, rows: usize, width: usize) -> usize {
     at.offset + (heads - 1) * at.head + (rows - 1) * at.row + width
 }
 
@@ -269,7 +269,7 @@ fn lives(lowered: &Lowered<'_>, slots: &Slots) -> Result<()> {
         let (length, wanted) = match slots.of[buffer] {
             Slot::Image => return Err("a step on the image itself".into()),
             Slot::Floats(slot) => (slots.floats.get(slot), rows * cols),
-            Slot::Bytes(slot) => (slots.bytes.get(slot), rows * row(cols)),
+            Slot::Bytes(slot) => (slots.bytes.get(slot), rows * row_stride(cols)),
         };
         hold(length.is_some_and(|&length| length >= wanted), "a slot that is too short")?;
         used.push((slots.of[buffer], *first, *last));
@@ -289,8 +289,8 @@ mod tests {
     fn program() -> Lowered<'static> {
         let span = |buffer| Span { buffer, offset: 0, rows: 2, cols: 2 };
         let steps = vec![
-            Step::Put { values: vec![1.0; 2], out: 1, at: 0 },
-            Step::Put { values: vec![2.0; 2], out: 1, at: 2 },
+            Step::StoreConstant { values: vec![1.0; 2], out: 1, at: 0 },
+            Step::StoreConstant { values: vec![2.0; 2], out: 1, at: 2 },
             Step::Pointwise { x: 1, function: Pointwise::Scale(2.0), out: 2 },
             Step::Add { a: span(1), b: span(2), out: 3 },
         ];
@@ -321,7 +321,8 @@ mod tests {
         assert!(fault(copy(Values::Places(vec![0, 4]))).contains("beyond their buffer"));
         assert!(fault(copy(Values::Run(1..6))).contains("beyond their buffer"));
         assert!(
-            fault(|p| p.steps.push(Step::Put { values: vec![0.0; 3], out: 3, at: 2 })).contains("beyond")
+            fault(|p| p.steps.push(Step::StoreConstant { values: vec![0.0; 3], out: 3, at: 2 }))
+                .contains("beyond")
         );
     }
 

@@ -1,4 +1,4 @@
-//! Detours around what the engine, tract 0.23.9, gets wrong: the same graph in other words.
+//! Detours around what tract 0.23.9 gets wrong: the same graph in other words.
 //!
 //! - It takes whatever stands between a `DequantizeLinear` and a `QuantizeLinear` for an operation on single elements if
 //!   it keeps the shape, and puts a table of 256 answers in its place. For a softmax that is wrong. It does not look
@@ -11,6 +11,7 @@
 //! - It moves a difference or a quotient with one number a channel into a convolution before it, but for `c - conv(x)`
 //!   with the wrong sign of the kernel, and `c / conv(x)` as if it were linear. Both are written as `c + -y` and
 //!   `c · (1 / y)`.
+//! - It panics where the last input of a convolution is left out by an empty name.
 
 use std::collections::HashMap;
 
@@ -22,7 +23,7 @@ use crate::gate::{attribute, floats};
 
 /// How far a constant may be from GELU's, in relation to it: a few roundings to f32.
 const ROUNDED: f32 = 1e-6;
-/// Within this the engine takes a constant for GELU's; a little more than it does.
+/// Within this tract takes a constant for GELU's; a little more than it does.
 const MISTAKEN: f32 = 2e-3;
 
 /// Rewrites a graph that has passed the gate.
@@ -43,6 +44,10 @@ pub(crate) fn rewrite(graph: &mut GraphProto) {
             "Sub" | "Div" if !index.is_constant(node, 1) => out.extend(second(node, i)),
             _ => out.push(node.clone()),
         }
+    }
+    for node in &mut out {
+        let named = node.input.iter().rposition(|name| !name.is_empty()).map_or(0, |last| last + 1);
+        node.input.truncate(named);
     }
     graph.node = out;
     graph.initializer.append(&mut constants);

@@ -110,6 +110,9 @@ pub struct Summary {
     pub multiply_adds: u64,
     /// The most elements of intermediate tensors needed at one time.
     pub live: u64,
+    /// The most elements that a convolution or a pooling adds to its map as padding. Our kernels keep none of them, tract
+    /// does.
+    pub(crate) padding: u64,
     /// The nodes that depend on the image, in order.
     pub nodes: Vec<NodeSummary>,
     /// What is known of every tensor.

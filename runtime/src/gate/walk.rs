@@ -36,6 +36,8 @@ struct Walk<'a> {
     /// Work on constants.
     folding: u64,
     multiply_adds: u64,
+    /// The most elements that padding adds to one map.
+    padding: u64,
     nodes: Vec<NodeSummary>,
 }
 
@@ -60,6 +62,7 @@ pub(super) fn check(graph: &GraphProto, opset: i64, limits: &Limits) -> Result<S
         work: 0,
         folding: 0,
         multiply_adds: 0,
+        padding: 0,
         nodes: Vec::new(),
     };
     let (parameters, weight_bytes) = walk.weights(graph)?;
@@ -70,7 +73,7 @@ pub(super) fn check(graph: &GraphProto, opset: i64, limits: &Limits) -> Result<S
     }
     let outputs = walk.outputs(graph)?;
     let live = walk.most_live(graph)?;
-    let Walk { multiply_adds, nodes, values, budget, constant_bytes, .. } = walk;
+    let Walk { multiply_adds, padding, nodes, values, budget, constant_bytes, .. } = walk;
     let facts = values.into_iter().map(|(name, value)| (name.to_owned(), fact(&value))).collect();
     let file_bytes = 0; // only `open` has seen the file
     Ok(Summary {
@@ -82,6 +85,7 @@ pub(super) fn check(graph: &GraphProto, opset: i64, limits: &Limits) -> Result<S
         weight_bytes,
         multiply_adds,
         live,
+        padding,
         nodes,
         facts,
         constant_bytes,
@@ -192,6 +196,7 @@ impl<'a> Walk<'a> {
         let constant = node.inputs.iter().flatten().all(|input| input.constant);
         let outputs: Vec<_> =
             outputs.into_iter().map(|out| Value { constant: constant || out.constant, ..out }).collect();
+        self.padding = self.padding.max(product::padding(&node));
         self.account(&node, rule, &outputs)?;
         self.account_constants(&node, rule, &outputs)?;
         for (name, value) in proto.output.iter().zip(outputs) {

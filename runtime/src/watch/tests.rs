@@ -76,10 +76,10 @@ impl Place {
         fs::rename(new, self.model()).unwrap();
     }
 
-    fn watcher(&self, trust: Trust) -> Watcher {
-        Watcher::open(
+    fn watcher(&self, trust: Trust) -> ModelWatcher {
+        ModelWatcher::open(
             self.model(),
-            Rules { options: OpenOptions { trust, ..OpenOptions::default() }, ..Rules::default() },
+            WatchOptions { open: OpenOptions { trust, ..OpenOptions::default() }, ..WatchOptions::default() },
         )
         .unwrap()
         .0
@@ -96,7 +96,7 @@ fn logits_of(bytes: &[u8]) -> Vec<f32> {
 }
 
 /// Looks until something is found, at least as often as settles any change.
-fn look_well(watcher: &mut Watcher) -> Option<Result<Session>> {
+fn look_well(watcher: &mut ModelWatcher) -> Option<Result<Session>> {
     let found = watcher.poll();
     std::thread::sleep(STEP);
     found.or_else(|| watcher.poll()).or_else(|| watcher.poll())
@@ -177,11 +177,11 @@ fn an_unsigned_model_is_refused_and_a_signed_one_runs_on() {
     let key = PublicKey::named(fixture("signed/test.pub").to_str().unwrap()).unwrap();
     let trust = Trust { key: Some(key), min_version: None };
     let open = |trust: &Trust| {
-        Watcher::open(
+        ModelWatcher::open(
             place.model(),
-            Rules {
-                options: OpenOptions { trust: trust.clone(), ..OpenOptions::default() },
-                ..Rules::default()
+            WatchOptions {
+                open: OpenOptions { trust: trust.clone(), ..OpenOptions::default() },
+                ..WatchOptions::default()
             },
         )
     };

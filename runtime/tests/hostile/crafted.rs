@@ -27,6 +27,22 @@ fn attribute<'a>(model: &'a mut ModelProto, op: &str, name: &str) -> &'a mut Att
     node(model, op).attribute.iter_mut().find(|attribute| attribute.name == name).unwrap()
 }
 
+/// An attribute of the first convolution, new if it has none of that name.
+fn conv_attribute<'a>(model: &'a mut ModelProto, name: &str, kind: AttributeType) -> &'a mut AttributeProto {
+    let attributes = &mut node(model, "Conv").attribute;
+    attributes.retain(|attribute| attribute.name != name);
+    attributes.push(AttributeProto { name: name.into(), r#type: kind as i32, ..Default::default() });
+    attributes.last_mut().unwrap()
+}
+
+fn conv_ints(model: &mut ModelProto, name: &str, ints: &[i64]) {
+    conv_attribute(model, name, AttributeType::Ints).ints = ints.to_vec();
+}
+
+fn conv_int(model: &mut ModelProto, name: &str, i: i64) {
+    conv_attribute(model, name, AttributeType::Int).i = i;
+}
+
 fn weight<'a>(model: &'a mut ModelProto, name: &str) -> &'a mut TensorProto {
     graph(model).initializer.iter_mut().find(|weight| weight.name == name).unwrap()
 }
@@ -56,6 +72,24 @@ const ATTACKS: &[Attack] = &[
     ("transpose of fewer axes", |m| attribute(m, "Transpose", "perm").ints = vec![0, 1], "permutation"),
     ("stride zero", |m| attribute(m, "Conv", "strides").ints = vec![0, 4], "strides"),
     ("negative stride", |m| attribute(m, "Conv", "strides").ints = vec![-4, 4], "strides"),
+    ("stride of 2^40", |m| attribute(m, "Conv", "strides").ints = vec![1 << 40, 4], "strides"),
+    ("negative pads", |m| conv_ints(m, "pads", &[0, -1, 0, 0]), "pads"),
+    ("pads of 2^40", |m| conv_ints(m, "pads", &[0, 0, 1 << 40, 0]), "pads"),
+    ("pads in two numbers", |m| conv_ints(m, "pads", &[1, 1]), "pads"),
+    ("pads without end", |m| conv_ints(m, "pads", &[i64::MAX; 4]), "pads"),
+    ("dilation zero", |m| conv_ints(m, "dilations", &[0, 1]), "dilations"),
+    ("dilation of 2^40", |m| conv_ints(m, "dilations", &[1 << 40; 2]), "dilations"),
+    ("windows beyond the image", |m| conv_ints(m, "dilations", &[4096; 2]), "window"),
+    ("no groups", |m| conv_int(m, "group", 0), "group"),
+    ("negative groups", |m| conv_int(m, "group", -3), "group"),
+    ("groups that do not divide", |m| conv_int(m, "group", 2), "group"),
+    ("more groups than channels", |m| conv_int(m, "group", 65_536), "group"),
+    ("groups without end", |m| conv_int(m, "group", i64::MAX), "group"),
+    (
+        "padding of its own kind",
+        |m| conv_attribute(m, "auto_pad", AttributeType::String).s = b"MORE".to_vec(),
+        "auto_pad",
+    ),
     ("kernel shape", |m| attribute(m, "Conv", "kernel_shape").ints = vec![4, 5], "kernel_shape"),
     (
         "attribute twice",

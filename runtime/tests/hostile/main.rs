@@ -1,7 +1,8 @@
 //! Damaged and hostile model files: a clean error, or a model that runs; never a panic, never a hang.
 //!
 //! `crafted` has attacks with a name, each of which must be refused with the right words, `memory` small files that ask
-//! for much. `mutants` changes valid models at random; where both backends run one, they must say the same. The short form runs with the other tests; the long one with
+//! for much. `mutants` changes valid models at random; where both backends run one, they must say the same. The short
+//! form runs with the other tests; the long one with
 //! `cargo test --release -p smalti-runtime --test hostile -- --ignored`.
 
 mod crafted;
@@ -20,13 +21,14 @@ use smalti_runtime::{Error, Model, Output};
 /// The longest that one file may take, on a busy machine.
 const PATIENCE: Duration = Duration::from_secs(30);
 
-fn fixture(name: &str) -> Vec<u8> {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/models").join(name);
+/// A file in `tests`.
+fn file(name: &str) -> Vec<u8> {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests").join(name);
     std::fs::read(path).unwrap()
 }
 
 fn proto(name: &str) -> ModelProto {
-    ModelProto::decode(&fixture(name)[..]).unwrap()
+    ModelProto::decode(&file(&format!("models/{name}"))[..]).unwrap()
 }
 
 /// What a model says to a plain image, or, if it takes floats, to one that is `nudge` away from it.
@@ -46,10 +48,10 @@ fn answer(model: &Model, nudge: f32) -> Result<Output, Error> {
 fn load_and_run(bytes: &[u8]) -> Result<Option<String>, Error> {
     let model = Model::from_bytes(bytes)?;
     let ours = answer(&model, 0.0)?;
-    if model.on_engine().is_some() {
+    if model.fallback_reason().is_some() {
         return Ok(None);
     }
-    let engine = match Model::from_bytes_on_engine(bytes).and_then(|model| answer(&model, 0.0)) {
+    let engine = match Model::from_bytes_on_tract(bytes).and_then(|model| answer(&model, 0.0)) {
         // It takes less than we do, but it must say so.
         Err(error) if matches!(error.exit_code(), 3 | 5) => return Ok(None),
         engine => engine?,
@@ -86,32 +88,48 @@ fn scale(tensor: &TensorProto) -> Option<f32> {
 }
 
 /// Runs cases in order on a thread of their own; fails with the case's name on a panic, a hang or an internal
-/// error. Gives how many files passed the gate.
+/// error, and at the end with the names of all that the backends answer differently; such files are in `target/tmp`.
+/// Gives how many files passed the gate.
 fn survive(cases: impl Iterator<Item = (String, Vec<u8>)> + Send + 'static) -> usize {
     let (sender, receiver) = mpsc::channel();
     std::thread::spawn(move || {
         for (name, bytes) in cases {
             let _ = sender.send((name.clone(), None));
-            let _ = sender.send((name, Some(load_and_run(&bytes))));
+            let result = load_and_run(&bytes);
+            if matches!(result, Ok(Some(_)) | Err(Error::Internal { .. })) {
+                let file = format!("{}.onnx", name.replace([' ', '/'], "_"));
+                let _ = std::fs::write(Path::new(env!("CARGO_TARGET_TMPDIR")).join(file), bytes);
+            }
+            let _ = sender.send((name, Some(result)));
         }
     });
     let (mut running, mut passed) = ("before the first case".to_string(), 0);
+    let mut wrong = Vec::new();
     loop {
         match receiver.recv_timeout(PATIENCE) {
             Ok((name, None)) => running = name,
             Ok((name, Some(result))) => match result {
-                Err(Error::Internal { problem, .. }) => panic!("{name}: the engine panicked: {problem}"),
+                Err(Error::Internal { problem, .. }) => {
+                    wrong.push(format!("{name}: panicked: {problem}"));
+                    running = String::new();
+                }
                 Err(error) => {
                     if matches!(error, Error::Engine { .. }) {
                         println!("{name}: passed the gate, then {error}");
                     }
                     running = String::new();
                 }
-                Ok(Some(wrong)) => panic!("{name}: {wrong}"),
+                Ok(Some(difference)) => {
+                    wrong.push(format!("{name}: {difference}"));
+                    running = String::new();
+                }
                 Ok(None) => (running, passed) = (String::new(), passed + 1),
             },
             Err(mpsc::RecvTimeoutError::Timeout) => panic!("{running}: no answer in {PATIENCE:?}"),
-            Err(mpsc::RecvTimeoutError::Disconnected) if running.is_empty() => return passed,
+            Err(mpsc::RecvTimeoutError::Disconnected) if running.is_empty() => {
+                assert!(wrong.is_empty(), "{} files wrong:\n{}", wrong.len(), wrong.join("\n"));
+                return passed;
+            }
             Err(mpsc::RecvTimeoutError::Disconnected) => panic!("{running}: panicked"),
         }
     }

@@ -65,6 +65,24 @@ impl Attack {
         output
     }
 
+    /// A node with lists of integers.
+    fn windows(&mut self, op: &str, input: &[&str], lists: &[(&str, &[i64])]) -> String {
+        let output = self.node(op, input, None);
+        let attribute = lists.iter().map(|&(name, ints)| {
+            let (kind, i, ints) = match name {
+                "group" => (AttributeType::Int, ints[0], Vec::new()),
+                _ => (AttributeType::Ints, 0, ints.to_vec()),
+            };
+            AttributeProto { name: name.into(), r#type: kind as i32, i, ints, ..Default::default() }
+        });
+        self.graph.node.last_mut().unwrap().attribute = attribute.collect();
+        output
+    }
+
+    fn image(&self) -> String {
+        self.graph.input[0].name.clone()
+    }
+
     fn expand(&mut self, x: &str, dims: &[i64]) -> String {
         let shape = self.ints(dims);
         self.node("Expand", &[x, &shape], None)
@@ -251,5 +269,68 @@ fn the_work_of_a_small_file_is_bounded() {
         }
         let number = a.corner(&x, 2);
         endure(&format!("20 products of computed {side} x {side}"), &a.file(&number));
+    }
+}
+
+#[test]
+fn windows_are_bounded() {
+    for size in [16, 256, 1024, 4096] {
+        let pads = [size; 4];
+        let image = Attack::new().image();
+        let convolution = |name: &str, weight: &[i64], groups: [i64; 1], more: &[(&str, &[i64])]| {
+            let mut a = Attack::new();
+            let weight = a.floats(weight);
+            let lists: Vec<(&str, &[i64])> = more.iter().copied().chain([("group", &groups[..])]).collect();
+            let map = a.windows("Conv", &[&image, &weight], &lists);
+            let number = a.corner(&map, 4);
+            endure(&format!("{name} {size}"), &a.file(&number));
+        };
+        convolution("a convolution within", &[8, 3, 3, 3], [1], &[("pads", &pads)]);
+        convolution("a depthwise convolution within", &[96, 1, 3, 3], [3], &[("pads", &pads)]);
+        convolution(
+            "a convolution dilated by",
+            &[64, 3, 3, 3],
+            [1],
+            &[("pads", &pads), ("dilations", &[size; 2])],
+        );
+        convolution(
+            "a convolution with strides of",
+            &[8, 3, 3, 3],
+            [1],
+            &[("pads", &pads), ("strides", &[size; 2])],
+        );
+        convolution("a long convolution within", &[4, 3, 1, 64], [1], &[("pads", &[0, size, 0, size])]);
+
+        // A window as large as the map, whose weight is a constant that the file does not store.
+        let mut a = Attack::new();
+        let shape = a.ints(&[1, 3, size, size]);
+        let weight = a.node("ConstantOfShape", &[&shape], None);
+        let map = a.windows("Conv", &[&image, &weight], &[("pads", &pads)]);
+        let number = a.corner(&map, 4);
+        endure(&format!("a window of zeros, {size} wide"), &a.file(&number));
+
+        let mut a = Attack::new();
+        let lists: [(&str, &[i64]); 2] = [("kernel_shape", &[size; 2]), ("pads", &[size - 1; 4])];
+        let map = a.windows("MaxPool", &[&image], &lists);
+        let number = a.corner(&map, 4);
+        endure(&format!("a pooling over windows of {size}"), &a.file(&number));
+
+        let mut a = Attack::new();
+        let pads = a.ints(&[0, 0, size, size, 0, 0, size, size]);
+        let map = a.node("Pad", &[&image, &pads], None);
+        let weight = a.floats(&[8, 3, 3, 3]);
+        let map = a.windows("Conv", &[&map, &weight], &[]);
+        let number = a.corner(&map, 4);
+        endure(&format!("an image within zeros of {size}"), &a.file(&number));
+
+        // Each layer a little larger than the one before.
+        let mut a = Attack::new();
+        let mut map = image.clone();
+        for _ in 0..12 {
+            let weight = a.floats(&[3, 1, 3, 3]);
+            map = a.windows("Conv", &[&map, &weight], &[("pads", &[size / 4; 4]), ("group", &[3])]);
+        }
+        let number = a.corner(&map, 4);
+        endure(&format!("12 convolutions within {}", size / 4), &a.file(&number));
     }
 }

@@ -1,8 +1,12 @@
 //! Two backends held against each other and against ONNX Runtime: one row an operator form, as ggml's
 //! `test-backend-ops` does it. `make.py` has the table, and writes a small graph and ONNX Runtime's answers for each row;
-//! here our own kernels and tract run the same graphs. `random` does so with graphs that are drawn by a seed. In a build
-//! without tract our own kernels run alone, and graphs for tract are refused.
+//! here our own kernels and tract run the same graphs. `random` does so with graphs that are drawn by a seed: `draw` has the
+//! tools, `maps` the convolutions. In a build without tract our own kernels run alone, and graphs for tract are refused.
 
+#[cfg(feature = "tract")]
+mod draw;
+#[cfg(feature = "tract")]
+mod maps;
 #[cfg(feature = "tract")]
 mod random;
 
@@ -82,9 +86,10 @@ fn both_backends_give_the_answers_of_onnx_runtime() {
         let patterns: Vec<u64> = row.answers.iter().map(|(pattern, _)| *pattern).collect();
         let mut check = |backend: &str, model: Result<Model, Error>| {
             let found = model.and_then(|model| {
-                let ours = model.on_engine().is_none();
+                let ours = model.fallback_reason().is_none();
                 if backend == "ours" && row.kernels.is_some_and(|kernels| ours != kernels) {
-                    wrong.push(format!("{name}: runs on our kernels: {ours} ({:?})", model.on_engine()));
+                    wrong
+                        .push(format!("{name}: runs on our kernels: {ours} ({:?})", model.fallback_reason()));
                 }
                 answers(&model, &patterns)
             });
@@ -112,7 +117,7 @@ fn both_backends_give_the_answers_of_onnx_runtime() {
         };
         check("ours", Model::from_bytes(&bytes));
         if cfg!(feature = "tract") {
-            check("tract", Model::from_bytes_on_engine(&bytes));
+            check("tract", Model::from_bytes_on_tract(&bytes));
         }
     }
     assert!(rows.len() > 200 || std::env::var_os("SMALTI_OPERATORS").is_some());

@@ -59,11 +59,11 @@ pub struct Report {
     pub multiply_adds: u64,
     /// Thousand million multiply-adds a second at the median.
     pub gmac_per_s: f64,
-    /// What runs the model: `smalti`, or `tract`, the engine.
+    /// What runs the model: `smalti`, or `tract`.
     pub backend: &'static str,
     /// What one core reaches at most in floats and in bytes, in thousand million multiply-adds a second.
     pub peak_gmac_per_s: [f64; 2],
-    /// Where the time goes, the steps of one kind together, most first; empty on the engine.
+    /// Where the time goes, the steps of one kind together, most first; empty on tract.
     pub steps: Vec<Step>,
 }
 
@@ -95,7 +95,7 @@ pub fn run(path: &Path, settings: &Settings) -> Result<Report> {
 pub fn run_opened(open: impl FnOnce() -> Result<Model>, settings: &Settings) -> Result<Report> {
     let start = Instant::now();
     let model = open()?;
-    let mut session = model.session_on(settings.threads)?;
+    let mut session = model.session_with_threads(settings.threads)?;
     let load_ms = millis(start.elapsed());
 
     let image = Input::new(&model)?;
@@ -128,7 +128,7 @@ pub fn run_opened(open: impl FnOnce() -> Result<Model>, settings: &Settings) -> 
         threads: session.threads(),
         multiply_adds,
         gmac_per_s: multiply_adds as f64 / p50_ms / 1e6,
-        backend: if model.on_engine().is_some() { "tract" } else { "smalti" },
+        backend: if model.fallback_reason().is_some() { "tract" } else { "smalti" },
         peak_gmac_per_s: [peak.floats, peak.bytes],
         steps,
     })

@@ -6,12 +6,12 @@ use smalti_models::onnx::NodeProto;
 
 use super::data::{Data, Function, State};
 use super::{IMAGE, Lower, Result, Scores, Value, axis, input, need};
-use crate::compile::step::{HeadsAt, Step, Target};
+use crate::compile::step::{HeadsView, Step, Target};
 use crate::compile::view::View;
 
 /// One side of attention: where it lies, rows and width of each head, and its factor.
 struct Side {
-    at: HeadsAt,
+    at: HeadsView,
     rows: usize,
     width: usize,
     factor: f64,
@@ -63,7 +63,7 @@ impl<'a> Lower<'a> {
         if (neighbour != 1 && width != 1) || row == 0 && rows != 1 || plain.buffer == IMAGE {
             return Err("heads whose values are apart".into());
         }
-        let at = HeadsAt { buffer: plain.buffer, offset: plain.view.offset, head, row };
+        let at = HeadsView { buffer: plain.buffer, offset: plain.view.offset, head, row };
         Ok(Side { at, rows, width, factor })
     }
 

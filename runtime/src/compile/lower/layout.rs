@@ -162,7 +162,7 @@ impl<'a> Lower<'a> {
             let fact = self.fact(name)?;
             let step = match part {
                 Value::Constant(constant) if fact.kind == Kind::F32 => {
-                    Step::Put { values: self.floats(&constant)?, out, at }
+                    Step::StoreConstant { values: self.floats(&constant)?, out, at }
                 }
                 Value::Data(data) if data.buffer != IMAGE && data.state != State::Quantized => {
                     let data = self.plain(&data)?;

@@ -30,7 +30,7 @@ use data::{Data, Function, State};
 /// The image.
 pub(super) const IMAGE: Buffer = 0;
 
-/// Why a graph is left to the engine.
+/// Why a graph is left to tract.
 pub(super) type Unknown = String;
 type Result<T> = std::result::Result<T, Unknown>;
 
@@ -279,7 +279,7 @@ impl<'a> Lower<'a> {
         let eps = attribute(node, "epsilon").map_or(1e-5, |attribute| attribute.f);
         let x = self.span(&data)?;
         let buffer = self.buffer(x.rows, cols);
-        self.steps.push(Step::Norm { x, scale, shift, eps, out: Target::floats(buffer) });
+        self.steps.push(Step::LayerNorm { x, scale, shift, eps, out: Target::floats(buffer) });
         self.define_data(node, Data::new(buffer, View::whole(dims)));
         Ok(())
     }

@@ -76,6 +76,24 @@ pub(in super::super) fn conv<'a>(node: &Node<'a>) -> Result<Vec<Value<'a>>> {
     Ok(vec![Value::computed(Kind::F32, vec![batch, outputs, rows, columns])])
 }
 
+/// Elements that the windows of a convolution or a pooling reach beyond their map.
+pub(in super::super) fn padding(node: &Node<'_>) -> u64 {
+    let Some(&[batch, channels, height, width]) = node.optional(0).map(|x| &x.dims[..]) else { return 0 };
+    let kernel = match &*node.proto.op_type {
+        "Conv" => node.optional(1).and_then(|w| w.dims.get(2..)?.first_chunk().copied()),
+        "MaxPool" => dimensions(node.ints("kernel_shape").unwrap_or_default())
+            .and_then(|kernel| kernel.first_chunk().copied()),
+        _ => None,
+    };
+    let Some(Ok(facts)) = kernel.map(|kernel| windows(node.proto, [height, width], kernel)) else { return 0 };
+    let reach = |i: usize, side: usize| {
+        let windows = (facts.output[i] - 1) * facts.stride[i] + (facts.kernel[i] - 1) * facts.dilation[i] + 1;
+        windows.max(facts.padding[i] + side)
+    };
+    elements(&[batch, channels, reach(0, height), reach(1, width)])
+        - elements(&[batch, channels, height, width])
+}
+
 /// Elements that all windows of a pooling cover.
 pub(in super::super) fn covered(node: &Node<'_>, out: u64) -> u64 {
     let taps =

@@ -9,7 +9,7 @@ use std::collections::{HashMap, HashSet};
 use smalti_models::onnx::{GraphProto, NodeProto, TensorProto};
 
 use super::weights::Shape;
-use smalti_kernels::quant_linear::row;
+use smalti_kernels::quant_linear::row_stride;
 use smalti_runtime::gate::{Summary, attribute, windows, windows_touch};
 
 /// ONNX's number of 32-bit floats.
@@ -41,7 +41,7 @@ impl Patch {
 
     /// Channels of a row.
     fn filled(&self) -> usize {
-        if self.in_file_order { self.channels } else { row(self.channels) }
+        if self.in_file_order { self.channels } else { row_stride(self.channels) }
     }
 
     /// Values of a window's row.

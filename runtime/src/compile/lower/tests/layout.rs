@@ -60,7 +60,8 @@ fn parts_go_below_each_other() {
     graph.floats("cls", &[1, 1, 6], |i| i as f32);
     graph.node("Concat", &["cls", "tokens"], "y", [int("axis", 1)]);
     graph.lowered("y", |lowered| {
-        let [.., Step::Put { values, out: a, at: 0 }, Step::Copy { out: b, at: 6, .. }] = &lowered.steps[..]
+        let [.., Step::StoreConstant { values, out: a, at: 0 }, Step::Copy { out: b, at: 6, .. }] =
+            &lowered.steps[..]
         else {
             panic!("{:?}", lowered.steps)
         };

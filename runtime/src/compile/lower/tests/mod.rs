@@ -168,7 +168,7 @@ fn layer_norms_are_of_rows() {
         graph
     };
     norm(-1, &[6]).lowered("norm", |lowered| {
-        let Some(Step::Norm { scale, shift, eps, .. }) = lowered.steps.last() else { panic!("no norm") };
+        let Some(Step::LayerNorm { scale, shift, eps, .. }) = lowered.steps.last() else { panic!("no norm") };
         assert_eq!((&scale[..], &shift[..], *eps), (&[1.0; 6][..], &[0.0; 6][..], 0.25));
     });
     assert!(norm(1, &[4, 6]).refusal("norm").contains("other axes"));
