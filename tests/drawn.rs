@@ -110,6 +110,7 @@ fn preprocess(vit: &VitConfig) -> Preprocess {
         img_size: vit.img_size,
         channels: vit.channels,
         fit: FitMode::Crop,
+        resize: None,
         interpolation: Interpolation::Bicubic,
         mean: [0.485, 0.456, 0.406][..vit.channels].to_vec(),
         std: [0.229, 0.224, 0.225][..vit.channels].to_vec(),

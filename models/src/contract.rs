@@ -22,6 +22,10 @@ pub const INPUT: &str = "image";
 pub const LOGITS: &str = "logits";
 /// Name of the output with the vector in front of the head.
 pub const EMBEDDING: &str = "embedding";
+/// The task of a model that classifies.
+pub const CLASSIFY: &str = "classify";
+/// The task of a model that embeds images: its only output is [`EMBEDDING`], and its labels number the values of that.
+pub const EMBED: &str = "embed";
 /// Version of the ONNX operator set.
 pub const OPSET: i64 = 17;
 
@@ -37,7 +41,7 @@ pub struct ModelRecord {
     pub names: Vec<String>,
     /// What happens to an image before the model sees it.
     pub preprocess: Preprocess,
-    /// What the model does: `classify`.
+    /// What the model does: [`CLASSIFY`] or [`EMBED`].
     pub task: String,
     /// One line for people.
     pub description: String,

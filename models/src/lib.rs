@@ -1,7 +1,7 @@
 //! What the Smalti trainer and runtime share.
 //!
 //! The order of the modules is the order of the data: a [`vit`] configuration (often a [`presets`] one) with its [`stem`]
-//! fixes the tensors in [`names`]; a [`folder`] lists images with their splits and classes; an [`image`] goes through
+//! and [`variant`] fixes the tensors in [`names`]; a [`folder`] lists images with their splits and classes; an [`image`] goes through
 //! [`resize`] and [`preprocess`] into the model; [`contract`] is what an exported ONNX file says
 //! about all of that, and [`onnx`] has the messages of such a file.
 #![forbid(unsafe_code)]
@@ -16,6 +16,7 @@ pub mod preprocess;
 pub mod presets;
 pub mod resize;
 pub mod stem;
+pub mod variant;
 pub mod vit;
 
 pub use contract::ModelRecord;
@@ -23,4 +24,5 @@ pub use error::{Error, Result};
 pub use image::Image;
 pub use preprocess::Preprocess;
 pub use stem::Stem;
+pub use variant::Variant;
 pub use vit::{DecoderConfig, DecoderKind, MaeConfig, Pool, VitConfig};

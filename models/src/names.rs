@@ -7,6 +7,7 @@
 //! `conv.weight` and `bn.{weight,bias,running_mean,running_var}` as in timm's `ConvNormAct`.
 
 use crate::stem::{Stage, Stem};
+use crate::variant::Variant;
 use crate::vit::{DecoderKind, MLP_RATIO, MaeConfig, Pool, VitConfig};
 
 /// How a tensor starts, which also fixes whether weight decay applies to it.
@@ -30,6 +31,8 @@ pub enum Role {
     ZeroScale,
     /// A position table that is always trained: zeros.
     ZeroPositions,
+    /// LayerScale's factors at the end of a residual branch: 1e-5.
+    BranchScale,
     /// A batch norm's running mean: zeros. No gradient moves it, but a moving average over batches.
     RunningMean,
     /// A batch norm's running variance: ones, else as [`Role::RunningMean`].
@@ -97,14 +100,24 @@ impl List {
         self.add(format!("{name}.bias"), &[outputs], Role::Bias, layer);
     }
 
-    /// A block, both of whose branches end with a weight of the role `end`.
-    fn block(&mut self, name: &str, dim: usize, end: Role, layer: usize) {
+    /// A block of width `dim`, both of whose branches end with a weight of the role `end`.
+    fn block(&mut self, name: &str, [dim, heads]: [usize; 2], variant: &Variant, end: Role, layer: usize) {
         self.norm(&format!("{name}.norm1"), dim, layer);
         self.linear(&format!("{name}.attn.qkv"), dim, 3 * dim, layer);
+        if variant.qk_norm {
+            self.norm(&format!("{name}.attn.q_norm"), dim / heads, layer);
+            self.norm(&format!("{name}.attn.k_norm"), dim / heads, layer);
+        }
         self.branch_end(&format!("{name}.attn.proj"), dim, dim, end, layer);
+        if variant.layer_scale {
+            self.add(format!("{name}.ls1.gamma"), &[dim], Role::BranchScale, layer);
+        }
         self.norm(&format!("{name}.norm2"), dim, layer);
-        self.linear(&format!("{name}.mlp.fc1"), dim, MLP_RATIO * dim, layer);
-        self.branch_end(&format!("{name}.mlp.fc2"), MLP_RATIO * dim, dim, end, layer);
+        self.linear(&format!("{name}.mlp.fc1"), dim, variant.fused(dim), layer);
+        self.branch_end(&format!("{name}.mlp.fc2"), variant.hidden(dim), dim, end, layer);
+        if variant.layer_scale {
+            self.add(format!("{name}.ls2.gamma"), &[dim], Role::BranchScale, layer);
+        }
     }
 
     /// A 3x3 convolution without a bias, then a batch norm.
@@ -142,12 +155,16 @@ impl List {
 
     /// Everything up to the last block.
     fn encoder(&mut self, vit: &VitConfig) {
-        let positions = [1, vit.tokens(), vit.dim];
+        let positions = [1, vit.positions(), vit.dim];
         let end = match vit.stem {
             Stem::Patches => {
                 let side = vit.patch_size;
                 self.add("cls_token", &[1, 1, vit.dim], Role::Token, 0);
-                self.add("pos_embed", &positions, Role::Positions, 0);
+                if vit.variant.registers > 0 {
+                    self.add("reg_token", &[1, vit.variant.registers, vit.dim], Role::Token, 0);
+                }
+                let role = if vit.variant.no_embed_class { Role::ZeroPositions } else { Role::Positions };
+                self.add("pos_embed", &positions, role, 0);
                 self.add("patch_embed.proj.weight", &[vit.dim, vit.channels, side, side], Role::Weight, 0);
                 self.add("patch_embed.proj.bias", &[vit.dim], Role::Bias, 0);
                 Role::Weight
@@ -160,7 +177,8 @@ impl List {
             }
         };
         for i in 0..vit.depth {
-            self.block(&format!("blocks.{i}"), vit.dim, end, first_block(vit) + i);
+            let name = format!("blocks.{i}");
+            self.block(&name, [vit.dim, vit.heads], &vit.variant, end, first_block(vit) + i);
         }
     }
 }
@@ -207,7 +225,9 @@ pub fn mae(config: &MaeConfig) -> Vec<TensorSpec> {
     for i in 0..dec.depth {
         let name = format!("decoder_blocks.{i}");
         match dec.kind {
-            DecoderKind::Full => list.block(&name, dec.dim, Role::Weight, last),
+            DecoderKind::Full => {
+                list.block(&name, [dec.dim, dec.heads], &Variant::PLAIN, Role::Weight, last);
+            }
             DecoderKind::Cross => list.cross_block(&name, vit.dim, dec.dim, last),
         }
     }
@@ -246,6 +266,33 @@ mod tests {
     }
 
     #[test]
+    fn variants_have_timms_names_and_counts() {
+        // timm: vit_small_patch14_dinov2 and vit_small_patch14_reg4_dinov2 with num_classes=10, img_size=518.
+        let plain = VitConfig {
+            img_size: 518,
+            patch_size: 14,
+            channels: 3,
+            dim: 384,
+            depth: 12,
+            heads: 6,
+            stem: Stem::Patches,
+            variant: "layer-scale".parse().unwrap(),
+        };
+        let count =
+            |vit: &VitConfig| -> usize { classifier(vit, 10, Pool::Token).iter().map(TensorSpec::len).sum() };
+        assert_eq!(count(&plain), 22_056_192 + 3_850);
+        let variant = "registers=4,no-embed-class,layer-scale".parse().unwrap();
+        let registers = VitConfig { variant, ..plain.clone() };
+        assert_eq!(count(&registers), count(&plain) + 3 * 384);
+        let variant = "qk-norm,swiglu,hidden=1024".parse().unwrap();
+        let specs = classifier(&VitConfig { variant, ..plain }, 10, Pool::Token);
+        let find = |name: &str| specs.iter().find(|spec| spec.name == name).unwrap();
+        assert_eq!(find("blocks.3.attn.q_norm.weight").shape, [64]);
+        assert_eq!(find("blocks.3.mlp.fc1.weight").shape, [2048, 384]);
+        assert_eq!(find("blocks.3.mlp.fc2.weight").shape, [384, 1024]);
+    }
+
+    #[test]
     fn names_are_unique_and_ordered() {
         let specs = mae(&Preset::Nano.mae(32, 4, 3));
         let mut names: Vec<_> = specs.iter().map(|spec| spec.name.as_str()).collect();
@@ -258,7 +305,9 @@ mod tests {
 
     #[test]
     fn decay_spares_biases_norms_tokens_and_positions() {
-        for spec in classifier(&Preset::Nano.encoder(32, 4, 3), 10, Pool::Mean) {
+        let variant = "registers=2,no-embed-class,layer-scale,qk-norm".parse().unwrap();
+        let vit = VitConfig { variant, ..Preset::Nano.encoder(32, 4, 3) };
+        for spec in classifier(&vit, 10, Pool::Mean) {
             let matrix = spec.name.ends_with("weight") && spec.shape.len() > 1;
             assert_eq!(spec.decays(), matrix, "{}", spec.name);
         }

@@ -1,7 +1,7 @@
 //! From any image to a model's input: channels, resize, crop, normalise.
 //!
 //! Written and read as Hugging Face's `preprocessor_config.json`. What that file can say and this crate cannot
-//! do exactly (another filter, another crop than the resize) is refused, never approximated.
+//! do exactly (another filter, a crop larger than the resize) is refused, never approximated.
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -15,14 +15,18 @@ mod json;
 /// The largest input side, as in [`crate::vit::VitConfig::check`].
 pub const MAX_IMG_SIZE: usize = 1024;
 
+/// The largest side that an image is resized to before it is cropped.
+const MAX_RESIZE: usize = 4 * MAX_IMG_SIZE;
+
 /// How an image of any shape becomes the model's input.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum FitMode {
-    /// The short side becomes `img_size`, then the centre is cut out (torchvision's `Resize` and `CenterCrop`).
+    /// The short side becomes `img_size`, or [`Preprocess::resize`], then the centre is cut out (torchvision's `Resize` and
+    /// `CenterCrop`).
     #[default]
     Crop,
-    /// Both sides become the input's, whatever the shape was.
+    /// Both sides become the input's, whatever the shape was; or [`Preprocess::resize`], and the centre is cut out.
     Squash,
 }
 
@@ -36,6 +40,9 @@ pub struct Preprocess {
     pub channels: usize,
     /// How an image becomes the model's input.
     pub fit: FitMode,
+    /// The side that an image is resized to before its centre is cut out, where that is larger than `img_size`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub resize: Option<usize>,
     /// The filter of the resize.
     pub interpolation: Interpolation,
     /// Mean of each channel on the scale 0 to 1.
@@ -63,6 +70,10 @@ impl Preprocess {
         if self.channels != 1 && self.channels != 3 {
             return refuse("channels", self.channels.to_string(), "1 (grey) or 3 (RGB)");
         }
+        if let Some(resize) = self.resize.filter(|resize| !(self.img_size + 1..=MAX_RESIZE).contains(resize))
+        {
+            return refuse("resize", resize.to_string(), "more than img-size, at most 4096");
+        }
         for (field, values) in [("mean", &self.mean), ("std", &self.std)] {
             if values.len() != self.channels {
                 return refuse(field, format!("{} numbers", values.len()), "one a channel");
@@ -75,6 +86,13 @@ impl Preprocess {
             return refuse("std", format!("{:?}", self.std), "positive numbers on the scale 0 to 1");
         }
         Ok(())
+    }
+
+    /// The same preprocessing for another input, of which the resize keeps its ratio to the crop.
+    pub fn with_img_size(&self, img_size: usize) -> Preprocess {
+        let ratio = |resize: usize| resize * img_size / self.img_size.max(1);
+        let resize = self.resize.map(ratio).filter(|resize| *resize > img_size);
+        Preprocess { img_size, resize, ..self.clone() }
     }
 
     /// The model's input: `img_size` x `img_size` x `channels` bytes.
@@ -93,7 +111,7 @@ impl Preprocess {
     /// As [`Preprocess::apply_with`], for an input of that width and height.
     ///
     /// # Errors
-    /// Also for a centre crop to anything but a square of `img_size`.
+    /// Also for a crop to anything but a square of `img_size`.
     pub fn apply_to<'a>(
         &self,
         to: [usize; 2],
@@ -138,10 +156,12 @@ impl Preprocess {
 
     /// What is resized to what, and which part of it is kept.
     fn plan(&self, from: [usize; 2], to: [usize; 2]) -> Result<Plan> {
-        let size = match self.fit {
-            FitMode::Squash => to,
-            FitMode::Crop if to == [self.img_size; 2] => short_side_to(self.img_size, from),
-            FitMode::Crop => {
+        let is_square = to == [self.img_size; 2];
+        let size = match (self.fit, self.resize) {
+            (FitMode::Squash, None) => to,
+            (FitMode::Squash, Some(resize)) if is_square => [resize; 2],
+            (FitMode::Crop, resize) if is_square => short_side_to(resize.unwrap_or(self.img_size), from),
+            _ => {
                 let (found, expected) =
                     (format!("a crop to {} x {} pixels", to[0], to[1]), "expected a square");
                 return Err(Error::Config { field: "fit", found, expected: expected.into() });
@@ -211,7 +231,39 @@ mod tests {
 
     fn rgb(img_size: usize, fit: FitMode) -> Preprocess {
         let (mean, std) = (vec![0.485, 0.456, 0.406], vec![0.229, 0.224, 0.225]);
-        Preprocess { img_size, channels: 3, fit, interpolation: Interpolation::Bilinear, mean, std }
+        let interpolation = Interpolation::Bilinear;
+        Preprocess { img_size, channels: 3, fit, resize: None, interpolation, mean, std }
+    }
+
+    #[test]
+    fn a_crop_of_a_larger_resize_is_its_centre() {
+        let (width, height) = (90, 60);
+        let data: Vec<u8> = (0..width * height * 3).map(|i| (i * 31 % 251) as u8).collect();
+        let image = Image::new(width, height, 3, data).unwrap();
+        for fit in [FitMode::Crop, FitMode::Squash] {
+            let whole = match fit {
+                FitMode::Crop => [54, 36],
+                FitMode::Squash => [36, 36],
+            };
+            let resized = Plan::window([width, height], whole, [0, 0], whole, Interpolation::Bilinear);
+            let mut resizer = Resizer::default();
+            let pixels = resizer.resample(image.view(), resized).unwrap();
+            let (left, top) = (crop_start(whole[0] - 32), crop_start(whole[1] - 32));
+            let row = |y: usize| &pixels[((top + y) * whole[0] + left) * 3..][..32 * 3];
+            let want: Vec<u8> = (0..32).flat_map(|y| row(y).to_vec()).collect();
+            let preprocess = Preprocess { resize: Some(36), ..rgb(32, fit) };
+            assert_eq!(preprocess.apply(&image).unwrap().data(), want);
+        }
+        let problem = Preprocess { resize: Some(36), ..rgb(16, FitMode::Squash) };
+        assert!(problem.apply_to([16, 8], image.view(), &mut Scratch::default()).is_err());
+    }
+
+    #[test]
+    fn another_input_keeps_the_ratio() {
+        let preprocess = Preprocess { resize: Some(256), ..rgb(224, FitMode::Crop) };
+        assert_eq!(preprocess.with_img_size(126).resize, Some(144));
+        assert_eq!(preprocess.with_img_size(1).resize, None);
+        assert_eq!(rgb(224, FitMode::Crop).with_img_size(96), rgb(96, FitMode::Crop));
     }
 
     #[test]
@@ -330,6 +382,8 @@ mod tests {
         };
         bad(|p| p.img_size = 0, "img-size");
         bad(|p| p.img_size = 1025, "img-size");
+        bad(|p| p.resize = Some(32), "resize");
+        bad(|p| p.resize = Some(1 << 20), "resize");
         bad(|p| p.channels = 2, "channels");
         bad(|p| p.channels = 1, "mean");
         bad(|p| p.mean[1] = f32::NAN, "mean");

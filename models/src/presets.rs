@@ -3,6 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::stem::{STRIDE, Stem};
+use crate::variant::Variant;
 use crate::vit::{DecoderConfig, MaeConfig, VitConfig};
 
 /// A named model size.
@@ -55,7 +56,16 @@ impl Preset {
             Preset::Tiny => (192, 12, 3),
             Preset::HybridNano => (128, 2, 4),
         };
-        VitConfig { img_size, patch_size, channels, dim, depth, heads, stem: self.stem() }
+        VitConfig {
+            img_size,
+            patch_size,
+            channels,
+            dim,
+            depth,
+            heads,
+            stem: self.stem(),
+            variant: Variant::PLAIN,
+        }
     }
 
     /// The masked autoencoder around [`Preset::encoder`], with the light decoder.

@@ -7,10 +7,11 @@ use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Result};
 use crate::stem::{self, Stage, Stem};
+use crate::variant::Variant;
 
-/// Layer norm's epsilon, everywhere (arXiv 2111.06377's code).
+/// Layer norm's epsilon, but for a [`Variant`]'s (arXiv 2111.06377's code).
 pub const LAYER_NORM_EPS: f32 = 1e-6;
-/// Width of the MLP over the width of the model.
+/// Width of the MLP over the width of the model, but for a [`Variant`]'s.
 pub const MLP_RATIO: usize = 4;
 
 /// How the classifier makes one vector out of all tokens.
@@ -25,7 +26,7 @@ pub enum Pool {
 }
 
 /// An encoder: images of `img_size` x `img_size`, a stem that makes tokens of them, `depth` blocks of width `dim`.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
 pub struct VitConfig {
     /// Side of the square image in pixels.
@@ -43,6 +44,9 @@ pub struct VitConfig {
     /// What makes tokens of an image.
     #[serde(default, skip_serializing_if = "Stem::is_patches")]
     pub stem: Stem,
+    /// What it has besides a plain vision transformer.
+    #[serde(default, skip_serializing_if = "Variant::is_plain")]
+    pub variant: Variant,
 }
 
 /// What a decoder's tokens are, and what they see.
@@ -78,7 +82,7 @@ pub struct DecoderConfig {
 }
 
 /// A masked autoencoder: an encoder on the visible patches, a decoder on all.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
 pub struct MaeConfig {
     /// The encoder that is kept after pretraining.
@@ -129,6 +133,7 @@ impl VitConfig {
             return Err(Error::Config { field: "patch-size", found: self.patch_size.to_string(), expected });
         }
         check_blocks(["dim", "depth", "heads"], self.dim, self.depth, self.heads)?;
+        self.variant.check()?;
         match self.stem {
             Stem::Patches => Ok(()),
             Stem::Convolutions => self.check_convolutions(),
@@ -148,7 +153,16 @@ impl VitConfig {
             let expected = format!("expected a multiple of {} (widths of the stages)", stem::WIDTH_UNIT);
             return refuse("dim", self.dim, expected);
         }
-        Ok(())
+        self.check_plain("behind convolutions")
+    }
+
+    /// Refuses variants where there is nothing but the plain encoder.
+    fn check_plain(&self, place: &str) -> Result<()> {
+        if self.variant.is_plain() {
+            return Ok(());
+        }
+        let expected = format!("expected none {place}");
+        Err(Error::Config { field: "variant", found: self.variant.to_string(), expected })
     }
 
     /// The stages of a convolutional stem; none of a stem of patches.
@@ -174,9 +188,19 @@ impl VitConfig {
         usize::from(self.stem.is_patches())
     }
 
-    /// Tokens an image: the patches and the class token, if there is one.
+    /// Tokens in front of the patches: the class token, if there is one, and the registers.
+    pub fn prefix_tokens(&self) -> usize {
+        self.class_tokens() + self.variant.registers
+    }
+
+    /// Tokens an image: the patches and those in front.
     pub fn tokens(&self) -> usize {
-        self.patches() + self.class_tokens()
+        self.patches() + self.prefix_tokens()
+    }
+
+    /// Rows of the position table: one for each patch, behind that of the class token if it has one.
+    pub fn positions(&self) -> usize {
+        self.patches() + if self.variant.no_embed_class { 0 } else { self.class_tokens() }
     }
 
     /// Values a patch: `patch_size² · channels`.
@@ -195,20 +219,23 @@ impl VitConfig {
             Stem::Patches => (patches * self.patch_len() * self.dim) as u64,
             Stem::Convolutions => stem::multiply_adds(&self.stages()),
         };
-        embed + block_multiply_adds(patches + self.class_tokens(), self.dim) * self.depth as u64
+        let block = block_multiply_adds(patches + self.prefix_tokens(), self.dim, &self.variant);
+        embed + block * self.depth as u64
     }
 }
 
 /// Multiply-adds of one block on `tokens` tokens of width `dim`: four projections, two MLP layers, attention.
-fn block_multiply_adds(tokens: usize, dim: usize) -> u64 {
+fn block_multiply_adds(tokens: usize, dim: usize, variant: &Variant) -> u64 {
+    let mlp = (variant.fused(dim) + variant.hidden(dim)) as u64;
     let (tokens, dim) = (tokens as u64, dim as u64);
-    tokens * dim * dim * (4 + 2 * MLP_RATIO as u64) + 2 * tokens * tokens * dim
+    tokens * dim * (4 * dim + mlp) + 2 * tokens * tokens * dim
 }
 
 impl MaeConfig {
     /// Refuses what no model can have; see [`VitConfig::check`].
     pub fn check(&self) -> Result<()> {
         self.encoder.check()?;
+        self.encoder.check_plain("in pretraining")?;
         let DecoderConfig { dim, depth, heads, .. } = self.decoder;
         check_blocks(["dec-dim", "dec-depth", "dec-heads"], dim, depth, heads)
     }
@@ -231,7 +258,7 @@ impl MaeConfig {
                 let unread = seen * dec.dim * (dec.dim * (1 + 2 * MLP_RATIO) + 2 * enc.tokens());
                 let shared = hidden * dec.dim * 3 * dec.dim;
                 (seen * enc.dim * dec.dim) as u64
-                    + block_multiply_adds(enc.tokens(), dec.dim) * dec.depth as u64
+                    + block_multiply_adds(enc.tokens(), dec.dim, &Variant::PLAIN) * dec.depth as u64
                     - (unread + shared) as u64
             }
             DecoderKind::Cross => {
@@ -257,6 +284,7 @@ mod tests {
             depth: 12,
             heads: 3,
             stem: Stem::Patches,
+            variant: Variant::PLAIN,
         }
     }
 
@@ -287,6 +315,23 @@ mod tests {
         bad(|c| (c.img_size, c.patch_size) = (1024, 1), "patch-size");
         bad(|c| c.stem = Stem::Convolutions, "patch-size");
         bad(|c| (c.stem, c.patch_size, c.dim, c.heads) = (Stem::Convolutions, 16, 136, 2), "dim");
+        bad(|c| c.variant.registers = 1, "variant");
+        bad(|c| (c.stem, c.patch_size, c.variant.qk_norm) = (Stem::Convolutions, 16, true), "variant");
+    }
+
+    #[test]
+    fn a_variant_changes_tokens_and_work_and_is_no_part_of_a_plain_configuration() {
+        let mut config = tiny();
+        assert!(!serde_json::to_string(&config).unwrap().contains("variant"));
+        let plain = config.multiply_adds(64);
+        config.variant = "registers=4,no-embed-class,swiglu,hidden=512".parse().unwrap();
+        config.check().unwrap();
+        assert_eq!((config.tokens(), config.positions(), config.prefix_tokens()), (69, 64, 5));
+        // 3 · 512 instead of 2 · 768, on four tokens more.
+        let more = 12 * (4 * 192 * 12 * 192 + 2 * (69 * 69 - 65 * 65) * 192);
+        assert_eq!(config.multiply_adds(64), plain + more);
+        let text = serde_json::to_string(&config).unwrap();
+        assert_eq!(serde_json::from_str::<VitConfig>(&text).unwrap(), config);
     }
 
     #[test]

@@ -84,6 +84,7 @@ fn crops_are_torchvisions() {
             img_size: number(&case["img_size"]),
             channels,
             fit: FitMode::Crop,
+            resize: None,
             interpolation: filter(case),
             mean: vec![0.5; channels],
             std: vec![0.5; channels],

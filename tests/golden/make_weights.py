@@ -15,7 +15,7 @@ import timm
 import torch
 import transformers
 from safetensors.torch import load_file, save_file
-from timm.layers import SwiGLU, resample_abs_pos_embed
+from timm.layers import SwiGLU, SwiGLUPacked, resample_abs_pos_embed
 from timm.models.beit import Beit
 from timm.models.deit import VisionTransformerDistilled
 from timm.models.vision_transformer import VisionTransformer
@@ -28,6 +28,16 @@ FACE = dict(image_size=8, patch_size=4, hidden_size=12, num_hidden_layers=2, num
 DINO = {key: value for key, value in FACE.items() if key != "intermediate_size"}
 DECODER = dict(decoder_hidden_size=8, decoder_num_hidden_layers=1, decoder_num_attention_heads=2,
                decoder_intermediate_size=32)
+REGISTERS = dict(reg_tokens=2, init_values=1e-5)
+# Networks of timm with more than a plain vision transformer, and the prefix tokens that have positions.
+VARIANTS = {
+    "timm_registers": (REGISTERS | {"no_embed_class": True}, 0),
+    "timm_placed_registers": (REGISTERS, 3),
+    "timm_no_embed_class": ({"no_embed_class": True, "global_pool": "avg"}, 0),
+    "timm_qk_norm": ({"qk_norm": True, "mlp_ratio": 2}, 1),
+    "timm_swiglu": ({"mlp_layer": SwiGLU, "act_layer": torch.nn.SiLU, "mlp_ratio": 3, "init_values": 1e-5}, 1),
+    "timm_swiglu_packed": ({"mlp_layer": SwiGLUPacked, "act_layer": torch.nn.SiLU, "qk_norm": True}, 1),
+}
 GRIDS = [(2, 3), (3, 2), (4, 8), (8, 4), (7, 14), (14, 16), (16, 14), (5, 1), (1, 3), (12, 7)]
 
 
@@ -55,9 +65,43 @@ def embed_timm(model, pixels):
     return model.forward_head(model.forward_features(pixels), pre_logits=True)
 
 
-def embed_face(model, pixels):
+def embed_face(model, pixels, **options):
     """The class token behind Hugging Face's last norm."""
-    return model.double()(pixel_values=pixels).last_hidden_state[:, 0]
+    return model.double()(pixel_values=pixels, **options).last_hidden_state[:, 0]
+
+
+def variants(pixels, larger):
+    """As `checkpoints`, of networks with more than a plain vision transformer, one block deep."""
+    files, expected = {}, {}
+    few = TIMM | {"depth": 1}
+    for name, (options, prefix) in VARIANTS.items():
+        model = redraw(VisionTransformer(**few, **options), 5)
+        files[name] = {key: value.clone() for key, value in model.state_dict().items()}
+        expected[f"embedding.{name}"] = embed_timm(model, pixels)
+        wide = VisionTransformer(**few | {"img_size": 12}, **options).eval()
+        positions = resample_abs_pos_embed(files[name]["pos_embed"], [3, 3], num_prefix_tokens=prefix)
+        wide.load_state_dict(files[name] | {"pos_embed": positions})
+        expected[f"larger.{name}"] = embed_timm(wide, larger)
+    model = redraw(VisionTransformerDistilled(**few), 6)
+    files["timm_distilled"] = {key: value.clone() for key, value in model.state_dict().items()}
+    # timm's own embedding is the mean with the distillation token's.
+    expected["embedding.timm_distilled"] = model.double().forward_features(pixels)[:, 0]
+    face, dino = FACE | {"num_hidden_layers": 1}, DINO | {"num_hidden_layers": 1}
+    faces = {
+        "face_dinov2": transformers.Dinov2Model(transformers.Dinov2Config(**dino)),
+        "face_swiglu": transformers.Dinov2Model(transformers.Dinov2Config(**dino, use_swiglu_ffn=True)),
+        "face_registers": transformers.Dinov2WithRegistersModel(
+            transformers.Dinov2WithRegistersConfig(**dino, num_register_tokens=3)),
+    }
+    for name, model in faces.items():
+        files[name] = saved(redraw(model, 7))
+        with torch.no_grad():
+            for key, images in (("embedding", pixels), ("larger", larger)):
+                expected[f"{key}.{name}"] = model.double()(pixel_values=images).pooler_output
+    deit = redraw(transformers.DeiTModel(transformers.DeiTConfig(**face)), 8)
+    files["face_deit"] = saved(deit)
+    expected["embedding.face_deit"] = embed_face(deit, pixels)
+    return files, expected
 
 
 def checkpoints(pixels, larger):
@@ -75,6 +119,8 @@ def checkpoints(pixels, larger):
     files["face_classifier"] = saved(model)
     files["face_memory"] = {key: value.clone() for key, value in model.state_dict().items()}
     expected["embedding.face_classifier"] = embed_face(model.vit, pixels)
+    expected["logits.face_classifier"] = model.double()(pixel_values=pixels).logits
+    expected["larger.face_classifier"] = embed_face(model.vit, larger, interpolate_pos_encoding=True)
     model = redraw(transformers.ViTModel(transformers.ViTConfig(**FACE)), 3)
     files["face_model"] = saved(model)
     expected["embedding.face_model"] = embed_face(model, pixels)
@@ -85,31 +131,21 @@ def checkpoints(pixels, larger):
 
 
 def refused():
-    """{network: {tensor: shape}} of networks that are no plain vision transformer."""
+    """{network: {tensor: shape}} of networks that Smalti does not compute."""
     few = TIMM | {"depth": 1}
-    face, dino = FACE | {"num_hidden_layers": 1}, DINO | {"num_hidden_layers": 1}
+    face = FACE | {"num_hidden_layers": 1}
     nets = {
-        "timm-layer-scale": VisionTransformer(**few, init_values=1e-5),
-        "timm-qk-norm": VisionTransformer(**few, qk_norm=True),
-        "timm-registers": VisionTransformer(**few, reg_tokens=2),
         "timm-pre-norm": VisionTransformer(**few, pre_norm=True),
-        "timm-swiglu": VisionTransformer(**few, mlp_layer=SwiGLU),
+        "timm-mlp-norm": VisionTransformer(**few, scale_mlp_norm=True),
+        "timm-attention-norm": VisionTransformer(**few, scale_attn_norm=True),
         "timm-attention-pooling": VisionTransformer(**few, global_pool="map"),
         "timm-no-class-token": VisionTransformer(**few, global_pool="avg", class_token=False),
-        "timm-no-class-position": VisionTransformer(**few, no_embed_class=True),
         "timm-no-qkv-bias": VisionTransformer(**few, qkv_bias=False),
-        "timm-narrow-mlp": VisionTransformer(**few, mlp_ratio=2),
-        "timm-distilled": VisionTransformerDistilled(**few),
         "timm-relative": VisionTransformerRelPos(**few),
         "timm-beit": Beit(**few, use_rel_pos_bias=True),
     }
     found = {name: {key: list(value.shape) for key, value in net.state_dict().items()} for name, net in nets.items()}
     faces = {
-        "face-deit": transformers.DeiTForImageClassification(transformers.DeiTConfig(**face)),
-        "face-dinov2": transformers.Dinov2Model(transformers.Dinov2Config(**dino)),
-        "face-dinov2-swiglu": transformers.Dinov2ForImageClassification(
-            transformers.Dinov2Config(**dino, use_swiglu_ffn=True)),
-        "face-dinov2-registers": transformers.Dinov2WithRegistersModel(transformers.Dinov2WithRegistersConfig(**dino)),
         "face-beit": transformers.BeitModel(transformers.BeitConfig(**face, use_relative_position_bias=True)),
         "face-ijepa": transformers.IJepaModel(transformers.IJepaConfig(**face)),
     }
@@ -133,6 +169,8 @@ def make():
     pixels, larger = (torch.randn(2, 3, side, side, generator=generator) for side in (8, 12))
     with torch.no_grad():
         files, expected = checkpoints(pixels.double(), larger.double())
+        more = variants(pixels.double(), larger.double())
+        files, expected = files | more[0], expected | more[1]
         files["expected"] = {"pixels": pixels, "larger": larger} | expected | positions(generator)
     files = {name: {key: value.float().contiguous() for key, value in tensors.items()} for name, tensors in files.items()}
     return files, refused()

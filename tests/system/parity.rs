@@ -53,6 +53,7 @@ fn small_models_agree_in_both_forms() {
             depth: 2,
             heads: 3,
             stem: Default::default(),
+            variant: Default::default(),
         };
         agrees(&vit, pool, InputForm::U8Nhwc, 5);
         agrees(&vit, pool, InputForm::F32Nchw, 5);

@@ -139,7 +139,7 @@ fn loader(name: &str, side: usize, img_size: usize, augment: Augment) -> smalti_
     let images = (0..512).map(image).collect::<smalti_trainer::Result<_>>()?;
     let (mean, std) = (vec![0.5; 3], vec![0.25; 3]);
     let (fit, interpolation) = (FitMode::Crop, Interpolation::Bilinear);
-    let input = Preprocess { img_size, channels: 3, fit, interpolation, mean, std };
+    let input = Preprocess { img_size, channels: 3, fit, resize: None, interpolation, mean, std };
     let settings = LoaderSettings { threads: 0, ..LoaderSettings::training(64, input, augment, 0) };
     let mut batches = Loader::new(Dataset::from_images(vec![], images)?, settings)?.stream(0);
     let seconds = time(|| _ = black_box(batches.next()));

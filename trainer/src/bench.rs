@@ -274,12 +274,14 @@ mod tests {
             depth: 1,
             heads: 2,
             stem: Default::default(),
+            variant: Default::default(),
         };
         let decoder = DecoderConfig { kind: Default::default(), dim: 8, depth: 1, heads: 2 };
         let preprocess = Preprocess {
             img_size: 8,
             channels: 1,
             fit: Default::default(),
+            resize: None,
             interpolation: Default::default(),
             mean: vec![0.5],
             std: vec![0.25],

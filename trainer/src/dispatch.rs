@@ -11,7 +11,7 @@ use smalti_trainer::Error as TrainerError;
 
 use crate::args::{Cli, Command, Global, config, words};
 use crate::commands::{
-    bench, data, distil, embed, eval, export, finetune, job, pretrain, reconstruct, shell,
+    bench, data, distil, embed, eval, export, finetune, import, job, pretrain, reconstruct, shell,
 };
 use crate::console::log;
 use crate::{autotrain, quickstart};
@@ -88,6 +88,7 @@ fn dispatch(command: Command, global: &Global) -> anyhow::Result<()> {
         Command::Eval(args) => eval::run(&config::merge(args, file)?, global),
         Command::Embed(args) => embed::run(&config::merge(args, file)?, global),
         Command::Reconstruct(args) => reconstruct::run(&config::merge(args, file)?, global),
+        Command::Import(args) => import::run(&config::merge(args, file)?, global),
         Command::Export(args) => export::run(&config::merge(args, file)?, global),
         Command::Bench(args) => bench::run(&config::merge(args, file)?, global),
         Command::Completions { shell } => shell::completions(shell),

@@ -112,7 +112,15 @@ impl Task for LatentRegression {
 
 fn preprocess() -> Preprocess {
     let (fit, interpolation) = (Default::default(), Default::default());
-    Preprocess { img_size: SIZE, channels: 3, fit, interpolation, mean: vec![0.5; 3], std: vec![0.25; 3] }
+    Preprocess {
+        img_size: SIZE,
+        channels: 3,
+        fit,
+        resize: None,
+        interpolation,
+        mean: vec![0.5; 3],
+        std: vec![0.25; 3],
+    }
 }
 fn task() -> LatentRegression {
     let vit = VitConfig {
@@ -123,6 +131,7 @@ fn task() -> LatentRegression {
         depth: 2,
         heads: 2,
         stem: Default::default(),
+        variant: Default::default(),
     };
     let (model, data) = (Classifier::new(&vit, 1, Pool::Mean).unwrap(), synthetic::dataset(1, 0, 40, SIZE));
     let (schedule, matrices, clip_grad) = (LrDecay::Linear, MatrixOptimizer::Muon(0.02), Some(1.0));

@@ -31,6 +31,7 @@ fn encoder() -> VitConfig {
         depth: 2,
         heads: 2,
         stem: Default::default(),
+        variant: Default::default(),
     }
 }
 
@@ -39,6 +40,7 @@ fn preprocess() -> Preprocess {
         img_size: SIZE,
         channels: 3,
         fit: Default::default(),
+        resize: None,
         interpolation: Default::default(),
         mean: vec![0.5; 3],
         std: vec![0.25; 3],

@@ -12,6 +12,7 @@ fn record() -> ModelRecord {
         img_size: 32,
         channels: 3,
         fit: FitMode::Crop,
+        resize: None,
         interpolation: Interpolation::Bicubic,
         mean: vec![0.4914, 0.4822, 0.4465],
         std: vec![0.2470, 0.2435, 0.2616],

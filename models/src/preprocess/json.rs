@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use super::{FitMode, MAX_IMG_SIZE, Preprocess};
+use super::{FitMode, MAX_IMG_SIZE, MAX_RESIZE, Preprocess};
 use crate::error::{Error, Result};
 use crate::resize::Interpolation;
 
@@ -10,12 +10,12 @@ use crate::resize::Interpolation;
 const RESCALE: f64 = 1.0 / 255.0;
 
 pub(super) fn write(preprocess: &Preprocess) -> Value {
-    let side = preprocess.img_size;
-    let square = json!({ "height": side, "width": side });
+    let square = |side: usize| json!({ "height": side, "width": side });
+    let (side, resized) = (preprocess.img_size, preprocess.resize.unwrap_or(preprocess.img_size));
     let mut config = json!({
         "image_processor_type": "ViTImageProcessor",
         "do_resize": true,
-        "size": square.clone(),
+        "size": square(resized),
         "resample": resample_of(preprocess.interpolation),
         "do_rescale": true,
         "rescale_factor": RESCALE,
@@ -26,10 +26,14 @@ pub(super) fn write(preprocess: &Preprocess) -> Value {
     if preprocess.fit == FitMode::Crop {
         // The slow ViTImageProcessor knows no crop; this one has the same keys and the crop.
         config["image_processor_type"] = json!("CLIPImageProcessor");
-        config["size"] = json!({ "shortest_edge": side });
-        config["do_center_crop"] = json!(true);
-        config["crop_size"] = square;
+        config["size"] = json!({ "shortest_edge": resized });
+    } else if preprocess.resize.is_some() {
+        config["image_processor_type"] = json!("DeiTImageProcessor");
+    } else {
+        return config;
     }
+    config["do_center_crop"] = json!(true);
+    config["crop_size"] = square(side);
     config
 }
 
@@ -69,9 +73,9 @@ pub(super) fn read(config: &Value) -> Result<Preprocess> {
         Some(3) => Interpolation::Bicubic,
         _ => return refuse("resample", &config["resample"], "2 (bilinear) or 3 (bicubic)"),
     };
-    let (img_size, fit) = read_size(config)?;
+    let (img_size, resize, fit) = read_size(config)?;
     let (mean, std) = read_moments(config)?;
-    let preprocess = Preprocess { img_size, channels: mean.len(), fit, interpolation, mean, std };
+    let preprocess = Preprocess { img_size, channels: mean.len(), fit, resize, interpolation, mean, std };
     preprocess
         .check()
         .map_err(|error| Error::Preprocessor { key: "image_std", problem: error.to_string() })?;
@@ -94,47 +98,55 @@ fn flag(config: &Value, key: &'static str, default: bool) -> Result<bool> {
     }
 }
 
-/// One side in pixels.
-fn side(key: &'static str, value: &Value) -> Result<usize> {
+/// One side in pixels, up to the largest.
+fn side(key: &'static str, value: &Value, most: usize) -> Result<usize> {
     match value.as_u64() {
-        Some(side) if (1..=MAX_IMG_SIZE as u64).contains(&side) => Ok(side as usize),
-        _ => refuse(key, value, "1 to 1024 pixels"),
+        Some(side) if (1..=most as u64).contains(&side) => Ok(side as usize),
+        _ => refuse(key, value, &format!("1 to {most} pixels")),
     }
 }
 
 /// `{"height": N, "width": N}` with both the same.
-fn square(key: &'static str, value: &Value) -> Result<usize> {
-    let height = side(key, &value["height"])?;
-    if side(key, &value["width"])? != height {
+fn square(key: &'static str, value: &Value, most: usize) -> Result<usize> {
+    let height = side(key, &value["height"], most)?;
+    if side(key, &value["width"], most)? != height {
         return refuse(key, value, "a square");
     }
     Ok(height)
 }
 
-/// The input side and how images get there.
-fn read_size(config: &Value) -> Result<(usize, FitMode)> {
+/// The input side, the side that images are resized to before if it is larger, and how they get there.
+fn read_size(config: &Value) -> Result<(usize, Option<usize>, FitMode)> {
     let size = &config["size"];
     let crop = flag(config, "do_center_crop", false)?;
+    let most = if crop { MAX_RESIZE } else { MAX_IMG_SIZE };
     // A plain number is the short side where a crop follows, else both sides.
-    let (img_size, fit) = match size {
-        Value::Number(_) => (side("size", size)?, if crop { FitMode::Crop } else { FitMode::Squash }),
+    let (resized, fit) = match size {
+        Value::Number(_) => (side("size", size, most)?, if crop { FitMode::Crop } else { FitMode::Squash }),
         Value::Object(keys) if keys.contains_key("shortest_edge") => {
-            (side("size.shortest_edge", &size["shortest_edge"])?, FitMode::Crop)
+            (side("size.shortest_edge", &size["shortest_edge"], most)?, FitMode::Crop)
         }
-        Value::Object(_) => (square("size", size)?, FitMode::Squash),
+        Value::Object(_) => (square("size", size, most)?, FitMode::Squash),
         other => return refuse("size", other, "a number, height and width, or shortest_edge"),
     };
-    if fit == FitMode::Crop && !crop {
-        return refuse("do_center_crop", &config["do_center_crop"], "true with size.shortest_edge");
+    if !crop {
+        return match fit {
+            FitMode::Crop => {
+                refuse("do_center_crop", &config["do_center_crop"], "true with size.shortest_edge")
+            }
+            FitMode::Squash => Ok((resized, None, fit)),
+        };
     }
-    if crop {
-        let value = &config["crop_size"];
-        let found = if value.is_object() { square("crop_size", value)? } else { side("crop_size", value)? };
-        if found != img_size {
-            return refuse("crop_size", value, &format!("the resized side, {img_size}"));
-        }
+    let value = &config["crop_size"];
+    let key = "crop_size";
+    let img_size = match value {
+        Value::Object(_) => square(key, value, MAX_IMG_SIZE)?,
+        _ => side(key, value, MAX_IMG_SIZE)?,
+    };
+    if img_size > resized {
+        return refuse(key, value, &format!("at most the resized side, {resized}"));
     }
-    Ok((img_size, fit))
+    Ok((img_size, (img_size < resized).then_some(resized), fit))
 }
 
 /// Mean and standard deviation; without normalisation 0 and 1.
@@ -206,6 +218,13 @@ mod tests {
         newer["size"] = json!({ "shortest_edge": 224 });
         newer["crop_size"] = json!({ "height": 224, "width": 224 });
         assert_eq!(read(&newer).unwrap(), preprocess);
+        // facebook/dinov2-small: a crop of a larger resize; facebook/deit-small-patch16-224 squashes first.
+        newer["size"] = json!({ "shortest_edge": 256 });
+        let dinov2 = read(&newer).unwrap();
+        assert_eq!((dinov2.img_size, dinov2.resize, dinov2.fit), (224, Some(256), FitMode::Crop));
+        newer["size"] = json!({ "height": 256, "width": 256 });
+        let deit = read(&newer).unwrap();
+        assert_eq!((deit.img_size, deit.resize, deit.fit), (224, Some(256), FitMode::Squash));
         // A plain number without a crop means both sides.
         let mut older = vit();
         older["size"] = json!(224);
@@ -266,7 +285,7 @@ mod tests {
         };
         assert!(crop("crop_size", json!(256)).contains("`crop_size`"));
         assert!(crop("crop_size", json!(null)).contains("`crop_size`"));
-        assert!(crop("size", json!({ "shortest_edge": 256 })).contains("`crop_size`"));
+        assert!(crop("size", json!({ "shortest_edge": 200 })).contains("`crop_size`"));
         let mut config = clip();
         config["size"] = json!({ "shortest_edge": 224 });
         config["do_center_crop"] = json!(false);
@@ -284,9 +303,13 @@ mod tests {
         let moments = prop_oneof![moments(1), moments(3)];
         let fit = prop_oneof![Just(FitMode::Crop), Just(FitMode::Squash)];
         let filter = prop_oneof![Just(Interpolation::Bilinear), Just(Interpolation::Bicubic)];
-        (1..=MAX_IMG_SIZE, fit, filter, moments).prop_map(|(img_size, fit, interpolation, (mean, std))| {
-            Preprocess { img_size, channels: mean.len(), fit, interpolation, mean, std }
-        })
+        let more = prop_oneof![Just(None), (1usize..1000).prop_map(Some)];
+        (1..=MAX_IMG_SIZE, more, fit, filter, moments).prop_map(
+            |(img_size, more, fit, interpolation, (mean, std))| {
+                let resize = more.map(|more| img_size + more);
+                Preprocess { img_size, channels: mean.len(), fit, resize, interpolation, mean, std }
+            },
+        )
     }
 
     proptest! {

@@ -139,7 +139,7 @@ impl smalti_options {
         let channels = model.input().channels;
         let [mean, std] = [self.mean, self.std].map(|values| values.into_iter().take(channels).collect());
         let img_size = model.input().width.max(model.input().height);
-        Ok(Some(Preprocess { img_size, channels, fit, interpolation, mean, std }))
+        Ok(Some(Preprocess { img_size, channels, fit, resize: None, interpolation, mean, std }))
     }
 
     /// What a model must show.

@@ -78,6 +78,7 @@ impl Overrides {
                 img_size: input.width.max(input.height),
                 channels: input.channels,
                 fit: FitMode::Crop,
+                resize: None,
                 interpolation: Interpolation::Bicubic,
                 mean: mean.clone(),
                 std: std.clone(),

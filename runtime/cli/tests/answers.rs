@@ -32,7 +32,7 @@ fn open(path: &Path, output: Option<&str>) -> Result<Model, Error> {
     let img_size = model.input().width.max(model.input().height);
     let (mean, std) = (vec![0.5; 3], vec![0.5; 3]);
     let (fit, interpolation) = (FitMode::Squash, Interpolation::Bilinear);
-    model.with_preprocess(Preprocess { img_size, channels: 3, fit, interpolation, mean, std })
+    model.with_preprocess(Preprocess { img_size, channels: 3, fit, resize: None, interpolation, mean, std })
 }
 
 fn red() -> PathBuf {

@@ -44,6 +44,7 @@ pub mod real;
 pub mod softmax;
 #[cfg(target_arch = "x86_64")]
 mod sse;
+pub mod swiglu;
 #[cfg(any(test, target_arch = "x86_64"))]
 mod tiles;
 mod transpose;

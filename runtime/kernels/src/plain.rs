@@ -23,6 +23,28 @@ pub fn gelu_backward<R: Real>(x: &[R], dy: &mut [R]) {
     }
 }
 
+/// `y = silu(g) · u` for each row `[g, u]` of `x`, each `width` values.
+pub fn swiglu<R: Real>(x: &[R], width: usize, y: &mut [R]) {
+    for (x, y) in x.chunks_exact(2 * width).zip(y.chunks_exact_mut(width)) {
+        for i in 0..width {
+            y[i] = x[i] / (R::ONE + (-x[i]).exp()) * x[width + i];
+        }
+    }
+}
+
+/// `dx` from `dy`: with `s = 1 / (1 + exp(-g))`, `dg = dy u s (1 + g (1 - s))` and `du = dy g s`.
+pub fn swiglu_backward<R: Real>(x: &[R], width: usize, dy: &[R], dx: &mut [R]) {
+    let rows = x.chunks_exact(2 * width).zip(dy.chunks_exact(width)).zip(dx.chunks_exact_mut(2 * width));
+    for ((x, dy), dx) in rows {
+        for i in 0..width {
+            let (g, u) = (x[i], x[width + i]);
+            let s = R::ONE / (R::ONE + (-g).exp());
+            dx[i] = dy[i] * u * s * (R::ONE + g * (R::ONE - s));
+            dx[width + i] = dy[i] * g * s;
+        }
+    }
+}
+
 /// Softmax over the first `cols` of each row of `stride`; the rest becomes 0.
 pub fn softmax<R: Real>(x: &mut [R], cols: usize, stride: usize) {
     for row in x.chunks_exact_mut(stride) {

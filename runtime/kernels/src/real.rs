@@ -7,7 +7,7 @@ use crate::adamw::Step;
 use crate::bf16::{Buffers, Matrix};
 use crate::isa::Isa;
 use crate::matmul::Shape;
-use crate::{adamw, bf16, elementwise, gelu, layer_norm, matmul, plain, softmax};
+use crate::{adamw, bf16, elementwise, gelu, layer_norm, matmul, plain, softmax, swiglu};
 
 /// A floating-point type that training can run in. The operations are those of the modules of the same names.
 #[allow(missing_docs)]
@@ -54,6 +54,12 @@ pub trait Real:
     }
     fn gelu_backward(x: &[Self], dy: &mut [Self]) {
         plain::gelu_backward(x, dy);
+    }
+    fn swiglu(x: &[Self], width: usize, y: &mut [Self]) {
+        plain::swiglu(x, width, y);
+    }
+    fn swiglu_backward(x: &[Self], width: usize, dy: &[Self], dx: &mut [Self]) {
+        plain::swiglu_backward(x, width, dy, dx);
     }
     fn softmax(x: &mut [Self], cols: usize, stride: usize) {
         plain::softmax(x, cols, stride);
@@ -139,6 +145,12 @@ impl Real for f32 {
     }
     fn gelu_backward(x: &[f32], dy: &mut [f32]) {
         gelu::backward(Isa::best(), x, dy);
+    }
+    fn swiglu(x: &[f32], width: usize, y: &mut [f32]) {
+        swiglu::forward(Isa::best(), x, width, y);
+    }
+    fn swiglu_backward(x: &[f32], width: usize, dy: &[f32], dx: &mut [f32]) {
+        swiglu::backward(Isa::best(), x, width, dy, dx);
     }
     fn softmax(x: &mut [f32], cols: usize, stride: usize) {
         softmax::forward(Isa::best(), x, cols, stride);

@@ -244,6 +244,10 @@ impl Stage {
                         out.copy_from_slice(floats_at(a, &rows));
                         elementwise::axpy(isa, 1.0, floats_at(b, &rows), out);
                     }
+                    Op::Multiply { a, b } => {
+                        let sides = floats_at(a, &rows).iter().zip(floats_at(b, &rows));
+                        out.iter_mut().zip(sides).for_each(|(out, (a, b))| *out = a * b);
+                    }
                     Op::Affine { a, scale, shift } => {
                         let rows = floats_at(a, &rows).chunks_exact(a.cols).zip(out.chunks_exact_mut(a.cols));
                         for (a, out) in rows {

@@ -80,7 +80,7 @@ impl Demand<'_> {
             | Step::Affine { a: x, .. }
             | Step::Constant { a: x, .. } => self.span(x, rows.clone()),
             Step::MaxPool { x, windows, .. } => self.span(x, windows.pixels_of(rows.clone())),
-            Step::Add { a, b, .. } => {
+            Step::Add { a, b, .. } | Step::Multiply { a, b, .. } => {
                 self.span(a, rows.clone());
                 self.span(b, rows.clone());
             }

@@ -173,6 +173,8 @@ pub(super) enum Step<'a> {
     Softmax { x: Span, out: Buffer },
     /// `a + b`.
     Add { a: Span, b: Span, out: Buffer },
+    /// `a · b`, value by value.
+    Multiply { a: Span, b: Span, out: Buffer },
     /// `a + values`, or `a · values`: one value a column, or one a place.
     Constant { a: Span, values: Vec<f32>, multiply: bool, out: Buffer },
     /// `a · scale + shift`, a value of each for a column: a batch norm.
@@ -203,6 +205,7 @@ impl Step<'_> {
             Step::Pointwise { out, .. }
             | Step::Softmax { out, .. }
             | Step::Add { out, .. }
+            | Step::Multiply { out, .. }
             | Step::Constant { out, .. }
             | Step::Affine { out, .. }
             | Step::Copy { out, .. }
@@ -232,7 +235,7 @@ impl Step<'_> {
             | Step::Softmax { x, .. } => vec![x.buffer],
             Step::Attention { qkv, .. } => qkv.iter().map(|heads| heads.buffer).collect(),
             Step::Pointwise { x, .. } => vec![*x],
-            Step::Add { a, b, .. } => vec![a.buffer, b.buffer],
+            Step::Add { a, b, .. } | Step::Multiply { a, b, .. } => vec![a.buffer, b.buffer],
             Step::Constant { a, .. } | Step::Affine { a, .. } => vec![a.buffer],
             Step::Copy { from, .. } => vec![*from],
         }
@@ -253,6 +256,7 @@ impl Step<'_> {
             Step::Pointwise { .. } => "pointwise",
             Step::Softmax { .. } => "softmax",
             Step::Add { .. } | Step::Constant { .. } | Step::Affine { .. } => "add",
+            Step::Multiply { .. } => "multiply",
             Step::MaxPool { .. } => "max pool",
             Step::Copy { .. } | Step::StoreConstant { .. } => "copy",
             Step::Mean { .. } => "mean",

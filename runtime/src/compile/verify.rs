@@ -99,7 +99,7 @@ impl Check<'_> {
             }
             Step::Pointwise { x, .. } => hold(self.buffers[*x] == out, "a result of another shape"),
             Step::Levels { x, .. } | Step::Softmax { x, .. } | Step::Quantize { x, .. } => same(x),
-            Step::Add { a, b, .. } => same(a).and_then(|()| same(b)),
+            Step::Add { a, b, .. } | Step::Multiply { a, b, .. } => same(a).and_then(|()| same(b)),
             Step::Affine { a, scale, shift, .. } => {
                 same(a)?;
                 hold([scale.len(), shift.len()] == [cols; 2], "a scale or a shift of another length")
@@ -182,7 +182,7 @@ impl Check<'_> {
             | Step::Affine { a: x, .. }
             | Step::Constant { a: x, .. } => self.is_written(x, rows.clone()),
             Step::MaxPool { x, windows, .. } => self.is_written(x, windows.pixels_of(rows.clone())),
-            Step::Add { a, b, .. } => {
+            Step::Add { a, b, .. } | Step::Multiply { a, b, .. } => {
                 self.is_written(a, rows.clone())?;
                 self.is_written(b, rows.clone())
             }

@@ -635,10 +635,37 @@ def residual(g):
     g.head(g.linear(g("Add", g.linear(g.linear(x)), x)))
 
 
-@forms("T", mul="Mul", sub="Sub")
-def two_sides(g, op):
+def two_linear_sides(g, op):
     x = g.tokens()
     g.head(g(op, g.linear(x), g.linear(x)))
+
+
+@forms("K", mul="Mul")
+def two_sides(g, op):
+    two_linear_sides(g, op)
+
+
+@forms("T", sub="Sub")
+def two_other_sides(g, op):
+    two_linear_sides(g, op)
+
+
+@forms("K", layers=False, split=True)
+def swiglu(g, split):
+    """Both sides by layers of their own, or cut out of one."""
+    x = g.tokens()
+    gate, value = (g("Split", g.linear(x, outputs=24), axis=-1, outputs=2) if split else
+                   (g.linear(x, outputs=12), g.linear(x, outputs=12)))
+    y = g("Mul", g("Mul", gate, g("Sigmoid", gate)), value)
+    g.head(g("Add", x, g.linear(y, inputs=12)))
+
+
+@form("K")
+def two_sides_quantized(g):
+    x = g.tokens()
+    a, b = (g.pair(g.linear(x), 0.03, U8(120)) for _ in range(2))
+    y = g.pair(g("Mul", a, b), 0.05, U8(100))
+    g.head(g("Add", g("MatMul", y, g.int8(8, 8)), g.normal(8)))
 
 
 @form("T")
@@ -923,6 +950,18 @@ def attention(g, how):
 )
 def attention_other(g, how):
     attention_of(g, **how)
+
+
+@forms("K", split=True, layers=False)
+def attention_with_normed_heads(g, split):
+    """Layer norms of the queries and keys of each head."""
+    x = g.tokens()
+    rows = g("Split", g.linear(x, outputs=24), axis=2, outputs=3) if split else [g.linear(x) for _ in range(3)]
+    q, k, v = (g("Reshape", part, np.array([1, 4, 2, 4])) for part in rows)
+    q, k = (g("LayerNormalization", side, g.normal(4), g.normal(4), axis=-1, epsilon=1e-6) for side in (q, k))
+    q, k, v = (g("Transpose", side, perm=perm) for side, perm in ((q, [0, 2, 1, 3]), (k, [0, 2, 3, 1]), (v, [0, 2, 1, 3])))
+    y = attend(g, q, k, v, between=chain(("Mul", 0.5)))
+    g.head(g.linear(g("Reshape", g("Transpose", y, perm=[0, 2, 1, 3]), np.array([1, 4, 8]))))
 
 
 @form("K")

@@ -36,7 +36,9 @@ fn open(path: &Path) -> Model {
     let (img_size, channels) = (model.input().width, model.input().channels);
     let (mean, std) = (vec![0.5; channels], vec![0.5; channels]);
     let (fit, interpolation) = (FitMode::Squash, Interpolation::Bilinear);
-    model.with_preprocess(Preprocess { img_size, channels, fit, interpolation, mean, std }).unwrap()
+    model
+        .with_preprocess(Preprocess { img_size, channels, fit, resize: None, interpolation, mean, std })
+        .unwrap()
 }
 
 /// Images from memory.

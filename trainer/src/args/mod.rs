@@ -72,7 +72,9 @@ pub(crate) enum Command {
     Embed(EmbedArgs),
     /// An image of what a pretrained run makes of hidden patches: original, masked, reconstructed.
     Reconstruct(ReconstructArgs),
-    /// Write a fine-tuned run as an ONNX file that is complete: weights, preprocessing, labels, test vectors.
+    /// Make a run of weights of timm or Hugging Face: ViT, DeiT, DINOv2.
+    Import(ImportArgs),
+    /// Write a fine-tuned or imported run as an ONNX file that is complete: weights, preprocessing, labels, test vectors.
     Export(ExportArgs),
     /// Training throughput of this machine.
     Bench(BenchArgs),
@@ -162,7 +164,7 @@ pub(crate) struct DataArgs {
 #[derive(Clone, Debug, Default, Args, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub(crate) struct EvalArgs {
-    /// The run: what `smalti finetune` wrote; for a probe also what `smalti pretrain` wrote.
+    /// The run: what `smalti finetune` wrote; for a probe also what `smalti pretrain` or `smalti import` wrote.
     #[arg(required = true)]
     pub(crate) run: Option<PathBuf>,
     /// The data set.
@@ -189,7 +191,7 @@ pub(crate) struct EvalArgs {
 #[derive(Clone, Debug, Default, Args, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub(crate) struct EmbedArgs {
-    /// The run: what `smalti pretrain` or `smalti finetune` wrote.
+    /// The run: what `smalti pretrain`, `smalti finetune` or `smalti import` wrote.
     #[arg(required = true)]
     pub(crate) run: Option<PathBuf>,
     /// The data set.
@@ -234,8 +236,36 @@ pub(crate) struct ReconstructArgs {
 
 #[derive(Clone, Debug, Default, Args, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
+pub(crate) struct ImportArgs {
+    /// A safetensors file of timm or Hugging Face, or a folder with `model.safetensors`. What `config.json` and
+    /// `preprocessor_config.json` beside it say of heads, epsilon, classes and preprocessing is heeded.
+    #[arg(required = true, value_name = "FILE|DIR")]
+    pub(crate) source: Option<PathBuf>,
+    /// The run's folder.
+    #[arg(long, short, value_name = "RUN")]
+    pub(crate) out: Option<PathBuf>,
+    /// Replace the run in --out. Only files that smalti wrote are removed [default: off].
+    #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = ON, value_name = "BOOL")]
+    pub(crate) overwrite: Option<bool>,
+    /// Side of the model's input in pixels, a multiple of the patch; positions are resampled to it as the program does
+    /// that the weights come from [default: that of the preprocessing beside the weights, else the positions' own].
+    #[arg(long, value_name = "PIXELS")]
+    pub(crate) img_size: Option<usize>,
+    /// Attention heads of a block, where nothing beside the weights says it [default: a head for each 64 of the width].
+    #[arg(long, value_name = "N")]
+    pub(crate) heads: Option<usize>,
+    /// Mean of each channel on the scale 0 to 1 [default: that beside the weights, else ImageNet's].
+    #[arg(long, value_delimiter = ',', value_name = "R,G,B")]
+    pub(crate) mean: Option<Vec<f64>>,
+    /// Standard deviation of each channel on the scale 0 to 1 [default: that beside the weights, else ImageNet's].
+    #[arg(long, value_delimiter = ',', value_name = "R,G,B")]
+    pub(crate) std: Option<Vec<f64>>,
+}
+
+#[derive(Clone, Debug, Default, Args, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
 pub(crate) struct ExportArgs {
-    /// The run: what `smalti finetune` wrote.
+    /// The run: what `smalti finetune` or `smalti import` wrote. Without a head for classes the model gives embeddings.
     #[arg(required = true)]
     pub(crate) run: Option<PathBuf>,
     /// Where the model goes [default: model.onnx in the run].

@@ -58,6 +58,11 @@ pub(crate) struct SizeArgs {
     /// Attention heads of a block [default: the model's].
     #[arg(long, value_name = "N")]
     pub(crate) heads: Option<usize>,
+    /// What the model has besides a plain vision transformer, as networks that were imported have: registers=N,
+    /// no-embed-class, layer-scale, qk-norm, swiglu, hidden=N, norm-eps=X; several with commas between them [default: that
+    /// of --init, else nothing].
+    #[arg(long, value_name = "PART,...")]
+    pub(crate) variant: Option<String>,
 }
 
 /// The decoder's size.
@@ -88,6 +93,10 @@ pub(crate) struct ImageArgs {
     /// Short side to the image size and centre crop, or both sides squashed [default: crop].
     #[arg(long, value_parser = ["crop", "squash"])]
     pub(crate) fit: Option<String>,
+    /// Share of the resized side that is left after the crop, as in timm: 0.875 resizes to 256 before 224 are cut out
+    /// [default: that of --init, else 1].
+    #[arg(long, value_name = "SHARE")]
+    pub(crate) crop_pct: Option<f64>,
     /// The filter of the resize [default: bicubic].
     #[arg(long, value_parser = ["bilinear", "bicubic"])]
     pub(crate) interpolation: Option<String>,
@@ -226,7 +235,7 @@ pub(crate) struct FinetuneArgs {
     /// The data set, with labels: of any kind that `smalti data` reads (`smalti data --help`).
     #[arg(long, value_name = "DIR")]
     pub(crate) data: Option<PathBuf>,
-    /// Where to start: a run, a safetensors file of timm or Hugging Face (ViT, DeiT, MAE), or `scratch`. Sizes come from
+    /// Where to start: a run, a safetensors file of timm or Hugging Face (ViT, DeiT, DINOv2, MAE), or `scratch`. Sizes come from
     /// there; --img-size may differ, and positions are then resampled.
     #[arg(long, value_name = "RUN|FILE|scratch")]
     pub(crate) init: Option<PathBuf>,
@@ -247,7 +256,8 @@ pub(crate) struct FinetuneArgs {
     #[command(flatten)]
     #[serde(flatten)]
     pub(crate) size: SizeArgs,
-    /// How tokens become one vector: the class token, or the mean over patch tokens [default: mean].
+    /// How tokens become one vector: the class token, or the mean over patch tokens [default: mean; from an imported run
+    /// its own].
     #[arg(long, value_parser = ["token", "mean"])]
     pub(crate) pool: Option<String>,
     #[command(flatten)]

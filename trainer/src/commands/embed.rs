@@ -11,7 +11,8 @@ use crate::console::out;
 use crate::plan::{required, split};
 
 pub(crate) fn run(args: &EmbedArgs, global: &Global) -> anyhow::Result<()> {
-    let path = required(&args.run, "RUN", "what `smalti pretrain` or `smalti finetune` wrote")?;
+    let path =
+        required(&args.run, "RUN", "what `smalti pretrain`, `smalti finetune` or `smalti import` wrote")?;
     let data = required(&args.data, "--data", "a data set")?;
     let output = required(&args.output, "--output", "a file name ending in .safetensors")?;
     let exec = super::machine(&args.machine)?;

@@ -4,9 +4,10 @@ use std::path::PathBuf;
 
 use serde_json::json;
 use smalti_runtime::{Model, selftest};
+use smalti_trainer::evaluate::probe;
 use smalti_trainer::export::{self, Details, InputForm};
 use smalti_trainer::model::weights::file;
-use smalti_trainer::run::RunDir;
+use smalti_trainer::run::{ModelFiles, RunDir};
 use smalti_trainer::stages::finetune;
 use smalti_trainer::{Error, Result, files};
 
@@ -16,20 +17,22 @@ use crate::console::out;
 use crate::plan::required;
 
 pub(crate) fn run(args: &ExportArgs, global: &Global) -> anyhow::Result<()> {
-    let path = required(&args.run, "RUN", "what `smalti finetune` wrote")?;
+    let path = required(&args.run, "RUN", "what `smalti finetune`, `distil` or `import` wrote")?;
     let form: InputForm = args.input.as_deref().unwrap_or("u8-nhwc").parse()?;
-    let model = finetune::load(&path)?;
     let run = RunDir::open(&path)?;
+    // What was imported or distilled may have no head: the model then gives embeddings.
+    let ModelFiles { config, labels, .. } = run.load_model_files()?;
+    let embeds = config.pool.is_some() && labels.is_empty();
+    let model = if embeds { probe::load(&path)? } else { finetune::load(&path)? };
     let file = run.best_or_last();
     let vit = model.model.vit();
+    let answer = match model.labels.len() {
+        0 => "embeddings".to_owned(),
+        classes => format!("{classes} classes"),
+    };
     let described = format!(
-        "Vision transformer for {0}x{0}x{1} images, patch {2}, width {3}, depth {4}, {5} classes",
-        vit.img_size,
-        vit.channels,
-        vit.patch_size,
-        vit.dim,
-        vit.depth,
-        model.labels.len()
+        "Vision transformer for {0}x{0}x{1} images, patch {2}, width {3}, depth {4}, {answer}",
+        vit.img_size, vit.channels, vit.patch_size, vit.dim, vit.depth,
     );
     let details = Details {
         names: model.labels.clone(),
@@ -55,10 +58,9 @@ pub(crate) fn run(args: &ExportArgs, global: &Global) -> anyhow::Result<()> {
         }));
     }
     out::text(&format!(
-        "{}: {:.0} kB, {} classes, input {form} {}x{}x{}, checked in the runtime",
+        "{}: {:.0} kB, {answer}, input {form} {}x{}x{}, checked in the runtime",
         output.display(),
         bytes.len() as f64 / 1e3,
-        details.names.len(),
         vit.img_size,
         vit.img_size,
         vit.channels

@@ -7,6 +7,7 @@ pub(crate) mod embed;
 pub(crate) mod eval;
 pub(crate) mod export;
 pub(crate) mod finetune;
+pub(crate) mod import;
 pub(crate) mod job;
 pub(crate) mod pretrain;
 pub(crate) mod reconstruct;

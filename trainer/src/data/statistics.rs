@@ -93,6 +93,7 @@ mod tests {
             img_size: 2,
             channels: 3,
             fit: FitMode::Crop,
+            resize: None,
             interpolation: Interpolation::Bicubic,
             mean,
             std,

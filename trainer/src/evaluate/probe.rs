@@ -1,7 +1,8 @@
 //! How much frozen embeddings know: nearest neighbours, and logistic regression ([`linear`]).
 //!
 //! The embedding of a classifier is the vector in front of its head. That of a pretrained encoder is the mean over
-//! its patch tokens, then the layer norm that pretraining put behind the encoder (`norm`), with its trained scale.
+//! its patch tokens, then the layer norm that pretraining put behind the encoder (`norm`), with its trained scale. That of
+//! imported weights is pooled as the program did that they come from.
 
 use std::path::Path;
 
@@ -30,7 +31,7 @@ const TEMPERATURE: f32 = 0.07;
 /// Images that are compared with all others in one product.
 const BLOCK: usize = 128;
 
-/// Reads a run of any kind as something that embeds images. One without classes gets one class without a meaning.
+/// Reads a run of any kind as something that embeds images. One without a head gets one class without a meaning.
 pub fn load(path: &Path) -> Result<Finetuned> {
     let run = RunDir::open(path)?;
     let ModelFiles { config, preprocess, labels } = run.load_model_files()?;

@@ -145,6 +145,7 @@ mod tests {
             depth: 1,
             heads: 2,
             stem: Default::default(),
+            variant: Default::default(),
         };
         let model = Mae::new(&MaeConfig {
             encoder,
@@ -156,6 +157,7 @@ mod tests {
             img_size: 8,
             channels: 3,
             fit: Default::default(),
+            resize: None,
             interpolation: Default::default(),
             mean: vec![0.4, 0.5, 0.6],
             std: vec![0.2, 0.25, 0.3],

@@ -1,4 +1,5 @@
-//! Normalisation folded into the patch embedding: `(x / 255 - mean) / std` is linear, and so is what follows.
+//! Normalisation folded into the patch embedding: `(x / 255 - mean) / std` is linear, and so is what follows. LayerScale
+//! folded into the layer before it.
 
 use smalti_models::Preprocess;
 
@@ -31,6 +32,14 @@ pub(super) fn fold(weight: &[f32], bias: &[f32], preprocess: &Preprocess) -> Res
     )))
 }
 
+/// A matrix, or a column, with a factor on each row. Computed in f64.
+pub(super) fn scale_rows(values: &[f32], factors: &[f32]) -> Vec<f32> {
+    let row_len = (values.len() / factors.len().max(1)).max(1);
+    let rows = values.chunks_exact(row_len).zip(factors);
+    rows.flat_map(|(row, &factor)| row.iter().map(move |&x| (f64::from(x) * f64::from(factor)) as f32))
+        .collect()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -42,6 +51,7 @@ mod tests {
             img_size: 2,
             channels: 3,
             fit: FitMode::Crop,
+            resize: None,
             interpolation: Interpolation::Bicubic,
             mean: vec![0.5, 0.25, 0.4],
             std: vec![std, 0.2, 0.3],
@@ -63,6 +73,12 @@ mod tests {
             let want: f32 = bias + (0..12).map(|j| weight[row * 12 + j] * normalised[j]).sum::<f32>();
             assert!((found - want).abs() < 1e-5, "{found} instead of {want}");
         }
+    }
+
+    #[test]
+    fn each_row_has_its_factor() {
+        assert_eq!(scale_rows(&[1.0, 2.0, 3.0, 4.0], &[10.0, 0.5]), [10.0, 20.0, 1.5, 2.0]);
+        assert_eq!(scale_rows(&[1.0, 2.0], &[10.0, 0.5]), [10.0, 1.0]);
     }
 
     #[test]

@@ -1,4 +1,5 @@
-//! A classifier as an ONNX file that is complete: graph, weights, labels, preprocessing, golden vectors.
+//! A classifier, or an encoder alone, as an ONNX file that is complete: graph, weights, labels, preprocessing, golden
+//! vectors.
 //!
 //! [`vit`] has the graph, built by [`builder`], [`convolutions`] that of a convolutional stem; [`fold`] puts the
 //! normalisation into the patch embedding. What
@@ -9,7 +10,7 @@ use std::path::Path;
 use prost::Message;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
-use smalti_models::contract::{Golden, OPSET, golden_image, weights_digest};
+use smalti_models::contract::{CLASSIFY, EMBED, Golden, OPSET, golden_image, weights_digest};
 use smalti_models::onnx::{GraphProto, ModelProto, OperatorSetIdProto, StringStringEntryProto};
 use smalti_models::{ModelRecord, Preprocess};
 
@@ -66,10 +67,19 @@ impl std::str::FromStr for InputForm {
     }
 }
 
+/// What the model ends with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Head {
+    /// Logits, besides the embedding.
+    Classes,
+    /// The embedding alone.
+    Embedding,
+}
+
 /// What the file says besides the graph.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Details {
-    /// The labels, in the order of the logits.
+    /// The labels, in the order of the logits; none for a model that embeds images and has no head.
     pub names: Vec<String>,
     /// What happens to an image before the model sees it.
     pub preprocess: Preprocess,
@@ -86,15 +96,21 @@ pub struct Details {
 /// The bytes of the ONNX file of a classifier with these parameters.
 pub fn export(model: &Classifier, params: &[f32], details: &Details, form: InputForm) -> Result<Vec<u8>> {
     check(model, params, details)?;
-    let graph = vit::graph(model, params, &details.preprocess, form)?;
+    let head = if details.names.is_empty() { Head::Embedding } else { Head::Classes };
+    let graph = vit::graph(model, params, &details.preprocess, form, head)?;
+    let (names, task) = match head {
+        Head::Classes => (details.names.clone(), CLASSIFY),
+        // One for each number of the output that answers; no class is called so.
+        Head::Embedding => ((0..model.vit().dim).map(|i| format!("v{i}")).collect(), EMBED),
+    };
     let record = ModelRecord {
-        names: details.names.clone(),
+        names,
         preprocess: details.preprocess.clone(),
-        task: "classify".into(),
+        task: task.into(),
         description: details.description.clone(),
         license: details.license.clone(),
         version: details.version.clone(),
-        golden: golden(model, params, &details.preprocess)?,
+        golden: golden(model, params, &details.preprocess, head)?,
         training: details.training.clone(),
         quantization: None,
         weights_sha256: digest(&graph),
@@ -136,7 +152,7 @@ fn check(model: &Classifier, params: &[f32], details: &Details) -> Result<()> {
     if params.len() != model.layout().len() {
         return refuse(format!("{} parameters for a model that has {}", params.len(), model.layout().len()));
     }
-    if details.names.len() != model.classes() {
+    if !details.names.is_empty() && details.names.len() != model.classes() {
         return refuse(format!("{} labels for {} classes", details.names.len(), model.classes()));
     }
     let (found, wanted) = ((preprocess.img_size, preprocess.channels), (vit.img_size, vit.channels));
@@ -156,7 +172,7 @@ fn check(model: &Classifier, params: &[f32], details: &Details) -> Result<()> {
 }
 
 /// What the model gives for the first golden images.
-fn golden(model: &Classifier, params: &[f32], preprocess: &Preprocess) -> Result<Vec<Golden>> {
+fn golden(model: &Classifier, params: &[f32], preprocess: &Preprocess, head: Head) -> Result<Vec<Golden>> {
     let vit = model.vit();
     let (visible, mut acts) = (Mask::none(1, vit.patches()).visible, classifier::Activations::default());
     let mut pixels = vec![0.0; vit.channels * vit.img_size * vit.img_size];
@@ -170,8 +186,9 @@ fn golden(model: &Classifier, params: &[f32], preprocess: &Preprocess) -> Result
             batch: 1,
             batch_weight: None,
         };
-        let (logits, _) = model.predict(params, input, &mut acts);
-        Ok(Golden::new(pattern, &image, logits.to_vec()))
+        let (logits, embedding) = model.predict(params, input, &mut acts);
+        let answer = if head == Head::Classes { logits } else { embedding };
+        Ok(Golden::new(pattern, &image, answer.to_vec()))
     };
     (0..PATTERNS).map(&mut vector).collect()
 }

@@ -7,12 +7,20 @@ use smalti_models::onnx::tensor_proto::DataType;
 use smalti_models::onnx::type_proto;
 use smalti_models::preprocess::FitMode;
 use smalti_models::resize::Interpolation;
-use smalti_models::{Pool, Stem, VitConfig};
+use smalti_models::{Pool, Stem, Variant, VitConfig};
 
 use super::*;
 
-const VIT: VitConfig =
-    VitConfig { img_size: 12, patch_size: 4, channels: 3, dim: 24, depth: 2, heads: 3, stem: Stem::Patches };
+const VIT: VitConfig = VitConfig {
+    img_size: 12,
+    patch_size: 4,
+    channels: 3,
+    dim: 24,
+    depth: 2,
+    heads: 3,
+    stem: Stem::Patches,
+    variant: Variant::PLAIN,
+};
 
 fn details() -> Details {
     Details {
@@ -21,6 +29,7 @@ fn details() -> Details {
             img_size: 12,
             channels: 3,
             fit: FitMode::Crop,
+            resize: None,
             interpolation: Interpolation::Bicubic,
             mean: vec![0.49, 0.48, 0.45],
             std: vec![0.25, 0.24, 0.26],
@@ -142,7 +151,16 @@ type Known = BTreeMap<String, (Vec<usize>, Vec<f32>)>;
 #[test]
 fn a_convolutional_stem_is_exported_folded() {
     let stem = Stem::Convolutions;
-    let vit = VitConfig { img_size: 32, patch_size: 16, channels: 3, dim: 16, depth: 1, heads: 2, stem };
+    let vit = VitConfig {
+        img_size: 32,
+        patch_size: 16,
+        channels: 3,
+        dim: 16,
+        depth: 1,
+        heads: 2,
+        stem,
+        variant: Variant::PLAIN,
+    };
     let model = Classifier::new(&vit, 3, Pool::Mean).unwrap();
     let mut params: Vec<f32> = model.layout().init(1);
     // Norms unlike fresh ones. The blocks stay fresh, so the embedding is the mean of the stem's tokens.

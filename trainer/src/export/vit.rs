@@ -1,13 +1,15 @@
 //! The graph of a classifier, batch 1, every shape fixed.
 //!
 //! ```text
-//! image ─ (Cast Transpose) Conv Reshape Transpose ─ Concat class token ─ Add positions
+//! image ─ (Cast Transpose) Conv Reshape Transpose ─ Concat class token ─ Add positions (─ Concat registers)
 //!   ─ depth × [LayerNormalization, linear qkv, Split, heads, MatMul Mul Softmax MatMul, linear proj, Add,
 //!              LayerNormalization, linear fc1, GELU, linear fc2, Add]
 //!   ─ class token's row, or mean of the patches' rows ─ LayerNormalization = embedding
 //!   ─ linear head = logits
 //! ```
-//! Behind a convolutional stem ([`super::convolutions`]) there is neither a class token nor the last norm.
+//! LayerScale's factors are in the weights of the layer before them. Queries and keys with norms of their own come from
+//! linear layers of their own, as do both sides of SwiGLU, `fc1.gate` and `fc1.value`, so that nothing has to be cut apart:
+//! `Sigmoid Mul` and the product of both. A model without a head ends with its embedding. Behind a convolutional stem ([`super::convolutions`]) there is neither a class token nor the last norm.
 //!
 //! A linear layer is `MatMul` with the transposed weight (`NAME.weight_t`) and `Add` of the bias; GELU is exact,
 //! `Div Erf Add Mul Mul`. Engines know these forms from PyTorch's exporter and fuse them. Weights that are
@@ -16,13 +18,13 @@
 use smalti_models::contract::{EMBEDDING, INPUT, LOGITS};
 use smalti_models::onnx::GraphProto;
 use smalti_models::onnx::tensor_proto::DataType;
-use smalti_models::vit::LAYER_NORM_EPS;
+use smalti_models::variant::Mlp;
 use smalti_models::{Pool, Preprocess, VitConfig, names, stem};
 
-use super::InputForm;
 use super::builder::{Builder, float, int, ints};
 use super::convolutions::Stem;
-use super::fold::fold;
+use super::fold::{fold, scale_rows};
+use super::{Head, InputForm};
 use crate::error::Result;
 use crate::model::Classifier;
 
@@ -47,6 +49,7 @@ pub(super) fn graph(
     params: &[f32],
     preprocess: &Preprocess,
     form: InputForm,
+    head: Head,
 ) -> Result<GraphProto> {
     let mut export = Export { model, params, graph: Builder::default() };
     export.shared();
@@ -59,7 +62,7 @@ pub(super) fn graph(
     for i in 0..export.vit().depth {
         x = export.block(&format!("blocks.{i}"), &x)?;
     }
-    export.head(&x)?;
+    export.head(&x, head)?;
     Ok(export.graph.finish("smalti"))
 }
 
@@ -154,24 +157,33 @@ impl Export<'_> {
         stem.tokens(planes)
     }
 
-    /// The class token in front, if there is one, positions on all: `[1, tokens, dim]`.
+    /// Class token and registers in front, if there are any, positions on what has some: `[1, tokens, dim]`.
     fn tokens(&mut self, patches: &str) -> Result<String> {
-        let (dim, tokens) = (self.vit().dim, self.vit().tokens());
+        let (dim, rows, registers) = (self.vit().dim, self.vit().positions(), self.vit().variant.registers);
         if self.vit().class_tokens() == 0 {
-            let positions = self.tensor("pos_embed", &[1, tokens, dim])?;
+            let positions = self.tensor("pos_embed", &[1, rows, dim])?;
             return Ok(self.graph.node("Add", "tokens.placed", &[patches, &positions], vec![]));
         }
         let class_token = self.tensor("cls_token", &[1, 1, dim])?;
-        let positions = self.tensor("pos_embed", &[1, tokens, dim])?;
+        if self.vit().variant.no_embed_class {
+            let mut prefix = vec![class_token];
+            if registers > 0 {
+                prefix.push(self.tensor("reg_token", &[1, registers, dim])?);
+            }
+            let positions = self.tensor("pos_embed", &[1, rows, dim])?;
+            prefix.push(self.graph.node("Add", "tokens.placed", &[patches, &positions], vec![]));
+            return Ok(self.graph.node("Concat", "tokens", &prefix, vec![int("axis", 1)]));
+        }
+        let positions = self.tensor("pos_embed", &[1, rows, dim])?;
         let all = self.graph.node("Concat", "tokens", &[class_token.as_str(), patches], vec![int("axis", 1)]);
         Ok(self.graph.node("Add", "tokens.placed", &[all, positions], vec![]))
     }
 
     fn layer_norm(&mut self, output: &str, name: &str, x: &str) -> Result<String> {
-        let dim = self.vit().dim;
+        let (dim, eps) = (self.values(&format!("{name}.bias"))?.len(), self.vit().variant.norm_eps);
         let weight = self.tensor(&format!("{name}.weight"), &[dim])?;
         let bias = self.tensor(&format!("{name}.bias"), &[dim])?;
-        let attributes = vec![int("axis", -1), float("epsilon", LAYER_NORM_EPS)];
+        let attributes = vec![int("axis", -1), float("epsilon", eps)];
         Ok(self.graph.node("LayerNormalization", output, &[x, &weight, &bias], attributes))
     }
 
@@ -182,28 +194,73 @@ impl Export<'_> {
         let shape = [weight.len() / outputs.max(1), outputs];
         let weight = self.graph.floats(&format!("{name}.weight_t"), &shape, &weight);
         let bias = self.tensor(&format!("{name}.bias"), &[outputs])?;
-        let product = self.graph.node("MatMul", &format!("{name}.product"), &[x, &weight], vec![]);
-        Ok(self.graph.node("Add", output, &[product, bias], vec![]))
+        Ok(self.product(output, name, x, [&weight, &bias]))
+    }
+
+    /// As [`Export::linear`], of one of several parts of the outputs: a layer of its own, named after the `part`.
+    fn part(&mut self, name: &str, [i, of]: [usize; 2], part: &str, x: &str) -> Result<String> {
+        let [weight, bias] = [self.values(&format!("{name}.weight"))?, self.values(&format!("{name}.bias"))?];
+        let cut = |values: &[f32]| values[i * values.len() / of..(i + 1) * values.len() / of].to_vec();
+        let (weight, bias) = (cut(weight), cut(bias));
+        self.stored_linear(&format!("{name}.{part}"), x, &weight, &bias)
+    }
+
+    /// A branch's last layer, with the factors of LayerScale in its weights.
+    fn branch_end(&mut self, name: &str, scale: &str, x: &str) -> Result<String> {
+        if !self.vit().variant.layer_scale {
+            return self.linear(name, name, x);
+        }
+        let gamma = self.values(&format!("{scale}.gamma"))?;
+        let weight = scale_rows(self.values(&format!("{name}.weight"))?, gamma);
+        let bias = scale_rows(self.values(&format!("{name}.bias"))?, gamma);
+        self.stored_linear(name, x, &weight, &bias)
+    }
+
+    /// A linear layer with a weight that no tensor of ours is.
+    fn stored_linear(&mut self, name: &str, x: &str, weight: &[f32], bias: &[f32]) -> Result<String> {
+        let (inputs, weight) = (weight.len() / bias.len().max(1), transpose(weight, bias.len()));
+        let weight = self.graph.floats(&format!("{name}.weight_t"), &[inputs, bias.len()], &weight);
+        let bias = self.graph.floats(&format!("{name}.bias"), &[bias.len()], bias);
+        Ok(self.product(name, name, x, [&weight, &bias]))
+    }
+
+    fn product(&mut self, output: &str, name: &str, x: &str, [weight, bias]: [&str; 2]) -> String {
+        let product = self.graph.node("MatMul", &format!("{name}.product"), &[x, weight], vec![]);
+        self.graph.node("Add", output, &[&product, bias], vec![])
     }
 
     fn block(&mut self, name: &str, x: &str) -> Result<String> {
         let norm = self.layer_norm(&format!("{name}.norm1"), &format!("{name}.norm1"), x)?;
-        let mixed = self.attention(&format!("{name}.attn"), &norm)?;
+        let mixed = self.attention(name, &norm)?;
         let mid = self.graph.node("Add", &format!("{name}.mid"), &[x, &mixed], vec![]);
         let norm = self.layer_norm(&format!("{name}.norm2"), &format!("{name}.norm2"), &mid)?;
-        let hidden = self.linear(&format!("{name}.mlp.fc1"), &format!("{name}.mlp.fc1"), &norm)?;
-        let active = self.gelu(&format!("{name}.mlp.gelu"), &hidden);
-        let out = self.linear(&format!("{name}.mlp.fc2"), &format!("{name}.mlp.fc2"), &active)?;
+        let active = match self.vit().variant.mlp {
+            Mlp::Gelu => {
+                let hidden = self.linear(&format!("{name}.mlp.fc1"), &format!("{name}.mlp.fc1"), &norm)?;
+                self.gelu(&format!("{name}.mlp.gelu"), &hidden)
+            }
+            Mlp::SwiGlu => self.swiglu(&format!("{name}.mlp"), &norm)?,
+        };
+        let out = self.branch_end(&format!("{name}.mlp.fc2"), &format!("{name}.ls2"), &active)?;
         Ok(self.graph.node("Add", name, &[mid, out], vec![]))
     }
 
-    fn attention(&mut self, name: &str, x: &str) -> Result<String> {
-        let qkv = self.linear(&format!("{name}.qkv"), &format!("{name}.qkv"), x)?;
-        let rows = ["q", "k", "v"].map(|part| format!("{name}.{part}_rows"));
-        let [q, k, v] = self.graph.split("Split", rows, &[qkv], vec![int("axis", 2)]);
-        let q = self.heads(&format!("{name}.q"), &q, &[0, 2, 1, 3]);
-        let k = self.heads(&format!("{name}.k"), &k, &[0, 2, 3, 1]);
-        let v = self.heads(&format!("{name}.v"), &v, &[0, 2, 1, 3]);
+    fn attention(&mut self, block: &str, x: &str) -> Result<String> {
+        let name = format!("{block}.attn");
+        let rows = match self.vit().variant.qk_norm {
+            true => {
+                let mut part = |i, part| self.part(&format!("{name}.qkv"), [i, 3], part, x);
+                [part(0, "q")?, part(1, "k")?, part(2, "v")?]
+            }
+            false => {
+                let qkv = self.linear(&format!("{name}.qkv"), &format!("{name}.qkv"), x)?;
+                let rows = ["q", "k", "v"].map(|part| format!("{name}.{part}_rows"));
+                self.graph.split("Split", rows, &[qkv], vec![int("axis", 2)])
+            }
+        };
+        let q = self.heads(&name, "q", &rows[0], &[0, 2, 1, 3])?;
+        let k = self.heads(&name, "k", &rows[1], &[0, 2, 3, 1])?;
+        let v = self.heads(&name, "v", &rows[2], &[0, 2, 1, 3])?;
         let graph = &mut self.graph;
         let scores = graph.node("MatMul", &format!("{name}.products"), &[q, k], vec![]);
         let scores = graph.node("Mul", &format!("{name}.scores"), &[scores.as_str(), SCALE], vec![]);
@@ -212,13 +269,28 @@ impl Export<'_> {
         let order = vec![ints("perm", &[0, 2, 1, 3])];
         let mixed = graph.node("Transpose", &format!("{name}.mixed_tokens"), &[mixed], order);
         let mixed = graph.node("Reshape", &format!("{name}.mixed"), &[mixed.as_str(), ROWS], vec![]);
-        self.linear(&format!("{name}.proj"), &format!("{name}.proj"), &mixed)
+        self.branch_end(&format!("{name}.proj"), &format!("{block}.ls1"), &mixed)
     }
 
-    /// `[1, tokens, dim]` by heads, in the order `perm` of (batch, token, head, value).
-    fn heads(&mut self, name: &str, rows: &str, perm: &[i64]) -> String {
-        let split = self.graph.node("Reshape", &format!("{name}_heads"), &[rows, HEADS], vec![]);
-        self.graph.node("Transpose", name, &[split], vec![ints("perm", perm)])
+    /// `silu(gate) · value`, both linear in `x`.
+    fn swiglu(&mut self, name: &str, x: &str) -> Result<String> {
+        let gate = self.part(&format!("{name}.fc1"), [0, 2], "gate", x)?;
+        let value = self.part(&format!("{name}.fc1"), [1, 2], "value", x)?;
+        let graph = &mut self.graph;
+        let share = graph.node("Sigmoid", &format!("{name}.sigmoid"), &[&gate], vec![]);
+        let silu = graph.node("Mul", &format!("{name}.silu"), &[gate, share], vec![]);
+        Ok(graph.node("Mul", &format!("{name}.swiglu"), &[silu, value], vec![]))
+    }
+
+    /// `[1, tokens, dim]` by heads, in the order `perm` of (batch, token, head, value); queries and keys behind their norms,
+    /// where they have some.
+    fn heads(&mut self, name: &str, part: &str, rows: &str, perm: &[i64]) -> Result<String> {
+        let mut heads = self.graph.node("Reshape", &format!("{name}.{part}_heads"), &[rows, HEADS], vec![]);
+        if self.vit().variant.qk_norm && part != "v" {
+            let norm = format!("{name}.{part}_norm");
+            heads = self.layer_norm(&norm, &norm, &heads)?;
+        }
+        Ok(self.graph.node("Transpose", &format!("{name}.{part}"), &[heads], vec![ints("perm", perm)]))
     }
 
     /// `x / 2 · (1 + erf(x / √2))`, in the order of operations that PyTorch writes.
@@ -231,8 +303,8 @@ impl Export<'_> {
         graph.node("Mul", name, &[product.as_str(), HALF], vec![])
     }
 
-    /// One vector out of all tokens, then both outputs.
-    fn head(&mut self, x: &str) -> Result<()> {
+    /// One vector out of all tokens, then the outputs.
+    fn head(&mut self, x: &str, head: Head) -> Result<()> {
         let (dim, pool, classes) = (self.vit().dim, self.model.pool(), self.model.classes());
         let embedding = if self.vit().class_tokens() == 0 {
             self.mean(EMBEDDING, x)
@@ -243,8 +315,10 @@ impl Export<'_> {
             };
             self.layer_norm(EMBEDDING, names::pool_norm(pool), &pooled)?
         };
-        let logits = self.linear(LOGITS, "head", &embedding)?;
-        self.graph.output(&logits, &[1, classes]);
+        if head == Head::Classes {
+            let logits = self.linear(LOGITS, "head", &embedding)?;
+            self.graph.output(&logits, &[1, classes]);
+        }
         self.graph.output(&embedding, &[1, dim]);
         Ok(())
     }
@@ -255,9 +329,10 @@ impl Export<'_> {
         self.graph.node("Gather", "pool", &[x, &index], vec![int("axis", 1)])
     }
 
-    /// The mean over the patches' rows, without the class token's: `[1, dim]`.
+    /// The mean over the patches' rows, without those in front: `[1, dim]`.
     fn patch_mean(&mut self, x: &str) -> String {
-        let window = [("pool.start", 1), ("pool.end", self.vit().tokens()), ("pool.axis", 1)];
+        let (first, end) = (self.vit().prefix_tokens(), self.vit().tokens());
+        let window = [("pool.start", first), ("pool.end", end), ("pool.axis", 1)];
         let [start, end, axis] = window.map(|(name, value)| self.graph.sizes(name, &[value]));
         let rows = self.graph.node("Slice", "pool.rows", &[x, &start, &end, &axis], vec![]);
         self.mean("pool", &rows)

@@ -111,7 +111,8 @@ impl Classifier {
                 .stem
                 .is_patches()
                 .then(|| LayerNorm::find(&layout, names::pool_norm(pool)))
-                .transpose()?,
+                .transpose()?
+                .map(|norm| norm.with_eps(vit.variant.norm_eps)),
             head: Linear::find(&layout, "head")?,
             layout,
         })
@@ -137,11 +138,11 @@ impl Classifier {
         &self.layout
     }
 
-    /// The tokens of an image that are pooled, of a class token, if there is one, and the visible patches.
+    /// The tokens of an image that are pooled, of a class token, if there is one, registers, and the visible patches.
     fn queries<R>(&self, input: Input<'_, R>) -> Range<usize> {
-        let first = self.vit().class_tokens();
+        let first = self.vit().prefix_tokens();
         match self.pool {
-            Pool::Token => 0..first,
+            Pool::Token => 0..self.vit().class_tokens(),
             Pool::Mean => first..first + input.visible.len() / input.batch,
         }
     }
@@ -249,6 +250,10 @@ mod tests {
 
     impl Case {
         fn new(pool: Pool) -> Case {
+            Case::of(pool, "")
+        }
+
+        fn of(pool: Pool, variant: &str) -> Case {
             let vit = VitConfig {
                 img_size: 4,
                 patch_size: 2,
@@ -257,6 +262,7 @@ mod tests {
                 depth: 2,
                 heads: 3,
                 stem: Default::default(),
+                variant: variant.parse().unwrap(),
             };
             let model = Classifier::new(&vit, 3, pool).unwrap();
             let noise = values(model.layout().len(), 4);
@@ -279,11 +285,19 @@ mod tests {
         }
     }
 
+    const VARIANTS: [&str; 5] = [
+        "",
+        "registers=2,no-embed-class,layer-scale",
+        "qk-norm,norm-eps=1e-3",
+        "swiglu,hidden=20,layer-scale",
+        "registers=1,no-embed-class,layer-scale,qk-norm,swiglu,hidden=7",
+    ];
+
     #[test]
     fn gradients_of_logits_match_finite_differences() {
         let pull = values(3 * 3, 8);
-        for pool in [Pool::Token, Pool::Mean] {
-            let case = Case::new(pool);
+        for (pool, variant) in VARIANTS.into_iter().flat_map(|v| [(Pool::Token, v), (Pool::Mean, v)]) {
+            let case = Case::of(pool, variant);
             let (model, input) = (&case.model, case.input());
             let loss = |p: &[f64], acts: &mut Activations<f64>| dot(model.predict(p, input, acts).0, &pull);
             case.check().run(
@@ -338,7 +352,10 @@ mod tests {
 
     #[test]
     fn fast_f32_agrees_with_the_f64_reference() {
-        let case = Case::new(Pool::Mean);
+        VARIANTS.iter().for_each(|variant| agrees_with_f64(&Case::of(Pool::Mean, variant)));
+    }
+
+    fn agrees_with_f64(case: &Case) {
         let narrow = |x: &[f64]| x.iter().map(|&x| x as f32).collect::<Vec<f32>>();
         let (params, pixels, factors) = (narrow(&case.params), narrow(&case.pixels), narrow(&FACTORS));
         let input =

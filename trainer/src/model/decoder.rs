@@ -6,7 +6,7 @@
 //!
 //! A mask token with its position is the same in all images, so the first block's input holds one row for each place.
 
-use smalti_models::{DecoderKind, MaeConfig};
+use smalti_models::{DecoderKind, MaeConfig, Variant};
 
 use super::grads::Grads;
 use super::stack::{Activations, Stack};
@@ -54,7 +54,7 @@ impl Decoder {
             mask_token: layout.slot("mask_token")?,
             positions: layout.slot("decoder_pos_embed")?,
             class_tokens: config.encoder.class_tokens(),
-            stack: Stack::find(layout, "decoder_blocks", sizes, cross_attention)?,
+            stack: Stack::find(layout, "decoder_blocks", sizes, &Variant::PLAIN, cross_attention)?,
         })
     }
 

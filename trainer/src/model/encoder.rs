@@ -1,4 +1,4 @@
-//! The encoder: stem, class token, positions, blocks. It runs on the visible patches alone.
+//! The encoder: stem, class token, registers, positions, blocks. It runs on the visible patches alone.
 
 use std::ops::Range;
 
@@ -17,12 +17,14 @@ pub(super) struct Encoder {
     vit: VitConfig,
     stem: Stem,
     class_token: Option<Slot>,
+    registers: Option<Slot>,
     positions: Slot,
     train_positions: bool,
     stack: Stack,
 }
 
-/// What an encoder works on. Each image has a token for each visible patch, and the class token first where there is one.
+/// What an encoder works on. Each image has a token for each visible patch, and in front the class
+/// token and the registers where there are any.
 #[derive(Clone, Debug)]
 pub(super) struct Input<'a, R> {
     /// `[batch, C, H, W]`, normalised.
@@ -68,9 +70,10 @@ impl Encoder {
             vit: vit.clone(),
             stem: Stem::find(layout, vit)?,
             class_token: (vit.class_tokens() > 0).then(|| layout.slot("cls_token")).transpose()?,
+            registers: (vit.variant.registers > 0).then(|| layout.slot("reg_token")).transpose()?,
             positions: layout.slot("pos_embed")?,
             train_positions: train_positions || !vit.stem.is_patches(),
-            stack: Stack::find(layout, "blocks", [vit.dim, vit.depth, vit.heads], false)?,
+            stack: Stack::find(layout, "blocks", [vit.dim, vit.depth, vit.heads], &vit.variant, false)?,
         })
     }
 
@@ -86,7 +89,12 @@ impl Encoder {
         self.stack.forward(params, &[], input.drop, &mut acts.stack);
     }
 
-    /// Class token and embedded patches, each with its position.
+    /// Rows of the position table in front of those of the patches.
+    fn class_positions(&self) -> usize {
+        self.vit.positions() - self.vit.patches()
+    }
+
+    /// Class token and embedded patches, each with its position, and registers between them without one.
     fn tokens<R: Float>(
         &self,
         params: &[R],
@@ -95,19 +103,25 @@ impl Encoder {
         tokens: &mut stack::Input<R>,
     ) {
         let (dim, visible) = (self.vit.dim, input.visible.len() / input.batch);
-        let (first, positions) = (self.vit.class_tokens(), self.positions.of(params));
+        let (first, positions) = (self.vit.prefix_tokens(), self.positions.of(params));
+        let (class_positions, patch_positions) = positions.split_at(self.class_positions() * dim);
         (tokens.tokens, tokens.queries) = (first + visible, input.queries.clone());
         resize_buffer(&mut tokens.values, input.batch * (first + visible) * dim);
         let images = tokens.values.chunks_exact_mut((first + visible) * dim);
         for (i, image) in images.enumerate() {
-            let (class, rest) = image.split_at_mut(first * dim);
+            let (prefix, rest) = image.split_at_mut(first * dim);
+            let (class, registers) = prefix.split_at_mut(self.vit.class_tokens() * dim);
             if let Some(class_token) = &self.class_token {
-                R::add_rows(class_token.of(params), &positions[..dim], class);
+                class.copy_from_slice(class_token.of(params));
+                R::axpy(R::ONE, class_positions, &mut class[..class_positions.len()]);
+            }
+            if let Some(tokens) = &self.registers {
+                registers.copy_from_slice(tokens.of(params));
             }
             for (j, row) in rest.chunks_exact_mut(dim).enumerate() {
                 let token = i * visible + j;
-                let place = first + input.visible[token] as usize;
-                R::add_rows(&embedded[token * dim..][..dim], &positions[place * dim..][..dim], row);
+                let place = input.visible[token] as usize;
+                R::add_rows(&embedded[token * dim..][..dim], &patch_positions[place * dim..][..dim], row);
             }
         }
     }
@@ -122,19 +136,23 @@ impl Encoder {
         grads: &mut Grads<'_, R>,
     ) {
         let (dim, visible) = (self.vit.dim, input.visible.len() / input.batch);
-        let first = self.vit.class_tokens();
+        let (first, class_positions) = (self.vit.prefix_tokens(), self.class_positions());
         self.stack.backward(params, &[], input.drop, &mut acts.stack, dx, &mut [], grads);
         for (i, image) in dx.chunks_exact(dim * (first + visible)).enumerate() {
-            let (class, rest) = image.split_at(first * dim);
+            let (prefix, rest) = image.split_at(first * dim);
+            let (class, registers) = prefix.split_at(self.vit.class_tokens() * dim);
             acts.stem.embedded[i * visible * dim..][..visible * dim].copy_from_slice(rest);
             if let Some(class_token) = &self.class_token {
                 R::axpy(R::ONE, class, class_token.of_mut(grads));
             }
+            if let Some(tokens) = &self.registers {
+                R::axpy(R::ONE, registers, tokens.of_mut(grads));
+            }
             if self.train_positions {
-                let dpositions = self.positions.of_mut(grads);
-                R::axpy(R::ONE, class, &mut dpositions[..first * dim]);
+                let (dclass, dpatches) = self.positions.of_mut(grads).split_at_mut(class_positions * dim);
+                R::axpy(R::ONE, &class[..dclass.len()], dclass);
                 for (row, &id) in rest.chunks_exact(dim).zip(&input.visible[i * visible..]) {
-                    R::axpy(R::ONE, row, &mut dpositions[(first + id as usize) * dim..][..dim]);
+                    R::axpy(R::ONE, row, &mut dpatches[id as usize * dim..][..dim]);
                 }
             }
         }

@@ -243,6 +243,7 @@ mod tests {
                     depth: 2,
                     heads: 3,
                     stem: Default::default(),
+                    variant: Default::default(),
                 },
                 decoder: DecoderConfig { kind, dim: 8, depth, heads: 2 },
             };

@@ -111,6 +111,7 @@ impl Layout {
                 Role::Scale | Role::RunningVar => fill(&mut || 1.0),
                 Role::Token => fill(&mut || 0.02 * rng.normal()),
                 Role::HeadWeight => fill(&mut || 2e-5 * rng.normal()),
+                Role::BranchScale => fill(&mut || 1e-5),
                 Role::Positions => {
                     let table = posembed::sine_cosine(spec.shape[1], spec.shape[2]);
                     values.iter_mut().zip(table).for_each(|(x, value)| *x = R::of(value));

@@ -36,6 +36,7 @@ mod tests {
             depth: 1,
             heads: 1,
             stem: Default::default(),
+            variant: Default::default(),
         };
         let pixels: Vec<f64> = (0..2 * 72).map(f64::from).collect();
         let ids = [3, 1, 0, 2];

@@ -2,6 +2,8 @@
 
 use std::ops::Range;
 
+use smalti_models::Variant;
+
 use super::block::{self, Block, BlockInput, Scratch};
 use super::grads::Grads;
 use crate::error::Result;
@@ -49,9 +51,10 @@ impl Stack {
         layout: &Layout,
         name: &str,
         [dim, depth, heads]: [usize; 3],
+        variant: &Variant,
         cross_attention: bool,
     ) -> Result<Stack> {
-        let block = |i| Block::find(layout, &format!("{name}.{i}"), dim, heads, cross_attention);
+        let block = |i| Block::find(layout, &format!("{name}.{i}"), dim, heads, variant, cross_attention);
         Ok(Stack { blocks: (0..depth).map(block).collect::<Result<_>>()?, dim })
     }
 
@@ -144,11 +147,13 @@ mod tests {
                 depth: 1,
                 heads: 3,
                 stem: Default::default(),
+                variant: Variant::PLAIN,
             },
             decoder: DecoderConfig { kind, dim: DIM, depth, heads: 2 },
         };
         let layout = Layout::new(names::mae(&config), Precision::F32);
-        let stack = Stack::find(&layout, "decoder_blocks", [DIM, depth, 2], cross_attention).unwrap();
+        let stack = Stack::find(&layout, "decoder_blocks", [DIM, depth, 2], &Variant::PLAIN, cross_attention)
+            .unwrap();
         (stack, layout.len(), if cross_attention { values(2 * 3 * 12, 5) } else { Vec::new() })
     }
 

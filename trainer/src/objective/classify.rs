@@ -98,6 +98,7 @@ mod tests {
             depth: 2,
             heads: 3,
             stem: Default::default(),
+            variant: Default::default(),
         };
         let pixels = values(3 * 3 * 16, 2);
         let factors = [2.0, 0.0, 1.0, 1.0, 0.5, 2.0, 0.0, 1.0, 1.0, 2.0, 2.0, 0.0];

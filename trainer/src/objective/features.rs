@@ -98,6 +98,7 @@ mod tests {
             depth: 2,
             heads: 3,
             stem: Default::default(),
+            variant: Default::default(),
         };
         let (pixels, targets) = (values(2 * 3 * 16, 2), values(2 * 7, 5));
         let objective = FeatureLoss { targets: &targets, weight: 0.5 };

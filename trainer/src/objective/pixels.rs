@@ -142,6 +142,7 @@ mod tests {
             depth: 1,
             heads: 1,
             stem: Default::default(),
+            variant: Default::default(),
         }
     }
 
@@ -170,6 +171,7 @@ mod tests {
                 depth: 2,
                 heads: 3,
                 stem: Default::default(),
+                variant: Default::default(),
             },
             decoder: DecoderConfig { kind, dim: 8, depth, heads: 2 },
         };

@@ -45,12 +45,12 @@ pub(crate) fn plan(
     data: &Dataset,
 ) -> Result<DistilSettings> {
     let encoder = match init {
-        Init::Stated(_, encoder, _) => size::from_init(&mut args.size, encoder)?,
+        Init::Stated(_, encoder, ..) => size::from_init(&mut args.size, encoder)?,
         Init::Sized(path, sizes, heads) => size::from_file(&mut args.size, path, sizes, *heads)?,
         _ => size::encoder(&mut args.size, || images::shape(data))?,
     };
     let preprocess = match init {
-        Init::Stated(_, _, preprocess) => {
+        Init::Stated(_, _, preprocess, _) => {
             images::from_init(&mut args.images, preprocess)?;
             Preprocess { img_size: encoder.img_size, ..preprocess.clone() }
         }

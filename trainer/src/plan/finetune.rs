@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use smalti_models::{Pool, Preprocess, VitConfig};
 use smalti_trainer::data::{Dataset, LabelSpec, Mix, Split, Splits, pick_labels};
-use smalti_trainer::model::weights::{Sizes, Weights, heads_beside};
+use smalti_trainer::model::weights::{Beside, Sizes, Weights};
 use smalti_trainer::run::{ModelFiles, RunDir};
 use smalti_trainer::stages::finetune::{FinetuneSettings, HeadInit};
 use smalti_trainer::{Error, Result};
@@ -21,8 +21,9 @@ const POOLS: [(&str, Pool); 2] = [("token", Pool::Token), ("mean", Pool::Mean)];
 pub(crate) enum Init {
     /// Fresh parameters.
     Scratch,
-    /// A file of weights whose encoder and preprocessing are stated, by a run or by Smalti's own metadata.
-    Stated(PathBuf, VitConfig, Preprocess),
+    /// A file of weights whose encoder and preprocessing are stated, by a run or by Smalti's own metadata; and how tokens
+    /// are pooled, where it was imported.
+    Stated(PathBuf, VitConfig, Preprocess, Option<Pool>),
     /// A file of weights that only its shapes describe, and the number of heads if a `config.json` states it.
     Sized(PathBuf, Sizes, Option<usize>),
     /// A file of weights, on a rank that was sent complete arguments.
@@ -39,18 +40,21 @@ impl Init {
         if path.is_dir() {
             let run = RunDir::open(&path)?;
             let ModelFiles { config, preprocess, .. } = run.load_model_files()?;
-            return Ok(Init::Stated(run.best_or_last(), config.encoder, preprocess));
+            let pool = config.pool.filter(|_| run.is_imported());
+            return Ok(Init::Stated(run.best_or_last(), config.encoder, preprocess, pool));
         }
         let folder = path.parent().filter(|folder| folder.join("config.json").is_file());
         if let Some(Ok(ModelFiles { config, preprocess, .. })) = folder.map(ModelFiles::load) {
-            return Ok(Init::Stated(path, config.encoder, preprocess));
+            return Ok(Init::Stated(path, config.encoder, preprocess, None));
         }
         let weights = Weights::open(&path)?;
         if let Some((encoder, preprocess)) = weights.stated()? {
-            return Ok(Init::Stated(path, encoder, preprocess));
+            return Ok(Init::Stated(path, encoder, preprocess, None));
         }
-        let heads = folder.map(heads_beside).transpose()?.flatten();
-        Ok(Init::Sized(path, weights.sizes()?, heads))
+        let beside = folder.map(Beside::network).transpose()?.unwrap_or_default();
+        let mut sizes = weights.sizes()?;
+        sizes.variant.norm_eps = beside.norm_eps.unwrap_or(sizes.variant.norm_eps);
+        Ok(Init::Sized(path, sizes, beside.heads))
     }
 
     /// What `--init` names in arguments that another rank completed.
@@ -141,21 +145,27 @@ fn held_back(all: &Dataset, picked: &mut Vec<usize>, spec: &LabelSpec, seed: u64
 pub(crate) fn plan(args: &mut FinetuneArgs, init: &Init, train: &Dataset) -> Result<FinetuneSettings> {
     let defaults = if matches!(init, Init::Scratch) { &SCRATCH } else { &FINETUNE };
     let encoder = match init {
-        Init::Stated(_, encoder, _) => size::from_init(&mut args.size, encoder)?,
+        Init::Stated(_, encoder, ..) => size::from_init(&mut args.size, encoder)?,
         Init::Sized(path, sizes, heads) => size::from_file(&mut args.size, path, sizes, *heads)?,
         _ => size::encoder(&mut args.size, || images::shape(train))?,
     };
     let preprocess = match init {
-        Init::Stated(_, _, preprocess) => {
-            images::from_init(&mut args.images, preprocess)?;
-            Preprocess { img_size: encoder.img_size, ..preprocess.clone() }
+        Init::Stated(_, _, preprocess, _) => {
+            let preprocess = preprocess.with_img_size(encoder.img_size);
+            images::from_init(&mut args.images, &preprocess)?;
+            preprocess
         }
         _ => images::preprocess(&mut args.images, &encoder, train)?,
+    };
+    // What was imported is best read as it was trained.
+    let pool = match init {
+        Init::Stated(_, _, _, Some(Pool::Token)) => "token",
+        _ => "mean",
     };
     let regular = &mut args.regular;
     let layer_decay = fill(&mut regular.layer_decay, defaults.layer_decay);
     let settings = FinetuneSettings {
-        pool: named("pool", &fill(&mut args.pool, "mean".into()), &POOLS)?,
+        pool: named("pool", &fill(&mut args.pool, pool.into()), &POOLS)?,
         optim: optim::optim(&mut args.optim, layer_decay, defaults, train.len())?,
         augment: augment::augment(&mut args.images, encoder.img_size, defaults)?,
         mix: Mix {

@@ -72,6 +72,7 @@ pub(crate) fn preprocess(args: &mut ImageArgs, vit: &VitConfig, data: &Dataset) 
         img_size: vit.img_size,
         channels: vit.channels,
         fit: named("fit", &fill(&mut args.fit, "crop".into()), &FITS)?,
+        resize: resize(args, vit.img_size)?,
         interpolation: named("interpolation", &fill(&mut args.interpolation, "bicubic".into()), &FILTERS)?,
         mean: vec![0.5; vit.channels],
         std: vec![0.5; vit.channels],
@@ -90,10 +91,22 @@ pub(crate) fn preprocess(args: &mut ImageArgs, vit: &VitConfig, data: &Dataset) 
     Ok(preprocess)
 }
 
+/// The side that --crop-pct resizes to; none for all of it. The least more than timm's, so that a share that was computed
+/// from two sides gives them back.
+fn resize(args: &ImageArgs, img_size: usize) -> Result<Option<usize>> {
+    let share = args.crop_pct.unwrap_or(1.0);
+    if !(0.1..=1.0).contains(&share) {
+        return Err(Error::Usage(format!("crop-pct is {share}: expected 0.1 to 1")));
+    }
+    let side = (img_size as f64 / share + 1e-6).floor() as usize;
+    Ok((side > img_size).then_some(side))
+}
+
 /// Makes the arguments say this input.
 fn say(args: &mut ImageArgs, preprocess: &Preprocess) {
     let name = |found: Option<&str>| found.map(str::to_owned);
     args.fit = name(FITS.iter().find(|(_, fit)| *fit == preprocess.fit).map(|(name, _)| *name));
+    args.crop_pct = preprocess.resize.map(|side| preprocess.img_size as f64 / side as f64);
     let filter = FILTERS.iter().find(|(_, filter)| *filter == preprocess.interpolation);
     args.interpolation = name(filter.map(|(name, _)| *name));
     // By way of decimals: 0.4914 rather than 0.49140000343322754.
@@ -108,6 +121,7 @@ pub(crate) fn from_init(args: &mut ImageArgs, run: &Preprocess) -> Result<()> {
     say(args, run);
     let differs = [
         ("fit", before.fit.is_some() && before.fit != args.fit),
+        ("crop-pct", before.crop_pct.is_some() && resize(&before, run.img_size)? != run.resize),
         ("interpolation", before.interpolation.is_some() && before.interpolation != args.interpolation),
         ("mean", before.mean.is_some() && before.mean != args.mean),
         ("std", before.std.is_some() && before.std != args.std),
@@ -141,6 +155,22 @@ mod tests {
         assert_eq!(shape(&data(&[(5, 5, 3)])).unwrap().img_size, 8);
         let mixed = [(30, 30, 1), (31, 30, 3)];
         assert_eq!(shape(&data(&mixed)).unwrap(), InputShape { img_size: 96, channels: 3 });
+    }
+
+    #[test]
+    fn a_share_of_the_resized_side_comes_back() {
+        for (img_size, side) in [(224, 256), (224, 248), (518, 592), (126, 144), (96, 97), (1021, 1024)] {
+            let share = img_size as f64 / side as f64;
+            let args = ImageArgs { crop_pct: Some(share), ..ImageArgs::default() };
+            assert_eq!(resize(&args, img_size).unwrap(), Some(side));
+        }
+        let timm = ImageArgs { crop_pct: Some(0.9), ..ImageArgs::default() };
+        assert_eq!(resize(&timm, 224).unwrap(), Some(248));
+        assert_eq!(resize(&ImageArgs::default(), 224).unwrap(), None);
+        for wrong in [0.0, 1.1, f64::NAN] {
+            let args = ImageArgs { crop_pct: Some(wrong), ..ImageArgs::default() };
+            assert_eq!(resize(&args, 224).unwrap_err().exit_code(), 2);
+        }
     }
 
     #[test]

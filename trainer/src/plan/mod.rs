@@ -8,6 +8,7 @@ pub(crate) mod defaults;
 pub(crate) mod distil;
 pub(crate) mod finetune;
 pub(crate) mod images;
+pub(crate) mod import;
 pub(crate) mod optim;
 pub(crate) mod pretrain;
 pub(crate) mod size;

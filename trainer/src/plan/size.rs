@@ -5,7 +5,7 @@ use std::path::Path;
 
 use smalti_models::presets::Preset;
 use smalti_models::stem::{STRIDE, Stem};
-use smalti_models::{DecoderConfig, DecoderKind, VitConfig};
+use smalti_models::{DecoderConfig, DecoderKind, Variant, VitConfig};
 use smalti_trainer::model::weights::Sizes;
 use smalti_trainer::{Error, Result};
 
@@ -57,6 +57,7 @@ pub(crate) fn encoder(args: &mut SizeArgs, shape: impl FnOnce() -> Result<InputS
         depth: args.depth.unwrap_or(usual.depth),
         heads: args.heads.unwrap_or(usual.heads),
         stem,
+        variant: variant(args)?.unwrap_or_default(),
         ..usual.clone()
     };
     vit.check()?;
@@ -79,8 +80,14 @@ fn say(args: &mut SizeArgs, vit: &VitConfig, preset: Option<Preset>) {
     args.model = preset.map(|preset| preset.name().into());
     let own = |value: usize| preset.is_none().then_some(value);
     (args.dim, args.depth, args.heads) = (own(vit.dim), own(vit.depth), own(vit.heads));
+    args.variant = (!vit.variant.is_plain()).then(|| vit.variant.to_string());
     let is_said = preset.is_none() && !vit.stem.is_patches();
     args.stem = is_said.then(|| stem_name(vit.stem).into());
+}
+
+/// The variant that the arguments name.
+fn variant(args: &SizeArgs) -> Result<Option<Variant>> {
+    Ok(args.variant.as_deref().map(str::parse).transpose()?)
 }
 
 fn stem_name(stem: Stem) -> &'static str {
@@ -90,7 +97,7 @@ fn stem_name(stem: Stem) -> &'static str {
 /// The encoder of `--init`. Flags may repeat its sizes; `--img-size` alone may change, with which positions are resampled.
 pub(crate) fn from_init(args: &mut SizeArgs, init: &VitConfig) -> Result<VitConfig> {
     let vit = VitConfig { img_size: args.img_size.unwrap_or(init.img_size), ..init.clone() };
-    if let Some((flag, given, found)) = contradiction(args, &vit) {
+    if let Some((flag, given, found)) = contradiction(args, &vit)? {
         return Err(Error::Usage(format!("{flag} is {given}, but --init has {found}: leave --{flag} out")));
     }
     vit.check()?;
@@ -112,11 +119,11 @@ pub(crate) fn from_file(
 ) -> Result<VitConfig> {
     let model = args.model.as_deref().map(preset).transpose()?;
     let usual = model.map(|preset| preset.encoder(sizes.img_size, sizes.patch_size, sizes.channels));
-    let heads = stated.or(args.heads).or(usual.as_ref().map(|usual| usual.heads));
+    let heads = stated.or(sizes.heads).or(args.heads).or(usual.as_ref().map(|usual| usual.heads));
     let heads = heads.map_or_else(|| guessed_heads(path, sizes), Ok)?;
     let vit = VitConfig { img_size: args.img_size.unwrap_or(sizes.img_size), ..sizes.with_heads(heads) };
     let refuse = |problem: String| Err(Error::Checkpoint { path: path.into(), problem });
-    if let Some((flag, given, found)) = contradiction(args, &vit) {
+    if let Some((flag, given, found)) = contradiction(args, &vit)? {
         return refuse(format!("has {flag} {found}, but --{flag} is {given}: leave --{flag} out"));
     }
     // What --model says where no flag of its own does.
@@ -135,7 +142,7 @@ pub(crate) fn from_file(
 }
 
 /// The usual number of heads of an encoder, where nothing says it.
-fn guessed_heads(path: &Path, sizes: &Sizes) -> Result<usize> {
+pub(crate) fn guessed_heads(path: &Path, sizes: &Sizes) -> Result<usize> {
     let (path, dim) = (path.display(), sizes.dim);
     let heads = sizes.usual_heads().ok_or_else(|| {
         Error::Usage(format!("heads: {path} does not say how many it has, at width {dim}: give --heads"))
@@ -153,10 +160,13 @@ fn preset_of(vit: &VitConfig) -> Option<Preset> {
 }
 
 /// The first flag that contradicts an encoder, with its value and the encoder's.
-fn contradiction(args: &SizeArgs, vit: &VitConfig) -> Option<(&'static str, String, String)> {
+fn contradiction(args: &SizeArgs, vit: &VitConfig) -> Result<Option<(&'static str, String, String)>> {
     let stem = stem_name(vit.stem);
     if let Some(given) = args.stem.as_deref().filter(|given| *given != stem) {
-        return Some(("stem", given.into(), stem.into()));
+        return Ok(Some(("stem", given.into(), stem.into())));
+    }
+    if let Some(given) = variant(args)?.filter(|given| *given != vit.variant) {
+        return Ok(Some(("variant", given.to_string(), format!("`{}`", vit.variant))));
     }
     let all = [
         ("patch-size", args.patch_size, vit.patch_size),
@@ -169,7 +179,7 @@ fn contradiction(args: &SizeArgs, vit: &VitConfig) -> Option<(&'static str, Stri
         let given = given.filter(|given| *given != found)?;
         Some((flag, given.to_string(), found.to_string()))
     };
-    all.into_iter().find_map(differs)
+    Ok(all.into_iter().find_map(differs))
 }
 
 /// The decoder.
@@ -266,6 +276,21 @@ mod tests {
     }
 
     #[test]
+    fn a_variant_is_said_and_kept() {
+        let said = "registers=2,no-embed-class,layer-scale".to_string();
+        let vit = VitConfig { variant: said.parse().unwrap(), ..Preset::Nano.encoder(32, 4, 3) };
+        let mut args = SizeArgs::default();
+        assert_eq!(from_init(&mut args, &vit).unwrap(), vit);
+        assert_eq!((args.model.as_deref(), args.variant.as_ref()), (None, Some(&said)));
+        // What another rank makes of it.
+        assert_eq!(encoder(&mut args, shape).unwrap(), vit);
+        let other = SizeArgs { variant: Some("swiglu".into()), ..SizeArgs::default() };
+        assert!(from_init(&mut other.clone(), &vit).unwrap_err().to_string().contains("variant is swiglu"));
+        let wrong = SizeArgs { variant: Some("geglu".into()), ..SizeArgs::default() };
+        assert_eq!(encoder(&mut wrong.clone(), shape).unwrap_err().exit_code(), 2);
+    }
+
+    #[test]
     fn a_run_keeps_its_sizes_but_for_the_images() {
         let vit = Preset::Micro.encoder(32, 4, 3);
         let mut args = SizeArgs { img_size: Some(32), ..SizeArgs::default() };
@@ -285,7 +310,15 @@ mod tests {
 
     #[test]
     fn shapes_say_the_sizes_and_flags_the_heads() {
-        let sizes = Sizes { img_size: 32, patch_size: 4, channels: 3, dim: 128, depth: 6 };
+        let sizes = Sizes {
+            img_size: 32,
+            patch_size: 4,
+            channels: 3,
+            dim: 128,
+            depth: 6,
+            heads: None,
+            variant: Variant::PLAIN,
+        };
         let read = |args: &SizeArgs, heads| from_file(&mut args.clone(), Path::new("w"), &sizes, heads);
         let none = SizeArgs::default();
         assert_eq!(read(&none, None).unwrap(), sizes.with_heads(2));
@@ -304,6 +337,8 @@ mod tests {
             assert!(error.to_string().contains(said), "{error}");
         }
         assert!(read(&four, Some(8)).unwrap_err().to_string().contains("has heads 8"));
+        let normed = Sizes { heads: Some(4), ..sizes.clone() };
+        assert_eq!(from_file(&mut none.clone(), Path::new("w"), &normed, None).unwrap().heads, 4);
         let odd = Sizes { dim: 48, ..sizes };
         let error = from_file(&mut SizeArgs::default(), Path::new("w"), &odd, None).unwrap_err();
         assert!(error.to_string().contains("give --heads"), "{error}");

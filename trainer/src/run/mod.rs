@@ -33,6 +33,8 @@ use owner::Claim;
 /// What a run's folder holds, apart from the marker.
 const NAMES: [&str; 6] = ["config.toml", "metrics.jsonl", "train.log", "checkpoints", "recon", "teacher"];
 const STATE: &str = "checkpoints/last.state";
+/// The name of the command that makes a run of weights of other programs.
+pub const IMPORT: &str = "import";
 
 /// A run's folder.
 #[derive(Clone, Debug)]
@@ -63,7 +65,7 @@ impl Create<'_> {
             overwrite: self.overwrite || !has_begun,
             inputs: self.inputs,
             legacy,
-            resumable: true,
+            resumable: stage != IMPORT,
         }
     }
 
@@ -92,8 +94,7 @@ impl RunDir {
     /// A run that is read. A finished one may get more files ([`RunDir::write`]).
     pub fn open(path: &Path) -> Result<RunDir> {
         if !owner::is_owned(path) && legacy_files(path).is_empty() {
-            let problem =
-                "is not a run: expected a folder that `smalti pretrain`, `distil` or `finetune` wrote";
+            let problem = "is not a run: expected a folder that `smalti pretrain`, `distil`, `finetune` or `import` wrote";
             return Err(Error::Checkpoint { path: path.into(), problem: problem.into() });
         }
         Ok(RunDir { path: path.into(), owner: None, resumes: false, settings: None })
@@ -119,6 +120,11 @@ impl RunDir {
     /// Whether there is a state to continue from, and it is to be continued.
     pub fn resumes(&self) -> bool {
         self.resumes
+    }
+
+    /// Whether the run is weights of another program's, which `smalti import` brought here.
+    pub fn is_imported(&self) -> bool {
+        owner::written_by(&self.path).is_some_and(|writer| writer == IMPORT)
     }
 
     /// The folder of checkpoints.
@@ -257,6 +263,7 @@ mod tests {
                 img_size: 32,
                 channels: 3,
                 fit: smalti_models::preprocess::FitMode::Crop,
+                resize: None,
                 interpolation: smalti_models::resize::Interpolation::Bicubic,
                 mean: vec![0.5; 3],
                 std: vec![0.25; 3],

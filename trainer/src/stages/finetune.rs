@@ -27,7 +27,7 @@ use crate::train::{
     ExecConfig, Observer, OptimConfig, Outcome, Planner, StopCheck, Task, TaskData, Validation, train,
 };
 
-/// A trained classifier.
+/// A trained classifier, or an encoder that embeds images: one without classes, whose head means nothing.
 #[derive(Clone, Debug)]
 pub struct Finetuned {
     /// The model.
@@ -322,9 +322,8 @@ pub fn load(path: &Path) -> Result<Finetuned> {
         unusable("belongs to a pretraining run, expected a classifier (what `smalti finetune` wrote)".into())
     })?;
     if labels.is_empty() {
-        return Err(unusable(
-            "is an encoder without classes: fine-tune it first (`smalti finetune --init`)".into(),
-        ));
+        let advice = "fine-tune it first (`smalti finetune --init`), or measure it with --probe";
+        return Err(unusable(format!("is an encoder without a head for classes: {advice}")));
     }
     let model = Classifier::new(&config.encoder, labels.len(), pool)?;
     let mut params = model.layout().init::<f32>(0);

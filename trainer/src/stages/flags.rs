@@ -42,6 +42,9 @@ pub(super) fn encoder(table: &mut Table, vit: &VitConfig) -> Result<()> {
     if !vit.stem.is_patches() {
         put(table, "stem", vit.stem)?;
     }
+    if !vit.variant.is_plain() {
+        put(table, "variant", vit.variant)?;
+    }
     Ok(())
 }
 
@@ -57,6 +60,9 @@ pub(super) fn decoder(table: &mut Table, decoder: &DecoderConfig) -> Result<()> 
 
 pub(super) fn preprocess(table: &mut Table, preprocess: &Preprocess) -> Result<()> {
     put(table, "fit", preprocess.fit)?;
+    if let Some(side) = preprocess.resize {
+        put(table, "crop-pct", preprocess.img_size as f64 / side as f64)?;
+    }
     put(table, "interpolation", preprocess.interpolation)?;
     put(table, "mean", decimals(&preprocess.mean))?;
     put(table, "std", decimals(&preprocess.std))

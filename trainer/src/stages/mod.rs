@@ -1,9 +1,11 @@
-//! The stages of training that users ask for, each a [`Task`](crate::train::Task) with its settings.
+//! The stages of training that users ask for, each a [`Task`](crate::train::Task) with its settings; and [`import`], which
+//! makes a run without training.
 
 pub mod distil;
 pub mod finetune;
 mod flags;
 pub mod head;
+pub mod import;
 mod neighbours;
 pub mod pretrain;
 

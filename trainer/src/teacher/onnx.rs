@@ -69,6 +69,7 @@ fn preprocess(model: &Model, graph: &GraphProto, hints: &Hints, place: &str) -> 
                 img_size: width,
                 channels: input.channels,
                 fit: FitMode::Crop,
+                resize: None,
                 interpolation: Interpolation::Bicubic,
                 mean: mean[..input.channels.min(3)].to_vec(),
                 std: std[..input.channels.min(3)].to_vec(),

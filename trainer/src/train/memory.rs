@@ -5,7 +5,7 @@
 
 use serde::Serialize;
 use smalti_models::stem::{Stage, Stem};
-use smalti_models::{DecoderKind, MaeConfig, Pool, VitConfig, names};
+use smalti_models::{DecoderKind, MaeConfig, Pool, Variant, VitConfig, names};
 
 use crate::train::step::BatchPlan;
 
@@ -83,24 +83,31 @@ struct Stack {
     dim: usize,
     heads: usize,
     depth: usize,
+    variant: Variant,
     /// With cross-attention: keys of an image, and the width of the memory.
     memory: Option<[usize; 2]>,
 }
 
 impl Stack {
     /// Values of its activations. For each block, `model::block` keeps the outputs of both norms with their statistics, of
-    /// the projections, attention weights and heads, of both branches, and of the MLP's hidden layer (four times as wide)
-    /// before and after GELU. All blocks share the buffers of gradients, which fit the largest.
+    /// the projections, attention weights and heads, of both branches, and of the MLP's hidden layer before and after GELU;
+    /// with LayerScale what both branches give before it, with norms of queries and keys what these were. All blocks share
+    /// the buffers of gradients, which fit the largest.
     fn values(&self) -> usize {
-        let Stack { images, input, tokens, queries, dim, heads, depth, memory } = *self;
+        let Stack { images, input, tokens, queries, dim, heads, depth, variant, memory } = *self;
+        let (hidden, fused) = (variant.hidden(dim), variant.fused(dim));
+        let scaled = if variant.layer_scale { 2 * dim } else { 0 };
+        let normed = if variant.qk_norm { images * tokens * (2 * dim + 4 * heads) } else { 0 };
         let (all, queries) = (images * tokens, images * queries);
         let (keys, first, memory) = match memory {
             None => (tokens, all * 3 * dim, 0),
             Some([keys, width]) => (keys, all * dim + images * keys * 2 * dim, images * keys * width),
         };
         let stride = keys.next_multiple_of(8);
-        let block =
-            |rows: usize, out: usize| rows * (dim + 2) + first + out * (12 * dim + 2 + heads * stride);
+        let block = |rows: usize, out: usize| {
+            let each = 4 * dim + fused + hidden + scaled + 2 + heads * stride;
+            rows * (dim + 2) + first + normed + out * each
+        };
         let blocks = match depth {
             1 => block(input, queries),
             _ => block(input, all) + (depth - 2) * block(all, all) + block(all, queries),
@@ -108,14 +115,17 @@ impl Stack {
         let largest = if depth == 1 { queries } else { all };
         let shared = if input == all { 0 } else { input * first / all.max(1) };
         let narrow = largest.max(input);
-        let scratch = (4 * largest * dim).max(shared) + 2 * narrow * dim + first + memory;
+        let gated = if fused > hidden { largest * fused } else { 0 };
+        let between = if variant.qk_norm { 2 * all * dim } else { 0 };
+        let wide = (hidden * largest).max(shared) + gated.max(between);
+        let scratch = wide + 2 * narrow * dim + first + memory;
         input * dim + blocks + scratch + (dim / heads + tokens.max(keys)) * stride
     }
 }
 
 /// Values of an encoder's activations.
 fn encoder(vit: &VitConfig, visible: usize, queries: usize, images: usize) -> usize {
-    let tokens = vit.class_tokens() + visible;
+    let tokens = vit.prefix_tokens() + visible;
     let stack = Stack {
         images,
         input: images * tokens,
@@ -124,6 +134,7 @@ fn encoder(vit: &VitConfig, visible: usize, queries: usize, images: usize) -> us
         dim: vit.dim,
         heads: vit.heads,
         depth: vit.depth,
+        variant: vit.variant,
         memory: None,
     };
     let stem = match vit.stem {
@@ -167,6 +178,7 @@ fn autoencoder(config: &MaeConfig, visible: usize, images: usize) -> usize {
         dim: dec.dim,
         heads: dec.heads,
         depth: dec.depth,
+        variant: Variant::PLAIN,
         memory,
     };
     encoder(vit, visible, seen, images) + between + decoder.values()
@@ -202,6 +214,16 @@ mod tests {
                 check_pretraining(&config, &pixels);
             }
             check_finetuning(&preset.encoder(size, patch, 3), &pixels);
+        }
+    }
+
+    #[test]
+    fn those_of_variants_are_too() {
+        let pixels = vec![0.5; IMAGES * 3 * 32 * 32];
+        for variant in ["registers=4,no-embed-class,layer-scale", "qk-norm", "swiglu,hidden=300", "hidden=64"]
+        {
+            let vit = VitConfig { variant: variant.parse().unwrap(), ..Preset::Nano.encoder(32, 4, 3) };
+            check_finetuning(&vit, &pixels);
         }
     }
 

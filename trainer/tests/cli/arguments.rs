@@ -81,8 +81,18 @@ fn an_unknown_key_is_named() {
 #[test]
 fn help_manuals_and_completions_are_there() {
     let folder = Folder::empty();
-    let commands =
-        ["quickstart", "data", "pretrain", "finetune", "eval", "embed", "reconstruct", "export", "bench"];
+    let commands = [
+        "quickstart",
+        "data",
+        "pretrain",
+        "finetune",
+        "eval",
+        "embed",
+        "reconstruct",
+        "import",
+        "export",
+        "bench",
+    ];
     let help = folder.run(&["--help"]).ok().out;
     commands.iter().for_each(|command| assert!(help.contains(command), "{command}"));
     assert!(folder.run(&["--version"]).ok().out.starts_with("smalti "));

@@ -41,7 +41,8 @@ fn a_student_is_a_run_that_other_commands_use() {
 
     folder.run(&["embed", "student", "--data=data", "-o", "e.safetensors"]).ok();
     folder.run(&["eval", "student", "--data=data", "--probe=linear", "--json"]).json(&["accuracy"]);
-    folder.run(&["eval", "student", "--data=data"]).fails(5, &["without classes", "finetune --init"]);
+    folder.run(&["eval", "student", "--data=data"]).fails(5, &["without a head", "finetune --init"]);
+    folder.run(&["export", "student", "-o", "e.onnx", "--json"]).json(&["selftest"]);
     let args =
         ["--data=data", "--init=student", "--out=fine", "--head=probe", "--ema=0.9", "--interpolate=0.5"];
     folder.run(&[&["finetune", "--steps=6", "--batch-size=8"], &args[..]].concat()).ok();

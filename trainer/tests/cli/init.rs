@@ -113,8 +113,8 @@ fn a_run_whose_weights_changed_is_refused_before_training() {
 #[test]
 fn a_file_of_another_network_is_refused_before_training() {
     let folder = Folder::with_data();
-    write_with(&golden("timm_token.safetensors"), "blocks.0.ls1.gamma", &folder.path("w.safetensors"));
-    finetune(&folder, "w.safetensors", &["--heads=3"]).fails(5, &["`blocks.0.ls1.gamma`", "LayerScale"]);
+    write_with(&golden("timm_token.safetensors"), "blocks.0.gamma_1", &folder.path("w.safetensors"));
+    finetune(&folder, "w.safetensors", &["--heads=3"]).fails(5, &["`blocks.0.gamma_1`", "LayerScale"]);
     assert!(!folder.path("x").exists());
     std::fs::write(folder.path("w.safetensors"), b"PK\x03\x04 a zip archive").unwrap();
     finetune(&folder, "w.safetensors", &[]).fails(5, &["PyTorch checkpoint"]);

@@ -4,6 +4,7 @@ mod arguments;
 mod damaged;
 mod data_sets;
 mod distil;
+mod importing;
 mod init;
 mod outcomes;
 mod owning;

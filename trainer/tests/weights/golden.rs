@@ -3,7 +3,8 @@
 use std::collections::BTreeMap;
 
 use smalti_models::{Pool, VitConfig};
-use smalti_trainer::model::weights::{Take, Tensor, Tensors, Weights, file, positions};
+use smalti_trainer::model::weights::positions::Filter;
+use smalti_trainer::model::weights::{Take, Tensor, Tensors, Weights, file};
 use smalti_trainer::model::{Classifier, classifier};
 use smalti_trainer::objective::mask::Mask;
 
@@ -64,10 +65,46 @@ fn files_of_timm_and_hugging_face_compute_what_they_compute_there() {
 #[test]
 fn larger_images_are_embedded_as_timm_does_after_resampling() {
     let expected = expected();
-    for (name, pool) in [("timm_token", Pool::Token), ("timm_mean", Pool::Mean)] {
+    for (name, pool) in
+        [("timm_token", Pool::Token), ("timm_mean", Pool::Mean), ("face_classifier", Pool::Token)]
+    {
         let want = &expected[&format!("larger.{name}")].values;
         check(name, &embeddings(name, pool, 12, &expected["larger"]), want);
     }
+}
+
+/// Files of networks with more than a plain vision transformer, and what they have.
+const VARIANTS: [(&str, &str); 11] = [
+    ("timm_registers", "registers=2,no-embed-class,layer-scale"),
+    ("timm_placed_registers", "registers=2,no-embed-class,layer-scale"),
+    ("timm_no_embed_class", "no-embed-class"),
+    ("timm_qk_norm", "qk-norm,hidden=24"),
+    ("timm_swiglu", "layer-scale,swiglu,hidden=36"),
+    ("timm_swiglu_packed", "qk-norm,swiglu,hidden=24"),
+    ("timm_distilled", "registers=1,no-embed-class"),
+    ("face_dinov2", "layer-scale"),
+    ("face_swiglu", "layer-scale,swiglu,hidden=32"),
+    ("face_registers", "registers=3,no-embed-class,layer-scale"),
+    ("face_deit", "registers=1,no-embed-class"),
+];
+
+#[test]
+fn variants_compute_what_they_compute_in_timm_and_hugging_face() {
+    let expected = expected();
+    let mut larger = 0;
+    for (name, variant) in VARIANTS {
+        let weights = Weights::open(&golden(&format!("{name}.safetensors"))).unwrap();
+        let sizes = weights.sizes().unwrap();
+        assert_eq!(sizes.variant.to_string(), variant, "{name}");
+        assert_eq!(sizes.heads, variant.contains("qk-norm").then_some(3), "{name}");
+        let want = &expected[&format!("embedding.{name}")].values;
+        check(name, &embeddings(name, weights.pool(), 8, &expected["pixels"]), want);
+        if let Some(want) = expected.get(&format!("larger.{name}")) {
+            check(name, &embeddings(name, weights.pool(), 12, &expected["larger"]), &want.values);
+            larger += 1;
+        }
+    }
+    assert_eq!(larger, 9);
 }
 
 #[test]
@@ -78,7 +115,7 @@ fn positions_are_resampled_as_in_timm() {
         let Some((from, to)) = name.strip_prefix("positions.").and_then(|rest| rest.split_once('.')) else {
             continue;
         };
-        let found = positions::resample(
+        let found = Filter::Antialiased.resample(
             &expected[&format!("positions.{from}")].values,
             want.shape[2],
             from.parse().unwrap(),
@@ -110,26 +147,17 @@ fn heads_decoders_and_poolers_are_left_out_and_said() {
 }
 
 /// A tensor that the refusal of each network names.
-const NAMED: [(&str, &str); 19] = [
-    ("timm-layer-scale", "blocks.0.ls1.gamma"),
-    ("timm-qk-norm", "blocks.0.attn.k_norm.bias"),
-    ("timm-registers", "reg_token"),
+const NAMED: [(&str, &str); 10] = [
     ("timm-pre-norm", "norm_pre.bias"),
-    ("timm-swiglu", "blocks.0.mlp.fc1_g.bias"),
+    ("timm-mlp-norm", "blocks.0.mlp.norm.bias"),
+    ("timm-attention-norm", "blocks.0.attn.norm.bias"),
     ("timm-attention-pooling", "attn_pool.kv.bias"),
-    ("timm-no-class-token", "pos_embed"),
-    ("timm-no-class-position", "pos_embed"),
+    ("timm-no-class-token", "cls_token"),
     ("timm-no-qkv-bias", "blocks.0.attn.qkv.bias"),
-    ("timm-narrow-mlp", "blocks.0.mlp.fc1.weight"),
-    ("timm-distilled", "dist_token"),
     ("timm-relative", "blocks.0.attn.rel_pos.mlp.fc1.bias"),
     ("timm-beit", "blocks.0.attn.relative_position_bias_table"),
-    ("face-deit", "deit.embeddings.distillation_token"),
-    ("face-dinov2", "encoder.layer.0.layer_scale1.lambda1"),
-    ("face-dinov2-swiglu", "dinov2.encoder.layer.0.mlp.weights_in.bias"),
-    ("face-dinov2-registers", "embeddings.register_tokens"),
     ("face-beit", "encoder.layer.0.lambda_1"),
-    ("face-ijepa", "embeddings.position_embeddings"),
+    ("face-ijepa", "embeddings.cls_token"),
 ];
 
 #[test]

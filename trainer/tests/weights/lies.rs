@@ -3,7 +3,7 @@
 use safetensors::Dtype;
 use smalti_models::{Pool, VitConfig};
 use smalti_trainer::model::Classifier;
-use smalti_trainer::model::weights::{Take, Tensor, Tensors, Weights, file, heads_beside, save_model};
+use smalti_trainer::model::weights::{Beside, Take, Tensor, Tensors, Weights, file, save_model};
 
 use crate::support::{VIT, hugging_face, load, mae, read, refused, tensor, timm};
 
@@ -29,12 +29,11 @@ fn behind(prefix: &str, tensors: &Tensors) -> Tensors {
 #[test]
 fn parts_of_other_networks_are_named() {
     for (name, kind) in [
-        ("blocks.0.ls1.gamma", "LayerScale"),
-        ("blocks.1.attn.q_norm.weight", "normalized queries and keys"),
-        ("reg_token", "register tokens"),
+        ("blocks.0.gamma_1", "LayerScale"),
+        ("blocks.1.attn.norm.weight", "norms within attention"),
+        ("blocks.0.mlp.norm.weight", "norm within the MLP"),
         ("blocks.0.mlp.w12.weight", "SwiGLU"),
         ("blocks.0.attn.relative_position_bias_table", "relative positions"),
-        ("dist_token", "distillation token"),
         ("norm_pre.weight", "norm before the blocks"),
         ("rope.freqs", "rotary positions"),
         ("blocks.0.attn.proj.lora_A", ""),
@@ -42,6 +41,38 @@ fn parts_of_other_networks_are_named() {
     ] {
         refused(&with(name, &[8]), &[&format!("`{name}`"), kind]);
     }
+}
+
+/// What one block alone has, all must have, in shapes that fit.
+#[test]
+fn parts_of_a_variant_are_complete_or_refused() {
+    let variant = "layer-scale,qk-norm".parse().unwrap();
+    let whole = timm(&VitConfig { variant, ..VIT });
+    assert_eq!(read(&whole).unwrap().sizes().unwrap().with_heads(2), VitConfig { variant, ..VIT });
+    for (name, missing) in [
+        ("blocks.0.ls1.gamma", "`blocks.0.ls2.gamma`"),
+        ("blocks.1.ls2.gamma", "`blocks.0.ls1.gamma`"),
+        ("blocks.1.attn.q_norm.weight", "`blocks.0.attn.q_norm.weight`"),
+    ] {
+        let shape = whole[name].shape.clone();
+        refused(&with(name, &shape), &["lacks tensor", missing]);
+        let mut without = whole.clone();
+        without.remove(name).unwrap();
+        refused(&without, &["lacks tensor", &format!("`{name}`")]);
+        let mut wrong = whole.clone();
+        wrong.insert(name.into(), tensor(name, &[7]));
+        refused(&wrong, &[&format!("`{name}` is [7]")]);
+    }
+    let mut gate = timm(&VIT);
+    gate.remove("blocks.0.mlp.fc1.weight").unwrap();
+    gate.insert("blocks.0.mlp.fc1_g.weight".into(), tensor("g", &[32, 8]));
+    refused(&gate, &["lacks tensor `blocks.0.mlp.fc1"]);
+    refused(&with("reg_token", &[1, 2, 8]), &["`pos_embed`"]);
+    refused(&with("reg_token", &[2, 8]), &["`reg_token` is [2, 8]"]);
+    let mut both = with("reg_token", &[1, 2, 8]);
+    both.insert("dist_token".into(), tensor("d", &[1, 1, 8]));
+    both.insert("pos_embed".into(), tensor("p", &[1, 4, 8]));
+    refused(&both, &["does not have: `dist_token`"]);
 }
 
 #[test]
@@ -139,7 +170,6 @@ fn shapes_that_differ_are_both_named() {
         ("cls_token", &[1, 1, 0], "[1, 1, 8]"),
         ("pos_embed", &[1, 5, 7], "[1, 5, 8]"),
         ("pos_embed", &[5, 8], "[1, 1 + n², dim]"),
-        ("pos_embed", &[1, 4, 8], "[1, 1 + n², dim]"),
         ("pos_embed", &[1, 7, 8], "[1, 1 + n², dim]"),
         ("pos_embed", &[1, 0, 8], "[1, 1 + n², dim]"),
         ("patch_embed.proj.weight", &[8, 48], "[dim, channels, p, p]"),
@@ -273,7 +303,7 @@ fn a_configuration_beside_a_file_states_the_heads() {
     let folder = tempfile::tempdir().unwrap();
     let beside = |text: &str| {
         std::fs::write(folder.path().join("config.json"), text).unwrap();
-        heads_beside(folder.path())
+        Beside::network(folder.path()).map(|beside| beside.heads)
     };
     assert_eq!(beside(r#"{"num_attention_heads": 3, "hidden_act": "gelu"}"#).unwrap(), Some(3));
     assert_eq!(beside(r#"{"architecture": "vit", "model_args": {"num_heads": 4}}"#).unwrap(), Some(4));

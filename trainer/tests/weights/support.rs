@@ -2,14 +2,22 @@
 
 use std::path::{Path, PathBuf};
 
-use smalti_models::{Pool, Stem, VitConfig, names};
+use smalti_models::{Pool, Stem, Variant, VitConfig, names};
 use smalti_trainer::Result;
 use smalti_trainer::model::Classifier;
 use smalti_trainer::model::weights::{Loaded, Take, Tensor, Tensors, Weights};
 
 /// The encoder of all files here that are not made by PyTorch.
-pub const VIT: VitConfig =
-    VitConfig { img_size: 8, patch_size: 4, channels: 3, dim: 8, depth: 2, heads: 2, stem: Stem::Patches };
+pub const VIT: VitConfig = VitConfig {
+    img_size: 8,
+    patch_size: 4,
+    channels: 3,
+    dim: 8,
+    depth: 2,
+    heads: 2,
+    stem: Stem::Patches,
+    variant: Variant::PLAIN,
+};
 
 /// A file of the golden folder.
 pub fn golden(name: &str) -> PathBuf {

@@ -145,7 +145,7 @@ impl<'a> Lower<'a> {
         need(scores.function().with_constant(&node.op_type, value, first), "attention with more in it")
     }
 
-    /// Two computed sides: a function of the same value, or a sum.
+    /// Two computed sides: a function of the same value, a sum, or a product.
     fn two(&mut self, node: &'a NodeProto, a: &Data, b: &Data) -> Result<()> {
         let is_integer = [a, b].iter().any(|side| side.state == State::Quantized);
         let is_same = (a.buffer, &a.view) == (b.buffer, &b.view) && !is_integer;
@@ -153,8 +153,9 @@ impl<'a> Lower<'a> {
             self.define_data(node, a.real(function));
             return Ok(());
         }
-        if node.op_type != "Add" || a.dims() != b.dims() {
-            return Err("two sides other than a sum".into());
+        let is_product = node.op_type == "Mul";
+        if !is_product && node.op_type != "Add" || a.dims() != b.dims() {
+            return Err("two sides other than a sum or a product of equal shapes".into());
         }
         let dims = self.dims(node)?;
         // Maps are added as rows of pixels where they lie so.
@@ -164,7 +165,10 @@ impl<'a> Lower<'a> {
             None => (self.span(a)?, self.span(b)?),
         };
         let out = self.buffer(a.rows, a.cols);
-        self.steps.push(Step::Add { a, b, out });
+        self.steps.push(match is_product {
+            true => Step::Multiply { a, b, out },
+            false => Step::Add { a, b, out },
+        });
         let view = match map {
             Some(_) => map_view(dims),
             None => View::whole(dims),

@@ -33,6 +33,7 @@ use calibrate::Calibration;
 use layers::Layer;
 use plan::{inputs, plan};
 use search::Search;
+use smalti_models::contract::EMBED;
 use smalti_runtime::Model;
 use smalti_runtime::gate::{self, Limits};
 use smalti_runtime::{Error, Result};
@@ -138,6 +139,10 @@ pub fn quantize(
     }
     let seen = look(bytes, float, &layers, calibration, settings)?;
     let plans = plan(&proto, &layers, &seen, settings.method);
+    // The largest value of an embedding is no answer.
+    let embeds = float.record().is_some_and(|record| record.task == EMBED);
+    let budget = if embeds { Budget { flips: 1.0, ..settings.budget } } else { settings.budget };
+    let settings = &Settings { budget, ..*settings };
     let total = measuring.len();
     let step = |done| (settings.progress)(Stage::MeasureFloat, done, total);
     let wanted = samples::outputs(float, measuring, settings.threads, &step)?;

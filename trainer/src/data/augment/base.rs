@@ -43,7 +43,8 @@ impl Base {
     pub(crate) fn keeps(&self, [width, height, channels]: [usize; 3]) -> bool {
         match self {
             Base::Input(input) => {
-                [width, height, channels] == [input.img_size, input.img_size, input.channels]
+                let is_input = [width, height, channels] == [input.img_size, input.img_size, input.channels];
+                is_input && input.resize.is_none()
             }
             Base::Whole { short, channels: wanted, .. } => channels == *wanted && width.min(height) <= *short,
         }
@@ -90,6 +91,15 @@ mod tests {
         assert_eq!(kept(&augment, 64, 48, 3), [21, 16, 3]);
         assert_eq!(kept(&augment, 12, 100, 1), [12, 100, 1]);
         assert_eq!(kept(&Augment::default(), 64, 48, 3), [8, 8, 3]);
+    }
+
+    #[test]
+    fn an_image_of_the_input_s_size_is_resized_where_more_is_cropped() {
+        let input = Preprocess { resize: Some(10), ..input(8, 3) };
+        let base = Base::of(&Augment::default(), &input, None);
+        let image = Image::new(8, 8, 3, (0..192).collect()).unwrap();
+        assert!(!base.keeps([8, 8, 3]));
+        assert_eq!(base.make(image.clone()).unwrap(), input.apply(&image).unwrap());
     }
 
     #[test]

@@ -167,6 +167,7 @@ mod tests {
             img_size,
             channels,
             fit: FitMode::Crop,
+            resize: None,
             interpolation: Interpolation::Bilinear,
             mean,
             std,

@@ -12,7 +12,15 @@ use crate::data::{Augment, CropKind, Split, View};
 
 fn preprocess(img_size: usize, channels: usize) -> Preprocess {
     let (mean, std) = (vec![0.5; channels], vec![0.25; channels]);
-    Preprocess { img_size, channels, fit: FitMode::Crop, interpolation: Interpolation::Bilinear, mean, std }
+    Preprocess {
+        img_size,
+        channels,
+        fit: FitMode::Crop,
+        resize: None,
+        interpolation: Interpolation::Bilinear,
+        mean,
+        std,
+    }
 }
 
 /// `n` grey images; each pixel of image `i` is `i`.

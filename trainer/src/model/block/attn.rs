@@ -1,19 +1,22 @@
-//! The attention branch of a block: `out = x + f · proj(attention(qkv(norm1(x))))`.
+//! The attention branch of a block: `out = x + f · gamma · proj(attention(qkv(norm1(x))))`.
 
-use super::branch::{self, Scratch};
+use smalti_models::Variant;
+
+use super::branch::{End, Scratch};
 use super::input::{BlockInput, gather, scatter};
 use crate::error::Result;
 use crate::model::ops::attention::{Attention, Tokens};
 use crate::model::ops::layer_norm::LayerNorm;
 use crate::model::ops::linear::Linear;
+use crate::model::ops::qk_norm::{self, QkNorm};
 use crate::model::ops::{Float, resize_buffer};
 use crate::model::params::Layout;
 
 /// The layers that make queries, keys and values.
 #[derive(Clone, Copy, Debug)]
 enum Projection {
-    /// Self-attention: all three from the tokens.
-    Own { qkv: Linear },
+    /// Self-attention: all three from the tokens, queries and keys perhaps behind norms of their own.
+    Own { qkv: Linear, norms: Option<QkNorm> },
     /// Cross-attention: queries from the tokens, keys and values from the memory.
     Cross { q: Linear, kv: Linear },
 }
@@ -24,7 +27,7 @@ pub(super) struct Attn {
     attention: Attention,
     norm: LayerNorm,
     projection: Projection,
-    proj: Linear,
+    proj: End,
 }
 
 /// What its backward pass needs.
@@ -34,10 +37,13 @@ pub(super) struct Activations<R> {
     stats: Vec<[R; 2]>,
     /// Queries, keys and values, as [`Tokens`] says.
     qkv: Vec<R>,
+    qk_norm: qk_norm::Activations<R>,
     /// The attention weights.
     probs: Vec<R>,
     /// The heads' outputs `[batch · queries, dim]`.
     heads: Vec<R>,
+    /// The last layer's output, with LayerScale.
+    kept: Vec<R>,
     /// `[batch · queries, dim]`.
     pub(super) out: Vec<R>,
 }
@@ -49,23 +55,27 @@ impl Attn {
         name: &str,
         dim: usize,
         heads: usize,
+        variant: &Variant,
         cross_attention: bool,
     ) -> Result<Attn> {
-        let linear = |part: &str| Linear::find(layout, &format!("{name}.{part}"));
-        let (projection, proj) = if cross_attention {
-            let (q, kv) = (linear("cross_attn.q")?, linear("cross_attn.kv")?);
-            (Projection::Cross { q, kv }, linear("cross_attn.proj")?)
+        let (eps, place) = (variant.norm_eps, if cross_attention { "cross_attn" } else { "attn" });
+        let linear = |part: &str| Linear::find(layout, &format!("{name}.{place}.{part}"));
+        let projection = if cross_attention {
+            Projection::Cross { q: linear("q")?, kv: linear("kv")? }
         } else {
-            (Projection::Own { qkv: linear("attn.qkv")? }, linear("attn.proj")?)
+            let norms = || QkNorm::find(layout, &format!("{name}.attn"), dim, heads, eps);
+            Projection::Own { qkv: linear("qkv")?, norms: variant.qk_norm.then(norms).transpose()? }
         };
-        let norm = LayerNorm::find(layout, &format!("{name}.norm1"))?;
+        let scale = variant.layer_scale.then(|| format!("{name}.ls1"));
+        let proj = End::find(layout, &format!("{name}.{place}.proj"), scale.as_deref())?;
+        let norm = LayerNorm::find(layout, &format!("{name}.norm1"))?.with_eps(eps);
         Ok(Attn { attention: Attention { dim, heads }, norm, projection, proj })
     }
 
     /// The layer that every token goes through before attention.
     fn token_layer(&self) -> &Linear {
         match &self.projection {
-            Projection::Own { qkv } => qkv,
+            Projection::Own { qkv, .. } => qkv,
             Projection::Cross { q, .. } => q,
         }
     }
@@ -75,6 +85,14 @@ impl Attn {
         match &self.projection {
             Projection::Own { .. } => None,
             Projection::Cross { kv, .. } => Some(kv),
+        }
+    }
+
+    /// The norms of queries and keys.
+    fn qk_norm(&self) -> Option<&QkNorm> {
+        match &self.projection {
+            Projection::Own { norms, .. } => norms.as_ref(),
+            Projection::Cross { .. } => None,
         }
     }
 
@@ -111,7 +129,7 @@ impl Attn {
         let attention = &mut scratch.attention;
         self.attention.forward(tokens, &acts.qkv, &mut acts.probs, &mut acts.heads, attention);
         let residual = input.residual(dim, &mut scratch.narrow);
-        branch::add_residual(&self.proj, params, &acts.heads, residual, input.drop[0], &mut acts.out);
+        self.proj.forward(params, &acts.heads, residual, input.drop[0], &mut acts.kept, &mut acts.out);
     }
 
     /// Computes `acts.qkv` from `acts.norm` and the memory.
@@ -135,6 +153,9 @@ impl Attn {
                 gather(&scratch.qkv, rows, layer.outputs(), own);
             }
         }
+        if let Some(norms) = self.qk_norm() {
+            norms.forward(params, own, &mut acts.qk_norm, &mut scratch.twice);
+        }
         if let Some(kv) = memory_layer {
             kv.forward(params, input.memory, other);
         }
@@ -153,9 +174,8 @@ impl Attn {
     ) {
         resize_buffer(&mut scratch.narrow, acts.heads.len());
         resize_buffer(&mut scratch.qkv, acts.qkv.len());
-        let dbranch = branch::branch_gradient(dx, input.drop[0], &mut scratch.branch);
-        self.proj.backward_params(&acts.heads, dbranch, grads);
-        self.proj.backward_input(params, dbranch, &mut scratch.narrow);
+        let (known, dheads) = ([&acts.heads[..], &dx[..], &acts.kept[..]], &mut scratch.narrow);
+        self.proj.backward(params, known, input.drop[0], &mut scratch.branch, dheads, grads);
         if input.queries.len() < input.tokens {
             scratch.qkv.fill(R::ZERO);
         }
@@ -163,6 +183,9 @@ impl Attn {
         let attention = &mut scratch.attention;
         self.attention.backward(tokens, &acts.qkv, &acts.probs, dheads, &mut scratch.qkv, attention);
         self.backward_memory(params, input, dmemory, grads, scratch);
+        if let Some(norms) = self.qk_norm() {
+            norms.backward(params, &acts.qk_norm, &mut scratch.qkv, grads, &mut scratch.twice);
+        }
         self.backward_tokens(params, input, acts, dx, grads, scratch);
     }
 

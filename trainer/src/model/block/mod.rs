@@ -1,10 +1,11 @@
 //! A pre-norm transformer block (arXiv 2010.11929, equations 2 and 3).
 //!
 //! ```text
-//! mid = x   + f₁ · proj(attention(qkv(norm1(x))))          module attn
-//! out = mid + f₂ · fc2(gelu(fc1(norm2(mid))))              module mlp
+//! mid = x   + f₁ · γ₁ · proj(attention(qkv(norm1(x))))     module attn
+//! out = mid + f₂ · γ₂ · fc2(gelu(fc1(norm2(mid))))         module mlp
 //! ```
-//! `f₁` and `f₂` are 1, or the factors of stochastic depth ([`branch`]). In CrossMAE's blocks (arXiv 2401.14391) queries
+//! `f₁` and `f₂` are 1, or the factors of stochastic depth; `γ₁` and `γ₂` are 1, or LayerScale's ([`branch`]). Other
+//! variants norm queries and keys again, or have SwiGLU in the place of GELU ([`Variant`]). In CrossMAE's blocks (arXiv 2401.14391) queries
 //! come from `x`, keys and values from the encoder's output, the memory: `attention(q(norm1(x)), kv(memory))`.
 //!
 //! A block skips work that changes no result ([`BlockInput`]): equal rows of the input go through `norm1` and `qkv` once,
@@ -14,6 +15,8 @@ mod attn;
 mod branch;
 mod input;
 mod mlp;
+
+use smalti_models::Variant;
 
 use self::attn::Attn;
 pub(super) use self::branch::Scratch;
@@ -53,12 +56,13 @@ impl Block {
         name: &str,
         dim: usize,
         heads: usize,
+        variant: &Variant,
         cross_attention: bool,
     ) -> Result<Block> {
         Ok(Block {
             start: layout.slot(&format!("{name}.norm1.weight"))?.range().start,
-            attn: Attn::find(layout, name, dim, heads, cross_attention)?,
-            mlp: Mlp::find(layout, name)?,
+            attn: Attn::find(layout, name, dim, heads, variant, cross_attention)?,
+            mlp: Mlp::find(layout, name, variant)?,
         })
     }
 

@@ -12,19 +12,25 @@ use crate::model::params::{Layout, Slot};
 pub struct LayerNorm {
     scale: Slot,
     shift: Slot,
+    eps: f32,
 }
 
 impl LayerNorm {
     /// Finds `name.weight` and `name.bias`.
     pub fn find(layout: &Layout, name: &str) -> Result<LayerNorm> {
         let (scale, shift) = (layout.slot(&format!("{name}.weight"))?, layout.slot(&format!("{name}.bias"))?);
-        Ok(LayerNorm { scale, shift })
+        Ok(LayerNorm { scale, shift, eps: LAYER_NORM_EPS })
+    }
+
+    /// The same norm with another epsilon than [`LAYER_NORM_EPS`].
+    pub fn with_eps(self, eps: f32) -> LayerNorm {
+        LayerNorm { eps, ..self }
     }
 
     /// `y = norm(x)` for `x` `[n, dim]`. Writes mean and 1 / std of each row to `stats` `[n]`, for the backward pass.
     pub fn forward<R: Float>(&self, params: &[R], x: &[R], y: &mut [R], stats: &mut [[R; 2]]) {
         let _timer = clock::time(Op::Norms);
-        let eps = R::of(f64::from(LAYER_NORM_EPS));
+        let eps = R::of(f64::from(self.eps));
         R::layer_norm(x, self.scale.of(params), self.shift.of(params), eps, y, stats);
     }
 

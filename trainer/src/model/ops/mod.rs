@@ -13,7 +13,10 @@ pub(crate) mod check;
 pub mod conv;
 pub mod gelu;
 pub mod layer_norm;
+pub mod layer_scale;
 pub mod linear;
+pub mod qk_norm;
+pub mod swiglu;
 
 /// A type that models can be trained in: f32, or f64 for gradient checks.
 pub trait Float: Real + LinalgScalar {}

@@ -25,8 +25,16 @@ struct Case {
 impl Case {
     fn new(visible: &[u32]) -> Case {
         let stem = Stem::Convolutions;
-        let vit =
-            VitConfig { img_size: SIDE, patch_size: 16, channels: 3, dim: 16, depth: 1, heads: 2, stem };
+        let vit = VitConfig {
+            img_size: SIDE,
+            patch_size: 16,
+            channels: 3,
+            dim: 16,
+            depth: 1,
+            heads: 2,
+            stem,
+            variant: Default::default(),
+        };
         let model = Classifier::new(&vit, 3, Pool::Mean).unwrap();
         let noise = values(model.layout().len(), 4);
         let start = model.layout().init::<f64>(3);

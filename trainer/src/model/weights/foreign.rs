@@ -8,28 +8,18 @@ use crate::error::Error;
 /// Tensors of one kind that an error names.
 const NAMED: usize = 4;
 /// What the reader understands.
-const EXPECTED: &str = "expected a plain vision transformer (ViT, DeiT, MAE) of timm or Hugging Face";
+const EXPECTED: &str = "expected a vision transformer (ViT, DeiT, DINOv2, MAE) of timm or Hugging Face";
 /// How the names of such a network look.
 const NAMES: &str =
     "with tensors such as `blocks.0.attn.qkv.weight` or `encoder.layer.0.attention.attention.query.weight`";
 
 /// Parts of networks, and what their tensors' names hold.
-const KINDS: [(&str, &[&str]); 10] = [
-    (
-        "LayerScale, as in DINOv2 and DeiT III",
-        &["ls1.", "ls2.", "layer_scale", "lambda_1", "lambda_2", "gamma_1", "gamma_2"],
-    ),
-    (
-        "normalized queries and keys",
-        &["q_norm", "k_norm", "query_norm", "key_norm", "q_layernorm", "k_layernorm"],
-    ),
-    ("register tokens", &["reg_token", "register_token"]),
-    ("SwiGLU", &["mlp.w1", "mlp.w2", "mlp.w3", "weights_in", "weights_out", "fc1_g", "fc1_x", "gate_proj"]),
+const KINDS: [(&str, &[&str]); 9] = [
+    ("LayerScale under the names of BEiT or CaiT", &["lambda_1", "lambda_2", "gamma_1", "gamma_2"]),
+    ("norms within attention", &["query_norm", "key_norm", "q_layernorm", "k_layernorm", "attn.norm"]),
+    ("SwiGLU under other names", &["mlp.w1", "mlp.w2", "mlp.w3", "gate_proj", "up_proj", "down_proj"]),
+    ("norm within the MLP", &["mlp.norm"]),
     ("relative positions", &["relative_position", "rel_pos"]),
-    (
-        "distillation token",
-        &["dist_token", "distillation_token", "head_dist", "distillation_classifier", "cls_classifier"],
-    ),
     ("rotary positions", &["rope", "rotary"]),
     ("norm before the blocks", &["norm_pre", "pre_layrnorm", "pre_layernorm"]),
     ("attention pooling", &["attn_pool"]),
@@ -87,11 +77,10 @@ mod tests {
     #[test]
     fn each_kind_is_named_by_a_tensor_and_a_word() {
         let unknown = [
-            "blocks.0.ls1.gamma",
-            "blocks.0.ls2.gamma",
-            "blocks.0.attn.q_norm.weight",
+            "blocks.0.gamma_1",
+            "blocks.0.gamma_2",
             "blocks.0.mlp.w12.weight",
-            "reg_token",
+            "rope.freqs",
             "a",
             "b",
             "c",
@@ -100,10 +89,9 @@ mod tests {
         ];
         let text = refuse(Path::new("x"), &unknown).to_string();
         for said in [
-            "`blocks.0.ls1.gamma`, `blocks.0.ls2.gamma` (LayerScale, as in DINOv2",
-            "`blocks.0.attn.q_norm.weight` (normalized",
-            "`blocks.0.mlp.w12.weight` (SwiGLU)",
-            "`reg_token` (register tokens)",
+            "`blocks.0.gamma_1`, `blocks.0.gamma_2` (LayerScale under",
+            "`blocks.0.mlp.w12.weight` (SwiGLU under",
+            "`rope.freqs` (rotary positions)",
             "`a`, `b`, `c`, `d` and 1 more",
         ] {
             assert!(text.contains(said), "`{said}` is not in {text}");

@@ -8,7 +8,7 @@ use super::foreign::listed;
 use super::names::{Part, is_stage};
 use super::report::{LeftOut, Loaded};
 use super::rules::{self, Take};
-use super::{Entry, Source, Weights, positions};
+use super::{Entry, Source, Weights};
 use crate::error::Result;
 use crate::model::params::Layout;
 
@@ -39,7 +39,7 @@ impl Weights {
                 Fill::Fresh => {}
                 Fill::Copy(entry) => values.copy_from_slice(&self.values(entry)),
                 Fill::Resample(entry, [from, to]) => {
-                    let table = positions::resample(&self.values(entry), spec.shape[2], from, to);
+                    let table = self.filter.resample(&self.values(entry), spec.shape[2], from, to);
                     values.copy_from_slice(&table);
                 }
             }
@@ -65,7 +65,7 @@ impl Weights {
                 loaded.fresh.push(spec.name.clone());
                 fills.push(Fill::Fresh);
             } else if let Some(entry) = self.entries.get(&name) {
-                missing.extend(self.missing_thirds(&name, entry));
+                missing.extend(self.missing_pieces(&name, entry));
                 let fill = self.fit(spec, entry, take)?;
                 if let Fill::Resample(_, grids) = fill {
                     loaded.resampled = Some(grids);
@@ -120,18 +120,18 @@ impl Weights {
         Ok(Some(norm))
     }
 
-    /// What of query, key and value is not there.
-    fn missing_thirds(&self, timm: &str, entry: &Entry) -> Vec<String> {
-        let Source::Thirds(thirds) = &entry.source else { return Vec::new() };
-        let absent = (0..3).filter(|third| thirds[*third].is_none());
-        absent.map(|third| self.missing_name(timm, Some(third))).collect()
+    /// What of query, key and value, or of other pieces, is not there.
+    fn missing_pieces(&self, timm: &str, entry: &Entry) -> Vec<String> {
+        let Source::Pieces(pieces) = &entry.source else { return Vec::new() };
+        let absent = pieces.iter().enumerate().filter(|(_, piece)| piece.is_none());
+        absent.map(|(piece, _)| self.missing_name(timm, Some(piece))).collect()
     }
 
     /// Checks a tensor's type and shape against the model's.
     fn fit<'a>(&self, spec: &TensorSpec, entry: &'a Entry, take: Take) -> Result<Fill<'a>> {
         let mut want = spec.shape.clone();
-        if let (Source::Thirds(_), Some(rows)) = (&entry.source, want.first_mut()) {
-            *rows /= 3;
+        if let (Source::Pieces(pieces), Some(rows)) = (&entry.source, want.first_mut()) {
+            *rows /= pieces.len();
         }
         for name in entry.source.names() {
             let tensor = &self.tensors[name];
@@ -142,7 +142,7 @@ impl Weights {
             if tensor.shape == want {
                 continue;
             }
-            if let Some(grids) = rules::grids(spec, &tensor.shape).filter(|_| take == Take::Encoder) {
+            if let Some(grids) = rules::grids(spec, &tensor.shape).filter(|_| take.resamples()) {
                 return Ok(Fill::Resample(entry, grids));
             }
             let (shape, advice) = (&tensor.shape, rules::advice(spec, &tensor.shape));
@@ -151,8 +151,8 @@ impl Weights {
         Ok(Fill::Copy(entry))
     }
 
-    /// A tensor's values, or those of query, key and value in order.
-    fn values(&self, entry: &Entry) -> Vec<f32> {
+    /// A tensor's values, or those of its pieces in order.
+    pub(super) fn values(&self, entry: &Entry) -> Vec<f32> {
         let tensors = entry.source.names().into_iter().map(|name| &self.tensors[name].values[..]);
         tensors.collect::<Vec<_>>().concat()
     }

@@ -1,17 +1,22 @@
 //! Weights from files: safetensors under the names of timm or of Hugging Face, read strictly.
 //!
-//! [`Weights::open`] reads a file and translates its names to timm's, which are ours. [`Weights::sizes`] reads the
+//! [`Weights::open`] reads a file, translates its names to timm's, which are ours, and gives what stands in front of the
+//! patches one form (`prefix.rs`). [`Weights::sizes`] reads the
 //! encoder's sizes off the shapes. [`Weights::load`] copies the tensors into a model's parameters. Every tensor of the
 //! file is used, or left out for a reason that the report [`Loaded`] states, or refused by name. Every tensor of the
 //! model is found, or allowed to start fresh, or refused by name. So a file of another network never loads as ours.
 //!
+//! What a file does not say about its network, a [`Beside`] `config.json` may.
+//!
 //! All errors about a file are [`Error::Checkpoint`], exit code 5.
 
+mod beside;
 pub mod file;
 mod foreign;
 mod load;
 mod names;
 pub mod positions;
+mod prefix;
 mod report;
 mod rules;
 mod sizes;
@@ -21,14 +26,16 @@ use std::path::{Path, PathBuf};
 
 use serde_json::Value;
 
+pub use beside::Beside;
 pub use file::{Tensor, Tensors, save, save_model};
 pub use report::{LeftOut, Loaded};
 pub use rules::Take;
-pub use sizes::{Sizes, heads_beside};
+pub use sizes::Sizes;
 
 use crate::error::{Error, Result};
 use file::unusable;
 use names::{Dialect, Name, Part};
+use positions::Filter;
 
 /// The tensors of a file, by timm's names.
 #[derive(Clone, Debug)]
@@ -37,6 +44,7 @@ pub struct Weights {
     tensors: Tensors,
     entries: BTreeMap<String, Entry>,
     dialect: Dialect,
+    filter: Filter,
     prefix: String,
     details: Value,
 }
@@ -53,15 +61,15 @@ struct Entry {
 enum Source {
     /// One tensor.
     Whole(String),
-    /// Query, key and value, as far as the file has them.
-    Thirds([Option<String>; 3]),
+    /// Pieces that we have joined, such as query, key and value, as far as the file has them.
+    Pieces(Vec<Option<String>>),
 }
 
 impl Source {
     fn names(&self) -> Vec<&str> {
         match self {
             Source::Whole(name) => vec![name],
-            Source::Thirds(thirds) => thirds.iter().flatten().map(String::as_str).collect(),
+            Source::Pieces(pieces) => pieces.iter().flatten().map(String::as_str).collect(),
         }
     }
 }
@@ -80,7 +88,7 @@ impl Weights {
     ///
     /// # Errors
     /// Names of another network, parts of two networks, two tensors that are the same one.
-    pub fn new(path: &Path, tensors: Tensors, details: Value) -> Result<Weights> {
+    pub fn new(path: &Path, mut tensors: Tensors, details: Value) -> Result<Weights> {
         let (mut understood, mut unknown) = (Vec::new(), Vec::new());
         for name in tensors.keys() {
             match names::translate(name) {
@@ -111,8 +119,12 @@ impl Weights {
             return Err(unusable(path, problem));
         }
         let (dialect, prefix) = (of_first.dialect, of_first.prefix.to_string());
-        let entries = entries(path, understood)?;
-        Ok(Weights { path: path.into(), tensors, entries, dialect, prefix, details })
+        let mut entries = entries(path, understood)?;
+        // As the program that saved the file would do it: Hugging Face smooths positions where there are registers alone.
+        let is_smooth = dialect == Dialect::Timm || entries.contains_key("reg_token");
+        let filter = if is_smooth { Filter::Antialiased } else { Filter::Interpolated };
+        prefix::unify(dialect, &mut tensors, &mut entries);
+        Ok(Weights { path: path.into(), tensors, entries, dialect, filter, prefix, details })
     }
 
     /// Our metadata, null in files of others.
@@ -125,10 +137,15 @@ impl Weights {
         unusable(&self.path, problem)
     }
 
-    /// What the file would call a tensor of timm's that it lacks, or one third of it.
-    fn missing_name(&self, timm: &str, third: Option<usize>) -> String {
+    /// Whether the file's names are Hugging Face's, not timm's.
+    pub fn is_of_hugging_face(&self) -> bool {
+        self.dialect == Dialect::HuggingFace
+    }
+
+    /// What the file would call a tensor of timm's that it lacks, or one piece of it.
+    fn missing_name(&self, timm: &str, piece: Option<usize>) -> String {
         let prefix = &self.prefix;
-        let theirs = names::to_hugging_face(timm, third).filter(|_| self.dialect == Dialect::HuggingFace);
+        let theirs = names::to_hugging_face(timm, piece).filter(|_| self.dialect == Dialect::HuggingFace);
         match theirs {
             // Wrappers of an encoder do not hold the head.
             Some(theirs) if theirs.starts_with("classifier.") => format!("`{theirs}` (in timm `{timm}`)"),
@@ -141,19 +158,19 @@ impl Weights {
 /// Sorts the file's names by timm's.
 fn entries(path: &Path, understood: Vec<(&str, Name<'_>)>) -> Result<BTreeMap<String, Entry>> {
     let mut entries: BTreeMap<String, Entry> = BTreeMap::new();
-    for (theirs, Name { part, timm, third, .. }) in understood {
-        let other = match (entries.get_mut(&timm).map(|entry| &mut entry.source), third) {
+    for (theirs, Name { part, timm, piece, .. }) in understood {
+        let other = match (entries.get_mut(&timm).map(|entry| &mut entry.source), piece) {
             (None, None) => {
                 entries.insert(timm, Entry { part, source: Source::Whole(theirs.into()) });
                 continue;
             }
-            (None, Some(third)) => {
-                let mut thirds = [None, None, None];
-                thirds[third] = Some(theirs.into());
-                entries.insert(timm, Entry { part, source: Source::Thirds(thirds) });
+            (None, Some(piece)) => {
+                let mut pieces = vec![None; names::pieces(&timm)];
+                pieces[piece] = Some(theirs.into());
+                entries.insert(timm, Entry { part, source: Source::Pieces(pieces) });
                 continue;
             }
-            (Some(Source::Thirds(thirds)), Some(third)) => match thirds[third].replace(theirs.into()) {
+            (Some(Source::Pieces(pieces)), Some(piece)) => match pieces[piece].replace(theirs.into()) {
                 None => continue,
                 Some(other) => other,
             },

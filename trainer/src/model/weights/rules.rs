@@ -14,12 +14,21 @@ pub enum Take {
     Encoder,
     /// What embeds images: the encoder and its last norm, whichever way model and file pool.
     Embedding,
+    /// A classifier of another program's: the encoder, its last norm and the head. Positions of another grid are resampled.
+    Classifier,
+}
+
+impl Take {
+    /// Whether positions may be of another grid.
+    pub(super) fn resamples(self) -> bool {
+        matches!(self, Take::Encoder | Take::Classifier)
+    }
 }
 
 /// Whether a tensor of the model keeps its initial values; `norm` is the file's last norm.
 pub(super) fn is_fresh(name: &str, norm: Option<&str>, take: Take) -> bool {
     match part_of(name) {
-        Part::Head => take != Take::Model,
+        Part::Head => !matches!(take, Take::Model | Take::Classifier),
         Part::Norm => take == Take::Encoder && Some(layer(name)) != norm,
         _ => false,
     }
@@ -44,7 +53,7 @@ pub(super) fn reason(part: Part, take: Take, has_norm: bool) -> Option<&'static 
     match (part, take) {
         (_, Take::Model) | (Part::Encoder, _) => None,
         (Part::Norm, _) if !has_norm => Some("the model has no norm in front of its head"),
-        (Part::Norm, Take::Embedding) => None,
+        (Part::Norm, Take::Embedding | Take::Classifier) | (Part::Head, Take::Classifier) => None,
         (Part::Norm, Take::Encoder) => Some("the model pools its tokens another way"),
         (Part::Head, _) => Some("the head of other classes"),
         (Part::Decoder, _) => Some("the decoder of an autoencoder"),

@@ -1,18 +1,12 @@
 //! An encoder's sizes, read off the shapes of its tensors.
 
-use std::path::Path;
+use smalti_models::variant::Mlp;
+use smalti_models::{Pool, Preprocess, Variant, VitConfig, names};
 
-use serde_json::Value;
-use smalti_models::{Pool, Preprocess, VitConfig, names};
-
-use super::file::unusable;
-use super::names::block;
+use super::names::{Part, block, pieces};
 use super::{Source, Take, Weights};
 use crate::error::Result;
-use crate::files;
 
-/// The largest `config.json` that is read, in bytes.
-const CONFIG_LIMIT: u64 = 16 << 20;
 /// The deepest encoder, as in [`VitConfig::check`].
 const MAX_DEPTH: usize = 64;
 /// Width of a head in the vision transformers of timm and Hugging Face.
@@ -20,8 +14,8 @@ const HEAD_DIM: usize = 64;
 /// Widths whose heads are not [`HEAD_DIM`] wide (ViT-H, arXiv 2010.11929; ViT-g, arXiv 2106.04560), with their heads.
 const OTHER_HEADS: [(usize, usize); 2] = [(1280, 16), (1408, 16)];
 
-/// The sizes of an encoder. The number of heads leaves no trace in the shapes.
-#[derive(Clone, Debug, PartialEq, Eq)]
+/// The sizes of an encoder.
+#[derive(Clone, Debug, PartialEq)]
 pub struct Sizes {
     /// Side of the square image in pixels.
     pub img_size: usize,
@@ -33,19 +27,25 @@ pub struct Sizes {
     pub dim: usize,
     /// Number of blocks.
     pub depth: usize,
+    /// The number of heads, where norms of theirs show it: it leaves no other trace in the shapes.
+    pub heads: Option<usize>,
+    /// What it has besides a plain vision transformer. No shape shows the epsilon of its norms.
+    pub variant: Variant,
 }
 
 impl Sizes {
     /// The configuration with this number of heads.
     pub fn with_heads(&self, heads: usize) -> VitConfig {
-        let Sizes { img_size, patch_size, channels, dim, depth } = *self;
-        VitConfig { img_size, patch_size, channels, dim, depth, heads, stem: Default::default() }
+        let Sizes { img_size, patch_size, channels, dim, depth, variant, .. } = *self;
+        VitConfig { img_size, patch_size, channels, dim, depth, heads, stem: Default::default(), variant }
     }
 
-    /// The number of heads that vision transformers of this width usually have; none for a width that none has.
+    /// The number of heads that shapes show, or that vision transformers of this width usually have; none for a width that
+    /// none has.
     pub fn usual_heads(&self) -> Option<usize> {
         let known = OTHER_HEADS.iter().find(|(dim, _)| *dim == self.dim).map(|(_, heads)| *heads);
-        known.or_else(|| self.dim.is_multiple_of(HEAD_DIM).then_some(self.dim / HEAD_DIM))
+        let usual = || self.dim.is_multiple_of(HEAD_DIM).then_some(self.dim / HEAD_DIM);
+        self.heads.or(known).or_else(usual)
     }
 }
 
@@ -62,41 +62,99 @@ impl Weights {
             );
         };
         let (positions, table) = self.shape("pos_embed")?;
-        let patches = match *table {
-            [1, tokens, _] => tokens.saturating_sub(1),
+        let registers = match self.entries.contains_key("reg_token") {
+            true => self.shape("reg_token")?.1.get(1).copied().unwrap_or_default(),
+            false => 0,
+        };
+        let rows = match *table {
+            [1, rows, _] => rows,
             _ => 0,
         };
-        let grid = patches.isqrt();
-        if grid == 0 || grid * grid != patches {
+        let square =
+            |patches: usize| (patches > 0 && patches.isqrt().pow(2) == patches).then(|| patches.isqrt());
+        let with_class = rows.checked_sub(1).filter(|_| registers == 0).and_then(square);
+        let Some(grid) = with_class.or_else(|| square(rows)) else {
             let expected = "[1, 1 + n², dim]: the class token and a square of patches";
             return Err(self.unusable(format!("tensor `{positions}` is {table:?}, expected {expected}")));
-        }
+        };
         if height != width {
             let problem = format!("tensor `{embed}` is {weight:?}: its patches are not square");
             return Err(self.unusable(problem));
         }
         let depth =
             self.entries.keys().filter_map(|name| block(name)).max().map_or(1, |last| last.saturating_add(1));
+        let has = |part: &str| self.entries.keys().any(|name| name.contains(part) && block(name).is_some());
+        let variant = Variant {
+            registers,
+            no_embed_class: with_class.is_none(),
+            layer_scale: has(".ls1.") || has(".ls2."),
+            qk_norm: has(".attn.q_norm.") || has(".attn.k_norm."),
+            ..self.feed_forward(dim)
+        };
+        let is_norm = |name: &&String| {
+            let ends = [".attn.q_norm.weight", ".attn.k_norm.weight"];
+            block(name).is_some() && ends.iter().any(|end| name.ends_with(end))
+        };
+        let norm = self.entries.keys().find(is_norm).and_then(|name| self.shape(name).ok());
+        let heads = norm
+            .and_then(|(_, shape)| shape.first())
+            .and_then(|&width| dim.checked_div(width))
+            .filter(|heads| *heads > 0);
         let img_size = grid.saturating_mul(height);
-        let sizes = Sizes { img_size, patch_size: height, channels, dim, depth };
+        let sizes = Sizes { img_size, patch_size: height, channels, dim, depth, heads, variant };
         if depth > MAX_DEPTH {
             let problem = format!("has block {}: at most {MAX_DEPTH} blocks are supported", depth - 1);
             return Err(self.unusable(problem));
         }
-        // Any number of heads will do: no shape depends on it.
-        let vit = sizes.with_heads(1);
+        // Without norms of heads any number of them will do: no other shape depends on it.
+        let vit = sizes.with_heads(heads.unwrap_or(1));
         vit.check().map_err(|why| self.unusable(format!("is no model that Smalti supports: {why}")))?;
-        let mean = self.entries.contains_key("fc_norm.weight");
-        let pool = if mean { Pool::Mean } else { Pool::Token };
-        self.check(&names::classifier(&vit, 1, pool), Take::Encoder)?;
+        self.check(&names::classifier(&vit, 1, self.pool()), Take::Encoder)?;
         Ok(sizes)
+    }
+
+    /// How the file's network pools tokens, as its last norm shows.
+    pub fn pool(&self) -> Pool {
+        if self.entries.contains_key("fc_norm.weight") { Pool::Mean } else { Pool::Token }
+    }
+
+    /// Classes of the file's head, where it has one that multiplies embeddings of this width and nothing else.
+    pub fn classes(&self, dim: usize) -> Option<usize> {
+        let heads = self.entries.iter().filter(|(_, entry)| matches!(entry.part, Part::Head | Part::Pooler));
+        let names: Vec<&str> = heads.map(|(name, _)| name.as_str()).collect();
+        match (&names[..], self.shape("head.weight").ok()?.1, self.shape("head.bias").ok()?.1) {
+            (["head.bias", "head.weight"], &[classes, width], &[biases]) if classes == biases => {
+                (width == dim && classes > 0).then_some(classes)
+            }
+            _ => None,
+        }
+    }
+
+    /// The feed-forward of the first block, as far as shapes show it; a plain one where they contradict each other.
+    fn feed_forward(&self, dim: usize) -> Variant {
+        let rows = |name: &str| {
+            let entry = self.entries.get(name)?;
+            let first = entry.source.names().first().and_then(|name| self.tensors.get(*name))?;
+            let apart = if matches!(entry.source, Source::Pieces(_)) { pieces(name) } else { 1 };
+            first.shape.first()?.checked_mul(apart)
+        };
+        let (Some(fused), Ok((_, &[_, hidden]))) =
+            (rows("blocks.0.mlp.fc1.weight"), self.shape("blocks.0.mlp.fc2.weight"))
+        else {
+            return Variant::PLAIN;
+        };
+        let mlp = if hidden.checked_mul(2) == Some(fused) { Mlp::SwiGlu } else { Mlp::Gelu };
+        if mlp == Mlp::Gelu && fused != hidden {
+            return Variant::PLAIN;
+        }
+        Variant { mlp, ..Variant::PLAIN.with_hidden(hidden, dim) }
     }
 
     /// A tensor's name in the file, and its shape.
     fn shape(&self, timm: &str) -> Result<(&str, &[usize])> {
         let found = self.entries.get(timm).and_then(|entry| match &entry.source {
             Source::Whole(name) => Some((name.as_str(), &self.tensors.get(name)?.shape[..])),
-            Source::Thirds(_) => None,
+            Source::Pieces(_) => None,
         });
         found.ok_or_else(|| {
             self.unusable(format!(
@@ -126,32 +184,13 @@ impl Weights {
             self.check(&names::classifier(&encoder, 1, Pool::Mean), Take::Encoder)?;
             return Ok(Some((encoder, preprocess)));
         }
-        let sizes = self.sizes()?;
-        let found = sizes.with_heads(encoder.heads);
+        let mut found = self.sizes()?.with_heads(encoder.heads);
+        found.variant.norm_eps = encoder.variant.norm_eps;
         if found != encoder {
             let problem = format!("its metadata states {encoder:?}, its tensors are of {found:?}");
             return Err(self.unusable(problem));
         }
         encoder.check().and_then(|()| preprocess.check()).map_err(|why| self.unusable(why.to_string()))?;
         Ok(Some((encoder, preprocess)))
-    }
-}
-
-/// The number of heads that a `config.json` of Hugging Face or timm states, if it does.
-///
-/// # Errors
-/// A configuration of another network: an activation that is not the exact GELU.
-pub fn heads_beside(folder: &Path) -> Result<Option<usize>> {
-    let path = folder.join("config.json");
-    // Other programs write files of this name too.
-    let config: Value = serde_json::from_slice(&files::read(&path, CONFIG_LIMIT)?).unwrap_or_default();
-    let stated = [&config["num_attention_heads"], &config["model_args"]["num_heads"]];
-    let heads = stated.into_iter().find_map(|heads| usize::try_from(heads.as_u64()?).ok());
-    match config["hidden_act"].as_str().filter(|activation| *activation != "gelu") {
-        Some(activation) if heads.is_some() => {
-            let expected = "expected `gelu`, the only activation that Smalti computes";
-            Err(unusable(&path, format!("hidden_act is `{activation}`: {expected}")))
-        }
-        _ => Ok(heads),
     }
 }

@@ -131,6 +131,7 @@ mod tests {
             depth: 2,
             heads: 2,
             stem: Default::default(),
+            variant: Default::default(),
         };
         let layout = Layout::new(names::classifier(&vit, 10, Pool::Mean), Precision::F32);
         let mut rng = Rng::new(1, 100, []);

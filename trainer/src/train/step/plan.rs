@@ -44,7 +44,7 @@ impl BatchPlan {
     /// many images, but for the last, which may have a few less.
     pub fn of(vit: &VitConfig, patches: usize, batch: usize) -> BatchPlan {
         let micro = match vit.stem {
-            Stem::Patches => micro_batch(vit.class_tokens() + patches),
+            Stem::Patches => micro_batch(vit.prefix_tokens() + patches),
             Stem::Convolutions => batch.div_ceil(batch.div_ceil(NORM_IMAGES).max(1)),
         };
         BatchPlan::new(batch, micro)

@@ -70,6 +70,35 @@ fn gelu_is_known_whatever_the_order_of_its_nodes() {
 }
 
 #[test]
+fn a_gate_is_two_layers_and_their_product() {
+    let mut graph = Graph::tokens();
+    graph.floats("a", &[6, 6], |i| (i % 5) as f32 - 2.0);
+    graph.floats("b", &[6, 6], |i| (i % 7) as f32 - 3.0);
+    graph.node("MatMul", &["tokens", "a"], "gate", []);
+    graph.node("MatMul", &["tokens", "b"], "value", []);
+    graph.node("Sigmoid", &["gate"], "share", []);
+    graph.node("Mul", &["gate", "share"], "silu", []);
+    graph.node("Mul", &["silu", "value"], "y", []);
+    let row = |weight: &dyn Fn(usize) -> f32, token: &[f32]| -> Vec<f32> {
+        (0..6).map(|j| (0..6).map(|i| token[i] * weight(i * 6 + j)).sum()).collect()
+    };
+    let want: Vec<f32> = TOKENS
+        .iter()
+        .flat_map(|token| {
+            let gate = row(&|i| (i % 5) as f32 - 2.0, &token[..]);
+            let value = row(&|i| (i % 7) as f32 - 3.0, &token[..]);
+            gate.iter().zip(&value).map(|(g, u)| g / (1.0 + (-g).exp()) * u).collect::<Vec<f32>>()
+        })
+        .collect();
+    let found = graph.run("y");
+    assert!(
+        found.iter().zip(&want).all(|(a, b)| (a - b).abs() <= 1e-5 * b.abs().max(1.0)),
+        "{found:?} {want:?}"
+    );
+    assert_eq!(graph.kinds("y"), ["linear f32", "linear f32", "multiply"]);
+}
+
+#[test]
 fn functions_without_kernels_and_other_pairs_are_refused() {
     let mut graph = Graph::tokens();
     graph.node("Mul", &["tokens", "tokens"], "square", []);
@@ -78,7 +107,7 @@ fn functions_without_kernels_and_other_pairs_are_refused() {
     let mut graph = Graph::tokens();
     graph.floats("square", &[6, 6], |i| i as f32);
     graph.node("MatMul", &["tokens", "square"], "other", []);
-    graph.node("Mul", &["tokens", "other"], "y", []);
+    graph.node("Div", &["tokens", "other"], "y", []);
     assert!(graph.refusal("y").contains("two sides other than a sum"));
     let mut graph = Graph::tokens();
     graph.floats("c", &[6], |i| i as f32 + 1.0);
