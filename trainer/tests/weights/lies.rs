@@ -66,8 +66,11 @@ fn parts_of_a_variant_are_complete_or_refused() {
     let mut gate = timm(&VIT);
     gate.remove("blocks.0.mlp.fc1.weight").unwrap();
     gate.insert("blocks.0.mlp.fc1_g.weight".into(), tensor("g", &[32, 8]));
-    refused(&gate, &["lacks tensor `blocks.0.mlp.fc1"]);
-    refused(&with("reg_token", &[1, 2, 8]), &["`pos_embed`"]);
+    refused(&gate, &["`blocks.0.mlp.fc1.bias` is [32], expected [64]"]);
+    let mut placed = with("reg_token", &[1, 2, 8]);
+    assert_eq!(read(&placed).unwrap().sizes().unwrap().variant.registers, 2);
+    placed.insert("pos_embed".into(), tensor("p", &[1, 6, 8]));
+    refused(&placed, &["`pos_embed` is [1, 6, 8]"]);
     refused(&with("reg_token", &[2, 8]), &["`reg_token` is [2, 8]"]);
     let mut both = with("reg_token", &[1, 2, 8]);
     both.insert("dist_token".into(), tensor("d", &[1, 1, 8]));

@@ -63,7 +63,7 @@ impl Weights {
         };
         let (positions, table) = self.shape("pos_embed")?;
         let registers = match self.entries.contains_key("reg_token") {
-            true => self.shape("reg_token")?.1.get(1).copied().unwrap_or_default(),
+            true => self.registers()?,
             false => 0,
         };
         let rows = match *table {
@@ -111,6 +111,16 @@ impl Weights {
         vit.check().map_err(|why| self.unusable(format!("is no model that Smalti supports: {why}")))?;
         self.check(&names::classifier(&vit, 1, self.pool()), Take::Encoder)?;
         Ok(sizes)
+    }
+
+    /// The number of register tokens.
+    fn registers(&self) -> Result<usize> {
+        match self.shape("reg_token")? {
+            (_, &[1, count, _]) => Ok(count),
+            (name, shape) => {
+                Err(self.unusable(format!("tensor `{name}` is {shape:?}, expected [1, registers, dim]")))
+            }
+        }
     }
 
     /// How the file's network pools tokens, as its last norm shows.
