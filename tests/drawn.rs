@@ -43,7 +43,7 @@ impl Drawn {
             let spread = match spec.role {
                 Role::Weight | Role::ZeroWeight | Role::RunningVar => 0.0,
                 Role::Scale | Role::ZeroScale => 0.2,
-                Role::Token => 0.3,
+                Role::Token | Role::BranchScale => 0.3,
                 Role::Bias | Role::Positions | Role::ZeroPositions | Role::RunningMean => 0.1,
                 Role::HeadWeight => 1.0 / (vit.dim as f64).sqrt(),
             };
