@@ -16,7 +16,7 @@
 //! # Features
 //!
 //! `tract`, on by default: tract runs the graphs that our own kernels do not. Without it they are refused
-//! ([`Error::Refused`]), and so are [`taps`].
+//! ([`Error::Refused`]).
 
 mod backend;
 mod compile;

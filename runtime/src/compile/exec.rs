@@ -69,6 +69,12 @@ impl Arena {
         }
     }
 
+    /// Puts values into a slot.
+    #[cfg(test)]
+    pub(super) fn write(&mut self, slot: usize, values: &[f32]) {
+        self.floats[slot].copy_from_slice(values);
+    }
+
     /// Threads that a run is shared out to.
     pub(crate) fn threads(&self) -> usize {
         self.pool.threads()

@@ -36,7 +36,8 @@ impl<'a> Followed<'_, 'a> {
     fn maker(&self, buffer: Buffer) -> Option<usize> {
         let kept = || self.steps.iter().flatten();
         let read = kept().flat_map(Step::reads).any(|read| read == buffer)
-            || self.lowered.outputs.iter().any(|output| output.buffer == buffer);
+            || self.lowered.outputs.iter().any(|output| output.buffer == buffer)
+            || self.lowered.taps.iter().any(|tap| tap.buffer() == Some(buffer));
         let mut makers = self
             .steps
             .iter()
@@ -157,6 +158,8 @@ mod tests {
 
     use super::super::constant::Constant;
     use super::super::step::Weight;
+    use super::super::tap::{Source, Tap};
+    use super::super::view::View;
     use super::*;
 
     fn span(buffer: Buffer) -> Span {
@@ -194,7 +197,7 @@ mod tests {
     /// Merges steps on buffers of two rows of two; those named are outputs.
     fn merged(steps: Vec<Step<'static>>, outputs: &[Buffer]) -> Vec<Step<'static>> {
         let outputs = outputs.iter().map(|&buffer| span(buffer)).collect();
-        let mut lowered = Lowered { steps, buffers: vec![[2, 2]; 10], outputs };
+        let mut lowered = Lowered { steps, buffers: vec![[2, 2]; 10], outputs, taps: vec![] };
         merge(&mut lowered);
         lowered.steps
     }
@@ -239,6 +242,13 @@ mod tests {
         // An output of the model, and a value that another step reads.
         assert_eq!(merged(vec![layer(1, 2), gelu(2, 3)], &[2, 3]).len(), 2);
         assert_eq!(merged(vec![layer(1, 2), gelu(2, 3), sum(2, 1, 4)], &[3, 4]).len(), 3);
+        // A value that is shown.
+        let (source, view) = (Source::Buffer(2), View::whole(&[2, 2]));
+        let taps = vec![Tap { index: 0, source, view, pads: [0; 4] }];
+        let (steps, outputs) = (vec![layer(1, 2), gelu(2, 3)], vec![span(3)]);
+        let mut lowered = Lowered { steps, buffers: vec![[2, 2]; 10], outputs, taps };
+        merge(&mut lowered);
+        assert_eq!(lowered.steps.len(), 2);
     }
 
     #[test]

@@ -1,9 +1,9 @@
 //! Our own way through a model: the graph of a vision transformer lowered to few steps over the kernels.
 //!
 //! [`lower`] turns nodes into steps, [`merge`] moves what follows a step into it, [`rows`] finds what need not be
-//! computed, [`slots`] places buffers, [`verify`] checks all of that, [`program`] packs weights, [`exec`] runs. All of
-//! that works on the ONNX graph behind the gate, where the exporters' operators and names are still there and every
-//! shape is known; a graph with anything else in it runs in tract as a whole.
+//! computed, [`slots`] places buffers, [`verify`] checks all of that, [`program`] packs weights, [`exec`] runs, [`tap`]
+//! shows values in between. All of that works on the ONNX graph behind the gate, where the exporters' operators and
+//! names are still there and every shape is known; a graph with anything else in it runs in tract as a whole.
 
 mod constant;
 mod exec;
@@ -16,6 +16,7 @@ mod scalar;
 mod slots;
 mod step;
 mod table;
+mod tap;
 mod verify;
 mod view;
 
@@ -30,7 +31,20 @@ pub(crate) use program::Program;
 /// A program for a graph that has passed the gate, or why there is none. What is packed and what a session takes stays
 /// within `budget` bytes.
 pub(crate) fn compile(graph: &GraphProto, facts: &Facts, budget: u64) -> Result<Program, String> {
-    let mut lowered = lower::lower(graph, facts, budget)?;
+    let mut lowered = lower::lower(graph, facts, budget, &[])?;
+    merge::merge(&mut lowered);
+    Program::new(lowered, budget)
+}
+
+/// As [`compile`], a program that shows these values inside the graph, each named once, and does what they need alone.
+pub(crate) fn compile_taps(
+    graph: &GraphProto,
+    facts: &Facts,
+    budget: u64,
+    values: &[&str],
+) -> Result<Program, String> {
+    let mut lowered = lower::lower(graph, facts, budget, values)?;
+    lowered.outputs.clear();
     merge::merge(&mut lowered);
     Program::new(lowered, budget)
 }

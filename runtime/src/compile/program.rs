@@ -12,11 +12,12 @@ use smalti_kernels::{
 };
 
 use super::exec::{Arena, ImageView};
-use super::lower::{Lowered, Unknown};
+use super::lower::{IMAGE, Lowered, Unknown};
 use super::slots::{Slot, Slots};
 use super::step::{
     Buffer, Convolution, HeadsView, ImageMap, Pointwise, ScoreMaps, Span, Step, Target, Values, Weight,
 };
+use super::tap::{PlacedTap, Tap};
 use super::view::View;
 use super::{rows, verify};
 
@@ -109,6 +110,8 @@ pub(crate) struct Program {
     floats: Vec<usize>,
     bytes: Vec<usize>,
     outputs: Vec<(Location, usize)>,
+    /// In the order of the steps.
+    taps: Vec<PlacedTap>,
     scratch: ScratchLen,
 }
 
@@ -132,8 +135,10 @@ impl Program {
                 "{wanted} bytes for its steps, {budget} are allowed for a file of this size"
             ));
         }
-        let Lowered { steps, buffers, outputs } = lowered;
+        let Lowered { steps, buffers, outputs, taps } = lowered;
         let place = Place { slots: &slots, buffers: &buffers };
+        let mut taps: Vec<PlacedTap> = taps.into_iter().map(|tap| place.tap(tap, &steps)).collect();
+        taps.sort_by_key(PlacedTap::after);
         let mut stages = Vec::with_capacity(steps.len());
         for (step, rows) in steps.into_iter().zip(needed) {
             // Taken apart one by one: a weight is decoded only while it is packed.
@@ -147,7 +152,7 @@ impl Program {
             _ => 0,
         });
         let scratch = ScratchLen { floats: scratch.max().unwrap_or(0), conv };
-        Ok(Program { stages, floats: slots.floats, bytes: slots.bytes, outputs, scratch })
+        Ok(Program { stages, floats: slots.floats, bytes: slots.bytes, outputs, taps, scratch })
     }
 
     /// The buffers of a session on that many threads.
@@ -175,6 +180,16 @@ impl Program {
         for stage in &self.stages {
             stage.run(arena, image);
         }
+    }
+
+    /// Runs some of the steps, after those before them.
+    pub(crate) fn run_steps(&self, steps: Range<usize>, arena: &mut Arena, image: ImageView<'_>) {
+        self.stages[steps].iter().for_each(|stage| stage.run(arena, image));
+    }
+
+    /// The values that are shown, in the order of the steps after which they are there.
+    pub(crate) fn taps(&self) -> &[PlacedTap] {
+        &self.taps
     }
 
     /// Runs all steps and adds each one's time to `times`.
@@ -257,6 +272,12 @@ impl Place<'_> {
 
     fn whole(&self, buffer: Buffer) -> Location {
         Location { slot: self.slots.of[buffer], offset: 0, cols: self.buffers[buffer][1] }
+    }
+
+    fn tap(&self, tap: Tap, steps: &[Step<'_>]) -> PlacedTap {
+        let Some(buffer) = tap.buffer() else { return PlacedTap::new(tap, self.whole(IMAGE), 0) };
+        let last = steps.iter().rposition(|step| step.writes() == buffer);
+        PlacedTap::new(tap, self.whole(buffer), last.map_or(0, |last| last + 1))
     }
 
     fn heads(&self, heads: &HeadsView) -> (Location, [usize; 2]) {
@@ -401,7 +422,8 @@ mod tests {
         ];
         // The last row alone.
         let outputs = vec![Span { buffer: 2, offset: 2, rows: 1, cols: 2 }];
-        Program::new(Lowered { steps, buffers: vec![[1, 4], [2, 2], [2, 2], [2, 2]], outputs }, budget)
+        let buffers = vec![[1, 4], [2, 2], [2, 2], [2, 2]];
+        Program::new(Lowered { steps, buffers, outputs, taps: vec![] }, budget)
     }
 
     #[test]
@@ -438,7 +460,7 @@ mod tests {
     fn a_fault_of_the_lowering_is_reported() {
         let steps = vec![Step::StoreConstant { values: vec![1.0; 3], out: 1, at: 2 }];
         let outputs = vec![Span { buffer: 1, offset: 0, rows: 2, cols: 2 }];
-        let lowered = Lowered { steps, buffers: vec![[1, 4], [2, 2]], outputs };
+        let lowered = Lowered { steps, buffers: vec![[1, 4], [2, 2]], outputs, taps: vec![] };
         let why = Program::new(lowered, 1 << 20).unwrap_err();
         assert!(why.contains("please report it") && why.contains("step 0, copy"), "{why}");
     }

@@ -5,6 +5,7 @@ use std::ops::Range;
 
 use super::lower::Lowered;
 use super::step::{Buffer, HeadsView, Span, Step};
+use super::tap::Tap;
 
 /// For each step the rows of its result that are needed.
 pub(super) fn needed(lowered: &Lowered<'_>) -> Vec<Range<usize>> {
@@ -12,6 +13,7 @@ pub(super) fn needed(lowered: &Lowered<'_>) -> Vec<Range<usize>> {
     for output in &lowered.outputs {
         demand.span(output, 0..output.rows);
     }
+    lowered.taps.iter().filter_map(Tap::buffer).for_each(|buffer| demand.all(buffer));
     let mut needed = vec![0..0; lowered.steps.len()];
     for (step, needed) in lowered.steps.iter().zip(&mut needed).rev() {
         *needed = demand.before(step);
@@ -118,7 +120,7 @@ mod tests {
     }
 
     fn lowered(steps: Vec<Step<'static>>, buffers: Vec<[usize; 2]>, output: Span) -> Lowered<'static> {
-        Lowered { steps, buffers, outputs: vec![output] }
+        Lowered { steps, buffers, outputs: vec![output], taps: vec![] }
     }
 
     #[test]

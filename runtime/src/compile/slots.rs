@@ -109,7 +109,7 @@ mod tests {
         let buffers = vec![[1, 8], [2, 4], [2, 4], [2, 4], [3, 4]];
         let first = Step::StoreConstant { values: vec![1.0; 8], out: 1, at: 0 };
         let steps = vec![first, scale(1, 2), scale(2, 3), scale(3, 4)];
-        let slots = Slots::assign(&Lowered { steps, outputs: vec![span(4, [3, 4])], buffers });
+        let slots = Slots::assign(&Lowered { steps, outputs: vec![span(4, [3, 4])], buffers, taps: vec![] });
         use Slot::{Floats, Image};
         assert_eq!(slots.of, [Image, Floats(0), Floats(1), Floats(0), Floats(1)]);
         // As long as the longest that lies there.
@@ -123,7 +123,7 @@ mod tests {
         let last = Step::Add { a: span(1, [1, 4]), b: span(3, [1, 4]), out: 4 };
         let steps = vec![first, scale(1, 2), scale(2, 3), last];
         let outputs = vec![span(2, [1, 4]), span(4, [1, 4])];
-        let slots = Slots::assign(&Lowered { steps, buffers, outputs });
+        let slots = Slots::assign(&Lowered { steps, buffers, outputs, taps: vec![] });
         let mut of: Vec<Slot> = slots.of[1..].to_vec();
         of.sort_unstable();
         of.dedup();
@@ -137,7 +137,7 @@ mod tests {
         // Both are free when the last buffer needs a place.
         let ends = |buffer: usize, len| Step::Mean { x: span(buffer, [1, len]), out: 3 };
         let steps = vec![put(1, 100), put(2, 10), ends(1, 100), ends(2, 10), put(4, 9)];
-        let slots = Slots::assign(&Lowered { steps, buffers, outputs: vec![span(4, [1, 9])] });
+        let slots = Slots::assign(&Lowered { steps, buffers, outputs: vec![span(4, [1, 9])], taps: vec![] });
         assert_eq!(slots.of[4], slots.of[2]);
     }
 
@@ -146,7 +146,8 @@ mod tests {
         let quantize = Quantize::new(1.0, 0).unwrap();
         let first = Step::StoreConstant { values: vec![1.0; 6], out: 1, at: 0 };
         let steps = vec![first, Step::Quantize { x: span(1, [2, 3]), out: 2, quantize }];
-        let slots = Slots::assign(&Lowered { steps, buffers: vec![[1, 4], [2, 3], [2, 3]], outputs: vec![] });
+        let buffers = vec![[1, 4], [2, 3], [2, 3]];
+        let slots = Slots::assign(&Lowered { steps, buffers, outputs: vec![], taps: vec![] });
         assert_eq!(slots.of[1..], [Slot::Floats(0), Slot::Bytes(0)]);
         // Rows of bytes are padded for the kernels.
         assert_eq!((&slots.floats[..], &slots.bytes[..]), (&[6][..], &[2 * row_stride(3)][..]));

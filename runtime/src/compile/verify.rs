@@ -10,6 +10,7 @@ use super::lower::{IMAGE, Lowered};
 use super::rows::{of_queries, of_span};
 use super::slots::{Slot, Slots};
 use super::step::{Buffer, Convolution, HeadsView, ImageMap, Span, Step, Weight};
+use super::tap::Tap;
 use super::view::View;
 
 type Result<T> = std::result::Result<T, String>;
@@ -25,6 +26,9 @@ pub(super) fn verify(lowered: &Lowered<'_>, needed: &[Range<usize>], slots: &Slo
     }
     for output in &lowered.outputs {
         check.is_written(output, 0..output.rows).map_err(|problem| format!("output: {problem}"))?;
+    }
+    for tap in &lowered.taps {
+        check.tap(tap, slots).map_err(|problem| format!("tap {}: {problem}", tap.index))?;
     }
     lives(lowered, slots)
 }
@@ -196,6 +200,19 @@ impl Check<'_> {
         }
     }
 
+    /// Whether a value that is shown is there after the last step that writes into its buffer. Till then the buffer
+    /// has its slot.
+    fn tap(&self, tap: &Tap, slots: &Slots) -> Result<()> {
+        let buffer = tap.buffer().unwrap_or(IMAGE);
+        hold(last_place(&tap.view) < self.len(buffer), "a value beyond its buffer")?;
+        hold(tap.pads == [0; 4] || tap.view.dims.len() == 4, "zeros around something else than a map")?;
+        if buffer == IMAGE {
+            return Ok(());
+        }
+        hold(matches!(slots.of[buffer], Slot::Floats(_)), "a value of another type")?;
+        self.all_is_written(buffer)
+    }
+
     fn is_written(&self, span: &Span, rows: Range<usize>) -> Result<()> {
         self.within(span)?;
         self.rows_are_written(span.buffer, of_span(span, rows, self.buffers[span.buffer]))
@@ -283,6 +300,7 @@ fn lives(lowered: &Lowered<'_>, slots: &Slots) -> Result<()> {
 mod tests {
     use super::super::rows::needed;
     use super::super::step::{Pointwise, Values};
+    use super::super::tap::Source;
     use super::*;
 
     /// Two rows of constants (1), twice as much (2), and their sum (3); the image (0) is not read.
@@ -294,7 +312,7 @@ mod tests {
             Step::Pointwise { x: 1, function: Pointwise::Scale(2.0), out: 2 },
             Step::Add { a: span(1), b: span(2), out: 3 },
         ];
-        Lowered { steps, buffers: vec![[1, 4], [2, 2], [2, 2], [2, 2]], outputs: vec![span(3)] }
+        Lowered { steps, buffers: vec![[1, 4], [2, 2], [2, 2], [2, 2]], outputs: vec![span(3)], taps: vec![] }
     }
 
     /// What is said of a program with a fault.
@@ -324,6 +342,24 @@ mod tests {
             fault(|p| p.steps.push(Step::StoreConstant { values: vec![0.0; 3], out: 3, at: 2 }))
                 .contains("beyond")
         );
+    }
+
+    #[test]
+    fn a_value_that_is_shown_is_there() {
+        let shown = |buffer, pads, dims: &[usize]| {
+            let (source, view) = (Source::Buffer(buffer), View::whole(dims));
+            move |p: &mut Lowered<'static>| p.taps = vec![Tap { index: 0, source, view, pads }]
+        };
+        let mut lowered = program();
+        shown(2, [0; 4], &[2, 2])(&mut lowered);
+        verify(&lowered, &needed(&lowered), &Slots::assign(&lowered)).unwrap();
+        assert!(fault(shown(2, [0; 4], &[5])).contains("tap 0: a value beyond its buffer"));
+        assert!(fault(shown(2, [1; 4], &[2, 2])).contains("something else than a map"));
+        let mut unwritten = program();
+        unwritten.buffers.push([2, 2]);
+        shown(4, [0; 4], &[2, 2])(&mut unwritten);
+        let why = verify(&unwritten, &needed(&unwritten), &Slots::assign(&unwritten)).unwrap_err();
+        assert!(why.contains("another type"), "a buffer that no step writes has no slot: {why}");
     }
 
     #[test]

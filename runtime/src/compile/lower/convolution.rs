@@ -190,7 +190,7 @@ impl<'a> Lower<'a> {
 
 /// How a convolution of floats reads the image where it lies, if it can: floats under a factor and a shift, or bytes
 /// under any function. Levels of a quantization are computed before.
-fn image_map(data: &Data) -> Option<ImageMap> {
+pub(super) fn image_map(data: &Data) -> Option<ImageMap> {
     if data.buffer != IMAGE || data.state != State::Real {
         return None;
     }

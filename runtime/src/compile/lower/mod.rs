@@ -15,6 +15,7 @@ mod data;
 mod layout;
 mod products;
 mod quantization;
+mod taps;
 
 use std::collections::HashMap;
 
@@ -23,6 +24,7 @@ use smalti_models::onnx::{GraphProto, NodeProto};
 
 use super::constant::Constant;
 use super::step::{Buffer, Span, Step, Target};
+use super::tap::Tap;
 use super::view::View;
 use crate::gate::{Fact, Facts, Kind, attribute};
 use data::{Data, Function, State};
@@ -70,6 +72,8 @@ pub(super) struct Lowered<'a> {
     pub(super) buffers: Vec<[usize; 2]>,
     /// Where the graph's outputs lie.
     pub(super) outputs: Vec<Span>,
+    /// Values that are shown while the program runs.
+    pub(super) taps: Vec<Tap>,
 }
 
 /// A graph on its way.
@@ -84,11 +88,19 @@ struct Lower<'a> {
     quantized: Vec<(Span, Function, Quantize, Buffer)>,
     /// Bytes that constants and lists of places may still take.
     budget: u64,
+    /// Names of the values to show.
+    wanted: &'a [&'a str],
+    taps: Vec<Tap>,
 }
 
 /// Lowers a graph that has passed the gate; says why where that is not possible. Constants that are computed on the way
-/// take at most `budget` bytes.
-pub(super) fn lower<'a>(graph: &'a GraphProto, facts: &'a Facts, budget: u64) -> Result<Lowered<'a>> {
+/// take at most `budget` bytes. Values named in `wanted` become taps.
+pub(super) fn lower<'a>(
+    graph: &'a GraphProto,
+    facts: &'a Facts,
+    budget: u64,
+    wanted: &'a [&'a str],
+) -> Result<Lowered<'a>> {
     let mut lower = Lower {
         facts,
         values: HashMap::new(),
@@ -97,6 +109,8 @@ pub(super) fn lower<'a>(graph: &'a GraphProto, facts: &'a Facts, budget: u64) ->
         computed: Vec::new(),
         quantized: Vec::new(),
         budget,
+        wanted,
+        taps: Vec::new(),
     };
     for tensor in &graph.initializer {
         let dims = &lower.fact(&tensor.name)?.dims;
@@ -108,9 +122,11 @@ pub(super) fn lower<'a>(graph: &'a GraphProto, facts: &'a Facts, budget: u64) ->
         let fact = lower.fact(&input.name)?;
         let buffer = lower.buffer(1, fact.dims.iter().product());
         lower.values.insert(&input.name, Value::Data(Data::image(buffer, &fact.dims, fact.kind)));
+        lower.tap(&input.name)?;
     }
     for node in &graph.node {
-        lower.node(node).map_err(|why| {
+        let lowered = lower.node(node).and_then(|()| node.output.iter().try_for_each(|name| lower.tap(name)));
+        lowered.map_err(|why| {
             let name = node.output.first().map_or("", String::as_str);
             format!("node `{name}` ({}): {why}", node.op_type)
         })?;
@@ -120,7 +136,8 @@ pub(super) fn lower<'a>(graph: &'a GraphProto, facts: &'a Facts, budget: u64) ->
         lower.span(&data)
     });
     let outputs = outputs.collect::<Result<_>>()?;
-    Ok(Lowered { steps: lower.steps, buffers: lower.buffers, outputs })
+    lower.check_taps()?;
+    Ok(Lowered { steps: lower.steps, buffers: lower.buffers, outputs, taps: lower.taps })
 }
 
 /// `x` or why it is missing.

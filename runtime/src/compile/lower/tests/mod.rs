@@ -7,6 +7,7 @@ mod data;
 mod layout;
 mod products;
 mod quantization;
+mod taps;
 
 use smalti_models::onnx::attribute_proto::AttributeType;
 use smalti_models::onnx::tensor_proto::DataType;
@@ -106,7 +107,7 @@ impl Graph {
     /// What the graph is lowered to.
     fn lowered<T>(self, outputs: &str, look: impl FnOnce(Lowered<'_>) -> T) -> T {
         let (graph, summary) = self.checked(outputs);
-        look(lower(&graph, &summary.facts, BUDGET).unwrap())
+        look(lower(&graph, &summary.facts, BUDGET, &[]).unwrap())
     }
 
     /// The kinds of the steps behind the patch embedding.
@@ -117,7 +118,7 @@ impl Graph {
     /// Why the graph is not lowered.
     fn refusal(self, outputs: &str) -> String {
         let (graph, summary) = self.checked(outputs);
-        lower(&graph, &summary.facts, BUDGET).map(|lowered| lowered.steps.len()).unwrap_err()
+        lower(&graph, &summary.facts, BUDGET, &[]).map(|lowered| lowered.steps.len()).unwrap_err()
     }
 
     /// The output of the whole compiler's program for an image that counts from 0.
@@ -194,7 +195,7 @@ fn constants_stay_within_the_budget() {
     graph.node("Add", &["a", "b"], "constant", []);
     graph.node("Add", &["tokens", "constant"], "sum", []);
     let (graph, summary) = graph.checked("sum");
-    assert!(lower(&graph, &summary.facts, 400).is_ok());
-    let why = lower(&graph, &summary.facts, 100).map(|lowered| lowered.steps.len()).unwrap_err();
+    assert!(lower(&graph, &summary.facts, 400, &[]).is_ok());
+    let why = lower(&graph, &summary.facts, 100, &[]).map(|lowered| lowered.steps.len()).unwrap_err();
     assert!(why.contains("more memory than the file's size allows"), "{why}");
 }
