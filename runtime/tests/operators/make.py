@@ -509,7 +509,7 @@ def pixels_quantized_again(g):
     g.head(g.tokens(x=g.pair(x, 0.02, U8(0)), weight=g.int8(8, 3, 4, 4, axis=0)))
 
 
-@form("T", pixels_in=True)
+@form("K", pixels_in=True)
 def pixels_normalised_by_channel(g):
     x = g("Div", g("Cast", pixels(g), to=TensorProto.FLOAT), F32(255))
     x = g("Sub", x, np.array([0.4, 0.5, 0.6], F32).reshape(1, 3, 1, 1))

@@ -48,10 +48,10 @@ fn a_student_is_a_run_that_other_commands_use() {
     folder.run(&[&["finetune", "--steps=6", "--batch-size=8"], &args[..]].concat()).ok();
     folder.run(&["export", "fine"]).ok();
     // A student may teach.
-    distil(
-        &folder,
-        &["--teacher=student", "--out=second", "--model=hybrid-nano", "--dim=16", "--img-size=16"],
-    );
+    let hybrid =
+        ["--model=hybrid-nano", "--depth=2", "--dim=128", "--heads=4", "--patch-size=16", "--img-size=32"];
+    distil(&folder, &[&["--teacher=student", "--out=second"], &hybrid[..]].concat()).ok();
+    folder.run(&["export", "second", "-o", "second.onnx"]).ok();
 }
 
 #[test]

@@ -5,7 +5,7 @@ use smalti_models::onnx::tensor_proto::DataType;
 
 use super::convolution::{PADDED, map_view, pixels, turned};
 use super::data::{Data, Function, State};
-use super::{Lower, Result, Scores, Value, input, need};
+use super::{IMAGE, Lower, Result, Scores, Value, input, need};
 use crate::compile::constant::Constant;
 use crate::compile::scalar;
 use crate::compile::step::{Span, Step};
@@ -194,7 +194,16 @@ impl<'a> Lower<'a> {
             self.define_data(node, data.real(need(function, "an operator without kernels")?));
             return Ok(());
         }
-        if let Some(map) = pixels(data).filter(|_| matches!(op, "Add" | "Sub" | "Mul" | "Div") && !first) {
+        let is_channelwise = matches!(op, "Add" | "Sub" | "Mul" | "Div") && !first;
+        // An image whose channels are normalised one by one becomes a map.
+        let image = match (is_channelwise && data.buffer == IMAGE, data.dims()) {
+            (true, &[1, channels, rows, columns]) => {
+                let map = self.patches(data, [1, 1], [rows * columns, channels])?;
+                Some(Data { view: map_view(data.dims()), ..map })
+            }
+            _ => None,
+        };
+        if let Some(map) = pixels(image.as_ref().unwrap_or(data)).filter(|_| is_channelwise) {
             return self.channelwise(node, &map, constant);
         }
         if data.dims() != dims || !matches!(op, "Add" | "Mul") {

@@ -70,6 +70,18 @@ fn gelu_is_known_whatever_the_order_of_its_nodes() {
 }
 
 #[test]
+fn channels_of_the_image_are_normalised_one_by_one() {
+    let mut graph = Graph::new();
+    graph.floats("factors", &[1, 3, 1, 1], |i| (i + 1) as f32);
+    graph.floats("offsets", &[1, 3, 1, 1], |i| 1.0 - i as f32);
+    graph.node("Mul", &["image", "factors"], "scaled", []);
+    graph.node("Add", &["scaled", "offsets"], "normalised", []);
+    graph.node("GlobalAveragePool", &["normalised"], "means", []);
+    // The image counts from 0: its channels' means are 7.5, 23.5 and 39.5.
+    assert_eq!(graph.run("means"), [8.5, 47.0, 117.5]);
+}
+
+#[test]
 fn a_gate_is_two_layers_and_their_product() {
     let graph = || {
         let mut graph = Graph::tokens();
