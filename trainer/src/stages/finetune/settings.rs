@@ -22,7 +22,7 @@ pub enum HeadInit {
     /// Weights near zero.
     #[default]
     Fresh,
-    /// Logistic regression on frozen embeddings ([`head`]).
+    /// Logistic regression on frozen embeddings ([`crate::stages::head`]).
     Probe,
 }
 
