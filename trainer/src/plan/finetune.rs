@@ -51,6 +51,14 @@ impl Init {
         if let Some((encoder, preprocess)) = weights.stated()? {
             return Ok(Init::Stated(path, encoder, preprocess, None));
         }
+        if let Some(tensor) = weights.beyond_plain() {
+            let problem = format!(
+                "holds `{tensor}`, which a plain vision transformer has not: bring the network in by \
+                 `smalti import {} -o RUN`, and start from RUN",
+                path.display()
+            );
+            return Err(Error::Checkpoint { path, problem });
+        }
         let beside = folder.map(Beside::network).transpose()?.unwrap_or_default();
         let mut sizes = weights.sizes()?;
         sizes.variant.norm_eps = beside.norm_eps.unwrap_or(sizes.variant.norm_eps);

@@ -127,6 +127,15 @@ impl Weights {
         Ok(Weights { path: path.into(), tensors, entries, dialect, filter, prefix, details })
     }
 
+    /// A tensor, by timm's name, that a plain vision transformer has not: of LayerScale, registers, a distillation token or
+    /// norms of queries and keys.
+    pub fn beyond_plain(&self) -> Option<&str> {
+        const PARTS: [&str; 7] =
+            [".ls1.", ".ls2.", "reg_token", "dist_token", ".q_norm.", ".k_norm.", ".fc1_g."];
+        let is_beyond = |name: &&str| PARTS.iter().any(|part| name.contains(part));
+        self.entries.keys().map(String::as_str).find(is_beyond)
+    }
+
     /// Our metadata, null in files of others.
     pub fn details(&self) -> &Value {
         &self.details
