@@ -48,7 +48,7 @@ pub(super) fn export(
     let float = Model::from_bytes(&bytes)?;
     selftest::judge(&selftest::run(&float)?)?;
     let mut device = Device {
-        model: job.write("model.onnx", &bytes)?,
+        model: job.owner.write("model.onnx", &bytes)?,
         int8_model: None,
         int8_accuracy: None,
         int8_agreement: None,
@@ -61,7 +61,7 @@ pub(super) fn export(
     let settings = Settings { threads: job.exec.threads, ..Settings::default() };
     match quantize::quantize(&bytes, &float, &calibration, &measuring, &settings) {
         Ok(found) => {
-            device.int8_model = Some(job.write("model-int8.onnx", &found.bytes)?);
+            device.int8_model = Some(job.owner.write("model-int8.onnx", &found.bytes)?);
             device.int8_accuracy = images.test.as_ref().and(found.comparison.accuracy_b);
             device.int8_agreement = Some(found.comparison.agreement);
         }

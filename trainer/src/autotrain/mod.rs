@@ -15,11 +15,11 @@ mod report;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use smalti_trainer::Result;
 use smalti_trainer::run::Owner;
 use smalti_trainer::run::owner::Claim;
 use smalti_trainer::stages::finetune::{self, FinetuneSettings, HeadInit};
 use smalti_trainer::train::ExecConfig;
-use smalti_trainer::{Error, Result, files};
 
 use crate::args::training::{ImageArgs, OptimArgs, RunArgs, SizeArgs};
 use crate::args::{DistilArgs, FinetuneArgs, Global, TrainArgs, config};
@@ -76,10 +76,10 @@ pub(crate) fn run(args: TrainArgs, global: &Global) -> anyhow::Result<()> {
     let job = Autotrain { global, out, owner, exec, stop, budget: budget.as_secs_f64(), resumes, overwrite };
     // DIR is no flag, and said again with --resume.
     let saved = TrainArgs { data: None, ..args.clone() };
-    job.write("config.toml", config::to_toml(&saved)?.as_bytes())?;
+    job.owner.write("config.toml", config::to_toml(&saved)?.as_bytes())?;
     let report = job.run(&mut args).map_err(|error| job.explain_stop(error))?;
     let object = out::object(serde_json::to_value(&report)?);
-    job.write("report.json", format!("{object:#}\n").as_bytes())?;
+    job.owner.write("report.json", format!("{object:#}\n").as_bytes())?;
     if global.json {
         return out::text(&object.to_string());
     }
@@ -117,25 +117,12 @@ impl Autotrain<'_> {
         tell(self.global, text);
     }
 
-    /// Writes one of the command's own files.
-    fn write(&self, name: &str, bytes: &[u8]) -> Result<PathBuf> {
-        self.owner.add([Path::new(name)])?;
-        let path = self.out.join(name);
-        files::write(&path, bytes)?;
-        Ok(path)
-    }
-
     fn explain_stop(&self, error: anyhow::Error) -> anyhow::Error {
         if self.stop.code().is_none() {
             return error;
         }
         let out = self.out.display();
         error.context(format!("stopped by a signal: continue with `smalti train DIR --resume --out {out}`"))
-    }
-
-    /// An error if a signal came.
-    fn check_stop(&self) -> Result<()> {
-        self.stop.code().map_or(Ok(()), |code| Err(Error::Interrupted { step: 0, code }))
     }
 
     fn run(&self, args: &mut TrainArgs) -> anyhow::Result<Report> {
@@ -148,11 +135,11 @@ impl Autotrain<'_> {
         ));
         let size = self.size(args, &images)?;
         let start = self.learn_without_labels(args, &size, &images)?;
-        self.check_stop()?;
+        self.stop.check()?;
         let (settings, init, choice) = self.choose(args, &size, &images, &start)?;
-        self.check_stop()?;
+        self.stop.check()?;
         let (model, dir) = self.learn_from_labels(args, &settings, &init, &images, &choice)?;
-        self.check_stop()?;
+        self.stop.check()?;
         let found = match &images.test {
             Some((test, _)) => Some(commands::finetune::evaluate(&model, test, &self.exec)?),
             None => None,
@@ -281,7 +268,7 @@ impl Autotrain<'_> {
         }
         let left = (self.budget - cpu_seconds()).max(1.0) * (1.0 - OF_THE_REST);
         let choice = classify::choose(self, &settings, &images.labelled, &init, left)?;
-        self.write(CHOICE, format!("{:#}\n", serde_json::to_value(&choice)?).as_bytes())?;
+        self.owner.write(CHOICE, format!("{:#}\n", serde_json::to_value(&choice)?).as_bytes())?;
         Ok((settings, init, choice))
     }
 

@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::flag;
+use smalti_trainer::{Error, Result};
 
 /// The signal that came, if any.
 #[derive(Clone, Debug, Default)]
@@ -29,6 +30,11 @@ impl Stop {
     /// The exit code to stop with.
     pub(crate) fn code(&self) -> Option<u8> {
         u8::try_from(self.0.load(Ordering::Relaxed)).ok().filter(|code| *code != 0)
+    }
+
+    /// An error if a signal came, between the stages of a command.
+    pub(crate) fn check(&self) -> Result<()> {
+        self.code().map_or(Ok(()), |code| Err(Error::Interrupted { step: 0, code }))
     }
 }
 

@@ -180,6 +180,31 @@ impl Classifier {
         self.head.forward(params, &acts.embeddings, &mut acts.logits);
     }
 
+    /// A loss on logits: the forward pass, then `compare`, which gets the logits, writes their gradient and returns the loss.
+    pub fn compare<R: Float>(
+        &self,
+        params: &[R],
+        input: Input<'_, R>,
+        acts: &mut Activations<R>,
+        compare: impl FnOnce(&[R], &mut [R]) -> f64,
+    ) -> f64 {
+        self.predict(params, input, acts);
+        resize_buffer(&mut acts.dlogits, acts.logits.len());
+        compare(&acts.logits, &mut acts.dlogits)
+    }
+
+    /// The backward pass of the whole model from `acts.dlogits`. Adds the gradients of all tensors.
+    pub fn backward<R: Float>(
+        &self,
+        params: &[R],
+        input: Input<'_, R>,
+        acts: &mut Activations<R>,
+        grads: &mut Grads<'_, R>,
+    ) {
+        self.head_backward(params, acts, grads);
+        self.embed_backward(params, input, acts, grads);
+    }
+
     /// The backward pass of [`Classifier::head`]: from `acts.dlogits` to `acts.dembeddings`, which it overwrites. Adds the
     /// gradients of the head.
     pub fn head_backward<R: Float>(&self, params: &[R], acts: &mut Activations<R>, grads: &mut Grads<'_, R>) {

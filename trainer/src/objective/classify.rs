@@ -2,7 +2,7 @@
 
 use crate::model::classifier::{Activations, Classifier, Input};
 use crate::model::grads::Grads;
-use crate::model::ops::{Float, resize_buffer};
+use crate::model::ops::Float;
 
 /// `weight · Σ_images -Σ_classes target · log softmax(logits)`.
 #[derive(Clone, Copy, Debug)]
@@ -22,9 +22,9 @@ impl<R: Float> CrossEntropy<'_, R> {
         input: Input<'_, R>,
         acts: &mut Activations<R>,
     ) -> f64 {
-        model.predict(params, input, acts);
-        resize_buffer(&mut acts.dlogits, acts.logits.len());
-        cross_entropy(&acts.logits, self.targets, model.classes(), self.weight, &mut acts.dlogits)
+        model.compare(params, input, acts, |logits, dlogits| {
+            cross_entropy(logits, self.targets, model.classes(), self.weight, dlogits)
+        })
     }
 
     /// [`CrossEntropy::loss`], and its gradients added to `grads`.
@@ -37,8 +37,7 @@ impl<R: Float> CrossEntropy<'_, R> {
         grads: &mut Grads<'_, R>,
     ) -> f64 {
         let loss = self.loss(model, params, input, acts);
-        model.head_backward(params, acts, grads);
-        model.embed_backward(params, input, acts, grads);
+        model.backward(params, input, acts, grads);
         loss
     }
 }

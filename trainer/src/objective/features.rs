@@ -2,7 +2,7 @@
 
 use crate::model::classifier::{Activations, Classifier, Input};
 use crate::model::grads::Grads;
-use crate::model::ops::{Float, resize_buffer};
+use crate::model::ops::Float;
 
 /// `weight · Σ_images (1 - cos(student, target) + mean over values of smooth L1(student - target))`.
 ///
@@ -26,9 +26,9 @@ impl<R: Float> FeatureLoss<'_, R> {
         input: Input<'_, R>,
         acts: &mut Activations<R>,
     ) -> f64 {
-        model.predict(params, input, acts);
-        resize_buffer(&mut acts.dlogits, acts.logits.len());
-        distance(&acts.logits, self.targets, model.classes(), self.weight, &mut acts.dlogits)
+        model.compare(params, input, acts, |logits, dlogits| {
+            distance(logits, self.targets, model.classes(), self.weight, dlogits)
+        })
     }
 
     /// [`FeatureLoss::loss`], and its gradients added to `grads`.
@@ -41,8 +41,7 @@ impl<R: Float> FeatureLoss<'_, R> {
         grads: &mut Grads<'_, R>,
     ) -> f64 {
         let loss = self.loss(model, params, input, acts);
-        model.head_backward(params, acts, grads);
-        model.embed_backward(params, input, acts, grads);
+        model.backward(params, input, acts, grads);
         loss
     }
 }

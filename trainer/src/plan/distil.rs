@@ -1,6 +1,6 @@
 //! The plan of a distillation.
 
-use smalti_models::{Pool, Preprocess};
+use smalti_models::Pool;
 use smalti_trainer::Result;
 use smalti_trainer::data::{Dataset, Mix};
 use smalti_trainer::stages::distil::DistilSettings;
@@ -9,7 +9,7 @@ use smalti_trainer::teacher::{Hints, TeacherConfig};
 
 use super::defaults::{CROPS, DISTIL};
 use super::finetune::Init;
-use super::{augment, fill, images, optim, size};
+use super::{augment, fill, optim};
 use crate::args::DistilArgs;
 use crate::args::distil::TeacherArgs;
 
@@ -44,18 +44,7 @@ pub(crate) fn plan(
     teacher: &TeacherConfig,
     data: &Dataset,
 ) -> Result<DistilSettings> {
-    let encoder = match init {
-        Init::Stated(_, encoder, ..) => size::from_init(&mut args.size, encoder)?,
-        Init::Sized(path, sizes, heads) => size::from_file(&mut args.size, path, sizes, *heads)?,
-        _ => size::encoder(&mut args.size, || images::shape(data))?,
-    };
-    let preprocess = match init {
-        Init::Stated(_, _, preprocess, _) => {
-            images::from_init(&mut args.images, preprocess)?;
-            Preprocess { img_size: encoder.img_size, ..preprocess.clone() }
-        }
-        _ => images::preprocess(&mut args.images, &encoder, data)?,
-    };
+    let (encoder, preprocess) = init.model(&mut args.size, &mut args.images, data)?;
     let optim = optim::optim(&mut args.optim, DISTIL.layer_decay, &DISTIL, data.len())?;
     let augment = augment::augment(&mut args.images, encoder.img_size, &DISTIL)?;
     let crops = Crops {

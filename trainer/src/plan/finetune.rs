@@ -12,6 +12,7 @@ use smalti_trainer::{Error, Result};
 use super::defaults::{FINETUNE, SCRATCH};
 use super::{augment, fill, images, labelled, named, optim, required, size};
 use crate::args::FinetuneArgs;
+use crate::args::training::{ImageArgs, SizeArgs};
 
 const HEADS: [(&str, HeadInit); 2] = [("fresh", HeadInit::Fresh), ("probe", HeadInit::Probe)];
 const POOLS: [(&str, Pool); 2] = [("token", Pool::Token), ("mean", Pool::Mean)];
@@ -71,6 +72,29 @@ impl Init {
             Some(path) if path != Path::new("scratch") => Init::Sent(path.clone()),
             _ => Init::Scratch,
         }
+    }
+
+    /// The encoder and its input that start here and learn from `data`.
+    pub(crate) fn model(
+        &self,
+        size: &mut SizeArgs,
+        images: &mut ImageArgs,
+        data: &Dataset,
+    ) -> Result<(VitConfig, Preprocess)> {
+        let encoder = match self {
+            Init::Stated(_, encoder, ..) => size::from_init(size, encoder)?,
+            Init::Sized(path, sizes, heads) => size::from_file(size, path, sizes, *heads)?,
+            _ => size::encoder(size, || images::shape(data))?,
+        };
+        let preprocess = match self {
+            Init::Stated(_, _, preprocess, _) => {
+                let preprocess = preprocess.with_img_size(encoder.img_size);
+                images::from_init(images, &preprocess)?;
+                preprocess
+            }
+            _ => images::preprocess(images, &encoder, data)?,
+        };
+        Ok((encoder, preprocess))
     }
 
     /// The file of weights.
@@ -152,19 +176,7 @@ fn held_back(all: &Dataset, picked: &mut Vec<usize>, spec: &LabelSpec, seed: u64
 /// Settings for these images; the arguments say all of them afterwards.
 pub(crate) fn plan(args: &mut FinetuneArgs, init: &Init, train: &Dataset) -> Result<FinetuneSettings> {
     let defaults = if matches!(init, Init::Scratch) { &SCRATCH } else { &FINETUNE };
-    let encoder = match init {
-        Init::Stated(_, encoder, ..) => size::from_init(&mut args.size, encoder)?,
-        Init::Sized(path, sizes, heads) => size::from_file(&mut args.size, path, sizes, *heads)?,
-        _ => size::encoder(&mut args.size, || images::shape(train))?,
-    };
-    let preprocess = match init {
-        Init::Stated(_, _, preprocess, _) => {
-            let preprocess = preprocess.with_img_size(encoder.img_size);
-            images::from_init(&mut args.images, &preprocess)?;
-            preprocess
-        }
-        _ => images::preprocess(&mut args.images, &encoder, train)?,
-    };
+    let (encoder, preprocess) = init.model(&mut args.size, &mut args.images, train)?;
     // What was imported is best read as it was trained.
     let pool = match init {
         Init::Stated(_, _, _, Some(Pool::Token)) => "token",

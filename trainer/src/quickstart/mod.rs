@@ -24,7 +24,7 @@ use smalti_trainer::stages::finetune::{self, FinetuneSettings, Finetuned};
 use smalti_trainer::stages::pretrain::{self, PretrainSettings};
 use smalti_trainer::train::step::GradLanes;
 use smalti_trainer::train::{ExecConfig, OptimConfig};
-use smalti_trainer::{Error, Result, files};
+use smalti_trainer::{Error, Result};
 
 use crate::args::{Global, PretrainArgs, QuickstartArgs};
 use crate::commands::{self, runs};
@@ -85,7 +85,7 @@ pub(crate) fn run(args: &QuickstartArgs, global: &Global) -> anyhow::Result<()> 
     };
     let report = job.run(args.data.as_deref(), quick).map_err(|error| job.explain_stop(error))?;
     let object = out::object(serde_json::to_value(&report)?);
-    job.write("report.json", format!("{object:#}\n").as_bytes())?;
+    job.owner.write("report.json", format!("{object:#}\n").as_bytes())?;
     if global.json {
         return out::text(&object.to_string());
     }
@@ -126,14 +126,6 @@ impl Quickstart<'_> {
         self.budget - self.start.elapsed().as_secs_f64()
     }
 
-    /// Writes one of the quickstart's own files.
-    fn write(&self, name: &str, bytes: &[u8]) -> Result<PathBuf> {
-        self.owner.add([Path::new(name)])?;
-        let path = self.out.join(name);
-        files::write(&path, bytes)?;
-        Ok(path)
-    }
-
     /// Says what became of the work where a signal stopped it.
     fn explain_stop(&self, error: anyhow::Error) -> anyhow::Error {
         if self.stop.code().is_none() {
@@ -146,19 +138,11 @@ impl Quickstart<'_> {
         ))
     }
 
-    /// An error if a signal came.
-    fn check_stop(&self) -> Result<()> {
-        match self.stop.code() {
-            Some(code) => Err(Error::Interrupted { step: 0, code }),
-            None => Ok(()),
-        }
-    }
-
     fn run(&self, own: Option<&Path>, quick: bool) -> anyhow::Result<Report> {
         let mut images = self.images(own)?;
         let (mut args, settings) = self.plan_pretraining(&images)?;
         let speed = self.measure(&settings, &images)?;
-        self.check_stop()?;
+        self.stop.check()?;
         if own.is_some() {
             images.train = self.as_many_as_fit(&images.train, &speed);
         }
@@ -334,7 +318,8 @@ impl Quickstart<'_> {
             version: "1".into(),
             training: json!(settings),
         };
-        self.write("model.onnx", &export::export(&model.model, &model.params, &details, InputForm::U8Nhwc)?)
+        self.owner
+            .write("model.onnx", &export::export(&model.model, &model.params, &details, InputForm::U8Nhwc)?)
     }
 
     fn say_what_is_next(&self, report: &Report, own: bool) {

@@ -32,6 +32,19 @@ pub struct ModelConfig {
     pub norm_pix_loss: Option<bool>,
 }
 
+impl ModelConfig {
+    /// An encoder whose tokens are pooled, with or without a head.
+    pub(crate) fn pooled(encoder: &VitConfig, pool: Pool) -> ModelConfig {
+        ModelConfig {
+            model_type: if encoder.stem.is_patches() { "vit" } else { "hybrid" }.into(),
+            encoder: encoder.clone(),
+            decoder: None,
+            pool: Some(pool),
+            norm_pix_loss: None,
+        }
+    }
+}
+
 /// What a model is, apart from its weights.
 #[derive(Clone, Debug, PartialEq)]
 pub struct ModelFiles {

@@ -86,6 +86,14 @@ impl Owner {
     pub fn add<'a>(&self, names: impl IntoIterator<Item = &'a Path>) -> Result<()> {
         append(&self.folder, names)
     }
+
+    /// Writes the file `name`, relative to the folder, whole or not at all, listed as Smalti's. Returns its path.
+    pub fn write(&self, name: &str, bytes: &[u8]) -> Result<PathBuf> {
+        self.add([Path::new(name)])?;
+        let path = self.folder.join(name);
+        files::write(&path, bytes)?;
+        Ok(path)
+    }
 }
 
 /// What a folder is taken for.

@@ -81,17 +81,6 @@ impl DistilSettings {
         flags::put(&mut table, "cutmix", self.mix.cutmix)?;
         Ok(table)
     }
-
-    /// What `config.json` says.
-    fn config(&self) -> ModelConfig {
-        ModelConfig {
-            model_type: if self.encoder.stem.is_patches() { "vit" } else { "hybrid" }.into(),
-            encoder: self.encoder.clone(),
-            decoder: None,
-            pool: Some(self.pool),
-            norm_pix_loss: None,
-        }
-    }
 }
 
 /// Distils the cached embeddings of `data`'s images into a student; with a run folder, metrics and checkpoints go there.
@@ -235,13 +224,15 @@ impl Task for Distilling<'_> {
         params: &[f32],
         stop: StopCheck<'_>,
     ) -> Result<Option<Validation>> {
-        let due = Neighbours::is_due(epoch, self.settings.optim.epochs);
-        let Some(neighbours) = self.neighbours.as_ref().filter(|_| due) else { return Ok(None) };
-        Ok(neighbours.accuracy(self.model.layout(), params, stop)?.map(Validation::Neighbours))
+        let Some(neighbours) = &self.neighbours else { return Ok(None) };
+        neighbours.validate([epoch, self.settings.optim.epochs], self.model.layout(), params, stop)
     }
 
     fn model_files(&self) -> ModelFiles {
-        let (config, preprocess) = (self.settings.config(), self.settings.preprocess.clone());
+        let (config, preprocess) = (
+            ModelConfig::pooled(&self.settings.encoder, self.settings.pool),
+            self.settings.preprocess.clone(),
+        );
         ModelFiles { config, preprocess, labels: Vec::new() }
     }
 

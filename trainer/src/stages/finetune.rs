@@ -21,7 +21,7 @@ use crate::model::weights::{self, Loaded, Take, Weights};
 use crate::model::{Classifier, classifier};
 use crate::objective::{CrossEntropy, Mask};
 use crate::rng::{Rng, stream};
-use crate::run::{ModelFiles, RunDir};
+use crate::run::{ModelConfig, ModelFiles, RunDir};
 use crate::train::step::{BatchPlan, GradLanes};
 use crate::train::{
     ExecConfig, Observer, OptimConfig, Outcome, Planner, StopCheck, Task, TaskData, Validation, train,
@@ -303,7 +303,10 @@ impl Task for Finetuning<'_> {
     }
 
     fn model_files(&self) -> ModelFiles {
-        let (config, preprocess) = (self.settings.config(), self.settings.preprocess.clone());
+        let (config, preprocess) = (
+            ModelConfig::pooled(&self.settings.encoder, self.settings.pool),
+            self.settings.preprocess.clone(),
+        );
         ModelFiles { config, preprocess, labels: self.images.train.classes().to_vec() }
     }
 

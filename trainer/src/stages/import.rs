@@ -80,13 +80,7 @@ pub fn write(model: &Finetuned, source: &Path, settings: &str, run: &RunDir) -> 
     run.begin(
         settings,
         &ModelFiles {
-            config: ModelConfig {
-                model_type: "vit".into(),
-                encoder: encoder.clone(),
-                decoder: None,
-                pool: Some(pool),
-                norm_pix_loss: None,
-            },
+            config: ModelConfig::pooled(encoder, pool),
             preprocess: model.preprocess.clone(),
             labels: model.labels.clone(),
         },

@@ -9,7 +9,7 @@ use crate::evaluate::{self, probe};
 use crate::model::params::Layout;
 use crate::model::{Classifier, classifier};
 use crate::train::step::GradLanes;
-use crate::train::{ExecConfig, StopCheck};
+use crate::train::{ExecConfig, StopCheck, Validation};
 
 /// Images that are compared with each other: enough to see a rise of a few points.
 const IMAGES: usize = 300;
@@ -50,19 +50,18 @@ impl Neighbours {
         }))
     }
 
-    /// Whether to look after this epoch of so many.
-    pub(super) fn is_due(epoch: u64, epochs: u64) -> bool {
-        epoch.is_multiple_of(epochs.div_ceil(LOOKS).max(1)) || epoch == epochs
-    }
-
-    /// The fraction of the images whose neighbours vote for their class, under the parameters of a model with `layout`.
-    /// Images that cannot be read are left out.
-    pub(super) fn accuracy(
+    /// What the neighbours say after epoch `epoch` of `epochs`, now and then: the fraction of the images whose neighbours vote
+    /// for their class, under the parameters of a model with `layout`. Images that cannot be read are left out.
+    pub(super) fn validate(
         &self,
+        [epoch, epochs]: [u64; 2],
         layout: &Layout,
         params: &[f32],
         stop: StopCheck<'_>,
-    ) -> Result<Option<f64>> {
+    ) -> Result<Option<Validation>> {
+        if !epoch.is_multiple_of(epochs.div_ceil(LOOKS).max(1)) && epoch != epochs {
+            return Ok(None);
+        }
         let mut own = self.model.layout().init::<f32>(0);
         for (spec, slot) in self.model.layout().iter() {
             // A pretrained encoder has the class token's norm, under the same trained scale.
@@ -75,7 +74,7 @@ impl Neighbours {
         }
         let found = evaluate::predict(&self.model, &own, &self.loader, &self.lanes, stop)?;
         match probe::leave_one_out(&found, self.classes) {
-            Ok(accuracy) => Ok(Some(accuracy)),
+            Ok(accuracy) => Ok(Some(Validation::Neighbours(accuracy))),
             Err(Error::Usage(_)) => Ok(None),
             Err(error) => Err(error),
         }

@@ -257,9 +257,8 @@ impl Task for Pretraining<'_> {
         params: &[f32],
         stop: StopCheck<'_>,
     ) -> Result<Option<Validation>> {
-        let due = Neighbours::is_due(epoch, self.settings.optim.epochs);
-        let Some(neighbours) = self.neighbours.as_ref().filter(|_| due) else { return Ok(None) };
-        Ok(neighbours.accuracy(self.model.layout(), params, stop)?.map(Validation::Neighbours))
+        let Some(neighbours) = &self.neighbours else { return Ok(None) };
+        neighbours.validate([epoch, self.settings.optim.epochs], self.model.layout(), params, stop)
     }
 
     fn model_files(&self) -> ModelFiles {

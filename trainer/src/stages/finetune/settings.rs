@@ -6,7 +6,6 @@ use toml::Table;
 
 use crate::data::{Augment, Mix};
 use crate::error::{Error, Result};
-use crate::run::ModelConfig;
 use crate::stages::flags;
 use crate::train::OptimConfig;
 use crate::train::step::BatchPlan;
@@ -131,16 +130,5 @@ impl FinetuneSettings {
         flags::put(&mut table, "ema", self.ema)?;
         flags::put(&mut table, "interpolate", self.interpolate)?;
         Ok(table)
-    }
-
-    /// What `config.json` says.
-    pub(super) fn config(&self) -> ModelConfig {
-        ModelConfig {
-            model_type: if self.encoder.stem.is_patches() { "vit" } else { "hybrid" }.into(),
-            encoder: self.encoder.clone(),
-            decoder: None,
-            pool: Some(self.pool),
-            norm_pix_loss: None,
-        }
     }
 }
