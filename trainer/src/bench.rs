@@ -103,7 +103,7 @@ pub fn run(settings: &Settings<'_>) -> Result<Report> {
         }
         Stage::Finetune(stage) => {
             let stage = FinetuneSettings { optim: endless(&stage.optim), ..stage.clone() };
-            let images = finetune::Images { train: settings.data, val: None };
+            let images = finetune::Images::labelled(settings.data);
             finetune::finetune(&stage, &settings.exec, &images, None, None, &mut watch).err()
         }
     };

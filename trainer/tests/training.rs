@@ -231,7 +231,7 @@ fn an_interrupted_pretraining_ends_with_the_same_bits() {
 fn an_interrupted_finetuning_ends_with_the_same_bits() {
     let data = data();
     let [whole, pieces] = in_pieces(|run, exec, observer| {
-        let images = Images { train: &data, val: Some(&data) };
+        let images = Images { train: &data, val: Some(&data), targets: None };
         Ok(finetune(&finetuning(4), exec, &images, None, Some(run), observer)?.0.params)
     });
     assert_eq!(whole, pieces);
@@ -271,7 +271,7 @@ fn the_cross_decoder_and_muon_learn_and_come_back_from_disk() {
     assert!(run.path().join("recon/step-80.png").is_file());
 
     let (data, init) = (data(), run.model("last"));
-    let images = Images { train: &data, val: None };
+    let images = Images::labelled(&data);
     finetune(&finetuning(1), &exec(1), &images, Some(&init), None, &mut ()).unwrap();
     let all = PretrainSettings { predict_ratio: 0.5, ..pretraining(1) };
     let error = pretrain(&all, &exec(1), &data, None, &mut ()).unwrap_err();
@@ -310,7 +310,7 @@ fn ranks_pretrain_to_the_bits_of_one_process() {
 fn ranks_finetune_to_the_bits_of_one_process_and_go_on_with_its_run() {
     let folder = tempfile::tempdir().unwrap();
     let data = data();
-    let images = || Images { train: &data, val: Some(&data) };
+    let images = || Images { train: &data, val: Some(&data), targets: None };
     let mut watch = Watch::default();
     let alone = finetune(&finetuning(4), &exec(1), &images(), None, None, &mut watch).unwrap().0;
     let found =
@@ -335,7 +335,7 @@ fn ranks_finetune_to_the_bits_of_one_process_and_go_on_with_its_run() {
 #[test]
 fn a_hybrid_gives_the_same_bits_over_threads_ranks_and_stops() {
     let data = data();
-    let images = || Images { train: &data, val: Some(&data) };
+    let images = || Images { train: &data, val: Some(&data), targets: None };
     let pretrained = |exec: &ExecConfig, run: Option<&RunDir>, observer: &mut dyn Observer| {
         Ok(pretrain(&hybrid_pretraining(3), exec, &data, run, observer)?.0.params)
     };
@@ -354,7 +354,7 @@ fn a_hybrid_gives_the_same_bits_over_threads_ranks_and_stops() {
 fn a_pretrained_hybrid_goes_into_a_classifier_and_back_from_disk() {
     let folder = tempfile::tempdir().unwrap();
     let data = data();
-    let (images, first) = (Images { train: &data, val: None }, create(&folder.path().join("pre")));
+    let (images, first) = (Images::labelled(&data), create(&folder.path().join("pre")));
     let pretrained = pretrain(&hybrid_pretraining(1), &exec(1), &data, Some(&first), &mut ()).unwrap().0;
     assert_eq!(pretrain::load(first.path()).unwrap().params, pretrained.params);
     assert_eq!(probe::load(first.path()).unwrap().model.layout().slot("norm.weight").ok(), None);
@@ -393,7 +393,7 @@ fn a_pretrained_encoder_goes_into_a_classifier_and_back_from_disk() {
     // A learning rate of zero shows what the start was.
     let still = FinetuneSettings { optim: OptimConfig { lr: 0.0, ..optim(1) }, ..finetuning(1) };
     let second = create(&folder.path().join("fine"));
-    let (images, init) = (Images { train: &data, val: None }, first.model("last"));
+    let (images, init) = (Images::labelled(&data), first.model("last"));
     let tuned = finetune(&still, &exec(1), &images, Some(&init), Some(&second), &mut ()).unwrap().0;
     for (spec, slot) in tuned.model.layout().iter() {
         if spec.name.starts_with("blocks.") || spec.name.starts_with("patch_embed.") {

@@ -10,7 +10,7 @@ use crate::plan::{fill, labelled, required};
 
 /// What is learned from and measured on.
 pub(super) struct Images {
-    /// Every image that may be learned from, labels or not.
+    /// Every image that may be learned from; labels are those that count.
     pub(super) all: Dataset,
     /// The labelled ones.
     pub(super) labelled: Dataset,
@@ -47,8 +47,10 @@ pub(super) fn open(args: &mut TrainArgs) -> Result<Images> {
         Some(more) => own.with_images_of(&Dataset::open(more, Split::All)?)?,
         None => own,
     };
-    // Labels that do not count are not even looked at.
-    let all = if spec == "all" { all } else { all.without_labels() };
+    let mut all = all.with_labels_of(&labels);
+    if all.labelled().len() < labels.len() {
+        all = all.with_images_of(&labels)?.with_labels_of(&labels);
+    }
     let mut test = None;
     for split in [Split::Test, Split::Val].into_iter().filter(|split| data.has(*split)) {
         let images = labelled(&data.dataset(split)?, split, "accuracy is not measured on them");
@@ -57,7 +59,7 @@ pub(super) fn open(args: &mut TrainArgs) -> Result<Images> {
             break;
         }
     }
-    Ok(Images { all, labelled: labels, test })
+    Ok(Images { labelled: all.labelled(), all, test })
 }
 
 /// Whether `--labels` names a table.

@@ -2,23 +2,28 @@
 //!
 //! 1. look at the images;
 //! 2. learn without labels: from a teacher if one is given;
-//! 3. learn from the labels: candidates compete on held-out images, the best learns from all labels ([`classify`]);
+//! 3. learn from the labels: candidates compete on held-out images, the best learns from all labels ([`classify`]), and what an
+//!    ensemble says of the images without labels is learned, too ([`self_train`]);
 //! 4. measure on the test split, export, quantize, run as on a device ([`device`]).
 //!
 //! Every stage is a run of its own below the folder, so that each can be continued, looked at and used by the other commands.
 
 mod classify;
 mod device;
+mod ensemble;
 mod images;
 mod report;
+mod self_train;
+mod teacher_head;
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use smalti_trainer::Result;
-use smalti_trainer::run::Owner;
+use smalti_trainer::data::Dataset;
 use smalti_trainer::run::owner::Claim;
-use smalti_trainer::stages::finetune::{self, FinetuneSettings, HeadInit};
+use smalti_trainer::run::{Owner, RunDir};
+use smalti_trainer::stages::finetune::{self, FinetuneSettings, Finetuned, HeadInit};
 use smalti_trainer::train::ExecConfig;
 
 use crate::args::training::{ImageArgs, OptimArgs, RunArgs, SizeArgs};
@@ -30,9 +35,10 @@ use crate::console::progress::Watch;
 use crate::console::signals::Stop;
 use crate::plan::finetune::Init;
 use crate::plan::{self, fill, images::shape, optim::duration};
-use classify::{Choice, cpu_seconds};
+use classify::{Choice, Frozen, cpu_seconds};
 use images::Images;
 use report::Report;
+use teacher_head::TeacherHead;
 
 /// The default budget.
 const BUDGET: &str = "10m";
@@ -44,9 +50,21 @@ const OF_THE_REST: f64 = 0.1;
 const HYBRID_FROM: usize = 64;
 /// Images of a fine-tuning step.
 const BATCH: usize = 32;
+/// Images of a step of self-training.
+const SELF_TRAINING_BATCH: usize = 64;
+/// Peak learning rate of both.
+const LR: f64 = 1e-3;
 /// What the command writes into its folder.
-const FILES: [&str; 7] =
-    ["config.toml", "distil", CHOICE, "finetune", "model.onnx", "model-int8.onnx", "report.json"];
+const FILES: [&str; 8] = [
+    "config.toml",
+    "distil",
+    CHOICE,
+    "finetune",
+    "self-train",
+    "model.onnx",
+    "model-int8.onnx",
+    "report.json",
+];
 /// The candidate that was chosen.
 const CHOICE: &str = "choice.json";
 
@@ -136,9 +154,8 @@ impl Autotrain<'_> {
         let size = self.size(args, &images)?;
         let start = self.learn_without_labels(args, &size, &images)?;
         self.stop.check()?;
-        let (settings, init, choice) = self.choose(args, &size, &images, &start)?;
-        self.stop.check()?;
-        let (model, dir) = self.learn_from_labels(args, &settings, &init, &images, &choice)?;
+        let Learned { model, settings, run, choice } =
+            self.learn_from_labels(args, &size, &images, &start)?;
         self.stop.check()?;
         let found = match &images.test {
             Some((test, _)) => Some(commands::finetune::evaluate(&model, test, &self.exec)?),
@@ -159,7 +176,7 @@ impl Autotrain<'_> {
             classes,
             cpu_seconds: cpu_seconds(),
             parameters: model.params.len(),
-            run: dir,
+            run,
             model: device.model,
             int8_model: device.int8_model,
             int8_accuracy: device.int8_accuracy,
@@ -233,43 +250,90 @@ impl Autotrain<'_> {
         OptimArgs { optimizer: hybrid.then(|| "adamw".into()), ..OptimArgs::default() }
     }
 
-    /// Plans the fine-tuning, and chooses among its candidates.
-    fn choose(
+    /// Chooses a classifier by held-out images and trains it on all labels, and on soft labels of the other images if an
+    /// ensemble is better than each candidate.
+    fn learn_from_labels(
         &self,
         args: &TrainArgs,
         size: &SizeArgs,
         images: &Images,
         start: &Start,
-    ) -> anyhow::Result<(FinetuneSettings, Init, Choice)> {
-        let from = start.file.clone().unwrap_or_else(|| "scratch".into());
-        let init = Init::read(&Some(from.clone()))?;
+    ) -> anyhow::Result<Learned> {
+        let init = Init::read(&Some(start.file.clone().unwrap_or_else(|| "scratch".into())))?;
+        let plan = |data: &Dataset, batch| self.plan(args, size, start, &init, data, batch);
+        let settings = plan(&images.labelled, BATCH)?;
+        self.tell(&format!("3 learning from {} labels", images.labelled.len()));
+        let frozen = match init {
+            Init::Scratch => None,
+            _ => Some(Frozen::new(self, &settings, &images.labelled, &init)?),
+        };
+        let run = start.file.as_deref().filter(|path| path.is_dir());
+        let mut teacher = run.map(|run| TeacherHead::open(run, images)).transpose()?.flatten();
+        let choice = match self.earlier_choice() {
+            Some(choice) => choice,
+            None => {
+                let seconds = self.until() - cpu_seconds();
+                classify::choose(self, &settings, images, frozen.as_ref(), teacher.as_ref(), seconds)?
+            }
+        };
+        self.keep(&choice)?;
+        self.stop.check()?;
+        let tuned = self.train_chosen(args, &settings, images, frozen.as_ref(), choice)?;
+        self.stop.check()?;
+        let mut choice = tuned.choice.clone();
+        let (Some(ensemble), Some(frozen)) = (&choice.ensemble, &frozen) else { return Ok(tuned) };
+        let members = [&frozen.classifier, &tuned.model];
+        let targets = self.soft_labels(images, members, teacher.as_mut(), ensemble)?;
+        let settings = plan(&images.all, SELF_TRAINING_BATCH)?;
+        let steps = match choice.self_training_steps {
+            Some(steps) => steps,
+            None => self.self_training_steps(&settings, images, &targets, self.until())?,
+        };
+        choice.candidate = format!("self-trained on the mean answer of {} classifiers", ensemble.members());
+        choice.self_training_steps = Some(steps);
+        self.keep(&choice)?;
+        let (settings, all) = (classify::with_steps(&settings, steps), images.all.len());
+        self.tell(&format!("  self-training: {steps} steps on all {all} images"));
+        let (model, run) = self.self_train(args, &settings, images, frozen, &targets)?;
+        Ok(Learned { model, settings, run, choice })
+    }
+
+    /// The CPU time at which learning ends: measuring and exporting follow.
+    fn until(&self) -> f64 {
+        let left = (self.budget - cpu_seconds()).max(1.0);
+        cpu_seconds() + left * (1.0 - OF_THE_REST)
+    }
+
+    /// Plans a fine-tuning on `data`; its steps are chosen later.
+    fn plan(
+        &self,
+        args: &TrainArgs,
+        size: &SizeArgs,
+        start: &Start,
+        init: &Init,
+        data: &Dataset,
+        batch_size: usize,
+    ) -> Result<FinetuneSettings> {
         let from_scratch = start.file.is_none();
         let mut wanted = FinetuneArgs {
             data: args.data.clone(),
-            init: Some(from),
+            init: Some(start.file.clone().unwrap_or_else(|| "scratch".into())),
             images: self.image_args(args),
             size: if from_scratch { size.clone() } else { SizeArgs::default() },
             optim: OptimArgs {
                 steps: Some(500),
-                batch_size: Some(BATCH),
+                batch_size: Some(batch_size),
                 seed: args.seed,
-                blr: (!from_scratch).then_some(8e-3),
+                lr: (!from_scratch).then_some(LR),
                 ..self.optim_args(size)
             },
             ..FinetuneArgs::default()
         };
-        let mut settings = plan::finetune::plan(&mut wanted, &init, &images.labelled)?;
+        let mut settings = plan::finetune::plan(&mut wanted, init, data)?;
         if !from_scratch {
             settings.head = HeadInit::Probe;
         }
-        self.tell(&format!("3 learning from {} labels", images.labelled.len()));
-        if let Some(choice) = self.earlier_choice() {
-            return Ok((settings, init, choice));
-        }
-        let left = (self.budget - cpu_seconds()).max(1.0) * (1.0 - OF_THE_REST);
-        let choice = classify::choose(self, &settings, &images.labelled, &init, left)?;
-        self.owner.write(CHOICE, format!("{:#}\n", serde_json::to_value(&choice)?).as_bytes())?;
-        Ok((settings, init, choice))
+        Ok(settings)
     }
 
     /// What was chosen before an interruption.
@@ -278,29 +342,59 @@ impl Autotrain<'_> {
         serde_json::from_slice(&bytes).ok()
     }
 
+    fn keep(&self, choice: &Choice) -> anyhow::Result<()> {
+        let text = format!("{:#}\n", serde_json::to_value(choice)?);
+        self.owner.write(CHOICE, text.as_bytes())?;
+        Ok(())
+    }
+
     /// Learns from all labels as was chosen, into a run.
-    fn learn_from_labels(
+    fn train_chosen(
         &self,
         args: &TrainArgs,
         settings: &FinetuneSettings,
-        init: &Init,
         images: &Images,
-        choice: &Choice,
-    ) -> anyhow::Result<(finetune::Finetuned, PathBuf)> {
-        let Choice { candidate, interpolate, steps, .. } = choice;
+        frozen: Option<&Frozen>,
+        choice: Choice,
+    ) -> anyhow::Result<Learned> {
+        let Choice { candidate, interpolate, steps, .. } = &choice;
         let settings =
             FinetuneSettings { interpolate: *interpolate, ..classify::with_steps(settings, *steps) };
         self.tell(&format!("  {candidate}: {steps} steps on all labels"));
-        let run = self.run_args("finetune");
-        let wanted = FinetuneArgs { data: args.data.clone(), run, ..FinetuneArgs::default() };
-        let inputs = [("DIR", args.data.as_ref())];
-        let dir = runs::open_with(&wanted.run, "finetune", &finetune::settings_file(&settings)?, &inputs)?;
+        let (dir, exec) = self.run_dir(args, "finetune", &settings)?;
         let mut watch = Watch::new(self.global, "finetune", self.stop.clone());
-        let data = finetune::Images { train: &images.labelled, val: None };
-        let exec = ExecConfig { checkpoint_every: Duration::from_secs(60), ..self.exec.clone() };
-        let (model, _) = finetune::finetune(&settings, &exec, &data, init.file(), Some(&dir), &mut watch)?;
-        Ok((model, dir.path().to_owned()))
+        let data = finetune::Images::labelled(&images.labelled);
+        let (model, _) = match frozen {
+            Some(frozen) => {
+                let start = &frozen.classifier.params;
+                finetune::finetune_from(start, &settings, &exec, &data, Some(&dir), &mut watch)?
+            }
+            None => finetune::finetune(&settings, &exec, &data, None, Some(&dir), &mut watch)?,
+        };
+        Ok(Learned { model, settings, run: dir.path().to_owned(), choice })
     }
+
+    /// The run of a fine-tuning below the folder.
+    fn run_dir(
+        &self,
+        args: &TrainArgs,
+        name: &str,
+        settings: &FinetuneSettings,
+    ) -> Result<(RunDir, ExecConfig)> {
+        let inputs = [("DIR", args.data.as_ref())];
+        let text = finetune::settings_file(settings)?;
+        let dir = runs::open_with(&self.run_args(name), "finetune", &text, &inputs)?;
+        Ok((dir, ExecConfig { checkpoint_every: Duration::from_secs(60), ..self.exec.clone() }))
+    }
+}
+
+/// A classifier that has learned.
+struct Learned {
+    model: Finetuned,
+    settings: FinetuneSettings,
+    /// The run that it is in.
+    run: PathBuf,
+    choice: Choice,
 }
 
 /// What the labels are learned on top of.

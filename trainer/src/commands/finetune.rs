@@ -33,7 +33,7 @@ pub(crate) fn run(args: FinetuneArgs, global: &Global) -> anyhow::Result<()> {
     let sets = sets(&mut args)?;
     let mut settings = plan::finetune::plan(&mut args, &init, &sets.train)?;
     if plan::optim::spend_budget(&mut args.optim, 0.0, || {
-        let images = Images { train: &sets.train, val: None };
+        let images = Images::labelled(&sets.train);
         cpu_per_step(&mut Finetuning::new(&settings, &exec, &images, None)?, &exec)
     })? {
         settings = plan::finetune::plan(&mut args, &init, &sets.train)?;
@@ -58,7 +58,7 @@ pub(crate) fn run(args: FinetuneArgs, global: &Global) -> anyhow::Result<()> {
         ),
     );
     let mut watch = Watch::new(global, "finetune", job.stop());
-    let images = Images { train: &sets.train, val: sets.val.as_ref() };
+    let images = Images { train: &sets.train, val: sets.val.as_ref(), targets: None };
     let (last, outcome) =
         finetune::finetune(&settings, &exec, &images, init.file(), dir.as_ref(), &mut watch)?;
     job.leave();

@@ -1,6 +1,6 @@
 //! A list of images with their labels: a split, or a choice of its images.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -21,6 +21,15 @@ pub struct Dataset {
     items: Arc<[u32]>,
     /// For each image its class.
     labels: Arc<[Option<u32>]>,
+}
+
+/// An image, whatever data set lists it.
+#[derive(PartialEq, Eq, Hash)]
+enum Identity<'a> {
+    /// A file of its own.
+    File(&'a Path),
+    /// A number in one source.
+    Item(usize, u32),
 }
 
 impl fmt::Debug for Dataset {
@@ -164,6 +173,27 @@ impl Dataset {
     /// The same images, none with a label.
     pub fn without_labels(&self) -> Dataset {
         Dataset { labels: vec![None; self.len()].into(), ..self.clone() }
+    }
+
+    /// The same images with the labels that `labelled` has of them, and no others, under its classes.
+    pub fn with_labels_of(&self, labelled: &Dataset) -> Dataset {
+        let label_of: HashMap<Identity<'_>, Option<u32>> = labelled
+            .items
+            .iter()
+            .zip(&*labelled.labels)
+            .map(|(item, label)| (labelled.identity(*item), *label))
+            .collect();
+        let labels =
+            self.items.iter().map(|item| label_of.get(&self.identity(*item)).copied().flatten()).collect();
+        Dataset { classes: labelled.classes.clone(), labels, ..self.clone() }
+    }
+
+    /// What tells whether an image of another data set is the same one.
+    fn identity(&self, item: u32) -> Identity<'_> {
+        match self.source.file(item as usize) {
+            Some(file) => Identity::File(file),
+            None => Identity::Item(Arc::as_ptr(&self.source) as usize, item),
+        }
     }
 
     /// These images and those of another data set, which lose their labels. An image that both have is there once.

@@ -300,7 +300,7 @@ impl Quickstart<'_> {
         run: Option<&RunDir>,
     ) -> Result<(Finetuned, Predictions)> {
         let mut watch = Watch::new(self.global, "finetune", self.stop.clone());
-        let images = finetune::Images { train, val: None };
+        let images = finetune::Images::labelled(train);
         let file = init.and_then(Init::file);
         let (model, _) = finetune::finetune(settings, &self.exec, &images, file, run, &mut watch)?;
         let loader = evaluate::loader(test, &model.preprocess, &self.exec)?;

@@ -11,7 +11,8 @@ mod settings;
 
 pub use settings::{FULL_TOKENS, FinetuneSettings, HeadInit};
 
-use super::{flags, head, to_json};
+use super::head::Embedded;
+use super::{flags, to_json};
 use crate::data::mix::soft_targets;
 use crate::data::{Batch, Dataset, Loader, LoaderSettings, Mix};
 use crate::error::{Error, Result};
@@ -46,6 +47,38 @@ pub struct Images<'a> {
     pub train: &'a Dataset,
     /// Labelled images that choose the best epoch, if any.
     pub val: Option<&'a Dataset>,
+    /// Soft labels `[images, classes]` that are learned in place of the labels: each row of them sums to 1. Images to
+    /// learn from then need no label.
+    pub targets: Option<&'a [f32]>,
+}
+
+impl<'a> Images<'a> {
+    /// Labelled images to learn from, and none to choose an epoch.
+    pub fn labelled(train: &'a Dataset) -> Images<'a> {
+        Images { train, val: None, targets: None }
+    }
+
+    /// Refuses images without labels, and soft labels of other images.
+    fn check(&self) -> Result<()> {
+        let (images, classes) = (self.train.len(), self.train.classes().len());
+        match self.targets {
+            None => self.train.labels().map(|_| ()),
+            Some(targets) if targets.len() == images * classes => Ok(()),
+            Some(targets) => Err(Error::Usage(format!(
+                "{} soft labels for {images} images of {classes} classes",
+                targets.len()
+            ))),
+        }
+    }
+
+    /// Targets `[batch, classes]` of a batch.
+    fn targets(&self, batch: &Batch, smoothing: f32) -> Result<Vec<f32>> {
+        let classes = self.train.classes().len();
+        let Some(targets) = self.targets else { return soft_targets(batch, classes, smoothing) };
+        let row =
+            |id: &u32| targets.get(*id as usize * classes..(*id as usize + 1) * classes).unwrap_or_default();
+        Ok(batch.ids.iter().flat_map(row).copied().collect())
+    }
 }
 
 /// Fine-tunes from `init` (a pretrained encoder's tensors; from scratch without), see [`Images`] for the data.
@@ -60,29 +93,59 @@ pub fn finetune(
     run: Option<&RunDir>,
     observer: &mut dyn Observer,
 ) -> Result<(Finetuned, Outcome)> {
-    let mut task = Finetuning::new(settings, exec, images, init)?;
+    carry_out(Finetuning::new(settings, exec, images, init)?, exec, run, observer)
+}
+
+/// As [`finetune`], from all parameters of a classifier, head included.
+///
+/// # Errors
+/// As [`train`]; parameters of another model.
+pub fn finetune_from(
+    start: &[f32],
+    settings: &FinetuneSettings,
+    exec: &ExecConfig,
+    images: &Images<'_>,
+    run: Option<&RunDir>,
+    observer: &mut dyn Observer,
+) -> Result<(Finetuned, Outcome)> {
+    let mut task = Finetuning::new(settings, exec, images, None)?;
+    let needed = task.model.layout().len();
+    if start.len() != needed {
+        let problem = format!("{} parameters to start from, the model has {needed}", start.len());
+        return Err(Error::Usage(problem));
+    }
+    task.given = start.to_vec();
+    carry_out(task, exec, run, observer)
+}
+
+fn carry_out(
+    mut task: Finetuning<'_>,
+    exec: &ExecConfig,
+    run: Option<&RunDir>,
+    observer: &mut dyn Observer,
+) -> Result<(Finetuned, Outcome)> {
     let outcome = train(&mut task, exec, run, observer)?;
     let params = task.averaged(&outcome.params).into_owned();
     let finetuned = Finetuned {
         model: task.model,
         params,
-        preprocess: settings.preprocess.clone(),
-        labels: images.train.classes().to_vec(),
+        preprocess: task.settings.preprocess.clone(),
+        labels: task.images.train.classes().to_vec(),
     };
     Ok((finetuned, outcome))
 }
 
-/// The parameters that fine-tuning under these settings starts from, but for the head.
+/// The classifier that fine-tuning under these settings starts from, but for its head.
 ///
 /// # Errors
 /// An `init` that does not fit the settings.
-pub fn start(settings: &FinetuneSettings, classes: usize, init: Option<&Path>) -> Result<Vec<f32>> {
-    let model = Classifier::new(&settings.encoder, classes, settings.pool)?;
+pub fn start(settings: &FinetuneSettings, classes: &[String], init: Option<&Path>) -> Result<Finetuned> {
+    let model = Classifier::new(&settings.encoder, classes.len(), settings.pool)?;
     let mut params = model.layout().init(settings.optim.seed);
     if let Some(path) = init {
         Weights::open(path)?.load(model.layout(), &mut params, Take::Encoder)?;
     }
-    Ok(params)
+    Ok(Finetuned { model, params, preprocess: settings.preprocess.clone(), labels: classes.to_vec() })
 }
 
 /// The weights at share `share` of the way from `params` back to `start` (WiSE-FT, arXiv 2109.01903).
@@ -120,6 +183,8 @@ pub struct Finetuning<'a> {
     ema: Vec<f32>,
     /// The weights at the start, if the outcome keeps a share of them.
     start: Vec<f32>,
+    /// All parameters to start from; empty where `init` says.
+    given: Vec<f32>,
 }
 
 impl<'a> Finetuning<'a> {
@@ -131,13 +196,13 @@ impl<'a> Finetuning<'a> {
         init: Option<&'a Path>,
     ) -> Result<Finetuning<'a>> {
         settings.check()?;
-        images.train.labels()?;
+        images.check()?;
         let classes = images.train.classes().len();
         let model =
             Classifier::with_precision(&settings.encoder, classes, settings.pool, settings.optim.precision)?;
         let val = images.val.map(|val| evaluate::loader(val, &settings.preprocess, exec)).transpose()?;
-        let (ema, start) = (Vec::new(), Vec::new());
-        Ok(Finetuning { model, settings, images, init, val, exec: exec.clone(), ema, start })
+        let (ema, start, given) = (Vec::new(), Vec::new(), Vec::new());
+        Ok(Finetuning { model, settings, images, init, val, exec: exec.clone(), ema, start, given })
     }
 }
 
@@ -149,6 +214,22 @@ impl Finetuning<'_> {
             return Cow::Borrowed(params);
         }
         Cow::Owned(interpolate(params, &self.start, self.settings.interpolate))
+    }
+
+    /// The parameters that `init` and the head's settings say.
+    fn first_params(&self, is_first_rank: bool) -> Result<Vec<f32>> {
+        let init = self.init.filter(|_| is_first_rank);
+        let mut start = start(self.settings, self.images.train.classes(), init)?;
+        if self.settings.head == HeadInit::Probe && is_first_rank {
+            let exec = ExecConfig { ranks: None, ..self.exec.clone() };
+            let FinetuneSettings { augment, optim, .. } = self.settings;
+            let data = self.images.train.labelled();
+            let embedded = Embedded::new(&start, &data, augment, optim.seed, &exec, &|| None)?;
+            let head = embedded.fit(None, None)?;
+            head.write(start.model.layout(), &mut start.params)?;
+            log::info!("the head's logistic regression: {:.3} right in cross-validation", head.validation);
+        }
+        Ok(start.params)
     }
 
     /// Stochastic depth's factors `[depth, 2, batch]` for these images, from seed, epoch and image alone.
@@ -216,16 +297,8 @@ impl Task for Finetuning<'_> {
     }
 
     fn init(&mut self, is_first_rank: bool) -> Result<Vec<f32>> {
-        let init = self.init.filter(|_| is_first_rank);
-        let mut params = start(self.settings, self.model.classes(), init)?;
-        let FinetuneSettings { preprocess, augment, optim, .. } = self.settings;
-        if self.settings.head == HeadInit::Probe && is_first_rank {
-            let exec = ExecConfig { ranks: None, ..self.exec.clone() };
-            let (model, data) = (&self.model, self.images.train);
-            let right =
-                head::fit(model, &mut params, data, preprocess, augment, optim.seed, &exec, &|| None)?;
-            log::info!("the head's logistic regression: {right:.3} right in cross-validation");
-        }
+        let params =
+            if self.given.is_empty() { self.first_params(is_first_rank)? } else { self.given.clone() };
         if self.settings.ema > 0.0 {
             self.ema = params.clone();
         }
@@ -259,7 +332,7 @@ impl Task for Finetuning<'_> {
         plan: BatchPlan,
     ) -> Result<()> {
         let (vit, seed, count) = (&self.settings.encoder, self.settings.optim.seed, batch.len());
-        let mut targets = soft_targets(&batch, self.model.classes(), self.settings.smoothing as f32)?;
+        let mut targets = self.images.targets(&batch, self.settings.smoothing as f32)?;
         let mut rng = Rng::new(seed, stream::MIX, [batch.epoch, batch.index]);
         self.settings.mix.apply(batch.pixels_mut(), &mut targets, count, vit.img_size, &mut rng);
         let visible = self.settings.seen(batch.epoch);

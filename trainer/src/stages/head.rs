@@ -1,13 +1,11 @@
 //! The head that fine-tuning starts from: logistic regression on frozen embeddings, so that the first steps do not undo what
 //! the encoder knows (LP-FT, arXiv 2202.10054).
 
-use smalti_models::Preprocess;
-
+use super::finetune::Finetuned;
 use crate::data::{Augment, Dataset, Loader, LoaderSettings, View};
 use crate::error::{Error, Result};
 use crate::evaluate;
 use crate::evaluate::probe::linear::LinearHead;
-use crate::model::Classifier;
 use crate::train::step::GradLanes;
 use crate::train::{ExecConfig, StopCheck};
 
@@ -16,55 +14,94 @@ const CROPS: usize = 8;
 /// Embeddings that it learns from, about: of many images there are fewer crops.
 const ROWS: usize = 50_000;
 
-/// Fits the head of `model` on embeddings of labelled images and their crops, and writes it to `params`. Returns the fraction
-/// that was right in cross-validation.
-///
-/// # Errors
-/// Images without labels; errors of the data set.
-pub fn fit(
-    model: &Classifier,
-    params: &mut [f32],
-    data: &Dataset,
-    preprocess: &Preprocess,
-    augment: &Augment,
-    seed: u64,
-    exec: &ExecConfig,
-    stop: StopCheck<'_>,
-) -> Result<f64> {
-    let (mut rows, mut labels, mut images) = (Vec::new(), Vec::new(), Vec::new());
-    let lanes = GradLanes::new(exec.threads, 0)?;
-    let crops = (ROWS / data.len().max(1)).clamp(1, CROPS);
-    for pass in 0..crops {
-        // The first is the image as the device sees it.
-        let augment = if pass == 0 {
-            Augment::default()
-        } else {
-            Augment { crop: augment.crop, flip: augment.flip, ..Augment::default() }
-        };
-        let settings = LoaderSettings {
-            views: vec![View::new(augment, preprocess.clone())],
-            seed,
-            threads: exec.loader_threads,
-            cache: exec.cache.clone(),
-            max_bad: exec.max_bad,
-            ..LoaderSettings::new(evaluate::BATCH, preprocess.clone())
-        };
-        let loader = Loader::new(data.clone(), settings)?;
-        let found = evaluate::predict_pass(model, params, &loader, pass as u64, &lanes, stop)?;
-        for ((row, label), id) in found.embeddings.chunks_exact(found.dim).zip(&found.labels).zip(&found.ids)
-        {
-            let Some(label) = label else {
-                let problem = format!("image {id} has no label: a head learns from labelled images");
-                return Err(Error::data(data.root(), problem));
+/// Embeddings of labelled images and their crops, by a frozen encoder.
+#[derive(Clone, Debug)]
+pub struct Embedded {
+    /// `[rows, dim]`.
+    pub rows: Vec<f32>,
+    /// The class of each row.
+    pub labels: Vec<u32>,
+    /// The number of each row's image.
+    pub images: Vec<u32>,
+    /// Width of an embedding.
+    pub dim: usize,
+    /// Number of classes.
+    pub classes: usize,
+}
+
+impl Embedded {
+    /// Embeds labelled images and crops of them.
+    ///
+    /// # Errors
+    /// Images without labels; errors of the data set.
+    pub fn new(
+        encoder: &Finetuned,
+        data: &Dataset,
+        augment: &Augment,
+        seed: u64,
+        exec: &ExecConfig,
+        stop: StopCheck<'_>,
+    ) -> Result<Embedded> {
+        let Finetuned { model, params, preprocess, .. } = encoder;
+        let (dim, classes) = (model.vit().dim, model.classes());
+        let mut all = Embedded { rows: Vec::new(), labels: Vec::new(), images: Vec::new(), dim, classes };
+        let lanes = GradLanes::new(exec.threads, 0)?;
+        let crops = (ROWS / data.len().max(1)).clamp(1, CROPS);
+        for pass in 0..crops {
+            // The first is the image as the device sees it.
+            let augment = if pass == 0 {
+                Augment::default()
+            } else {
+                Augment { crop: augment.crop, flip: augment.flip, ..Augment::default() }
             };
+            let settings = LoaderSettings {
+                views: vec![View::new(augment, preprocess.clone())],
+                seed,
+                threads: exec.loader_threads,
+                cache: exec.cache.clone(),
+                max_bad: exec.max_bad,
+                ..LoaderSettings::new(evaluate::BATCH, preprocess.clone())
+            };
+            let loader = Loader::new(data.clone(), settings)?;
+            let found = evaluate::predict_pass(model, params, &loader, pass as u64, &lanes, stop)?;
+            for (label, id) in found.labels.iter().zip(&found.ids) {
+                let Some(label) = label else {
+                    let problem = format!("image {id} has no label: a head learns from labelled images");
+                    return Err(Error::data(data.root(), problem));
+                };
+                all.labels.push(*label);
+            }
+            all.rows.extend(found.embeddings);
+            all.images.extend(found.ids);
+        }
+        Ok(all)
+    }
+
+    /// Fits a head to the images that `kept` names, rising, or to all; with a decay that is known, or the one of
+    /// cross-validation.
+    ///
+    /// # Errors
+    /// No rows.
+    pub fn fit(&self, kept: Option<&[usize]>, decay: Option<f64>) -> Result<LinearHead> {
+        let Some(kept) = kept else {
+            return LinearHead::fit_with(
+                &self.rows,
+                &self.labels,
+                &self.images,
+                self.dim,
+                self.classes,
+                decay,
+            );
+        };
+        let (mut rows, mut labels, mut images) = (Vec::new(), Vec::new(), Vec::new());
+        let all = self.rows.chunks_exact(self.dim.max(1)).zip(self.labels.iter().zip(&self.images));
+        for (row, (label, image)) in
+            all.filter(|(_, (_, image))| kept.binary_search(&(**image as usize)).is_ok())
+        {
             rows.extend_from_slice(row);
             labels.push(*label);
-            images.push(*id);
+            images.push(*image);
         }
+        LinearHead::fit_with(&rows, &labels, &images, self.dim, self.classes, decay)
     }
-    let head = LinearHead::fit(&rows, &labels, &images, model.vit().dim, model.classes())?;
-    let layout = model.layout();
-    layout.slot("head.weight")?.of_mut(params).copy_from_slice(&head.weight);
-    layout.slot("head.bias")?.of_mut(params).copy_from_slice(&head.bias);
-    Ok(head.validation)
 }

@@ -71,7 +71,8 @@ impl Cache {
         exec: &ExecConfig,
         progress: &mut dyn FnMut(usize, usize) -> Option<u8>,
     ) -> Result<Cache> {
-        let (config, of) = (teacher.config(), data.fingerprint());
+        // Which images have a label does not matter here.
+        let (config, of) = (teacher.config(), data.without_labels().fingerprint());
         let (images, mut done) = (data.len(), 0);
         let settings = LoaderSettings {
             views: vec![crops.view(config)],
@@ -84,7 +85,7 @@ impl Cache {
         let loader = Loader::new(data.clone(), settings)?;
         let mut passes = Vec::new();
         for pass in 0..crops.passes {
-            let name = format!("teacher/pass-{pass:03}.safetensors");
+            let name = pass_name(pass);
             let (path, about) = (run.path().join(&name), describe(pass, config, crops, &of));
             if path.is_file() {
                 read(&path, Some(&about), [images, config.width])?;
@@ -111,6 +112,31 @@ impl Cache {
         Cache::open(passes, [images, config.width])
     }
 
+    /// What an earlier run keeps of a teacher's embeddings of these very images; none if it keeps nothing of them.
+    ///
+    /// # Errors
+    /// A file that is damaged.
+    pub fn of_run(run: &Path, data: &Dataset) -> Result<Option<Cache>> {
+        let (mut passes, mut width) = (Vec::new(), 0);
+        loop {
+            let path = run.join(pass_name(passes.len() as u64));
+            if !path.is_file() {
+                break;
+            }
+            let (tensors, details) = file::load(&path)?;
+            let shape = tensors.get(EMBEDDINGS).map(|tensor| tensor.shape.clone());
+            let Some(&[images, of_pass]) = shape.as_deref() else { return Ok(None) };
+            let is_of_these =
+                details.get("images") == Some(&json!(data.without_labels().fingerprint().digest));
+            if !is_of_these || images != data.len() || (width != 0 && of_pass != width) {
+                return Ok(None);
+            }
+            width = of_pass;
+            passes.push(path);
+        }
+        if passes.is_empty() { Ok(None) } else { Cache::open(passes, [data.len(), width]).map(Some) }
+    }
+
     fn open(passes: Vec<PathBuf>, shape: [usize; 2]) -> Result<Cache> {
         let first = passes.first().ok_or_else(|| Error::Usage("crops is 0: expected 1 or more".into()))?;
         let rows = read(first, None, shape)?;
@@ -134,6 +160,26 @@ impl Cache {
         self.width
     }
 
+    /// How many crops of each image there are embeddings of.
+    pub fn passes(&self) -> usize {
+        self.passes.len()
+    }
+
+    /// The embeddings `[images, width]` of all images in one pass, as the teacher gave them; zeros where an image could not
+    /// be used.
+    ///
+    /// # Errors
+    /// A file of the cache that is gone.
+    pub fn pass(&mut self, pass: usize) -> Result<&[f32]> {
+        if self.current.as_ref().is_none_or(|(current, _)| *current != pass) {
+            let images = self.current.take().map_or(0, |(_, rows)| rows.len()) / self.width.max(1);
+            let path =
+                self.passes.get(pass).ok_or_else(|| Error::Usage(format!("there is no pass {pass}")))?;
+            self.current = Some((pass, read(path, None, [images, self.width])?));
+        }
+        Ok(self.current.as_ref().map_or(&[][..], |(_, rows)| rows))
+    }
+
     /// The targets `[images, width]` of these images in epoch `epoch`: embeddings, centred and divided by their common
     /// standard deviation, so that directions keep their proportions.
     ///
@@ -141,16 +187,19 @@ impl Cache {
     /// A file of the cache that is gone.
     pub fn targets(&mut self, epoch: u64, images: &[u32]) -> Result<Vec<f32>> {
         let pass = (epoch % self.passes.len() as u64) as usize;
-        if self.current.as_ref().is_none_or(|(current, _)| *current != pass) {
-            let images = self.current.take().map_or(0, |(_, rows)| rows.len()) / self.width.max(1);
-            self.current = Some((pass, read(&self.passes[pass], None, [images, self.width])?));
-        }
+        let width = self.width;
+        self.pass(pass)?;
         let rows = self.current.as_ref().map_or(&[][..], |(_, rows)| rows);
         let (mean, std) = &self.statistics;
-        let row = |image: &u32| rows.get(*image as usize * self.width..).unwrap_or_default();
+        let row = |image: &u32| rows.get(*image as usize * width..).unwrap_or_default();
         let centred = |image| row(image).iter().zip(mean).map(|(x, mean)| (x - mean) / std);
         Ok(images.iter().flat_map(centred).collect())
     }
+}
+
+/// The file of a pass, in a run.
+fn pass_name(pass: u64) -> String {
+    format!("teacher/pass-{pass:03}.safetensors")
 }
 
 /// Whom a file belongs to.

@@ -11,6 +11,7 @@ use rayon::prelude::*;
 
 use crate::error::{Error, Result};
 use crate::evaluate::top;
+use crate::model::params::Layout;
 use crate::rng::{Rng, stream};
 
 /// The decays that are tried.
@@ -35,6 +36,8 @@ pub struct LinearHead {
     pub weight: Vec<f32>,
     /// One a class.
     pub bias: Vec<f32>,
+    /// The decay that it was fitted with.
+    pub decay: f64,
     /// Fraction of the images that is right in cross-validation; NaN where there are too few to hold any out.
     pub validation: f64,
 }
@@ -52,13 +55,31 @@ impl LinearHead {
         dim: usize,
         classes: usize,
     ) -> Result<LinearHead> {
+        LinearHead::fit_with(rows, labels, images, dim, classes, None)
+    }
+
+    /// As [`LinearHead::fit`], with a decay that is known.
+    ///
+    /// # Errors
+    /// As [`LinearHead::fit`].
+    pub fn fit_with(
+        rows: &[f32],
+        labels: &[u32],
+        images: &[u32],
+        dim: usize,
+        classes: usize,
+        decay: Option<f64>,
+    ) -> Result<LinearHead> {
         check_labels(labels, classes)?;
         let (mut rows, (mean, std)) = (rows.to_vec(), moments(rows, dim));
         standardise(&mut rows, &mean, &std);
         let train_set = TrainSet { rows: &rows, labels, images, dim, classes };
-        let (decay, validation) = train_set.choose_decay()?;
-        let found = train_set.solve(decay)?;
-        let mut head = LinearHead { weight: Vec::new(), bias: Vec::new(), validation };
+        let (decay, validation) = match decay {
+            Some(decay) => (decay, f64::NAN),
+            None => train_set.choose_decay()?,
+        };
+        let found = train_set.solve(decay, None)?;
+        let mut head = LinearHead { weight: Vec::new(), bias: Vec::new(), decay, validation };
         for class in found.chunks_exact(dim + 1) {
             let weight = class.iter().zip(&std).map(|(w, std)| w / std);
             let moved: f64 = weight.clone().zip(&mean).map(|(w, mean)| w * mean).sum();
@@ -68,13 +89,31 @@ impl LinearHead {
         Ok(head)
     }
 
+    /// Writes the head into a classifier's parameters.
+    ///
+    /// # Errors
+    /// A model without a head.
+    pub fn write(&self, layout: &Layout, params: &mut [f32]) -> Result<()> {
+        layout.slot("head.weight")?.of_mut(params).copy_from_slice(&self.weight);
+        layout.slot("head.bias")?.of_mut(params).copy_from_slice(&self.bias);
+        Ok(())
+    }
+
     /// The class of each row.
     pub fn classify(&self, rows: &[f32]) -> Result<Vec<usize>> {
+        Ok(self.logits(rows)?.chunks_exact(self.bias.len().max(1)).map(top).collect())
+    }
+
+    /// Logits `[rows, classes]` of embeddings `rows`.
+    ///
+    /// # Errors
+    /// Rows of another width.
+    pub fn logits(&self, rows: &[f32]) -> Result<Vec<f32>> {
         let (classes, dim) = (self.bias.len(), self.weight.len() / self.bias.len().max(1));
         let rows = ArrayView2::from_shape((rows.len() / dim.max(1), dim), rows).map_err(shape)?;
         let weight = ArrayView2::from_shape((classes, dim), &self.weight).map_err(shape)?;
         let logits = rows.dot(&weight.t()) + ndarray::ArrayView1::from(&self.bias);
-        Ok(logits.rows().into_iter().map(|row| top(&row.to_vec())).collect())
+        Ok(logits.iter().copied().collect())
     }
 }
 
@@ -146,8 +185,12 @@ impl TrainSet<'_> {
             let ((held, truth, _), (kept, labels, images)) = (self.select(&held), self.select(&kept));
             let part = TrainSet { rows: &kept, labels: &labels, images: &images, ..*self };
             judged += truth.len();
-            for (decay, (loss, right)) in DECAYS.iter().zip(&mut scores) {
-                let logits = logits(&held, self.dim, &part.solve(*decay)?, self.classes)?;
+            // From the strongest decay down, each from the optimum of the one before.
+            let mut weights = None;
+            for (decay, (loss, right)) in DECAYS.iter().zip(&mut scores).rev() {
+                let found = part.solve(*decay, weights.take())?;
+                let logits = logits(&held, self.dim, &found, self.classes)?;
+                weights = Some(found);
                 for (row, &truth) in logits.rows().into_iter().zip(&truth) {
                     let row = row.to_vec();
                     let most = row[top(&row)];
@@ -209,9 +252,9 @@ impl TrainSet<'_> {
         Ok((loss, gradient))
     }
 
-    /// The weights of least loss.
-    fn solve(&self, decay: f64) -> Result<Vec<f64>> {
-        let mut weights = vec![0.0; self.classes * (self.dim + 1)];
+    /// The weights of least loss, sought from `start` on, or from zeros.
+    fn solve(&self, decay: f64, start: Option<Vec<f64>>) -> Result<Vec<f64>> {
+        let mut weights = start.unwrap_or_else(|| vec![0.0; self.classes * (self.dim + 1)]);
         let (mut loss, mut gradient) = self.loss(&weights, decay)?;
         let mut memory = VecDeque::new();
         for _ in 0..STEPS {
@@ -330,7 +373,7 @@ mod tests {
     fn the_fit_is_an_optimum() {
         let (rows, labels) = labelled(&clouds(4, 200, 1.0));
         let train_set = TrainSet { rows: &rows, labels: &labels, images: &[], dim: 6, classes: 3 };
-        let weights = train_set.solve(1e-2).unwrap();
+        let weights = train_set.solve(1e-2, None).unwrap();
         let (_, gradient) = train_set.loss(&weights, 1e-2).unwrap();
         assert!(dot(&gradient, &gradient).sqrt() < 1e-3);
     }
