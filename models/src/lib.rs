@@ -3,7 +3,8 @@
 //! The order of the modules is the order of the data: a [`vit`] configuration (often a [`presets`] one) with its [`stem`]
 //! and [`variant`] fixes the tensors in [`names`]; a [`folder`] lists images with their splits and classes; an [`image`] goes through
 //! [`resize`] and [`preprocess`] into the model; [`contract`] is what an exported ONNX file says
-//! about all of that, and [`onnx`] has the messages of such a file.
+//! about all of that, and [`onnx`] has the messages of such a file. [`starts`] are weights to begin with, [`photos`]
+//! images to try everything on.
 #![forbid(unsafe_code)]
 
 pub mod contract;
@@ -12,9 +13,11 @@ pub mod folder;
 pub mod image;
 pub mod names;
 pub mod onnx;
+pub mod photos;
 pub mod preprocess;
 pub mod presets;
 pub mod resize;
+pub mod starts;
 pub mod stem;
 pub mod variant;
 pub mod vit;

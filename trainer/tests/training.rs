@@ -10,7 +10,7 @@ use smalti_trainer::error::Error;
 use smalti_trainer::evaluate::probe;
 use smalti_trainer::model::precision::Precision;
 use smalti_trainer::run::{Create, RunDir};
-use smalti_trainer::stages::finetune::{self, FinetuneSettings, Images, finetune};
+use smalti_trainer::stages::finetune::{self, FinetuneSettings, Images, finetune, finetune_from};
 use smalti_trainer::stages::pretrain::{self, PretrainSettings, pretrain};
 use smalti_trainer::train::optim::{LrDecay, MatrixOptimizer};
 use smalti_trainer::train::ranks::Ranks;
@@ -436,4 +436,44 @@ fn a_loss_that_is_no_number_ends_the_run_and_keeps_the_last_checkpoint() {
     assert!(matches!(error, Error::Diverged(_)) && error.exit_code() == 1, "{error}");
     assert!(error.to_string().contains("--lr"), "{error}");
     assert!(pretrain::load(run.path()).unwrap().params.iter().all(|x| x.is_finite()));
+}
+
+#[test]
+fn soft_labels_that_are_the_labels_give_the_same_bits() {
+    let data = data();
+    let settings = FinetuneSettings { smoothing: 0.0, ..finetuning(3) };
+    let of =
+        |images: Images<'_>| finetune(&settings, &exec(2), &images, None, None, &mut ()).unwrap().0.params;
+    let classes = data.classes().len();
+    let mut targets = vec![0f32; data.len() * classes];
+    data.labels()
+        .unwrap()
+        .iter()
+        .enumerate()
+        .for_each(|(i, label)| targets[i * classes + *label as usize] = 1.0);
+    let unlabelled = data.without_labels();
+    let soft = |targets| Images { train: &unlabelled, val: None, targets: Some(targets) };
+    assert_eq!(of(Images::labelled(&data)), of(soft(&targets)));
+    let error = finetune(&settings, &exec(1), &soft(&targets[1..]), None, None, &mut ()).unwrap_err();
+    assert!(error.to_string().contains("soft labels"), "{error}");
+}
+
+#[test]
+fn a_given_start_is_where_finetuning_begins() {
+    let (data, settings) = (data(), finetuning(1));
+    let images = Images::labelled(&data);
+    let begin = finetune::start(&settings, data.classes(), None).unwrap().params;
+    let still = FinetuneSettings { interpolate: 1.0, ..settings };
+    let found = finetune_from(&begin, &still, &exec(1), &images, None, &mut ()).unwrap().0;
+    assert!(found.params.iter().zip(&begin).all(|(x, begin)| (x - begin).abs() < 1e-6));
+    assert!(finetune_from(&begin[1..], &still, &exec(1), &images, None, &mut ()).is_err());
+}
+
+#[test]
+fn labels_are_given_to_the_images_that_have_them() {
+    let data = data();
+    let some = data.select(&[5, 0, 7]);
+    let all = data.without_labels().with_labels_of(&some);
+    assert_eq!((all.len(), all.labelled().len(), all.classes()), (data.len(), 3, data.classes()));
+    assert!([0, 5, 7].iter().all(|i| all.label(*i) == data.label(*i)));
 }

@@ -54,7 +54,7 @@ pub(crate) struct Global {
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
-    /// The whole job in one command: images, pretraining, fine-tuning, export, run; at most three minutes.
+    /// The whole job on photos that are in the program, next to the same from scratch; at most three minutes.
     Quickstart(QuickstartArgs),
     /// From a folder of photos to a model file in one command: learn, choose, check, export.
     Train(Box<TrainArgs>),
@@ -74,7 +74,7 @@ pub(crate) enum Command {
     Reconstruct(ReconstructArgs),
     /// Make a run of weights of timm or Hugging Face: ViT, DeiT, DINOv2.
     Import(ImportArgs),
-    /// Write a fine-tuned or imported run as an ONNX file that is complete: weights, preprocessing, labels, test vectors.
+    /// Write a run as an ONNX file that is complete: weights, preprocessing, labels, test vectors; or its weights alone.
     Export(ExportArgs),
     /// Training throughput of this machine.
     Bench(BenchArgs),
@@ -116,7 +116,7 @@ pub(crate) struct MachineArgs {
 #[derive(Clone, Debug, Default, Args, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub(crate) struct QuickstartArgs {
-    /// Your own images, one folder for each class [default: a set of drawn shapes].
+    /// Your own images, one folder for each class [default: photos of fruit and vegetables].
     #[arg(long, value_name = "DIR")]
     pub(crate) data: Option<PathBuf>,
     /// Where everything goes [default: smalti-quickstart].
@@ -125,18 +125,12 @@ pub(crate) struct QuickstartArgs {
     /// Replace an earlier quickstart in --out.
     #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = ON, value_name = "BOOL")]
     pub(crate) overwrite: Option<bool>,
-    /// The time that it may take; epochs are chosen to fit [default: 2.75].
+    /// The time that it may take [default: 2.5].
     #[arg(long, value_name = "MINUTES")]
     pub(crate) minutes: Option<f64>,
-    /// A short form with a tiny model, to see that everything works; its accuracies say nothing.
+    /// A short form with few photos, to see that everything works; its accuracies say nothing.
     #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = ON, value_name = "BOOL")]
     pub(crate) quick: Option<bool>,
-    /// Epochs of pretraining, whatever time they take: with --finetune-epochs results are the same everywhere.
-    #[arg(long, value_name = "N")]
-    pub(crate) epochs: Option<u64>,
-    /// Epochs of each fine-tuning, whatever time they take.
-    #[arg(long, value_name = "N")]
-    pub(crate) finetune_epochs: Option<u64>,
     #[command(flatten)]
     #[serde(flatten)]
     pub(crate) machine: MachineArgs,
@@ -268,8 +262,9 @@ pub(crate) struct ExportArgs {
     /// The run: what `smalti finetune` or `smalti import` wrote. Without a head for classes the model gives embeddings.
     #[arg(required = true)]
     pub(crate) run: Option<PathBuf>,
-    /// Where the model goes [default: model.onnx in the run].
-    #[arg(long, short, value_name = "MODEL.onnx")]
+    /// Where the model goes; a name that ends in .safetensors gets the encoder's weights alone, in f16, for --init and
+    /// --start [default: model.onnx in the run].
+    #[arg(long, short, value_name = "MODEL.onnx|FILE.safetensors")]
     pub(crate) output: Option<PathBuf>,
     /// What the model takes: bytes 1,H,W,C with normalisation folded into the weights, or normalised floats
     /// 1,C,H,W [default: u8-nhwc].

@@ -29,9 +29,10 @@ pub(crate) struct TrainArgs {
     /// CPU time of all threads that everything may take: 90s, 10m, 2h [default: 10m].
     #[arg(long, value_name = "TIME")]
     pub(crate) budget: Option<String>,
-    /// What the encoder starts from, before it learns from a teacher or from labels: a run, a safetensors file, `scratch`, or
-    /// `auto` [default: auto, which is scratch].
-    #[arg(long, value_name = "auto|RUN|FILE|scratch")]
+    /// What the encoder starts from, before it learns from a teacher or from labels: a run, a safetensors file, `photos-nano`
+    /// (in the program), `scratch`, or `auto` [default: auto: photos-nano, or scratch for a model of another size and for
+    /// images below 64 pixels].
+    #[arg(long, value_name = "auto|NAME|RUN|FILE|scratch")]
     pub(crate) start: Option<PathBuf>,
     #[command(flatten)]
     #[serde(flatten)]

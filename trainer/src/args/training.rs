@@ -27,7 +27,7 @@ pub(crate) struct RunArgs {
 }
 
 /// The model's size.
-#[derive(Clone, Debug, Default, Args, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Args, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 #[command(next_help_heading = "Model")]
 pub(crate) struct SizeArgs {

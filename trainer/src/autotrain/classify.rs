@@ -29,7 +29,7 @@ const FOLDS: usize = 3;
 /// Steps that a fine-tuning takes to learn something, and those beyond which few labels bring nothing more.
 const STEPS: [u64; 2] = [100, 1000];
 /// Steps of the shortest training, whatever the budget.
-pub(super) const LEAST: u64 = 20;
+pub(super) const LEAST: u64 = 3;
 /// Share of the time that candidates take where self-training may follow.
 const BEFORE_SELF_TRAINING: f64 = 0.6;
 /// Images of which one label is expected, at least, for self-training.
@@ -46,8 +46,7 @@ struct Candidate {
 
 /// The only candidate without a start.
 const FROM_SCRATCH: Candidate = Candidate { name: "trained from scratch", interpolate: 0.0 };
-const HALF_WAY: usize = 0;
-const FROZEN: usize = 1;
+const FINE_TUNED: usize = 2;
 
 /// In the order in which equal ones are preferred.
 const CANDIDATES: [Candidate; 3] = [
@@ -143,18 +142,23 @@ pub(super) fn choose(
     let mut choice = Choice::new(CANDIDATES[best], Some(fractions[best]), steps);
     if self_trains {
         let ensemble = found.ensemble(classes);
-        job.tell(&format!("  {:<32}{:5.1}%", ensemble_name(ensemble.members()), 100.0 * ensemble.validation));
-        if ensemble.validation + CREDIT >= fractions[best] {
-            // The half-way candidate is a member.
-            choice = Choice::new(CANDIDATES[HALF_WAY], Some(ensemble.validation), steps);
+        if let Some(teacher) = found.teacher_alone(classes) {
+            job.tell(&format!("  {:<32}{:5.1}%", "the teacher, logistic head", 100.0 * teacher));
+        }
+        let name = format!("mean answer of {} of them", ensemble.members());
+        job.tell(&format!("  {name:<32}{:5.1}%", 100.0 * ensemble.validation));
+        if ensemble.members() > 1 && ensemble.validation + CREDIT >= fractions[best] {
+            // All candidates follow from the one that is fine-tuned.
+            choice = Choice::new(CANDIDATES[FINE_TUNED], Some(ensemble.validation), steps);
             choice.ensemble = Some(ensemble);
+            return Ok(choice);
         }
     }
+    // What others would have taken is the best one's.
+    if choice.interpolate < 1.0 {
+        choice.steps = (((job.until() - cpu_seconds()) / per_step) as u64).clamp(steps, most);
+    }
     Ok(choice)
-}
-
-fn ensemble_name(members: usize) -> &'static str {
-    if members > 2 { "mean with the teacher's head" } else { "mean of the first two" }
 }
 
 impl Choice {
@@ -236,12 +240,16 @@ impl HeldOut {
         Ok(())
     }
 
-    /// The ensemble of the frozen, the half-way and the teacher's classifier.
+    /// The best ensemble of candidates and the teacher.
     fn ensemble(&self, classes: usize) -> Ensemble {
-        let [frozen, half_way] = [FROZEN, HALF_WAY].map(|i| self.candidates[i].clone());
-        let teacher = Some(self.teacher.clone()).filter(|logits| !logits.is_empty());
-        let members: Vec<Vec<f32>> = [frozen, half_way].into_iter().chain(teacher).collect();
-        Ensemble::fit(&members, &self.labels, classes)
+        let teacher = Some(&self.teacher).filter(|logits| !logits.is_empty());
+        let all: Vec<Vec<f32>> = self.candidates.iter().chain(teacher).cloned().collect();
+        Ensemble::fit(&all, &self.labels, classes)
+    }
+
+    /// The fraction that the teacher gets right, if there is one.
+    fn teacher_alone(&self, classes: usize) -> Option<f64> {
+        (!self.teacher.is_empty()).then(|| fraction_right(&self.teacher, &self.labels, classes))
     }
 }
 
@@ -249,6 +257,14 @@ fn fraction_right(logits: &[f32], labels: &[u32], classes: usize) -> f64 {
     let rows = logits.chunks_exact(classes).zip(labels);
     let right = rows.filter(|(row, label)| top(row) == **label as usize).count();
     right as f64 / labels.len().max(1) as f64
+}
+
+/// Each candidate's classifier, from the frozen and the fine-tuned one.
+pub(super) fn candidates(frozen: &Finetuned, tuned: &Finetuned) -> impl Iterator<Item = Finetuned> {
+    CANDIDATES.into_iter().map(|candidate| {
+        let params = finetune::interpolate(&tuned.params, &frozen.params, candidate.interpolate);
+        Finetuned { params, ..tuned.clone() }
+    })
 }
 
 /// What a classifier says of images as the device sees them.

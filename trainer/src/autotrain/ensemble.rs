@@ -6,37 +6,54 @@ use smalti_trainer::evaluate::top;
 /// Temperatures that are tried, from the sharpest, each [`FACTOR`] times the one before.
 const SHARPEST: f64 = 0.1;
 const FACTOR: f64 = 1.1;
-const TRIED: i32 = 50;
+const TRIED: i32 = 60;
 
 /// How the answers of several classifiers are put together: the mean of their probabilities, each at the temperature at which
 /// it is as sure as it is right (arXiv 1706.04599).
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub(super) struct Ensemble {
-    /// One a member.
-    temperatures: Vec<f64>,
+    /// One for each classifier; none for those that are no members.
+    temperatures: Vec<Option<f64>>,
     /// The fraction of held-out images that it gets right.
     pub(super) validation: f64,
 }
 
 impl Ensemble {
-    /// Finds the temperatures from what each member says of images that it did not learn from: logits `[images, classes]`.
-    pub(super) fn fit(members: &[Vec<f32>], labels: &[u32], classes: usize) -> Ensemble {
-        let temperatures = members.iter().map(|logits| temperature(logits, labels, classes)).collect();
-        let mut ensemble = Ensemble { temperatures, validation: 0.0 };
-        let answers = ensemble.mean(members, classes);
+    /// Chooses members and their temperatures from what each classifier says of images that it did not learn from, logits
+    /// `[images, classes]`: the choice of least cross-entropy.
+    pub(super) fn fit(classifiers: &[Vec<f32>], labels: &[u32], classes: usize) -> Ensemble {
+        let temperatures: Vec<f64> =
+            classifiers.iter().map(|logits| temperature(logits, labels, classes)).collect();
+        let choices = (1..1usize << classifiers.len()).map(|choice| Ensemble {
+            temperatures: (temperatures.iter().enumerate())
+                .map(|(i, temperature)| (choice >> i & 1 == 1).then_some(*temperature))
+                .collect(),
+            validation: 0.0,
+        });
+        let loss = |ensemble: &Ensemble| -> f64 {
+            let answers = ensemble.mean(classifiers, classes);
+            let rows = answers.chunks_exact(classes).zip(labels);
+            rows.map(|(row, label)| -f64::from(row[*label as usize].max(1e-12)).ln()).sum()
+        };
+        let scored = choices.map(|ensemble| (loss(&ensemble), ensemble));
+        let best = scored.min_by(|(a, _), (b, _)| a.total_cmp(b)).map(|(_, ensemble)| ensemble);
+        let mut ensemble = best.unwrap_or(Ensemble { temperatures: Vec::new(), validation: 0.0 });
+        let answers = ensemble.mean(classifiers, classes);
         let right =
             answers.chunks_exact(classes).zip(labels).filter(|(row, label)| top(row) == **label as usize);
         ensemble.validation = right.count() as f64 / labels.len().max(1) as f64;
         ensemble
     }
 
-    /// The mean of the members' probabilities `[images, classes]`.
-    pub(super) fn mean(&self, members: &[Vec<f32>], classes: usize) -> Vec<f32> {
-        let mut sum = vec![0.0; members.first().map_or(0, Vec::len)];
-        for (logits, temperature) in members.iter().zip(&self.temperatures) {
+    /// The mean of the members' probabilities `[images, classes]`; `classifiers` are all that were chosen from.
+    pub(super) fn mean(&self, classifiers: &[Vec<f32>], classes: usize) -> Vec<f32> {
+        let mut sum = vec![0.0; classifiers.first().map_or(0, Vec::len)];
+        let members = self.members() as f32;
+        for (logits, temperature) in classifiers.iter().zip(&self.temperatures) {
+            let Some(temperature) = temperature else { continue };
             for (sum, row) in sum.chunks_exact_mut(classes).zip(logits.chunks_exact(classes)) {
                 let shares = probabilities(row, *temperature);
-                sum.iter_mut().zip(shares).for_each(|(sum, p)| *sum += p as f32 / members.len() as f32);
+                sum.iter_mut().zip(shares).for_each(|(sum, p)| *sum += p as f32 / members);
             }
         }
         sum
@@ -44,7 +61,7 @@ impl Ensemble {
 
     /// Number of members.
     pub(super) fn members(&self) -> usize {
-        self.temperatures.len()
+        self.temperatures.iter().flatten().count()
     }
 }
 
@@ -89,10 +106,22 @@ mod tests {
 
     #[test]
     fn the_better_member_decides() {
-        let ((good, labels), (bad, _)) = (member(9, 0.5), member(6, 20.0));
+        let ((good, labels), (bad, _)) = (member(9, 0.5), member(5, 20.0));
         let ensemble = Ensemble::fit(&[good.clone(), bad.clone()], &labels, 2);
-        assert_eq!((ensemble.validation, ensemble.members()), (0.9, 2));
-        let answers = ensemble.mean(&[good, bad], 2);
+        assert_eq!((ensemble.validation, ensemble.members()), (0.9, 1));
+        assert_eq!(ensemble.mean(&[good.clone(), bad], 2), ensemble.mean(&[good, vec![0.0; 20]], 2));
+    }
+
+    #[test]
+    fn members_that_err_elsewhere_help_each_other() {
+        let labels = vec![0; 10];
+        let of = |wrong: std::ops::Range<usize>| -> Vec<f32> {
+            (0..10).flat_map(|i| if wrong.contains(&i) { [0.0, 1.0] } else { [2.0, 0.0] }).collect()
+        };
+        let all = [of(0..3), of(3..6), of(6..9)];
+        let ensemble = Ensemble::fit(&all, &labels, 2);
+        assert_eq!((ensemble.validation, ensemble.members()), (1.0, 3));
+        let answers = ensemble.mean(&all, 2);
         assert!(answers.chunks_exact(2).all(|row| (row[0] + row[1] - 1.0).abs() < 1e-6));
     }
 }

@@ -12,13 +12,14 @@ mod classify;
 mod device;
 mod ensemble;
 mod images;
-mod report;
+pub(crate) mod report;
 mod self_train;
 mod teacher_head;
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use smalti_models::starts;
 use smalti_trainer::Result;
 use smalti_trainer::data::Dataset;
 use smalti_trainer::run::owner::Claim;
@@ -34,7 +35,7 @@ use crate::console::out;
 use crate::console::progress::Watch;
 use crate::console::signals::Stop;
 use crate::plan::finetune::Init;
-use crate::plan::{self, fill, images::shape, optim::duration};
+use crate::plan::{self, fill, images::shape, optim::duration, required};
 use classify::{Choice, Frozen, cpu_seconds};
 use images::Images;
 use report::Report;
@@ -46,6 +47,8 @@ const BUDGET: &str = "10m";
 const OF_DISTILLATION: f64 = 0.65;
 /// Share of what is left then that measuring and exporting take.
 const OF_THE_REST: f64 = 0.1;
+/// The model with convolutions.
+const HYBRID: &str = "hybrid-nano";
 /// Images smaller than this go into patches: four stages of convolutions would leave too few tokens.
 const HYBRID_FROM: usize = 64;
 /// Images of a fine-tuning step.
@@ -75,10 +78,20 @@ struct Autotrain<'a> {
     owner: Owner,
     exec: ExecConfig,
     stop: Stop,
+    /// The CPU time at the beginning, in seconds.
+    began: f64,
     /// CPU seconds that everything may take.
     budget: f64,
     resumes: bool,
     overwrite: bool,
+}
+
+/// What came of it.
+pub(crate) struct Trained {
+    pub(crate) report: Report,
+    pub(crate) model: Finetuned,
+    /// The images that it was measured on.
+    pub(crate) test: Option<Dataset>,
 }
 
 pub(crate) fn run(args: TrainArgs, global: &Global) -> anyhow::Result<()> {
@@ -86,32 +99,63 @@ pub(crate) fn run(args: TrainArgs, global: &Global) -> anyhow::Result<()> {
     let (resumes, overwrite) = (args.resume == Some(true), args.overwrite == Some(true));
     let settings = out.join("config.toml");
     let file = global.config.clone().or((resumes && settings.is_file()).then(|| settings.clone()));
-    let mut args: TrainArgs = config::merge(args, file.as_deref())?;
-    let budget = duration(&fill(&mut args.budget, BUDGET.into()))?;
+    let args = TrainArgs {
+        out: Some(out),
+        resume: Some(resumes),
+        overwrite: Some(overwrite),
+        ..config::merge(args, file.as_deref())?
+    };
     let exec = runs::exec(&RunArgs::default(), commands::machine(&args.machine)?)?;
+    let report = execute(args, exec, Stop::listen(), global)?.report;
+    if global.json {
+        return out::text(&out::object(serde_json::to_value(&report)?).to_string());
+    }
+    out::text(&report.text())?;
+    tell(global, &format!("next: smalti-run run {} IMAGES", report.model.display()));
+    Ok(())
+}
+
+/// Does all of it, and leaves the report in the folder.
+pub(crate) fn execute(
+    mut args: TrainArgs,
+    exec: ExecConfig,
+    stop: Stop,
+    global: &Global,
+) -> anyhow::Result<Trained> {
+    let began = cpu_seconds();
+    let out = required(&args.out, "--out", "a folder")?;
+    let (resumes, overwrite) = (args.resume == Some(true), args.overwrite == Some(true));
+    let budget = duration(&fill(&mut args.budget, BUDGET.into()))?.as_secs_f64();
     let owner = claim(&out, &args, resumes, overwrite)?;
-    let stop = Stop::listen();
-    let job = Autotrain { global, out, owner, exec, stop, budget: budget.as_secs_f64(), resumes, overwrite };
+    let job = Autotrain { global, out, owner, exec, stop, began, budget, resumes, overwrite };
     // DIR is no flag, and said again with --resume.
     let saved = TrainArgs { data: None, ..args.clone() };
     job.owner.write("config.toml", config::to_toml(&saved)?.as_bytes())?;
-    let report = job.run(&mut args).map_err(|error| job.explain_stop(error))?;
-    let object = out::object(serde_json::to_value(&report)?);
+    let trained = job.run(&mut args).map_err(|error| job.explain_stop(error))?;
+    let object = out::object(serde_json::to_value(&trained.report)?);
     job.owner.write("report.json", format!("{object:#}\n").as_bytes())?;
-    if global.json {
-        return out::text(&object.to_string());
-    }
-    out::text(&report.text())?;
-    job.tell(&format!("next: smalti-run run {} IMAGES", report.model.display()));
-    Ok(())
+    Ok(trained)
+}
+
+/// Whether the folder can be taken; changes nothing.
+pub(crate) fn check(out: &Path, overwrite: bool, inputs: &[(&str, PathBuf)]) -> Result<()> {
+    claim_of(overwrite, inputs).check(out)
+}
+
+fn claim_of<'a>(overwrite: bool, inputs: &'a [(&'a str, PathBuf)]) -> Claim<'a> {
+    Claim { written_by: "train", names: &FILES, overwrite, inputs, legacy: &[], resumable: true }
 }
 
 /// Takes the folder: refuses what is there already, or removes what smalti wrote and nothing else.
 fn claim(out: &Path, args: &TrainArgs, resumes: bool, overwrite: bool) -> Result<Owner> {
+    let is_word = |path: &PathBuf| {
+        path.to_str().is_some_and(|name| ["auto", "scratch"].contains(&name) || starts::find(name).is_some())
+    };
+    let start = args.start.clone().filter(|path| !is_word(path));
     let paths = [
         ("DIR", &args.data),
         ("--unlabelled", &args.unlabelled),
-        ("--start", &args.start),
+        ("--start", &start),
         ("--teacher", &args.teacher.teacher),
     ];
     let inputs: Vec<(&str, PathBuf)> =
@@ -119,15 +163,7 @@ fn claim(out: &Path, args: &TrainArgs, resumes: bool, overwrite: bool) -> Result
     if resumes {
         return Owner::resume(out, "train", &[]);
     }
-    let claim = Claim {
-        written_by: "train",
-        names: &FILES,
-        overwrite,
-        inputs: &inputs,
-        legacy: &[],
-        resumable: true,
-    };
-    Owner::claim(out, &claim)
+    Owner::claim(out, &claim_of(overwrite, &inputs))
 }
 
 impl Autotrain<'_> {
@@ -143,7 +179,7 @@ impl Autotrain<'_> {
         error.context(format!("stopped by a signal: continue with `smalti train DIR --resume --out {out}`"))
     }
 
-    fn run(&self, args: &mut TrainArgs) -> anyhow::Result<Report> {
+    fn run(&self, args: &mut TrainArgs) -> anyhow::Result<Trained> {
         let images = images::open(args)?;
         let (all, labelled) = (images.all.len(), images.labelled.len());
         let classes = images.labelled.classes().len();
@@ -151,18 +187,17 @@ impl Autotrain<'_> {
         self.tell(&format!(
             "1 {all} images, {labelled} of them labelled, {classes} classes, {test} to measure on"
         ));
-        let size = self.size(args, &images)?;
-        let start = self.learn_without_labels(args, &size, &images)?;
+        let start = self.start(args, &images)?;
+        let start = self.learn_without_labels(args, start, &images)?;
         self.stop.check()?;
-        let Learned { model, settings, run, choice } =
-            self.learn_from_labels(args, &size, &images, &start)?;
+        let Learned { model, settings, run, choice } = self.learn_from_labels(args, &images, &start)?;
         self.stop.check()?;
         let found = match &images.test {
             Some((test, _)) => Some(commands::finetune::evaluate(&model, test, &self.exec)?),
             None => None,
         };
         let device = device::export(self, &model, &settings, &images)?;
-        Ok(Report {
+        let report = Report {
             schema_version: 1,
             accuracy: found.as_ref().map(|found| found.accuracy),
             balanced_accuracy: found.as_ref().map(|found| found.balanced_accuracy),
@@ -174,28 +209,53 @@ impl Autotrain<'_> {
             images: all,
             labels: labelled,
             classes,
-            cpu_seconds: cpu_seconds(),
+            cpu_seconds: cpu_seconds() - self.began,
             parameters: model.params.len(),
             run,
             model: device.model,
             int8_model: device.int8_model,
             int8_accuracy: device.int8_accuracy,
             int8_agreement: device.int8_agreement,
-        })
+        };
+        Ok(Trained { report, model, test: images.test.map(|(test, _)| test) })
     }
 
-    /// The model's size: what the arguments say; else convolutions, unless the images are too small for them.
-    fn size(&self, args: &TrainArgs, images: &Images) -> Result<SizeArgs> {
+    /// What everything begins with: what `--start` names; else the start in the program, for photos and a model of its size;
+    /// else nothing.
+    fn start(&self, args: &TrainArgs, images: &Images) -> Result<Start> {
+        let own = &args.size;
+        match args.start.as_deref().and_then(Path::to_str) {
+            Some("scratch") => return self.scratch(args, images),
+            None | Some("auto") => {}
+            Some(name) => {
+                let name = starts::find(name).map_or("given", |start| start.name);
+                return Ok(Start { name, file: args.start.clone(), size: own.clone() });
+            }
+        }
+        let start = &starts::STARTS[0];
+        let says_another = SizeArgs { img_size: None, model: None, channels: None, ..own.clone() }
+            != SizeArgs::default()
+            || own.model.as_deref().is_some_and(|model| model != HYBRID)
+            || own.channels.is_some_and(|channels| channels != 3);
+        if says_another || own.img_size.unwrap_or(shape(&images.all)?.img_size) < HYBRID_FROM {
+            return self.scratch(args, images);
+        }
+        let size = SizeArgs { img_size: own.img_size, ..SizeArgs::default() };
+        Ok(Start { name: start.name, file: Some(start.name.into()), size })
+    }
+
+    /// No start: the size is what the arguments say; else with convolutions, unless the images are too small for them.
+    fn scratch(&self, args: &TrainArgs, images: &Images) -> Result<Start> {
         let mut size = args.size.clone();
         let found = shape(&images.all)?;
         let side = size.img_size.unwrap_or(found.img_size);
         fill(&mut size.channels, found.channels);
         if size.model.is_none() && size.stem.is_none() {
             let hybrid = side >= HYBRID_FROM && size.patch_size.is_none_or(|patch| patch == 16);
-            size.model = Some(if hybrid { "hybrid-nano" } else { "nano" }.into());
+            size.model = Some(if hybrid { HYBRID } else { "nano" }.into());
             fill(&mut size.img_size, if hybrid { side / 16 * 16 } else { side });
         }
-        Ok(size)
+        Ok(Start { name: "scratch", file: None, size })
     }
 
     fn run_args(&self, name: &str) -> RunArgs {
@@ -204,39 +264,35 @@ impl Autotrain<'_> {
         RunArgs { out: Some(out), resume, overwrite: Some(self.overwrite), ..RunArgs::default() }
     }
 
-    /// Learns from a teacher, if there is one.
-    fn learn_without_labels(
-        &self,
-        args: &TrainArgs,
-        size: &SizeArgs,
-        images: &Images,
-    ) -> anyhow::Result<Start> {
-        let given =
-            args.start.clone().filter(|path| path != Path::new("auto") && path != Path::new("scratch"));
-        let Some(teacher) = &args.teacher.teacher else {
-            let name = if given.is_some() { "given" } else { "scratch" };
-            self.tell(match &given {
-                Some(_) => "2 no teacher: the encoder is the one that --start names",
-                None => "2 no teacher and no start: everything is learned from the labels",
-            });
-            return Ok(Start { name, file: given });
+    /// Learns from a teacher on all images, if there is one.
+    fn learn_without_labels(&self, args: &TrainArgs, start: Start, images: &Images) -> anyhow::Result<Start> {
+        let known = starts::find(start.name).map(|start| start.learned_from);
+        let begins = match (start.name, known) {
+            (name, Some(known)) => format!("starting from {name}, which knows {known}"),
+            ("scratch", _) => "starting from scratch".into(),
+            _ => format!("starting from {}", start.file.clone().unwrap_or_default().display()),
         };
-        self.tell(&format!("2 learning from {} on all images, without labels", teacher.display()));
+        let Some(teacher) = &args.teacher.teacher else {
+            self.tell(&format!("2 {begins}"));
+            return Ok(start);
+        };
+        self.tell(&format!("2 {begins}; learning from {} on all images, without labels", teacher.display()));
         let run = self.run_args("distil");
         let mut wanted = DistilArgs { data: args.data.clone(), run: run.clone(), ..DistilArgs::default() };
         wanted.machine = args.machine.clone();
         if run.resume != Some(true) {
-            wanted.init = Some(given.unwrap_or_else(|| "scratch".into()));
+            wanted.init = Some(start.file.clone().unwrap_or_else(|| "scratch".into()));
             wanted.teacher = args.teacher.clone();
-            wanted.size = size.clone();
+            wanted.size = start.size.clone();
             wanted.images = self.image_args(args);
-            let budget = Some(format!("{}s", (OF_DISTILLATION * self.budget).max(1.0)));
-            wanted.optim = OptimArgs { budget, seed: args.seed, ..self.optim_args(size) };
+            let budget = Some(format!("{}s", (self.began + OF_DISTILLATION * self.budget).max(1.0)));
+            wanted.optim = OptimArgs { budget, seed: args.seed, ..self.optim_args(&start) };
         }
         let wanted = runs::merge(wanted, "distil", &run, self.global)?;
         let done = distil::execute(wanted, &images.all, &self.exec, self.global, &self.stop)?;
         self.tell(&format!("  {} steps, loss {:.3}", done.outcome.steps, done.outcome.loss));
-        Ok(Start { name: "distilled", file: Some(done.dir.path().to_owned()) })
+        let (file, size) = (Some(done.dir.path().to_owned()), SizeArgs::default());
+        Ok(Start { name: "distilled", file, size })
     }
 
     fn image_args(&self, args: &TrainArgs) -> ImageArgs {
@@ -244,23 +300,18 @@ impl Autotrain<'_> {
     }
 
     /// Convolutions learn by AdamW, so all layers do.
-    fn optim_args(&self, size: &SizeArgs) -> OptimArgs {
-        let hybrid =
-            size.model.as_deref() == Some("hybrid-nano") || size.stem.as_deref() == Some("convolutions");
+    fn optim_args(&self, start: &Start) -> OptimArgs {
+        let hybrid = start.file.is_some()
+            || start.size.model.as_deref() == Some(HYBRID)
+            || start.size.stem.as_deref() == Some("convolutions");
         OptimArgs { optimizer: hybrid.then(|| "adamw".into()), ..OptimArgs::default() }
     }
 
     /// Chooses a classifier by held-out images and trains it on all labels, and on soft labels of the other images if an
     /// ensemble is better than each candidate.
-    fn learn_from_labels(
-        &self,
-        args: &TrainArgs,
-        size: &SizeArgs,
-        images: &Images,
-        start: &Start,
-    ) -> anyhow::Result<Learned> {
+    fn learn_from_labels(&self, args: &TrainArgs, images: &Images, start: &Start) -> anyhow::Result<Learned> {
         let init = Init::read(&Some(start.file.clone().unwrap_or_else(|| "scratch".into())))?;
-        let plan = |data: &Dataset, batch| self.plan(args, size, start, &init, data, batch);
+        let plan = |data: &Dataset, batch| self.plan(args, start, &init, data, batch);
         let settings = plan(&images.labelled, BATCH)?;
         self.tell(&format!("3 learning from {} labels", images.labelled.len()));
         let frozen = match init {
@@ -300,7 +351,7 @@ impl Autotrain<'_> {
 
     /// The CPU time at which learning ends: measuring and exporting follow.
     fn until(&self) -> f64 {
-        let left = (self.budget - cpu_seconds()).max(1.0);
+        let left = (self.began + self.budget - cpu_seconds()).max(1.0);
         cpu_seconds() + left * (1.0 - OF_THE_REST)
     }
 
@@ -308,7 +359,6 @@ impl Autotrain<'_> {
     fn plan(
         &self,
         args: &TrainArgs,
-        size: &SizeArgs,
         start: &Start,
         init: &Init,
         data: &Dataset,
@@ -319,13 +369,13 @@ impl Autotrain<'_> {
             data: args.data.clone(),
             init: Some(start.file.clone().unwrap_or_else(|| "scratch".into())),
             images: self.image_args(args),
-            size: if from_scratch { size.clone() } else { SizeArgs::default() },
+            size: start.size.clone(),
             optim: OptimArgs {
                 steps: Some(500),
                 batch_size: Some(batch_size),
                 seed: args.seed,
                 lr: (!from_scratch).then_some(LR),
-                ..self.optim_args(size)
+                ..self.optim_args(start)
             },
             ..FinetuneArgs::default()
         };
@@ -400,6 +450,8 @@ struct Learned {
 /// What the labels are learned on top of.
 struct Start {
     name: &'static str,
-    /// A run or a file; none from scratch.
+    /// A run, a file, or the name of a start in the program; none from scratch.
     file: Option<PathBuf>,
+    /// The model's size, as far as it is not that of the start.
+    size: SizeArgs,
 }

@@ -9,32 +9,32 @@ use crate::console::out::{percent, seconds};
 
 /// The keys that measuring scripts read, and more. Accuracies are fractions from 0 to 1.
 #[derive(Clone, Debug, Serialize)]
-pub(super) struct Report {
-    pub(super) schema_version: u32,
+pub(crate) struct Report {
+    pub(crate) schema_version: u32,
     /// On the test images, where there are any.
-    pub(super) accuracy: Option<f64>,
-    pub(super) balanced_accuracy: Option<f64>,
-    pub(super) n: usize,
-    pub(super) split: Option<String>,
+    pub(crate) accuracy: Option<f64>,
+    pub(crate) balanced_accuracy: Option<f64>,
+    pub(crate) n: usize,
+    pub(crate) split: Option<String>,
     /// On held-out images among those with labels: what decided.
-    pub(super) validation: Option<f64>,
-    pub(super) chosen: String,
-    pub(super) start: &'static str,
-    pub(super) images: usize,
-    pub(super) labels: usize,
-    pub(super) classes: usize,
-    pub(super) cpu_seconds: f64,
-    pub(super) parameters: usize,
-    pub(super) run: PathBuf,
-    pub(super) model: PathBuf,
-    pub(super) int8_model: Option<PathBuf>,
-    pub(super) int8_accuracy: Option<f64>,
-    pub(super) int8_agreement: Option<f64>,
+    pub(crate) validation: Option<f64>,
+    pub(crate) chosen: String,
+    pub(crate) start: &'static str,
+    pub(crate) images: usize,
+    pub(crate) labels: usize,
+    pub(crate) classes: usize,
+    pub(crate) cpu_seconds: f64,
+    pub(crate) parameters: usize,
+    pub(crate) run: PathBuf,
+    pub(crate) model: PathBuf,
+    pub(crate) int8_model: Option<PathBuf>,
+    pub(crate) int8_accuracy: Option<f64>,
+    pub(crate) int8_agreement: Option<f64>,
 }
 
 impl Report {
     /// The outcome in a few lines.
-    pub(super) fn text(&self) -> String {
+    pub(crate) fn text(&self) -> String {
         let mut text = String::new();
         if let (Some(accuracy), Some(balanced), Some(split)) =
             (self.accuracy, self.balanced_accuracy, &self.split)
@@ -72,7 +72,7 @@ impl Report {
 }
 
 /// The 95 % interval of a fraction of `n` (Wilson 1927).
-fn interval(fraction: f64, n: usize) -> [f64; 2] {
+pub(crate) fn interval(fraction: f64, n: usize) -> [f64; 2] {
     const Z: f64 = 1.959_964;
     let n = n.max(1) as f64;
     let spread = Z * (fraction * (1.0 - fraction) / n + Z * Z / (4.0 * n * n)).sqrt();
@@ -85,7 +85,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn intervals_are_wilson_s() {
+    pub(crate) fn intervals_are_wilson_s() {
         // R: binom::binom.confint(81, 263, methods = "wilson").
         let [low, high] = interval(81.0 / 263.0, 263);
         assert!((low - 0.2553).abs() < 2e-3 && (high - 0.3662).abs() < 2e-3, "{low} {high}");

@@ -8,7 +8,7 @@ use smalti_trainer::Result;
 use smalti_trainer::stages::finetune::{self, FinetuneSettings, Finetuned};
 
 use super::Autotrain;
-use super::classify::{Frozen, LEAST, cost, cpu_seconds, predictions};
+use super::classify::{Frozen, LEAST, candidates, cost, cpu_seconds, predictions};
 use super::ensemble::Ensemble;
 use super::images::Images;
 use super::teacher_head::TeacherHead;
@@ -28,20 +28,20 @@ impl Autotrain<'_> {
         ensemble: &Ensemble,
     ) -> Result<Vec<f32>> {
         let (all, classes) = (&images.all, images.all.classes().len());
-        let mut members = Vec::new();
-        for classifier in [frozen, tuned] {
-            let found = predictions(self, classifier, all)?;
+        let mut answers = Vec::new();
+        for classifier in candidates(frozen, tuned) {
+            let found = predictions(self, &classifier, all)?;
             // Images that cannot be read say nothing, and are not learned from.
             let mut logits = vec![0.0; all.len() * classes];
             for (id, row) in found.ids.iter().zip(found.logits.chunks_exact(classes)) {
                 logits[*id as usize * classes..][..classes].copy_from_slice(row);
             }
-            members.push(logits);
+            answers.push(logits);
         }
         if let Some(teacher) = teacher {
-            members.push(teacher.all()?);
+            answers.push(teacher.all()?);
         }
-        let mut targets = ensemble.mean(&members, classes);
+        let mut targets = ensemble.mean(&answers, classes);
         for (i, row) in targets.chunks_exact_mut(classes).enumerate() {
             if let Some(label) = all.label(i) {
                 row.fill(0.0);

@@ -1,6 +1,6 @@
 //! `smalti export`.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use serde_json::json;
 use smalti_runtime::{Model, selftest};
@@ -8,7 +8,7 @@ use smalti_trainer::evaluate::probe;
 use smalti_trainer::export::{self, Details, InputForm};
 use smalti_trainer::model::weights::file;
 use smalti_trainer::run::{ModelFiles, RunDir};
-use smalti_trainer::stages::finetune;
+use smalti_trainer::stages::finetune::{self, Finetuned};
 use smalti_trainer::{Error, Result, files};
 
 use crate::args::{ExportArgs, Global};
@@ -23,6 +23,7 @@ pub(crate) fn run(args: &ExportArgs, global: &Global) -> anyhow::Result<()> {
     // What was imported or distilled may have no head: the model then gives embeddings.
     let ModelFiles { config, labels, .. } = run.load_model_files()?;
     let embeds = config.pool.is_some() && labels.is_empty();
+    let embeds = embeds || args.output.as_deref().is_some_and(is_weights);
     let model = if embeds { probe::load(&path)? } else { finetune::load(&path)? };
     let file = run.best_or_last();
     let vit = model.model.vit();
@@ -34,11 +35,16 @@ pub(crate) fn run(args: &ExportArgs, global: &Global) -> anyhow::Result<()> {
         "Vision transformer for {0}x{0}x{1} images, patch {2}, width {3}, depth {4}, {answer}",
         vit.img_size, vit.channels, vit.patch_size, vit.dim, vit.depth,
     );
+    let description = args.description.clone().unwrap_or(described);
+    let license = args.license.clone().unwrap_or_else(|| "unspecified".into());
+    if let Some(output) = args.output.as_deref().filter(|path| is_weights(path)) {
+        return weights(output, &model, [&description, &license], global);
+    }
     let details = Details {
         names: model.labels.clone(),
         preprocess: model.preprocess.clone(),
-        description: args.description.clone().unwrap_or(described),
-        license: args.license.clone().unwrap_or_else(|| "unspecified".into()),
+        description,
+        license,
         version: args.model_version.clone().unwrap_or_else(|| "1".into()),
         training: file::load(&file)?.1,
     };
@@ -66,6 +72,35 @@ pub(crate) fn run(args: &ExportArgs, global: &Global) -> anyhow::Result<()> {
         vit.channels
     ))?;
     tell(global, &format!("next: smalti-run run {} IMAGES", output.display()));
+    Ok(())
+}
+
+/// Whether the name asks for weights alone, to start other runs from.
+fn is_weights(path: &Path) -> bool {
+    path.extension().is_some_and(|extension| extension.eq_ignore_ascii_case("safetensors"))
+}
+
+/// Writes the encoder's weights in f16, with all that `--init` and `--start` need to know of it.
+fn weights(
+    output: &Path,
+    encoder: &Finetuned,
+    [description, license]: [&str; 2],
+    global: &Global,
+) -> anyhow::Result<()> {
+    let Finetuned { model, params, preprocess, .. } = encoder;
+    let tensors = model.layout().iter().filter(|(spec, _)| !spec.name.starts_with("head."));
+    let tensors = tensors.map(|(spec, slot)| (spec.name.as_str(), &spec.shape[..], slot.of(params)));
+    let details = json!({
+        "encoder": model.vit(), "pool": model.pool(), "preprocess": preprocess,
+        "description": description, "license": license,
+    });
+    file::save_half(output, tensors, &details)?;
+    let bytes = std::fs::metadata(output)?.len();
+    if global.json {
+        return out::json(json!({ "file": output, "bytes": bytes }));
+    }
+    out::text(&format!("{}: {:.0} kB, the encoder's weights in f16", output.display(), bytes as f64 / 1e3))?;
+    tell(global, &format!("next: smalti train DIR --start {}", output.display()));
     Ok(())
 }
 

@@ -34,7 +34,7 @@ pub(crate) enum Init {
 impl Init {
     /// Looks at what `--init` names.
     pub(crate) fn read(init: &Option<PathBuf>) -> Result<Init> {
-        let path = required(init, "--init", "a pretrained run, a safetensors file, or `scratch`")?;
+        let path = required(init, "--init", "a run, a safetensors file, the name of a start, or `scratch`")?;
         if path == Path::new("scratch") {
             return Ok(Init::Scratch);
         }

@@ -6,61 +6,72 @@ use std::path::{Path, PathBuf};
 use serde::Serialize;
 
 use super::device::Device;
+use crate::autotrain::report::{self as training, interval};
 use crate::console::out::{percent, seconds};
 
-/// One draw of labels, and what was learned from it.
-#[derive(Clone, Copy, Debug, Serialize)]
-pub(super) struct Draw {
-    pub(super) seed: u64,
-    pub(super) pretrained: f64,
-    pub(super) scratch: f64,
-}
-
-/// The keys that measuring scripts read, and more.
+/// The keys that measuring scripts read, and more. Accuracies are fractions from 0 to 1.
 #[derive(Clone, Debug, Serialize)]
 pub(super) struct Report {
-    /// Mean over draws; none for images without labels.
-    pub(super) pretrained_accuracy: Option<f64>,
-    pub(super) scratch_accuracy: Option<f64>,
+    schema_version: u32,
+    accuracy: Option<f64>,
+    balanced_accuracy: Option<f64>,
+    /// From scratch, the same labels, the same CPU time.
+    scratch_accuracy: Option<f64>,
+    int8_accuracy: Option<f64>,
+    /// What the first began with.
+    start: &'static str,
+    chosen: String,
+    /// Images to learn from and to measure on, and labels.
+    images: usize,
+    n: usize,
+    labels: usize,
+    classes: usize,
+    /// CPU seconds of each.
+    cpu_seconds: f64,
+    scratch_cpu_seconds: f64,
     /// Share of the test images that trainer and runtime put into the same class.
-    pub(super) runtime_agreement: Option<f64>,
-    pub(super) largest_logit_difference: Option<f64>,
-    pub(super) runtime_accuracy: Option<f64>,
-    pub(super) latency_ms: Option<f64>,
-    pub(super) file_kb: Option<f64>,
+    runtime_agreement: Option<f64>,
+    largest_logit_difference: Option<f64>,
+    latency_ms: Option<f64>,
+    file_kb: Option<f64>,
     pub(super) seconds: f64,
-    pub(super) model: Option<PathBuf>,
-    pub(super) out: PathBuf,
-    /// Images to learn from and to measure on, labels of each draw.
-    pub(super) images: usize,
-    pub(super) test_images: usize,
-    pub(super) labels: usize,
-    pub(super) draws: Vec<Draw>,
-    pub(super) pretrain_epochs: u64,
-    pub(super) finetune_epochs: Option<u64>,
-    pub(super) finetune_steps: Option<u64>,
-    pub(super) pretrain_images_per_s: f64,
-    pub(super) threads: usize,
-    pub(super) quick: bool,
+    pub(super) model: PathBuf,
+    int8_model: Option<PathBuf>,
+    out: PathBuf,
 }
 
 impl Report {
-    /// Notes the means of the draws.
-    pub(super) fn add_draws(&mut self, draws: Vec<Draw>) {
-        let mean = |of: fn(&Draw) -> f64| {
-            (!draws.is_empty()).then(|| draws.iter().map(of).sum::<f64>() / draws.len() as f64)
-        };
-        self.pretrained_accuracy = mean(|draw| draw.pretrained);
-        self.scratch_accuracy = mean(|draw| draw.scratch);
-        self.draws = draws;
+    /// From the reports of both trainings.
+    pub(super) fn new(trained: &training::Report, scratch: &training::Report, out: &Path) -> Report {
+        Report {
+            schema_version: 1,
+            accuracy: trained.accuracy,
+            balanced_accuracy: trained.balanced_accuracy,
+            scratch_accuracy: scratch.accuracy,
+            int8_accuracy: trained.int8_accuracy,
+            start: trained.start,
+            chosen: trained.chosen.clone(),
+            images: trained.images,
+            n: trained.n,
+            labels: trained.labels,
+            classes: trained.classes,
+            cpu_seconds: trained.cpu_seconds,
+            scratch_cpu_seconds: scratch.cpu_seconds,
+            runtime_agreement: None,
+            largest_logit_difference: None,
+            latency_ms: None,
+            file_kb: None,
+            seconds: 0.0,
+            model: trained.model.clone(),
+            int8_model: trained.int8_model.clone(),
+            out: out.into(),
+        }
     }
 
     /// Notes how the device does.
-    pub(super) fn add_device(&mut self, file: &Path, device: &Device) {
-        self.model = Some(file.into());
+    pub(super) fn add_device(&mut self, device: &Device) {
         self.runtime_agreement = Some(device.agreement);
         self.largest_logit_difference = Some(device.largest_difference);
-        self.runtime_accuracy = Some(device.accuracy);
         self.latency_ms = Some(device.latency_ms);
         self.file_kb = Some(device.bytes as f64 / 1e3);
     }
@@ -68,18 +79,15 @@ impl Report {
     /// The outcome as a table.
     pub(super) fn table(&self) -> String {
         let mut text = String::new();
-        if let (Some(pretrained), Some(scratch)) = (self.pretrained_accuracy, self.scratch_accuracy) {
-            _ = writeln!(text, "accuracy on {} held-out images, {} labels", self.test_images, self.labels);
-            _ = write!(text, "  {:<26}{:>9}", "", "mean");
-            self.draws.iter().for_each(|draw| _ = write!(text, "{:>9}", format!("draw {}", draw.seed)));
-            self.row(&mut text, "pretrained without labels", pretrained, |draw| draw.pretrained);
-            self.row(&mut text, "from scratch", scratch, |draw| draw.scratch);
-            _ = writeln!(
-                text,
-                "\n  pretraining brings {:+.1} points at the same labels and the same {} steps of fine-tuning",
-                (pretrained - scratch) * 100.0,
-                self.finetune_steps.unwrap_or(0)
-            );
+        if let (Some(accuracy), Some(scratch)) = (self.accuracy, self.scratch_accuracy) {
+            _ = writeln!(text, "accuracy on {} held-out images, {} labels", self.n, self.labels);
+            let begun =
+                if self.start == "scratch" { "trained".into() } else { format!("from {}", self.start) };
+            self.row(&mut text, &begun, accuracy);
+            if let Some(int8) = self.int8_accuracy {
+                self.row(&mut text, "the same in int8", int8);
+            }
+            self.row(&mut text, "from scratch", scratch);
         }
         if let (Some(agreement), Some(latency), Some(kb)) =
             (self.runtime_agreement, self.latency_ms, self.file_kb)
@@ -95,19 +103,18 @@ impl Report {
             _ = writeln!(text, "  {:<26}{:>9}   median, one thread", "an image", format!("{latency:.2} ms"));
             _ = writeln!(text, "  {:<26}{:>9}", "model file", format!("{kb:.0} kB"));
         }
-        _ = writeln!(
+        _ = write!(
             text,
-            "{} in all: {} epochs of pretraining at {:.0} images/s on {} threads",
+            "{} in all; CPU time {} and {}",
             seconds(self.seconds),
-            self.pretrain_epochs,
-            self.pretrain_images_per_s,
-            self.threads
+            seconds(self.cpu_seconds),
+            seconds(self.scratch_cpu_seconds)
         );
         text
     }
 
-    fn row(&self, text: &mut String, name: &str, mean: f64, of: fn(&Draw) -> f64) {
-        _ = write!(text, "\n  {name:<26}{:>9}", percent(mean));
-        self.draws.iter().for_each(|draw| _ = write!(text, "{:>9}", percent(of(draw))));
+    fn row(&self, text: &mut String, name: &str, accuracy: f64) {
+        let [low, high] = interval(accuracy, self.n).map(percent);
+        _ = writeln!(text, "  {name:<26}{:>9}   95 % interval {low} to {high}", percent(accuracy));
     }
 }

@@ -107,20 +107,28 @@ fn speed_is_measured() {
 #[test]
 fn a_quickstart_does_the_whole_job() {
     let folder = Folder::empty();
-    let args = ["quickstart", "--quick", "--epochs=1", "--finetune-epochs=1", "--json", "--out"];
-    let keys =
-        ["pretrained_accuracy", "scratch_accuracy", "runtime_agreement", "latency_ms", "seconds", "model"];
+    let args = ["quickstart", "--quick", "--minutes=0.05", "--json", "--out"];
+    let keys = [
+        "accuracy",
+        "balanced_accuracy",
+        "scratch_accuracy",
+        "start",
+        "runtime_agreement",
+        "latency_ms",
+        "seconds",
+        "model",
+    ];
     let found = folder.run(&[&args[..], &["q"]].concat()).json(&keys);
     assert!(found["runtime_agreement"].as_f64().unwrap() > 0.98, "{found}");
     assert!(found["largest_logit_difference"].as_f64().unwrap() < 1e-4, "{found}");
-    for left in ["q/data/train/rings", "q/pretrain", "q/finetune", "q/model.onnx", "q/report.json"] {
+    assert_eq!(found["start"].as_str(), Some("photos-nano"));
+    for left in
+        ["q/data/train/potato", "q/train/finetune", "q/scratch", "q/train/model.onnx", "q/report.json"]
+    {
         assert!(folder.path(left).exists(), "{left}");
     }
     folder.run(&[&args[..], &["q"]].concat()).fails(2, &["--overwrite", "--out"]);
 
-    // Images without labels are pretrained on, and that is said.
-    std::fs::rename(folder.path("q/data/test/rings"), folder.path("flat")).unwrap();
-    let outcome = folder.run(&[&args[..], &["u", "--data=flat"]].concat());
-    assert!(outcome.err.contains("no labels"), "{}", outcome.err);
-    assert!(outcome.json(&keys)["pretrained_accuracy"].is_null());
+    std::fs::rename(folder.path("q/data/test/potato"), folder.path("flat")).unwrap();
+    folder.run(&[&args[..], &["u", "--data=flat"]].concat()).fails(5, &["no labels", "class folders"]);
 }

@@ -26,19 +26,19 @@ fn assert_kept(before: &BTreeMap<PathBuf, Vec<u8>>, folder: &Path) {
     }
 }
 
-const QUICK: [&str; 6] = ["quickstart", "--quick", "--epochs=1", "--finetune-epochs=1", "--overwrite", "-t2"];
+const QUICK: [&str; 5] = ["quickstart", "--quick", "--minutes=0.05", "--overwrite", "-t2"];
 
 #[test]
 fn a_quickstart_keeps_the_user_s_images_wherever_they_lie() {
     let folder = Folder::with_data();
     let before = contents(&folder.path("data"));
-    // The very place where a quickstart keeps the images that it draws.
+    // The very place where a quickstart keeps its photos.
     folder.run(&[&QUICK[..], &["--data=data", "--out=."]].concat()).ok();
     assert_kept(&before, &folder.path("data"));
     // Again, now that there is something to replace.
     folder.run(&[&QUICK[..], &["--data=data", "--out=."]].concat()).ok();
     assert_kept(&before, &folder.path("data"));
-    // Without --data it would draw its own there.
+    // Without --data it would keep its own there.
     folder.run(&[&QUICK[..], &["--out=."]].concat()).fails(2, &["data", "not empty"]);
     assert_kept(&before, &folder.path("data"));
 }
@@ -46,16 +46,16 @@ fn a_quickstart_keeps_the_user_s_images_wherever_they_lie() {
 #[test]
 fn a_quickstart_does_not_remove_folders_of_others() {
     let folder = Folder::empty();
-    for name in ["q/data/a/1.png", "r/pretrain/checkpoints/best.pth", "s/model.onnx", "t/report.json"] {
+    for name in ["q/data/a/1.png", "r/train/model.onnx", "s/scratch/config.toml", "t/report.json"] {
         std::fs::create_dir_all(folder.path(name).parent().unwrap()).unwrap();
         std::fs::write(folder.path(name), "mine").unwrap();
     }
-    for (out, named) in [("q", "data"), ("r", "checkpoints"), ("s", "model.onnx"), ("t", "report.json")] {
+    for (out, named) in [("q", "data"), ("r", "train/model.onnx"), ("s", "scratch"), ("t", "report.json")] {
         let before = contents(&folder.path(out));
         folder.run(&[&QUICK[..], &["--out", out]].concat()).fails(2, &[named, "not written by smalti"]);
         assert_eq!(before, contents(&folder.path(out)));
     }
-    // Images that an earlier quickstart drew are not removed while they are the data.
+    // Photos of an earlier quickstart are not removed while they are the data.
     folder.run(&[&QUICK[..], &["--out=u"]].concat()).ok();
     let before = contents(&folder.path("u/data"));
     folder.run(&[&QUICK[..], &["--out=u", "--data=u/data"]].concat()).fails(2, &["--data", "u/data"]);

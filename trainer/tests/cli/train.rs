@@ -53,6 +53,9 @@ fn a_teacher_is_learned_from_and_candidates_compete() {
     assert!(found["cpu_seconds"].as_f64().unwrap() < 60.0, "{found}");
     let other = train(&folder, &["--start=out/distil", "--out=second", "--json"]).json(&KEYS);
     assert_eq!(other["start"].as_str(), Some("given"));
+    // What the teacher said of these very images is kept there, and counts where some have no label.
+    let few = train(&folder, &["--start=out/distil", "--out=third", "--labels=20"]).ok();
+    assert!(few.err.contains("the teacher, logistic head"), "{}", few.err);
 }
 
 #[test]
@@ -86,4 +89,44 @@ fn images_of_one_class_are_refused_before_anything_is_learned() {
     std::fs::remove_dir_all(folder.path("data/test")).unwrap();
     train(&folder, &[]).fails(5, &["1 class", "two classes"]);
     train(&folder, &["--budget=0"]).fails(2, &["budget"]);
+}
+
+#[test]
+fn a_start_is_in_the_program_and_images_without_labels_are_learned_from() {
+    let folder = Folder::with_data();
+    let args = [
+        "train",
+        "data",
+        "--budget=6s",
+        "--start=photos-nano",
+        "--img-size=64",
+        "--labels=20",
+        "-t2",
+        "--json",
+    ];
+    let found = folder.run(&[&args[..], &["--out=out"]].concat()).json(&KEYS);
+    assert_eq!((found["start"].as_str(), found["labels"].as_u64()), (Some("photos-nano"), Some(20)));
+    let choice: Value = serde_json::from_str(&read(&folder.path("out/choice.json"))).unwrap();
+    let self_trains = !choice["ensemble"].is_null();
+    assert_eq!(self_trains, found["chosen"].as_str().unwrap().starts_with("self-trained"), "{found}");
+    assert_eq!(self_trains, folder.path("out/self-train/checkpoints/last.safetensors").is_file());
+    assert_eq!(self_trains, choice["self_training_steps"].as_u64().is_some(), "{choice}");
+    // Continued, it comes to the same.
+    let again = folder.run(&["train", "data", "--out=out", "--resume", "--json"]).json(&KEYS);
+    for key in ["accuracy", "chosen", "validation", "int8_accuracy"] {
+        assert_eq!(again[key], found[key], "{key}");
+    }
+    folder.run(&["train", "data", "--start=no-such", "--out=other"]).fails(6, &["no-such"]);
+    folder.run(&["train", "data", "--start=photos-nano", "--dim=64", "--out=third"]).fails(2, &["dim is 64"]);
+}
+
+#[test]
+fn weights_are_exported_to_start_from() {
+    let folder = Folder::with_data();
+    folder.pretrained("pre");
+    folder.run(&["export", "pre", "-o", "start.safetensors", "--license=MIT"]).ok();
+    let found = train(&folder, &["--start=start.safetensors", "--json"]).json(&KEYS);
+    assert_eq!(found["start"].as_str(), Some("given"));
+    let whole = std::fs::metadata(folder.path("pre/checkpoints/last.safetensors")).unwrap().len();
+    assert!(std::fs::metadata(folder.path("start.safetensors")).unwrap().len() < whole * 2 / 3);
 }

@@ -1,5 +1,6 @@
 //! Safetensors files: named tensors, and one JSON text as metadata.
 
+use std::borrow::Cow;
 use std::collections::{BTreeMap, HashMap};
 use std::path::Path;
 
@@ -7,6 +8,7 @@ use half::f16;
 use safetensors::tensor::TensorView;
 use safetensors::{Dtype, SafeTensors};
 use serde_json::Value;
+use smalti_models::starts;
 
 use crate::error::{Error, Result};
 use crate::files;
@@ -107,12 +109,14 @@ pub fn save_model(path: &Path, layout: &Layout, params: &[f32], details: &Value)
     save(path, tensors, details)
 }
 
-/// Reads every tensor of a file, and our metadata if it has any (else null).
+/// Reads every tensor of a file, or of the start of this name ([`starts`]), and our metadata if it has any (else null).
 ///
 /// # Errors
 /// A file that is no safetensors file, a value that is not finite, or the file system.
 pub fn load(path: &Path) -> Result<(Tensors, Value)> {
-    let bytes = files::read(path, LIMIT)?;
+    let start = path.to_str().and_then(starts::find).filter(|_| !path.exists());
+    let bytes =
+        start.map_or_else(|| files::read(path, LIMIT).map(Cow::Owned), |start| Ok(start.weights.into()))?;
     let foreign = |e| unusable(path, format!("is no safetensors file: {e}{}", advice(&bytes)));
     let file = SafeTensors::deserialize(&bytes).map_err(foreign)?;
     let (_, header) = SafeTensors::read_metadata(&bytes).map_err(foreign)?;
