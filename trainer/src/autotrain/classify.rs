@@ -46,6 +46,8 @@ struct Candidate {
 
 /// The only candidate without a start.
 const FROM_SCRATCH: Candidate = Candidate { name: "trained from scratch", interpolate: 0.0 };
+const HALF_WAY: usize = 0;
+const FROZEN: usize = 1;
 const FINE_TUNED: usize = 2;
 
 /// In the order in which equal ones are preferred.
@@ -145,11 +147,16 @@ pub(super) fn choose(
         if let Some(teacher) = found.teacher_alone(classes) {
             job.tell(&format!("  {:<32}{:5.1}%", "the teacher, logistic head", 100.0 * teacher));
         }
-        let name = format!("mean answer of {} of them", ensemble.members());
+        let name = match ensemble.members() {
+            1 => "the best of them".into(),
+            members => format!("mean answer of {members} of them"),
+        };
         job.tell(&format!("  {name:<32}{:5.1}%", 100.0 * ensemble.validation));
-        if ensemble.members() > 1 && ensemble.validation + CREDIT >= fractions[best] {
-            // All candidates follow from the one that is fine-tuned.
-            choice = Choice::new(CANDIDATES[FINE_TUNED], Some(ensemble.validation), steps);
+        if ensemble.is_beyond(CANDIDATES.len()) && ensemble.validation + CREDIT >= fractions[best] {
+            // Both that are fine-tuned follow from one.
+            let tunes = ensemble.has(HALF_WAY) || ensemble.has(FINE_TUNED);
+            let member = CANDIDATES[if tunes { FINE_TUNED } else { FROZEN }];
+            choice = Choice::new(member, Some(ensemble.validation), steps);
             choice.ensemble = Some(ensemble);
             return Ok(choice);
         }

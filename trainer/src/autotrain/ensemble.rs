@@ -59,6 +59,16 @@ impl Ensemble {
         sum
     }
 
+    /// Whether it says what none of the first `candidates` classifiers says alone.
+    pub(super) fn is_beyond(&self, candidates: usize) -> bool {
+        self.members() > 1 || self.temperatures.iter().skip(candidates).any(Option::is_some)
+    }
+
+    /// Whether a classifier is a member.
+    pub(super) fn has(&self, classifier: usize) -> bool {
+        self.temperatures.get(classifier).is_some_and(Option::is_some)
+    }
+
     /// Number of members.
     pub(super) fn members(&self) -> usize {
         self.temperatures.iter().flatten().count()
@@ -109,6 +119,9 @@ mod tests {
         let ((good, labels), (bad, _)) = (member(9, 0.5), member(5, 20.0));
         let ensemble = Ensemble::fit(&[good.clone(), bad.clone()], &labels, 2);
         assert_eq!((ensemble.validation, ensemble.members()), (0.9, 1));
+        // A teacher may be the only member, a candidate is nothing new.
+        assert!(!ensemble.is_beyond(1) && ensemble.is_beyond(0));
+        assert!(ensemble.has(0) && !ensemble.has(1) && !ensemble.has(2));
         assert_eq!(ensemble.mean(&[good.clone(), bad], 2), ensemble.mean(&[good, vec![0.0; 20]], 2));
     }
 

@@ -14,6 +14,7 @@ mod ensemble;
 mod images;
 pub(crate) mod report;
 mod self_train;
+mod start;
 mod teacher_head;
 
 use std::path::{Path, PathBuf};
@@ -35,10 +36,11 @@ use crate::console::out;
 use crate::console::progress::Watch;
 use crate::console::signals::Stop;
 use crate::plan::finetune::Init;
-use crate::plan::{self, fill, images::shape, optim::duration, required};
+use crate::plan::{self, fill, optim::duration, required};
 use classify::{Choice, Frozen, cpu_seconds};
 use images::Images;
 use report::Report;
+use start::Start;
 use teacher_head::TeacherHead;
 
 /// The default budget.
@@ -47,16 +49,13 @@ const BUDGET: &str = "10m";
 const OF_DISTILLATION: f64 = 0.65;
 /// Share of what is left then that measuring and exporting take.
 const OF_THE_REST: f64 = 0.1;
-/// The model with convolutions.
-const HYBRID: &str = "hybrid-nano";
-/// Images smaller than this go into patches: four stages of convolutions would leave too few tokens.
-const HYBRID_FROM: usize = 64;
 /// Images of a fine-tuning step.
 const BATCH: usize = 32;
 /// Images of a step of self-training.
 const SELF_TRAINING_BATCH: usize = 64;
-/// Peak learning rate of both.
+/// Peak learning rate of both, and that of convolutions from scratch.
 const LR: f64 = 1e-3;
+const SCRATCH_LR: f64 = 3e-3;
 /// What the command writes into its folder.
 const FILES: [&str; 8] = [
     "config.toml",
@@ -187,7 +186,7 @@ impl Autotrain<'_> {
         self.tell(&format!(
             "1 {all} images, {labelled} of them labelled, {classes} classes, {test} to measure on"
         ));
-        let start = self.start(args, &images)?;
+        let start = Start::choose(args, &images)?;
         let start = self.learn_without_labels(args, start, &images)?;
         self.stop.check()?;
         let Learned { model, settings, run, choice } = self.learn_from_labels(args, &images, &start)?;
@@ -220,44 +219,6 @@ impl Autotrain<'_> {
         Ok(Trained { report, model, test: images.test.map(|(test, _)| test) })
     }
 
-    /// What everything begins with: what `--start` names; else the start in the program, for photos and a model of its size;
-    /// else nothing.
-    fn start(&self, args: &TrainArgs, images: &Images) -> Result<Start> {
-        let own = &args.size;
-        match args.start.as_deref().and_then(Path::to_str) {
-            Some("scratch") => return self.scratch(args, images),
-            None | Some("auto") => {}
-            Some(name) => {
-                let name = starts::find(name).map_or("given", |start| start.name);
-                return Ok(Start { name, file: args.start.clone(), size: own.clone() });
-            }
-        }
-        let start = &starts::STARTS[0];
-        let says_another = SizeArgs { img_size: None, model: None, channels: None, ..own.clone() }
-            != SizeArgs::default()
-            || own.model.as_deref().is_some_and(|model| model != HYBRID)
-            || own.channels.is_some_and(|channels| channels != 3);
-        if says_another || own.img_size.unwrap_or(shape(&images.all)?.img_size) < HYBRID_FROM {
-            return self.scratch(args, images);
-        }
-        let size = SizeArgs { img_size: own.img_size, ..SizeArgs::default() };
-        Ok(Start { name: start.name, file: Some(start.name.into()), size })
-    }
-
-    /// No start: the size is what the arguments say; else with convolutions, unless the images are too small for them.
-    fn scratch(&self, args: &TrainArgs, images: &Images) -> Result<Start> {
-        let mut size = args.size.clone();
-        let found = shape(&images.all)?;
-        let side = size.img_size.unwrap_or(found.img_size);
-        fill(&mut size.channels, found.channels);
-        if size.model.is_none() && size.stem.is_none() {
-            let hybrid = side >= HYBRID_FROM && size.patch_size.is_none_or(|patch| patch == 16);
-            size.model = Some(if hybrid { HYBRID } else { "nano" }.into());
-            fill(&mut size.img_size, if hybrid { side / 16 * 16 } else { side });
-        }
-        Ok(Start { name: "scratch", file: None, size })
-    }
-
     fn run_args(&self, name: &str) -> RunArgs {
         let out = self.out.join(name);
         let resume = Some(self.resumes && out.join("config.toml").is_file());
@@ -266,12 +227,7 @@ impl Autotrain<'_> {
 
     /// Learns from a teacher on all images, if there is one.
     fn learn_without_labels(&self, args: &TrainArgs, start: Start, images: &Images) -> anyhow::Result<Start> {
-        let known = starts::find(start.name).map(|start| start.learned_from);
-        let begins = match (start.name, known) {
-            (name, Some(known)) => format!("starting from {name}, which knows {known}"),
-            ("scratch", _) => "starting from scratch".into(),
-            _ => format!("starting from {}", start.file.clone().unwrap_or_default().display()),
-        };
+        let begins = start.describe();
         let Some(teacher) = &args.teacher.teacher else {
             self.tell(&format!("2 {begins}"));
             return Ok(start);
@@ -301,10 +257,7 @@ impl Autotrain<'_> {
 
     /// Convolutions learn by AdamW, so all layers do.
     fn optim_args(&self, start: &Start) -> OptimArgs {
-        let hybrid = start.file.is_some()
-            || start.size.model.as_deref() == Some(HYBRID)
-            || start.size.stem.as_deref() == Some("convolutions");
-        OptimArgs { optimizer: hybrid.then(|| "adamw".into()), ..OptimArgs::default() }
+        OptimArgs { optimizer: start.has_convolutions().then(|| "adamw".into()), ..OptimArgs::default() }
     }
 
     /// Chooses a classifier by held-out images and trains it on all labels, and on soft labels of the other images if an
@@ -340,7 +293,10 @@ impl Autotrain<'_> {
             Some(steps) => steps,
             None => self.self_training_steps(&settings, images, &targets, self.until())?,
         };
-        choice.candidate = format!("self-trained on the mean answer of {} classifiers", ensemble.members());
+        choice.candidate = match ensemble.members() {
+            1 => "self-trained on the teacher's answers".into(),
+            members => format!("self-trained on the mean answer of {members} classifiers"),
+        };
         choice.self_training_steps = Some(steps);
         self.keep(&choice)?;
         let (settings, all) = (classify::with_steps(&settings, steps), images.all.len());
@@ -364,7 +320,7 @@ impl Autotrain<'_> {
         data: &Dataset,
         batch_size: usize,
     ) -> Result<FinetuneSettings> {
-        let from_scratch = start.file.is_none();
+        let (from_scratch, optim) = (start.file.is_none(), self.optim_args(start));
         let mut wanted = FinetuneArgs {
             data: args.data.clone(),
             init: Some(start.file.clone().unwrap_or_else(|| "scratch".into())),
@@ -374,8 +330,8 @@ impl Autotrain<'_> {
                 steps: Some(500),
                 batch_size: Some(batch_size),
                 seed: args.seed,
-                lr: (!from_scratch).then_some(LR),
-                ..self.optim_args(start)
+                lr: if from_scratch { optim.optimizer.is_some().then_some(SCRATCH_LR) } else { Some(LR) },
+                ..optim
             },
             ..FinetuneArgs::default()
         };
@@ -445,13 +401,4 @@ struct Learned {
     /// The run that it is in.
     run: PathBuf,
     choice: Choice,
-}
-
-/// What the labels are learned on top of.
-struct Start {
-    name: &'static str,
-    /// A run, a file, or the name of a start in the program; none from scratch.
-    file: Option<PathBuf>,
-    /// The model's size, as far as it is not that of the start.
-    size: SizeArgs,
 }

@@ -28,7 +28,11 @@ pub(super) fn unpack(name: &str, owner: &Owner, is_short: bool) -> Result<()> {
         let path = owner.folder().join(path);
         path.parent().map_or(Ok(()), files::make_folder)?;
         // They can be written again at any time, so nothing waits for the disk.
-        std::fs::write(&path, bytes).map_err(Error::file("write", &path))?;
+        std::fs::write(&path, bytes).map_err(|error| {
+            // Half a photo would be one more broken file.
+            let _ = std::fs::remove_file(&path);
+            Error::file("write", &path)(error)
+        })?;
     }
     Ok(())
 }

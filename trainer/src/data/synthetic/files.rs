@@ -1,7 +1,6 @@
 //! The set as PNG files, one folder for each class.
 
-use std::collections::BTreeSet;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use image::ImageEncoder;
 use rayon::prelude::*;
@@ -11,56 +10,26 @@ use super::{classes, draw, label};
 use crate::error::{Error, Result};
 use crate::files;
 
-/// A set to be written as PNG files.
-#[derive(Clone, Copy, Debug)]
-pub struct Drawing {
-    /// Images to learn from.
-    pub train: usize,
-    /// Images to measure by.
-    pub test: usize,
-    /// Their side in pixels.
-    pub size: usize,
-    /// The seed of the set.
-    pub seed: u64,
-}
-
-impl Drawing {
-    /// The files, relative to the set's folder: `train/CLASS/NUMBER.png` and `test/CLASS/NUMBER.png`.
-    pub fn files(&self) -> Vec<PathBuf> {
-        let names = classes();
-        let file = |i: usize| {
-            let split = if i < self.train { "train" } else { "test" };
-            Path::new(split).join(&names[label(i as u64) as usize]).join(format!("{i:06}.png"))
-        };
-        (0..self.train + self.test).map(file).collect()
+/// Writes `train` images to learn from and `test` others to measure by as PNG files, `folder/train/CLASS/NUMBER.png` and
+/// `folder/test/CLASS/NUMBER.png`.
+///
+/// # Errors
+/// A folder that is not empty, or the file system.
+pub fn write(folder: &Path, train: usize, test: usize, size: usize, seed: u64) -> Result<()> {
+    if std::fs::read_dir(folder).is_ok_and(|mut entries| entries.next().is_some()) {
+        let place = folder.display();
+        return Err(Error::Usage(format!("{place} is not empty: expected a new folder for the images")));
     }
-
-    /// Draws all images into `folder`. Errors: as soon as one cannot be written, or with [`Error::Interrupted`] when
-    /// `stop` says so.
-    pub fn write(&self, folder: &Path, stop: &(dyn Fn() -> Option<u8> + Sync)) -> Result<()> {
-        if std::fs::read_dir(folder).is_ok_and(|mut entries| entries.next().is_some()) {
-            let place = folder.display();
-            return Err(Error::Usage(format!("{place} is not empty: expected a new folder for the images")));
-        }
-        let files = self.files();
-        let folders: BTreeSet<&Path> = files.iter().filter_map(|file| file.parent()).collect();
-        folders.iter().try_for_each(|name| files::make_folder(&folder.join(name)))?;
-        files.par_iter().enumerate().try_for_each(|(i, name)| {
-            if let Some(code) = stop() {
-                return Err(Error::Interrupted { step: 0, code });
-            }
-            let (image, _) = draw(self.seed, i as u64, self.size)?;
-            let path = folder.join(name);
-            let bytes =
-                encode_png(&image).map_err(|e| Error::data(path.display().to_string(), e.to_string()))?;
-            // Not through a buffer that swallows the error of a full disk when it is dropped.
-            std::fs::write(&path, bytes).map_err(|error| {
-                // Half an image would be one more broken file.
-                let _ = std::fs::remove_file(&path);
-                Error::file("write", &path)(error)
-            })
-        })
-    }
+    let names = classes();
+    (0..train + test).into_par_iter().try_for_each(|i| {
+        let split = if i < train { "train" } else { "test" };
+        let class = folder.join(split).join(&names[label(i as u64) as usize]);
+        files::make_folder(&class)?;
+        let path = class.join(format!("{i:06}.png"));
+        let (image, _) = draw(seed, i as u64, size)?;
+        let bytes = encode_png(&image).map_err(|e| Error::data(path.display().to_string(), e.to_string()))?;
+        std::fs::write(&path, bytes).map_err(Error::file("write", &path))
+    })
 }
 
 fn encode_png(image: &Image) -> image::ImageResult<Vec<u8>> {
@@ -73,12 +42,6 @@ fn encode_png(image: &Image) -> image::ImageResult<Vec<u8>> {
         image::ExtendedColorType::Rgb8,
     )?;
     Ok(bytes.into_inner())
-}
-
-/// Writes `train` images to learn from and `test` others to measure by as PNG files into `folder/train/CLASS` and
-/// `folder/test/CLASS`.
-pub fn write(folder: &Path, train: usize, test: usize, size: usize, seed: u64) -> Result<()> {
-    Drawing { train, test, size, seed }.write(folder, &|| None)
 }
 
 #[cfg(test)]
@@ -99,10 +62,5 @@ mod tests {
         assert_eq!((train.label(4), test.image(9).unwrap()), (Some(1), draw(9, 39, 16).unwrap().0));
         let again = write(&path, 1, 1, 16, 9).unwrap_err();
         assert!(again.exit_code() == 2 && again.to_string().contains("not empty"), "{again}");
-        let files = Drawing { train: 30, test: 10, size: 16, seed: 9 }.files();
-        assert!(files.len() == 40 && files.iter().all(|file| path.join(file).is_file()));
-        let stopped =
-            Drawing { train: 3, test: 1, size: 16, seed: 9 }.write(&dir.path().join("b"), &|| Some(130));
-        assert_eq!(stopped.unwrap_err().exit_code(), 130);
     }
 }

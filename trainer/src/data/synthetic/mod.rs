@@ -18,7 +18,7 @@ use crate::error::{Error, Result};
 use crate::rng::{Rng, stream};
 use scene::{PATTERNS, Scene};
 
-pub use files::{Drawing, write};
+pub use files::write;
 
 /// Sub-pixels a side: the edges are as smooth as those of a photo.
 const SAMPLES: usize = 4;
@@ -89,7 +89,7 @@ mod tests {
         assert_ne!(draw(2, 7, 32).unwrap().0, image);
         assert_ne!(draw(1, 17, 32).unwrap().0, image);
         assert!(draw(1, 7, 0).is_err() && draw(1, 7, usize::MAX).is_err());
-        // Frozen: a change here changes every published number of the quickstart.
+        // Frozen: tests have numbers of these images.
         let sum = |seed, size| {
             let images = (0..20).map(|i| draw(seed, i, size).unwrap().0);
             images
