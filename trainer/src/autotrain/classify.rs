@@ -232,17 +232,18 @@ impl HeldOut {
             finetune::finetune_from(&start, &settings, &job.exec, &images, None, &mut watch)?;
         drop(watch);
         let last = std::mem::take(&mut tuned.params);
-        for (candidate, logits) in CANDIDATES.iter().zip(&mut self.candidates) {
+        for (i, candidate) in CANDIDATES.iter().enumerate() {
             tuned.params = finetune::interpolate(&last, &start, candidate.interpolate);
             let found = predictions(job, &tuned, &held)?;
-            if candidate.name == CANDIDATES[0].name {
+            // The same images for all of them.
+            if i == 0 {
                 self.labels.extend(found.labels.iter().map(|label| label.unwrap_or_default()));
                 if let Some(teacher) = teacher {
                     let readable: Vec<usize> = found.ids.iter().map(|id| fold.held[*id as usize]).collect();
                     self.teacher.extend(teacher.held_out(&fold.kept, &readable)?);
                 }
             }
-            logits.extend(found.logits);
+            self.candidates[i].extend(found.logits);
         }
         Ok(())
     }

@@ -29,16 +29,20 @@ impl Autotrain<'_> {
     ) -> Result<Vec<f32>> {
         let (all, classes) = (&images.all, images.all.classes().len());
         let mut answers = Vec::new();
-        for classifier in candidates(frozen, tuned) {
-            let found = predictions(self, &classifier, all)?;
-            // Images that cannot be read say nothing, and are not learned from.
+        for (i, classifier) in candidates(frozen, tuned).enumerate() {
+            // Images that cannot be read say nothing, and are not learned from. Nobody asks who is no member.
             let mut logits = vec![0.0; all.len() * classes];
+            if !ensemble.has(i) {
+                answers.push(logits);
+                continue;
+            }
+            let found = predictions(self, &classifier, all)?;
             for (id, row) in found.ids.iter().zip(found.logits.chunks_exact(classes)) {
                 logits[*id as usize * classes..][..classes].copy_from_slice(row);
             }
             answers.push(logits);
         }
-        if let Some(teacher) = teacher {
+        if let Some(teacher) = teacher.filter(|_| ensemble.has(answers.len())) {
             answers.push(teacher.all()?);
         }
         let mut targets = ensemble.mean(&answers, classes);

@@ -88,7 +88,7 @@ fn weights(
     global: &Global,
 ) -> anyhow::Result<()> {
     let Finetuned { model, params, preprocess, .. } = encoder;
-    let tensors = model.layout().iter().filter(|(spec, _)| !spec.name.starts_with("head."));
+    let tensors = model.layout().without_head();
     let tensors = tensors.map(|(spec, slot)| (spec.name.as_str(), &spec.shape[..], slot.of(params)));
     let details = json!({
         "encoder": model.vit(), "pool": model.pool(), "preprocess": preprocess,

@@ -93,6 +93,11 @@ impl Layout {
         self.specs.iter().zip(self.slots.iter().copied())
     }
 
+    /// Every tensor but the head's: the encoder, for files that other runs start from.
+    pub fn without_head(&self) -> impl Iterator<Item = (&TensorSpec, Slot)> {
+        self.iter().filter(|(spec, _)| !spec.name.starts_with("head."))
+    }
+
     /// Fresh parameters. Each tensor starts as its [`Role`] says; its random values follow from the seed and its name.
     pub fn init<R: Real>(&self, seed: u64) -> Vec<R> {
         let mut flat = vec![R::ZERO; self.total];

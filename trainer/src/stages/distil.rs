@@ -238,7 +238,7 @@ impl Task for Distilling<'_> {
 
     /// The encoder alone: the projection is of no use to anybody.
     fn save(&self, path: &Path, params: &[f32]) -> Result<()> {
-        let tensors = self.model.layout().iter().filter(|(spec, _)| !spec.name.starts_with("head."));
+        let tensors = self.model.layout().without_head();
         let tensors = tensors.map(|(spec, slot)| (spec.name.as_str(), &spec.shape[..], slot.of(params)));
         weights::save(path, tensors, &self.settings()?)
     }
