@@ -49,6 +49,7 @@ pub mod swiglu;
 mod tiles;
 mod transpose;
 pub mod windows;
+pub mod winograd;
 
 pub use aligned::Aligned;
 pub use conv::{Conv, ConvSizes, conv};

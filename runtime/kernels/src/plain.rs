@@ -5,6 +5,7 @@ use crate::bf16::{self, Matrix};
 use crate::matmul::Shape;
 use crate::real::Real;
 use crate::windows::Windows;
+use crate::winograd::Tiles;
 
 /// `y = x Φ(x)`.
 pub fn gelu<R: Real>(x: &[R], y: &mut [R]) {
@@ -172,6 +173,53 @@ pub fn transpose<R: Real>(x: &[R], x_row: usize, rows: usize, cols: usize, y: &m
         for (i, out) in out.iter_mut().enumerate() {
             *out = if i < rows { x[i * x_row + j] } else { R::ZERO };
         }
+    }
+}
+
+/// `Wᵀ x W` of `from` x `from` values for each of the places of a `to` x `to` matrix; `w` `[from, to]`.
+fn both_ways<R: Real, const FROM: usize, const TO: usize>(
+    w: [[f64; TO]; FROM],
+    x: impl Fn(usize, usize) -> R,
+    mut put: impl FnMut(usize, usize, R),
+) {
+    for (i, j) in (0..TO * TO).map(|place| (place / TO, place % TO)) {
+        let mut sum = R::ZERO;
+        for (a, b) in (0..FROM * FROM).map(|place| (place / FROM, place % FROM)) {
+            sum = sum + R::of(w[a][i] * w[b][j]) * x(a, b);
+        }
+        put(i, j, sum);
+    }
+}
+
+/// Each value of each tile.
+fn of_tiles(t: Tiles) -> impl Iterator<Item = (usize, usize)> {
+    (0..t.count * t.channels).map(move |i| (i / t.channels, i % t.channels))
+}
+
+/// `Bᵀ d B`: see [`crate::winograd`].
+pub fn winograd_inputs<R: Real>(t: Tiles, x: &[R], planes: &mut [R]) {
+    let b = [[1.0, 0.0, 0.0, 0.0], [0.0, 1.0, -1.0, 1.0], [-1.0, 1.0, 1.0, 0.0], [0.0, 0.0, 0.0, -1.0]];
+    for (tile, channel) in of_tiles(t) {
+        let value = |i: usize, j: usize| x[i * t.line + (2 * tile + j) * t.channels + channel];
+        both_ways(b, value, |i, j, v| planes[(4 * i + j) * t.plane + tile * t.channels + channel] = v);
+    }
+}
+
+/// `G dy Gᵀ`.
+pub fn winograd_gradients<R: Real>(t: Tiles, dy: &[R], planes: &mut [R]) {
+    let g = [[1.0, 0.5, 0.5, 0.0], [0.0, 0.5, -0.5, 1.0]];
+    for (tile, channel) in of_tiles(t) {
+        let value = |i: usize, j: usize| dy[i * t.line + (2 * tile + j) * t.channels + channel];
+        both_ways(g, value, |i, j, v| planes[(4 * i + j) * t.plane + tile * t.channels + channel] = v);
+    }
+}
+
+/// `Aᵀ m A`.
+pub fn winograd_outputs<R: Real>(t: Tiles, planes: &[R], y: &mut [R]) {
+    let a = [[1.0, 0.0], [1.0, 1.0], [1.0, -1.0], [0.0, -1.0]];
+    for (tile, channel) in of_tiles(t) {
+        let value = |i: usize, j: usize| planes[(4 * i + j) * t.plane + tile * t.channels + channel];
+        both_ways(a, value, |i, j, v| y[i * t.line + (2 * tile + j) * t.channels + channel] = v);
     }
 }
 

@@ -7,7 +7,8 @@ use crate::adamw::Step;
 use crate::bf16::{Buffers, Matrix};
 use crate::isa::Isa;
 use crate::matmul::Shape;
-use crate::{adamw, bf16, elementwise, gelu, layer_norm, matmul, plain, softmax, swiglu};
+use crate::winograd::Tiles;
+use crate::{adamw, bf16, elementwise, gelu, layer_norm, matmul, plain, softmax, swiglu, winograd};
 
 /// A floating-point type that training can run in. The operations are those of the modules of the same names.
 #[allow(missing_docs)]
@@ -115,6 +116,15 @@ pub trait Real:
     ) {
         plain::rounded_product(a, b, accumulate, c);
     }
+    fn winograd_inputs(t: Tiles, x: &[Self], planes: &mut [Self]) {
+        plain::winograd_inputs(t, x, planes);
+    }
+    fn winograd_gradients(t: Tiles, dy: &[Self], planes: &mut [Self]) {
+        plain::winograd_gradients(t, dy, planes);
+    }
+    fn winograd_outputs(t: Tiles, planes: &[Self], y: &mut [Self]) {
+        plain::winograd_outputs(t, planes, y);
+    }
     fn transpose(x: &[Self], x_row: usize, rows: usize, cols: usize, y: &mut [Self], y_row: usize) {
         plain::transpose(x, x_row, rows, cols, y, y_row);
     }
@@ -192,6 +202,15 @@ impl Real for f32 {
     }
     fn rounded_product(a: Matrix<'_>, b: Matrix<'_>, accumulate: bool, c: &mut [f32], buffers: &mut Buffers) {
         bf16::product(Isa::best(), a, b, accumulate, c, buffers);
+    }
+    fn winograd_inputs(t: Tiles, x: &[f32], planes: &mut [f32]) {
+        winograd::inputs(Isa::best(), t, x, planes);
+    }
+    fn winograd_gradients(t: Tiles, dy: &[f32], planes: &mut [f32]) {
+        winograd::gradients(Isa::best(), t, dy, planes);
+    }
+    fn winograd_outputs(t: Tiles, planes: &[f32], y: &mut [f32]) {
+        winograd::outputs(Isa::best(), t, planes, y);
     }
     fn transpose(x: &[f32], x_row: usize, rows: usize, cols: usize, y: &mut [f32], y_row: usize) {
         matmul::transpose(Isa::best(), x, x_row, rows, cols, y, y_row);

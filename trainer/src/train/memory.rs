@@ -7,6 +7,7 @@ use serde::Serialize;
 use smalti_models::stem::{Stage, Stem};
 use smalti_models::{DecoderKind, MaeConfig, Pool, Variant, VitConfig, names};
 
+use crate::model::ops::winograd;
 use crate::train::step::BatchPlan;
 
 /// Bytes of one value.
@@ -145,17 +146,21 @@ fn encoder(vit: &VitConfig, visible: usize, queries: usize, images: usize) -> us
 }
 
 /// Values of a convolutional stem's activations: the outputs of all convolutions, the gradients of the two largest stages and
-/// of the largest residual branch, weights packed twice, and three buffers of the size of the largest.
+/// of the largest residual branch, weights packed twice, the buffers by way of which the largest is packed and its gradient
+/// turned, and Winograd's.
 fn convolutions(vit: &VitConfig, images: usize) -> usize {
     let stages = vit.stages();
     let size = |stage: &Stage| stage.side * stage.side * stage.width;
     let layers = |stage: &Stage| if stage.residual { 3 } else { 1 };
     let outputs: usize = stages.iter().map(|stage| layers(stage) * size(stage)).sum();
     let gradients: usize = stages[..2].iter().map(size).sum();
-    let weight = |stage: &Stage| 9 * stage.width * (stage.inputs + (layers(stage) - 1) * stage.width);
+    let weight = |stage: &Stage| {
+        stage.width * (9 * stage.inputs + winograd::PLACES * (layers(stage) - 1) * stage.width)
+    };
     let weights: usize = stages.iter().map(weight).sum();
-    let largest = stages.last().map_or(0, |stage| 9 * stage.width * stage.width);
-    images * (outputs + gradients + size(&stages[1])) + 2 * weights + 3 * largest
+    let largest = stages.last().map_or(0, |stage| stage.width * stage.width);
+    let scratch = (9 + 9 + 9 + 2 * winograd::PLACES) * largest + winograd::BLOCK;
+    images * (outputs + gradients + size(&stages[1])) + 2 * weights + scratch
 }
 
 /// Values of a masked autoencoder's activations.

@@ -7,9 +7,12 @@
 //! matrix whose rows overlap in memory, and a convolution is a sum of three products on the image itself: no window is
 //! copied (im2col would write each value nine times). Both backward passes are such products too. With stride 2 the
 //! gradient of `x` splits into four, one for each parity of row and column.
+//!
+//! With stride 1 and an even side [`Winograd`]'s filtering takes the place of these products.
 
 use smalti_kernels::matmul::Shape;
 
+use super::winograd::{self, Buffers, PLACES, Winograd, kernel_gradients, transform_kernels};
 use super::{Float, resize_buffer};
 use crate::clock::{self, Op};
 use crate::error::Result;
@@ -31,7 +34,8 @@ pub struct Conv {
 }
 
 /// The weight in the order of the products: `forward` by panels of outputs `[panel][row][column, in][≤ 16]`, `backward` by
-/// panels of inputs `[panel][row][column, out][≤ 16]` with rows and columns in the order of [`Conv::taps`].
+/// panels of inputs `[panel][row][column, out][≤ 16]` with rows and columns in the order of [`Conv::taps`]; for [`Winograd`]
+/// the transformed weight `[16][panel][in][≤ 16]`, `backward` turned and with inputs and outputs exchanged.
 #[derive(Clone, Debug, Default)]
 pub struct Packed<R> {
     forward: Vec<R>,
@@ -55,9 +59,15 @@ impl Conv {
         self.outputs
     }
 
-    /// Values of the weight.
-    pub fn weight_len(&self) -> usize {
-        self.weight.len()
+    /// Values of the gradient that [`Conv::backward_params`] adds to.
+    pub fn dweight_len(&self) -> usize {
+        if self.winograd().is_some() { PLACES * self.inputs * self.outputs } else { self.weight.len() }
+    }
+
+    /// The faster way where there is one.
+    fn winograd(&self) -> Option<Winograd> {
+        let Conv { side, inputs, outputs, .. } = *self;
+        (self.stride == 1 && side % 2 == 0).then_some(Winograd { side, inputs, outputs })
     }
 
     /// Side of the input in positions.
@@ -100,11 +110,18 @@ impl Conv {
     pub fn pack<R: Float>(&self, params: &[R], packed: &mut Packed<R>, buffer: &mut Vec<R>) {
         let (inputs, outputs, taps, size) =
             (self.inputs, self.outputs, self.taps(), self.inputs * self.outputs);
-        resize_buffer(buffer, 9 * size);
-        resize_buffer(&mut packed.forward, 9 * size);
-        resize_buffer(&mut packed.backward, 9 * size);
+        let places = if self.winograd().is_some() { PLACES } else { 9 };
+        resize_buffer(buffer, (9 + PLACES) * size);
+        resize_buffer(&mut packed.forward, places * size);
+        resize_buffer(&mut packed.backward, places * size);
+        let (buffer, places) = buffer.split_at_mut(9 * size);
         for (i, kernel) in self.weight.of(params).chunks_exact(9).enumerate() {
             kernel.iter().enumerate().for_each(|(tap, value)| buffer[tap * size + i] = *value);
+        }
+        if self.winograd().is_some() {
+            transform_kernels(buffer, size, places);
+            self.pack_places(places, packed);
+            return;
         }
         for (first, width) in panels(outputs) {
             let panel = packed.forward[first * 9 * inputs..].chunks_exact_mut(inputs * width);
@@ -123,9 +140,33 @@ impl Conv {
         }
     }
 
+    /// Packs the transformed weight `[16, out, in]`.
+    fn pack_places<R: Float>(&self, places: &[R], packed: &mut Packed<R>) {
+        let (inputs, outputs, size) = (self.inputs, self.outputs, self.inputs * self.outputs);
+        for (place, panel) in packed.forward.chunks_exact_mut(size).enumerate() {
+            let weight = &places[place * size..][..size];
+            for (first, width) in panels(outputs) {
+                let panel = &mut panel[first * inputs..][..inputs * width];
+                R::transpose(&weight[first * inputs..], inputs, width, inputs, panel, width);
+            }
+        }
+        for (place, panel) in packed.backward.chunks_exact_mut(size).enumerate() {
+            let weight = &places[winograd::turned(place) * size..][..size];
+            for (first, width) in panels(inputs) {
+                let panel = panel[first * outputs..][..outputs * width].chunks_exact_mut(width);
+                for (to, from) in panel.zip(weight.chunks_exact(inputs)) {
+                    to.copy_from_slice(&from[first..first + width]);
+                }
+            }
+        }
+    }
+
     /// Computes `y` of images with their borders, `x` `[images, side + 2, side + 2, in]`.
-    pub fn forward<R: Float>(&self, packed: &Packed<R>, x: &[R], y: &mut [R]) {
+    pub fn forward<R: Float>(&self, packed: &Packed<R>, x: &[R], y: &mut [R], buffers: &mut Buffers<R>) {
         let _timer = clock::time(Op::Products);
+        if let Some(winograd) = self.winograd() {
+            return winograd.convolve(&packed.forward, x, y, buffers);
+        }
         let (inputs, side, line) = (self.inputs, self.out_side(), (self.side + 2) * self.inputs);
         for (first, width) in panels(self.outputs) {
             let shape = Shape {
@@ -157,10 +198,13 @@ impl Conv {
         }
     }
 
-    /// Adds the weight's gradient to `dweight` `[3, 3, in, out]`, from inputs `x` and gradients `dy` of outputs
-    /// `[images, side / s + 2, side / s + 2, out]`, both with borders of zeros.
-    pub fn backward_params<R: Float>(&self, x: &[R], dy: &[R], dweight: &mut [R]) {
+    /// Adds the weight's gradient to `dweight` `[3, 3, in, out]`, [`Winograd`]'s `[16, in, out]`, from inputs `x` and gradients
+    /// `dy` of outputs `[images, side / s + 2, side / s + 2, out]`, both with borders of zeros.
+    pub fn backward_params<R: Float>(&self, x: &[R], dy: &[R], dweight: &mut [R], buffers: &mut Buffers<R>) {
         let _timer = clock::time(Op::Products);
+        if let Some(winograd) = self.winograd() {
+            return winograd.backward_params(x, dy, dweight, buffers);
+        }
         let (inputs, outputs) = (self.inputs, self.outputs);
         let (line, out_line) = (self.side + 2, self.out_side() + 2);
         // With stride 1 a row of `dy` and its border stand over those of `x`, so rows are summed up in one go: what `x` has
@@ -188,10 +232,17 @@ impl Conv {
         }
     }
 
-    /// Adds `dweight` `[3, 3, in, out]` to the gradient of the weight, by way of `buffer`.
+    /// Adds what [`Conv::backward_params`] summed up to the gradient of the weight, by way of `buffer`.
     pub fn add_gradient<R: Float>(&self, dweight: &[R], grads: &mut [R], buffer: &mut Vec<R>) {
         let (inputs, outputs, size) = (self.inputs, self.outputs, self.inputs * self.outputs);
-        resize_buffer(buffer, 9 * size);
+        resize_buffer(buffer, 18 * size);
+        let (buffer, dtaps) = buffer.split_at_mut(9 * size);
+        let dweight = if self.winograd().is_some() {
+            kernel_gradients(dweight, size, dtaps);
+            dtaps
+        } else {
+            dweight
+        };
         for (turned, dweight) in buffer.chunks_exact_mut(size).zip(dweight.chunks_exact(size)) {
             R::transpose(dweight, outputs, inputs, outputs, turned, inputs);
         }
@@ -203,8 +254,17 @@ impl Conv {
     }
 
     /// Computes `dx` `[images, side, side, in]` from `dy` with its border, as in [`Conv::backward_params`].
-    pub fn backward_input<R: Float>(&self, packed: &Packed<R>, dy: &[R], dx: &mut [R]) {
+    pub fn backward_input<R: Float>(
+        &self,
+        packed: &Packed<R>,
+        dy: &[R],
+        dx: &mut [R],
+        buffers: &mut Buffers<R>,
+    ) {
         let _timer = clock::time(Op::Products);
+        if let Some(winograd) = self.winograd() {
+            return winograd.turned().convolve(&packed.backward, dy, dx, buffers);
+        }
         for (first, width) in panels(self.inputs) {
             let panel = &packed.backward[first * 9 * self.outputs..][..9 * self.outputs * width];
             if self.stride == 1 {
@@ -260,7 +320,7 @@ impl Conv {
 }
 
 /// The panels of `n` columns: the first column and the number of them.
-fn panels(n: usize) -> impl Iterator<Item = (usize, usize)> {
+pub(super) fn panels(n: usize) -> impl Iterator<Item = (usize, usize)> {
     (0..n).step_by(PANEL).map(move |first| (first, PANEL.min(n - first)))
 }
 
@@ -299,8 +359,8 @@ mod tests {
     }
 
     /// Sides, strides and widths with whole, half and broken panels.
-    const CASES: [(usize, usize, usize, usize); 5] =
-        [(4, 1, 3, 5), (6, 2, 3, 24), (5, 1, 16, 8), (4, 2, 17, 33), (2, 2, 4, 2)];
+    const CASES: [(usize, usize, usize, usize); 6] =
+        [(4, 1, 3, 5), (6, 2, 3, 24), (5, 1, 16, 8), (4, 2, 17, 33), (2, 2, 4, 2), (6, 1, 17, 33)];
 
     #[test]
     fn outputs_are_those_of_the_formula() {
@@ -312,13 +372,13 @@ mod tests {
             let want = plain(&conv, &weight, &x);
             let (mut packed, mut y) = (Packed::default(), vec![9.0; want.len()]);
             conv.pack(&weight, &mut packed, &mut Vec::new());
-            conv.forward(&packed, &x, &mut y);
+            conv.forward(&packed, &x, &mut y, &mut Buffers::default());
             assert!(want.iter().zip(&y).all(|(want, y)| (want - y).abs() < 1e-10), "{conv:?}");
 
             let narrow = |x: &[f64]| x.iter().map(|&x| x as f32).collect::<Vec<f32>>();
             let (mut packed, mut y) = (Packed::default(), vec![9f32; want.len()]);
             conv.pack(&narrow(&weight), &mut packed, &mut Vec::new());
-            conv.forward(&packed, &narrow(&x), &mut y);
+            conv.forward(&packed, &narrow(&x), &mut y, &mut Buffers::default());
             assert!(want.iter().zip(&y).all(|(want, y)| (want - f64::from(*y)).abs() < 1e-3), "{conv:?}");
         }
     }
@@ -339,15 +399,20 @@ mod tests {
             Check::new(&layout).run(
                 |p| {
                     let mut y = vec![0.0; pull.len()];
-                    conv.forward(&packed(p), &bordered(x.of(p), side, inputs), &mut y);
+                    conv.forward(
+                        &packed(p),
+                        &bordered(x.of(p), side, inputs),
+                        &mut y,
+                        &mut Buffers::default(),
+                    );
                     dot(&y, &pull)
                 },
                 |p, grads| {
                     let dy = bordered(&pull, conv.out_side(), outputs);
-                    let mut dweight = vec![0.0; 9 * inputs * outputs];
-                    conv.backward_params(&bordered(x.of(p), side, inputs), &dy, &mut dweight);
+                    let (mut dweight, mut buffers) = (vec![0.0; conv.dweight_len()], Buffers::default());
+                    conv.backward_params(&bordered(x.of(p), side, inputs), &dy, &mut dweight, &mut buffers);
                     conv.add_gradient(&dweight, grads, &mut Vec::new());
-                    conv.backward_input(&packed(p), &dy, x.of_mut(grads));
+                    conv.backward_input(&packed(p), &dy, x.of_mut(grads), &mut buffers);
                 },
             );
         }

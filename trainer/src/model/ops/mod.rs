@@ -17,6 +17,7 @@ pub mod layer_scale;
 pub mod linear;
 pub mod qk_norm;
 pub mod swiglu;
+pub mod winograd;
 
 /// A type that models can be trained in: f32, or f64 for gradient checks.
 pub trait Float: Real + LinalgScalar {}

@@ -17,6 +17,7 @@ use crate::clock::{self, Op};
 use crate::error::Result;
 use crate::model::ops::batch_norm::{Affine, Backward, BatchNorm, Statistics, Sums};
 use crate::model::ops::conv::{Conv, Packed};
+use crate::model::ops::winograd::Buffers;
 use crate::model::ops::{Float, resize_buffer};
 use crate::model::params::Layout;
 
@@ -89,6 +90,7 @@ struct Scratch<R> {
     /// The sums of the next layer in the backward pass.
     next: Sums<R>,
     backward: Backward<R>,
+    winograd: Buffers<R>,
 }
 
 /// What both passes work on.
@@ -243,7 +245,7 @@ impl Convolutions {
         for (first, count) in groups(conv, batch) {
             self.fill(pass, source, conv, before, [first, count], &mut scratch.x);
             let outputs = &mut outputs[first * conv.output()..][..count * conv.output()];
-            conv.forward(packed, &scratch.x, outputs);
+            conv.forward(packed, &scratch.x, outputs, &mut scratch.winograd);
             if is_training {
                 let _timer = clock::time(Op::Norms);
                 for (image, y) in (first..).zip(outputs.chunks_exact(conv.output())) {

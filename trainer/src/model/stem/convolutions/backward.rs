@@ -88,22 +88,22 @@ impl Convolutions {
         grads: &mut [R],
     ) {
         let (ConvNorm { conv, norm }, acts) = (&self.layers[layer], &layers[layer]);
-        let Scratch { x, dy: bordered, dx, dweight, sums, next, backward } = scratch;
+        let Scratch { x, dy: bordered, dx, dweight, sums, next, backward, winograd } = scratch;
         let batch = pass.input.batch;
         let weight = pass.input.batch_weight.unwrap_or_default() * batch as f64;
         norm.backward(pass.params, sums, &acts.statistics, weight, grads, backward);
         if let Some(target) = &target {
             next.clear(self.layers[target.layer].norm.channels());
         }
-        resize_buffer(dweight, conv.weight_len());
+        resize_buffer(dweight, conv.dweight_len());
         dweight.fill(R::ZERO);
         for (first, count) in groups(conv, batch) {
             self.fill(pass, source, conv, layers, [first, count], x);
             border_gradient(pass, conv, backward, dy, &acts.outputs, [first, count], bordered);
-            conv.backward_params(x, bordered, dweight);
+            conv.backward_params(x, bordered, dweight, winograd);
             if let Some(target) = &mut target {
                 resize_buffer(dx, count * conv.input());
-                conv.backward_input(&acts.packed, bordered, dx);
+                conv.backward_input(&acts.packed, bordered, dx, winograd);
                 target.write(pass, &layers[target.layer], conv, [first, count], dx, next);
             }
         }
