@@ -8,7 +8,7 @@ use smalti_trainer::model::ops::Float;
 use smalti_trainer::model::params::Layout;
 use smalti_trainer::model::{Classifier, Grads, Mae, classifier, mae};
 use smalti_trainer::objective::{CrossEntropy, Mask, PixelLoss};
-use smalti_trainer::train::optim::{AdamW, RunningStatistics, adamw};
+use smalti_trainer::train::optim::{AdamW, Rates, RunningStatistics, adamw};
 use smalti_trainer::train::step::{BatchPlan, GradLanes};
 
 /// How far values may be from the golden ones.
@@ -103,7 +103,7 @@ fn masked_autoencoder_trains_as_pytorch_does() {
     let case = Case::open("mae");
     let (model, batch) = (autoencoder(&case), case.count("batch"));
     let (mut params, pixels) = (case.flat::<f32>(model.layout(), "weights"), case.floats::<f32>("pixels"));
-    let mut adamw = AdamW::new(model.layout(), case.betas(), case.number("weight-decay"), 1.0);
+    let mut adamw = AdamW::new(model.layout(), case.betas(), case.number("weight-decay"), Rates::default());
     let mut lanes = GradLanes::<mae::Activations<f32>>::new(2, params.len()).unwrap();
     for (step, (want, norm)) in case.numbers("losses").into_iter().zip(case.numbers("grad-norms")).enumerate()
     {
@@ -203,8 +203,8 @@ fn check_training(name: &str) {
     let run = Finetune::<f32>::open(name);
     let (case, layout) = (&run.case, run.model.layout());
     let mut params = run.params.clone();
-    let (decay, layer_decay) = (case.number("weight-decay"), case.number("layer-decay"));
-    let mut adamw = AdamW::new(layout, case.betas(), decay, layer_decay);
+    let rates = Rates { layer_decay: case.number("layer-decay"), ..Rates::default() };
+    let mut adamw = AdamW::new(layout, case.betas(), case.number("weight-decay"), rates);
     for (step, (want, norm)) in case.numbers("losses").into_iter().zip(case.numbers("grad-norms")).enumerate()
     {
         let (loss, mut grads) = run.gradient(step, &params);

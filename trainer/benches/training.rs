@@ -20,7 +20,7 @@ use smalti_trainer::model::ops::layer_norm::LayerNorm;
 use smalti_trainer::model::ops::linear::Linear;
 use smalti_trainer::model::params::Layout;
 use smalti_trainer::model::precision::Precision;
-use smalti_trainer::train::optim::{AdamW, Muon};
+use smalti_trainer::train::optim::{AdamW, Muon, Rates};
 use smalti_trainer::train::step::micro_batch;
 
 /// The median time of a run.
@@ -122,7 +122,10 @@ fn gelu() {
 fn optimizers() {
     let layout = Layout::new(names::mae(&Preset::Nano.mae(32, 4, 3)), Precision::F32);
     let (mut params, grads) = (layout.init::<f32>(0), vec![1e-3f32; layout.len()]);
-    let (mut adamw, muon) = (AdamW::new(&layout, [0.9, 0.95], 0.05, 1.0), Muon::new(&layout, 0.05, 1.0));
+    let (mut adamw, muon) = (
+        AdamW::new(&layout, [0.9, 0.95], 0.05, Rates::default()),
+        Muon::new(&layout, 0.05, Rates::default()),
+    );
     let Ok(pool) = rayon::ThreadPoolBuilder::new().num_threads(1).build() else { return };
     let work = layout.len() as f64;
     row("AdamW, nano", work, "G values/s", || pool.install(|| adamw.update(1e-4, 1.0, &grads, &mut params)));

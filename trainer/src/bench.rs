@@ -295,6 +295,7 @@ mod tests {
             betas: [0.9, 0.95],
             weight_decay: 0.05,
             layer_decay: 1.0,
+            block_lr: 1.0,
             warmup_epochs: 1.0,
             schedule: LrDecay::Linear,
             clip_grad: Some(1.0),

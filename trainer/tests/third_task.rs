@@ -137,9 +137,9 @@ fn task() -> LatentRegression {
     let (schedule, matrices, clip_grad) = (LrDecay::Linear, MatrixOptimizer::Muon(0.02), Some(1.0));
     let (betas, precision) = ([0.9, 0.95], Precision::F32);
     let (epochs, batch_size, lr, seed, weight_decay) = (8, 20, 2e-3, 3, 0.0);
-    let (layer_decay, warmup_epochs) = (1.0, 0.0);
+    let (layer_decay, block_lr, warmup_epochs) = (1.0, 1.0, 0.0);
     #[rustfmt::skip]
-    let optim = OptimConfig { epochs, steps: None, repeat: 1, batch_size, lr, betas, weight_decay, layer_decay, warmup_epochs, schedule, clip_grad, matrices, seed, precision };
+    let optim = OptimConfig { epochs, steps: None, repeat: 1, batch_size, lr, betas, weight_decay, layer_decay, block_lr, warmup_epochs, schedule, clip_grad, matrices, seed, precision };
     LatentRegression { model, optim, data: data.unwrap(), teacher: Vec::new() }
 }
 #[derive(Default)]

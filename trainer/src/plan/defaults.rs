@@ -32,6 +32,9 @@ pub(crate) struct Defaults {
     pub(crate) schedule: LrDecay,
     pub(crate) clip_grad: f64,
     pub(crate) layer_decay: f64,
+    /// Learning rate of blocks behind convolutions that AdamW moves, over that of the rest: they begin as the identity, and at
+    /// the rate of the convolutions they fit few labels before those do.
+    pub(crate) block_lr: f64,
     /// Least share of an image that a resized crop takes.
     pub(crate) least: f64,
     pub(crate) flip: bool,
@@ -56,6 +59,7 @@ pub(crate) const PRETRAIN: Defaults = Defaults {
     schedule: LrDecay::Linear,
     clip_grad: 3.0,
     layer_decay: 1.0,
+    block_lr: 1.0,
     least: 0.2,
     flip: true,
     jitter: 0.0,
@@ -86,6 +90,7 @@ pub(crate) const FINETUNE: Defaults = Defaults {
     schedule: LrDecay::Linear,
     clip_grad: 3.0,
     layer_decay: 0.75,
+    block_lr: 1.0,
     least: 0.4,
     flip: true,
     jitter: 0.2,
@@ -98,7 +103,7 @@ pub(crate) const FINETUNE: Defaults = Defaults {
 };
 
 /// Training from scratch: as fine-tuning, but all layers learn alike.
-pub(crate) const SCRATCH: Defaults = Defaults { layer_decay: 1.0, ..FINETUNE };
+pub(crate) const SCRATCH: Defaults = Defaults { layer_decay: 1.0, block_lr: 0.2, ..FINETUNE };
 
 impl Defaults {
     /// The crop for images of this size.

@@ -45,7 +45,7 @@ pub(crate) fn plan(
     data: &Dataset,
 ) -> Result<DistilSettings> {
     let (encoder, preprocess) = init.model(&mut args.size, &mut args.images, data)?;
-    let optim = optim::optim(&mut args.optim, DISTIL.layer_decay, &DISTIL, data.len())?;
+    let optim = optim::optim(&mut args.optim, DISTIL.layer_decay, &DISTIL, encoder.stem, data.len())?;
     let augment = augment::augment(&mut args.images, encoder.img_size, &DISTIL)?;
     let crops = Crops {
         passes: fill(&mut args.teacher.crops, CROPS),

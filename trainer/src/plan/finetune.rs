@@ -186,7 +186,7 @@ pub(crate) fn plan(args: &mut FinetuneArgs, init: &Init, train: &Dataset) -> Res
     let layer_decay = fill(&mut regular.layer_decay, defaults.layer_decay);
     let settings = FinetuneSettings {
         pool: named("pool", &fill(&mut args.pool, pool.into()), &POOLS)?,
-        optim: optim::optim(&mut args.optim, layer_decay, defaults, train.len())?,
+        optim: optim::optim(&mut args.optim, layer_decay, defaults, encoder.stem, train.len())?,
         augment: augment::augment(&mut args.images, encoder.img_size, defaults)?,
         mix: Mix {
             mixup: fill(&mut regular.mixup, defaults.mixup),

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use smalti_models::Stem;
 use smalti_trainer::model::precision::Precision;
 use smalti_trainer::train::OptimConfig;
 use smalti_trainer::train::optim::{LrDecay, MatrixOptimizer, schedule::scaled_rate};
@@ -74,6 +75,7 @@ pub(crate) fn optim(
     args: &mut OptimArgs,
     layer_decay: f64,
     defaults: &Defaults,
+    stem: Stem,
     images: usize,
 ) -> Result<OptimConfig> {
     let precision = precision(args.precision.as_deref());
@@ -91,6 +93,8 @@ pub(crate) fn optim(
     let name =
         SCHEDULES.iter().find(|(_, decay)| *decay == defaults.schedule).map_or("cosine", |(name, _)| name);
     let clip_grad = fill(&mut args.clip_grad, defaults.clip_grad);
+    let optimizer = fill(&mut args.optimizer, OPTIMIZER.into());
+    let is_hybrid = stem == Stem::Convolutions && optimizer == "adamw";
     let optim = OptimConfig {
         epochs: length.epochs,
         steps: length.steps,
@@ -100,9 +104,10 @@ pub(crate) fn optim(
         betas: [beta1, beta2],
         weight_decay: fill(&mut args.weight_decay, defaults.weight_decay),
         layer_decay,
+        block_lr: fill(&mut args.block_lr, if is_hybrid { defaults.block_lr } else { 1.0 }),
         warmup_epochs: fill(&mut args.warmup_epochs, defaults.warmup * length.whole),
         schedule: named("schedule", &fill(&mut args.schedule, name.into()), &SCHEDULES)?,
-        matrices: match fill(&mut args.optimizer, OPTIMIZER.into()).as_str() {
+        matrices: match optimizer.as_str() {
             "muon" => MatrixOptimizer::Muon(fill(&mut args.muon_lr, MUON_LR)),
             _ if args.muon_lr.is_some() => {
                 return Err(Error::Usage("muon-lr is Muon's alone: add --optimizer muon".into()));
@@ -138,12 +143,12 @@ pub(crate) fn precision(named: Option<&str>) -> Precision {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::plan::defaults::{FINETUNE, PRETRAIN};
+    use crate::plan::defaults::{DISTIL, FINETUNE, PRETRAIN, SCRATCH};
 
     #[test]
     fn the_rate_follows_the_images_of_a_step() {
         let mut args = OptimArgs { accum_iter: Some(2), ..OptimArgs::default() };
-        let found = optim(&mut args, 1.0, &PRETRAIN, 1 << 20).unwrap();
+        let found = optim(&mut args, 1.0, &PRETRAIN, Stem::Patches, 1 << 20).unwrap();
         assert_eq!((found.batch_size, found.lr, found.warmup_epochs), (256, 2e-3, 1.0));
         assert_eq!(args.lr, Some(2e-3));
         assert_eq!(
@@ -152,19 +157,19 @@ mod tests {
             "what auto is goes into the run"
         );
         assert_eq!(
-            optim(&mut args, 1.0, &FINETUNE, 1 << 20).unwrap(),
+            optim(&mut args, 1.0, &FINETUNE, Stem::Patches, 1 << 20).unwrap(),
             found,
             "arguments are complete after the first plan"
         );
         let mut args = OptimArgs { blr: Some(1e-3), batch_size: Some(512), ..OptimArgs::default() };
-        assert_eq!(optim(&mut args, 1.0, &PRETRAIN, 1 << 20).unwrap().lr, 2e-3);
+        assert_eq!(optim(&mut args, 1.0, &PRETRAIN, Stem::Patches, 1 << 20).unwrap().lr, 2e-3);
     }
 
     #[test]
     fn a_run_has_the_steps_that_learning_needs() {
         let of = |mut args: OptimArgs, images| {
-            let found = optim(&mut args, 1.0, &FINETUNE, images).unwrap();
-            let same = optim(&mut args, 1.0, &FINETUNE, images).unwrap();
+            let found = optim(&mut args, 1.0, &FINETUNE, Stem::Patches, images).unwrap();
+            let same = optim(&mut args, 1.0, &FINETUNE, Stem::Patches, images).unwrap();
             assert_eq!(found, same, "arguments are complete after the first plan");
             assert!(args.epochs.is_some() != args.steps.is_some());
             (found.steps, found.epochs, found.repeat)
@@ -175,10 +180,10 @@ mod tests {
         let steps = |steps| OptimArgs { steps: Some(steps), ..OptimArgs::default() };
         assert_eq!(of(steps(10), 64_000), (Some(10), 1, 1));
         assert_eq!(of(steps(4000), 6400), (Some(4000), 40, 1));
-        let found = optim(&mut steps(1000), 1.0, &FINETUNE, 60).unwrap();
+        let found = optim(&mut steps(1000), 1.0, &FINETUNE, Stem::Patches, 60).unwrap();
         assert_eq!(found.schedule(25).total, 1000);
         assert_eq!(found.schedule(25).warmup, 100, "10 % of the steps");
-        assert!(optim(&mut steps(0), 1.0, &FINETUNE, 60).is_err());
+        assert!(optim(&mut steps(0), 1.0, &FINETUNE, Stem::Patches, 60).is_err());
     }
 
     #[test]
@@ -205,9 +210,26 @@ mod tests {
     }
 
     #[test]
+    fn blocks_behind_convolutions_learn_slowly_from_scratch_by_adamw() {
+        let of = |stem, optimizer: &str, given, defaults: &Defaults| {
+            let mut args =
+                OptimArgs { optimizer: Some(optimizer.into()), block_lr: given, ..OptimArgs::default() };
+            optim(&mut args, 1.0, defaults, stem, 1000).unwrap().block_lr
+        };
+        let (hybrid, plain) = (Stem::Convolutions, Stem::Patches);
+        assert_eq!([of(hybrid, "adamw", None, &SCRATCH), of(hybrid, "adamw", None, &DISTIL)], [0.2, 0.2]);
+        assert_eq!([of(hybrid, "muon", None, &SCRATCH), of(plain, "adamw", None, &SCRATCH)], [1.0, 1.0]);
+        assert_eq!(
+            [of(hybrid, "adamw", None, &FINETUNE), of(hybrid, "adamw", Some(0.5), &SCRATCH)],
+            [1.0, 0.5]
+        );
+    }
+
+    #[test]
     fn what_cannot_be_is_refused() {
-        let refused =
-            |args: OptimArgs| optim(&mut args.clone(), 1.0, &PRETRAIN, 1000).unwrap_err().exit_code() == 2;
+        let refused = |args: OptimArgs| {
+            optim(&mut args.clone(), 1.0, &PRETRAIN, Stem::Patches, 1000).unwrap_err().exit_code() == 2
+        };
         assert!(refused(OptimArgs { betas: Some(vec![0.9]), ..OptimArgs::default() }));
         assert!(refused(OptimArgs { lr: Some(f64::NAN), ..OptimArgs::default() }));
         assert!(refused(OptimArgs { epochs: Some(0), ..OptimArgs::default() }));
@@ -216,6 +238,7 @@ mod tests {
             accum_iter: Some(9),
             ..OptimArgs::default()
         }));
+        assert!(refused(OptimArgs { block_lr: Some(2.0), ..OptimArgs::default() }));
         assert!(refused(OptimArgs { clip_grad: Some(-1.0), ..OptimArgs::default() }));
     }
 }

@@ -13,7 +13,7 @@ use crate::args::PretrainArgs;
 pub(crate) fn plan(args: &mut PretrainArgs, data: &Dataset) -> Result<PretrainSettings> {
     let encoder = size::encoder(&mut args.size, || images::shape(data))?;
     let decoder = size::decoder(&mut args.decoder, &encoder)?;
-    let optim = optim::optim(&mut args.optim, PRETRAIN.layer_decay, &PRETRAIN, data.len())?;
+    let optim = optim::optim(&mut args.optim, PRETRAIN.layer_decay, &PRETRAIN, encoder.stem, data.len())?;
     let augment = augment::augment(&mut args.images, encoder.img_size, &PRETRAIN)?;
     let settings = PretrainSettings {
         preprocess: images::preprocess(&mut args.images, &encoder, data)?,

@@ -96,6 +96,7 @@ pub(super) fn optim(table: &mut Table, optim: &OptimConfig) -> Result<()> {
     put(table, "warmup-epochs", optim.warmup_epochs)?;
     put(table, "schedule", optim.schedule)?;
     put(table, "clip-grad", optim.clip_grad.unwrap_or(0.0))?;
+    put(table, "block-lr", optim.block_lr)?;
     match optim.matrices {
         MatrixOptimizer::AdamW => put(table, "optimizer", "adamw")?,
         MatrixOptimizer::Muon(lr) => {

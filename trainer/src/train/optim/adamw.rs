@@ -4,6 +4,7 @@ use rayon::prelude::*;
 use smalti_kernels::adamw::Step;
 use smalti_models::names::{Role, TensorSpec};
 
+use super::Rates;
 use crate::model::params::Layout;
 
 /// Values of one task. Sums over these chunks, in order, do not depend on the number of threads.
@@ -14,7 +15,7 @@ const EPS: f64 = 1e-8;
 #[derive(Clone, Copy, Debug, PartialEq)]
 struct Group {
     end: usize,
-    /// Their learning rate over that of the last layer.
+    /// Their learning rate over the peak: [`Rates::of`].
     rate: f32,
     decays: bool,
     /// Whether another optimizer updates them.
@@ -37,10 +38,9 @@ pub struct AdamW {
 }
 
 impl AdamW {
-    /// An optimizer at step 0. The learning rate of a tensor is multiplied by `layer_decay ^ (last layer - its layer)`.
-    /// Fixed position tables do not change: they have neither a gradient nor weight decay.
-    pub fn new(layout: &Layout, betas: [f64; 2], decay: f64, layer_decay: f64) -> AdamW {
-        AdamW::skipping(layout, betas, decay, layer_decay, &|_| false)
+    /// An optimizer at step 0. Fixed position tables do not change: they have neither a gradient nor weight decay.
+    pub fn new(layout: &Layout, betas: [f64; 2], decay: f64, rates: Rates) -> AdamW {
+        AdamW::skipping(layout, betas, decay, rates, &|_| false)
     }
 
     /// As [`AdamW::new`], but tensors for which `skip` holds, and their moments, stay as they are.
@@ -48,13 +48,13 @@ impl AdamW {
         layout: &Layout,
         betas: [f64; 2],
         decay: f64,
-        layer_decay: f64,
+        rates: Rates,
         skip: &dyn Fn(&TensorSpec) -> bool,
     ) -> AdamW {
-        let last = layout.iter().map(|(spec, _)| spec.layer).max().unwrap_or(0);
+        let rate_of = rates.of(layout);
         let mut groups: Vec<Group> = Vec::new();
         for (spec, slot) in layout.iter() {
-            let rate = layer_decay.powi((last - spec.layer) as i32) as f32;
+            let rate = rate_of(spec);
             let decays = spec.decays() && spec.role != Role::Positions;
             let new = Group { end: slot.range().end, rate, decays, skip: skip(spec) };
             match groups.last_mut() {
@@ -140,7 +140,8 @@ mod tests {
     fn groups_follow_depth_and_decay() {
         let layout =
             Layout::new(names::classifier(&Preset::Nano.encoder(32, 4, 3), 10, Pool::Mean), Precision::F32);
-        let mut adamw = AdamW::new(&layout, [0.9, 0.999], 0.1, 0.5);
+        let mut adamw =
+            AdamW::new(&layout, [0.9, 0.999], 0.1, Rates { layer_decay: 0.5, ..Rates::default() });
         let start = vec![1.0f32; layout.len()];
         let (mut params, grads) = (start.clone(), vec![0.0f32; layout.len()]);
         adamw.update(1.0, 1.0, &grads, &mut params);
@@ -155,7 +156,7 @@ mod tests {
     fn the_first_step_is_the_rate() {
         let layout =
             Layout::new(names::classifier(&Preset::Nano.encoder(32, 4, 3), 10, Pool::Mean), Precision::F32);
-        let mut adamw = AdamW::new(&layout, [0.9, 0.999], 0.0, 1.0);
+        let mut adamw = AdamW::new(&layout, [0.9, 0.999], 0.0, Rates::default());
         let grads: Vec<f32> = (0..layout.len()).map(|i| if i % 2 == 0 { 3.0 } else { -0.1 }).collect();
         let mut params = vec![0.0f32; layout.len()];
         adamw.update(1e-3, 1.0, &grads, &mut params);

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::{LrDecay, MatrixOptimizer, Schedule};
+use super::{LrDecay, MatrixOptimizer, Rates, Schedule};
 use crate::error::{Error, Result};
 use crate::model::precision::Precision;
 
@@ -28,6 +28,9 @@ pub struct OptimConfig {
     pub weight_decay: f64,
     /// The learning rate of a layer over that of the layer above it.
     pub layer_decay: f64,
+    /// The learning rate of the encoder's blocks over that of the other tensors.
+    #[serde(default = "alike", skip_serializing_if = "is_alike")]
+    pub block_lr: f64,
     /// Epochs of the linear warm-up.
     pub warmup_epochs: f64,
     /// The decay of the learning rate after the warm-up.
@@ -50,6 +53,14 @@ fn once() -> usize {
 
 fn is_once(repeat: &usize) -> bool {
     *repeat == once()
+}
+
+fn alike() -> f64 {
+    1.0
+}
+
+fn is_alike(rate: &f64) -> bool {
+    *rate == alike()
 }
 
 impl OptimConfig {
@@ -90,10 +101,18 @@ impl OptimConfig {
         if !(self.layer_decay > 0.0 && self.layer_decay <= 1.0) {
             return refuse("layer-decay: expected above 0, at most 1");
         }
+        if !(self.block_lr >= 0.0 && self.block_lr <= 1.0) {
+            return refuse("block-lr: expected 0 to 1");
+        }
         if self.clip_grad.is_some_and(|clip| !(clip.is_finite() && clip > 0.0)) {
             return refuse("clip-grad: expected above 0");
         }
         Ok(())
+    }
+
+    /// The learning rates of tensors.
+    pub fn rates(&self) -> Rates {
+        Rates { layer_decay: self.layer_decay, blocks: self.block_lr }
     }
 
     /// The learning rate over a run with `steps` steps an epoch.

@@ -7,6 +7,7 @@ pub mod adamw;
 mod config;
 pub mod muon;
 mod orthogonal;
+mod rates;
 pub mod schedule;
 pub mod statistics;
 
@@ -16,6 +17,7 @@ use smalti_models::names::TensorSpec;
 pub use adamw::AdamW;
 pub use config::OptimConfig;
 pub use muon::Muon;
+pub use rates::Rates;
 pub use schedule::{LrDecay, Schedule};
 pub use statistics::RunningStatistics;
 
@@ -51,15 +53,14 @@ pub struct Optimizer {
 impl Optimizer {
     /// An optimizer at step 0.
     pub fn new(layout: &Layout, optim: &OptimConfig) -> Optimizer {
-        let (decay, layer_decay) = (optim.weight_decay, optim.layer_decay);
-        let adamw = |skip: &dyn Fn(&TensorSpec) -> bool| {
-            AdamW::skipping(layout, optim.betas, decay, layer_decay, skip)
-        };
+        let (decay, rates) = (optim.weight_decay, optim.rates());
+        let adamw =
+            |skip: &dyn Fn(&TensorSpec) -> bool| AdamW::skipping(layout, optim.betas, decay, rates, skip);
         match optim.matrices {
             MatrixOptimizer::AdamW => Optimizer { adamw: adamw(&|_| false), muon: None },
             MatrixOptimizer::Muon(lr) => {
                 let ratio = if optim.lr > 0.0 { lr / optim.lr } else { 0.0 };
-                let muon = Muon::new(layout, decay, layer_decay);
+                let muon = Muon::new(layout, decay, rates);
                 Optimizer { adamw: adamw(&muon::updates), muon: Some((muon, ratio)) }
             }
         }
@@ -112,6 +113,7 @@ mod tests {
             betas: [0.9, 0.95],
             weight_decay: 0.05,
             layer_decay: 0.75,
+            block_lr: 1.0,
             warmup_epochs: 0.0,
             schedule: LrDecay::Cosine,
             clip_grad: None,

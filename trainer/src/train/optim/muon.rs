@@ -11,6 +11,7 @@ use std::ops::Range;
 use rayon::prelude::*;
 use smalti_models::names::{Role, TensorSpec};
 
+use super::Rates;
 use super::orthogonal::Orthogonal;
 use crate::model::ops::resize_buffer;
 use crate::model::params::Layout;
@@ -48,13 +49,13 @@ fn stacked(name: &str) -> usize {
 }
 
 impl Muon {
-    /// Muon for the matrices that it [`updates`], with AdamW's learning rates by layer.
-    pub fn new(layout: &Layout, decay: f64, layer_decay: f64) -> Muon {
-        let last = layout.iter().map(|(spec, _)| spec.layer).max().unwrap_or(0);
+    /// Muon for the matrices that it [`updates`], with AdamW's rates of tensors.
+    pub fn new(layout: &Layout, decay: f64, rates: Rates) -> Muon {
+        let rate_of = rates.of(layout);
         let matrices = layout.iter().filter(|(spec, _)| updates(spec)).flat_map(|(spec, slot)| {
             let (count, range) = (stacked(&spec.name), slot.range());
             let (len, rows) = (range.len() / count, spec.shape[0] / count);
-            let rate = layer_decay.powi((last - spec.layer) as i32) as f32;
+            let rate = rate_of(spec);
             (0..count).map(move |i| {
                 let start = range.start + i * len;
                 Matrix { range: start..start + len, rows, rate }
@@ -109,7 +110,7 @@ mod tests {
             names::classifier(&Preset::Nano.encoder(32, 4, 3), 10, Pool::Mean),
             crate::model::precision::Precision::F32,
         );
-        let muon = Muon::new(&layout, 0.0, 1.0);
+        let muon = Muon::new(&layout, 0.0, Rates::default());
         assert_eq!(muon.matrices.len(), 6 * (3 + 1 + 1 + 1));
         let mut rng = Rng::new(1, 100, []);
         let grads: Vec<f32> = (0..layout.len()).map(|_| rng.normal() as f32).collect();
@@ -135,7 +136,13 @@ mod tests {
             crate::model::precision::Precision::F32,
         );
         let (mut params, mut m) = (vec![1.0; layout.len()], vec![0.0; layout.len()]);
-        Muon::new(&layout, 0.5, 0.5).update(0.1, 1.0, &vec![0.0; layout.len()], &mut params, &mut m);
+        Muon::new(&layout, 0.5, Rates { layer_decay: 0.5, ..Rates::default() }).update(
+            0.1,
+            1.0,
+            &vec![0.0; layout.len()],
+            &mut params,
+            &mut m,
+        );
         for (spec, slot) in layout.iter() {
             let rate = 0.1 * 0.5f32.powi(7 - spec.layer as i32);
             let want = if updates(spec) { 1.0 - rate * 0.5 } else { 1.0 };

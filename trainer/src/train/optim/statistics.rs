@@ -48,7 +48,7 @@ impl RunningStatistics {
 mod tests {
     use super::*;
     use crate::model::precision::Precision;
-    use crate::train::optim::AdamW;
+    use crate::train::optim::{AdamW, Rates};
     use smalti_models::presets::Preset;
     use smalti_models::{Pool, names};
 
@@ -59,7 +59,7 @@ mod tests {
         let (statistics, start) = (RunningStatistics::new(&layout), layout.init::<f32>(0));
         let (mut grads, mut params) = (vec![3.0; layout.len()], start.clone());
         let taken = statistics.take(&mut grads);
-        AdamW::new(&layout, [0.9, 0.999], 0.5, 1.0).update(1.0, 1.0, &grads, &mut params);
+        AdamW::new(&layout, [0.9, 0.999], 0.5, Rates::default()).update(1.0, 1.0, &grads, &mut params);
         for (spec, slot) in layout.iter() {
             let is_same = slot.of(&params) == slot.of(&start);
             assert_eq!(is_same, spec.role.is_statistic(), "{}", spec.name);
