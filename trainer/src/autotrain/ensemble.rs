@@ -48,15 +48,27 @@ impl Ensemble {
     /// The mean of the members' probabilities `[images, classes]`; `classifiers` are all that were chosen from.
     pub(super) fn mean(&self, classifiers: &[Vec<f32>], classes: usize) -> Vec<f32> {
         let mut sum = vec![0.0; classifiers.first().map_or(0, Vec::len)];
-        let members = self.members() as f32;
-        for (logits, temperature) in classifiers.iter().zip(&self.temperatures) {
-            let Some(temperature) = temperature else { continue };
-            for (sum, row) in sum.chunks_exact_mut(classes).zip(logits.chunks_exact(classes)) {
-                let shares = probabilities(row, *temperature);
-                sum.iter_mut().zip(shares).for_each(|(sum, p)| *sum += p as f32 / members);
-            }
+        for (i, logits) in classifiers.iter().enumerate() {
+            self.add(i, logits, 1.0, classes, &mut sum);
         }
         sum
+    }
+
+    /// Adds a classifier's part of the mean to `sum`, times `weight`; nothing of one that is no member.
+    pub(super) fn add(
+        &self,
+        classifier: usize,
+        logits: &[f32],
+        weight: f64,
+        classes: usize,
+        sum: &mut [f32],
+    ) {
+        let Some(Some(temperature)) = self.temperatures.get(classifier) else { return };
+        let weight = weight / self.members() as f64;
+        for (sum, row) in sum.chunks_exact_mut(classes).zip(logits.chunks_exact(classes)) {
+            let shares = probabilities(row, *temperature);
+            sum.iter_mut().zip(shares).for_each(|(sum, p)| *sum += (weight * p) as f32);
+        }
     }
 
     /// Whether it says what none of the first `candidates` classifiers says alone.

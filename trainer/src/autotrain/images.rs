@@ -14,9 +14,13 @@ pub(super) struct Images {
     pub(super) all: Dataset,
     /// The labelled ones.
     pub(super) labelled: Dataset,
-    /// Held-out labelled images, and which split they are; none where the data set has no such split.
-    pub(super) test: Option<(Dataset, Split)>,
+    /// Labelled images that are not learned from, and what they are called; none where the data set has no such split and
+    /// all labels count.
+    pub(super) test: Option<(Dataset, String)>,
 }
+
+/// The share of the labelled images whose labels do not count that is kept back where there is no split to measure on.
+const KEPT_BACK: f64 = 0.2;
 
 /// Opens what the arguments name.
 ///
@@ -25,13 +29,25 @@ pub(super) struct Images {
 pub(super) fn open(args: &mut TrainArgs) -> Result<Images> {
     let path = required(&args.data, "DIR", "a folder of images")?;
     let data = Splits::open(&path)?;
-    let own = data.dataset(Split::Train)?;
+    let mut own = data.dataset(Split::Train)?;
+    let measured = [Split::Test, Split::Val].into_iter().find(|split| data.has(*split));
     let spec = fill(&mut args.labels, "all".into());
+    let mut test = None;
     let labels = if is_table(&spec) {
         Dataset::from_table(Path::new(&spec), &path)?.labelled()
     } else {
-        let seed = fill(&mut args.label_seed, 0);
-        own.select(&pick_labels(&own, &spec.parse::<LabelSpec>()?, seed)?)
+        let (spec, seed) = (spec.parse::<LabelSpec>()?, fill(&mut args.label_seed, 0));
+        let picked = pick_labels(&own, &spec, seed)?;
+        let labels = own.select(&picked);
+        if let (None, LabelSpec::Count(_) | LabelSpec::Share(_)) = (measured, spec) {
+            let held = kept_back(&own, &picked, seed)?;
+            if !held.is_empty() {
+                test = Some((own.select(&held), "held-out".into()));
+                let kept: Vec<usize> = (0..own.len()).filter(|i| held.binary_search(i).is_err()).collect();
+                own = own.select(&kept);
+            }
+        }
+        labels
     };
     let present = labels.class_counts().iter().filter(|count| **count > 0).count();
     if present < 2 {
@@ -51,15 +67,27 @@ pub(super) fn open(args: &mut TrainArgs) -> Result<Images> {
     if all.labelled().len() < labels.len() {
         all = all.with_images_of(&labels)?.with_labels_of(&labels);
     }
-    let mut test = None;
     for split in [Split::Test, Split::Val].into_iter().filter(|split| data.has(*split)) {
         let images = labelled(&data.dataset(split)?, split, "accuracy is not measured on them");
         if !images.is_empty() {
-            test = Some((images.with_classes(labels.classes())?, split));
+            test = Some((images.with_classes(labels.classes())?, split.to_string()));
             break;
         }
     }
     Ok(Images { labelled: all.labelled(), all, test })
+}
+
+/// The numbers of images to measure on, rising: some of each class, of those whose labels do not count.
+fn kept_back(own: &Dataset, picked: &[usize], seed: u64) -> Result<Vec<usize>> {
+    let others = (0..own.len()).filter(|i| own.label(*i).is_some() && picked.binary_search(i).is_err());
+    let others: Vec<usize> = others.collect();
+    let rest = own.select(&others);
+    let classes = rest.class_counts().iter().filter(|count| **count > 0).count();
+    if KEPT_BACK * (others.len() as f64) < classes.max(1) as f64 {
+        return Ok(Vec::new());
+    }
+    let held = pick_labels(&rest, &LabelSpec::Share(KEPT_BACK), seed)?;
+    Ok(held.into_iter().map(|i| others[i]).collect())
 }
 
 /// Whether `--labels` names a table.

@@ -2,46 +2,47 @@
 //!
 //! 1. look at the images;
 //! 2. learn without labels: from a teacher if one is given;
-//! 3. learn from the labels: candidates compete on held-out images, the best learns from all labels ([`classify`]), and what an
-//!    ensemble says of the images without labels is learned, too ([`self_train`]);
+//! 3. learn from the labels ([`classify`]): candidates compete on held-out images ([`compare`]); the best learns from all labels,
+//!    or, where an ensemble of them is better, what it says of all images ([`soft_labels`]);
 //! 4. measure on the test split, export, quantize, run as on a device ([`device`]).
 //!
 //! Every stage is a run of its own below the folder, so that each can be continued, looked at and used by the other commands.
 
+mod candidate;
+mod choice;
 mod classify;
+mod compare;
 mod device;
 mod ensemble;
+mod folds;
+mod frozen;
 mod images;
 pub(crate) mod report;
-mod self_train;
+mod soft_labels;
 mod start;
 mod teacher_head;
 
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 
 use smalti_models::starts;
-use smalti_trainer::Result;
 use smalti_trainer::data::Dataset;
+use smalti_trainer::run::Owner;
 use smalti_trainer::run::owner::Claim;
-use smalti_trainer::run::{Owner, RunDir};
-use smalti_trainer::stages::finetune::{self, FinetuneSettings, Finetuned, HeadInit};
+use smalti_trainer::stages::finetune::Finetuned;
 use smalti_trainer::train::ExecConfig;
+use smalti_trainer::{Result, clock};
 
 use crate::args::training::{ImageArgs, OptimArgs, RunArgs, SizeArgs};
-use crate::args::{DistilArgs, FinetuneArgs, Global, TrainArgs, config};
+use crate::args::{DistilArgs, Global, TrainArgs, config};
 use crate::commands::{self, distil, runs};
 use crate::console::log::tell;
 use crate::console::out;
-use crate::console::progress::Watch;
 use crate::console::signals::Stop;
-use crate::plan::finetune::Init;
-use crate::plan::{self, fill, optim::duration, required};
-use classify::{Choice, Frozen, cpu_seconds};
+use crate::plan::{fill, optim::duration, required};
+use classify::Learned;
 use images::Images;
 use report::Report;
 use start::Start;
-use teacher_head::TeacherHead;
 
 /// The default budget.
 const BUDGET: &str = "10m";
@@ -49,26 +50,21 @@ const BUDGET: &str = "10m";
 const OF_DISTILLATION: f64 = 0.65;
 /// Share of what is left then that measuring and exporting take.
 const OF_THE_REST: f64 = 0.1;
-/// Images of a fine-tuning step.
-const BATCH: usize = 32;
-/// Images of a step of self-training.
-const SELF_TRAINING_BATCH: usize = 64;
-/// Peak learning rate of both, and that of convolutions from scratch.
-const LR: f64 = 1e-3;
-const SCRATCH_LR: f64 = 3e-3;
 /// What the command writes into its folder.
-const FILES: [&str; 8] = [
+const FILES: [&str; 9] = [
     "config.toml",
     "distil",
     CHOICE,
+    SOFT_LABELS,
     "finetune",
     "self-train",
     "model.onnx",
     "model-int8.onnx",
     "report.json",
 ];
-/// The candidate that was chosen.
+/// What was chosen, and what an ensemble said of all images.
 const CHOICE: &str = "choice.json";
+const SOFT_LABELS: &str = "soft-labels.safetensors";
 
 /// A `smalti train` at work.
 struct Autotrain<'a> {
@@ -201,7 +197,7 @@ impl Autotrain<'_> {
             accuracy: found.as_ref().map(|found| found.accuracy),
             balanced_accuracy: found.as_ref().map(|found| found.balanced_accuracy),
             n: found.as_ref().map_or(0, |found| found.n),
-            split: images.test.as_ref().map(|(_, split)| split.to_string()),
+            split: images.test.as_ref().map(|(_, split)| split.clone()),
             validation: choice.validation,
             chosen: choice.candidate,
             start: start.name,
@@ -237,7 +233,7 @@ impl Autotrain<'_> {
         let mut wanted = DistilArgs { data: args.data.clone(), run: run.clone(), ..DistilArgs::default() };
         wanted.machine = args.machine.clone();
         if run.resume != Some(true) {
-            wanted.init = Some(start.file.clone().unwrap_or_else(|| "scratch".into()));
+            wanted.init = Some(start.source());
             wanted.teacher = args.teacher.clone();
             wanted.size = start.size.clone();
             wanted.images = self.image_args(args);
@@ -260,145 +256,14 @@ impl Autotrain<'_> {
         OptimArgs { optimizer: start.has_convolutions().then(|| "adamw".into()), ..OptimArgs::default() }
     }
 
-    /// Chooses a classifier by held-out images and trains it on all labels, and on soft labels of the other images if an
-    /// ensemble is better than each candidate.
-    fn learn_from_labels(&self, args: &TrainArgs, images: &Images, start: &Start) -> anyhow::Result<Learned> {
-        let init = Init::read(&Some(start.file.clone().unwrap_or_else(|| "scratch".into())))?;
-        let plan = |data: &Dataset, batch| self.plan(args, start, &init, data, batch);
-        let settings = plan(&images.labelled, BATCH)?;
-        self.tell(&format!("3 learning from {} labels", images.labelled.len()));
-        let frozen = match init {
-            Init::Scratch => None,
-            _ => Some(Frozen::new(self, &settings, &images.labelled, &init)?),
-        };
-        let run = start.file.as_deref().filter(|path| path.is_dir());
-        let mut teacher = run.map(|run| TeacherHead::open(run, images)).transpose()?.flatten();
-        let choice = match self.earlier_choice() {
-            Some(choice) => choice,
-            None => {
-                let seconds = self.until() - cpu_seconds();
-                classify::choose(self, &settings, images, frozen.as_ref(), teacher.as_ref(), seconds)?
-            }
-        };
-        self.keep(&choice)?;
-        self.stop.check()?;
-        let tuned = self.train_chosen(args, &settings, images, frozen.as_ref(), choice)?;
-        self.stop.check()?;
-        let mut choice = tuned.choice.clone();
-        let (Some(ensemble), Some(frozen)) = (&choice.ensemble, &frozen) else { return Ok(tuned) };
-        let members = [&frozen.classifier, &tuned.model];
-        let targets = self.soft_labels(images, members, teacher.as_mut(), ensemble)?;
-        let settings = plan(&images.all, SELF_TRAINING_BATCH)?;
-        let steps = match choice.self_training_steps {
-            Some(steps) => steps,
-            None => self.self_training_steps(&settings, images, &targets, self.until())?,
-        };
-        choice.candidate = match ensemble.members() {
-            1 => "self-trained on the teacher's answers".into(),
-            members => format!("self-trained on the mean answer of {members} classifiers"),
-        };
-        choice.self_training_steps = Some(steps);
-        self.keep(&choice)?;
-        let (settings, all) = (classify::with_steps(&settings, steps), images.all.len());
-        self.tell(&format!("  self-training: {steps} steps on all {all} images"));
-        let (model, run) = self.self_train(args, &settings, images, frozen, &targets)?;
-        Ok(Learned { model, settings, run, choice })
-    }
-
     /// The CPU time at which learning ends: measuring and exporting follow.
     fn until(&self) -> f64 {
         let left = (self.began + self.budget - cpu_seconds()).max(1.0);
         cpu_seconds() + left * (1.0 - OF_THE_REST)
     }
-
-    /// Plans a fine-tuning on `data`; its steps are chosen later.
-    fn plan(
-        &self,
-        args: &TrainArgs,
-        start: &Start,
-        init: &Init,
-        data: &Dataset,
-        batch_size: usize,
-    ) -> Result<FinetuneSettings> {
-        let (from_scratch, optim) = (start.file.is_none(), self.optim_args(start));
-        let mut wanted = FinetuneArgs {
-            data: args.data.clone(),
-            init: Some(start.file.clone().unwrap_or_else(|| "scratch".into())),
-            images: self.image_args(args),
-            size: start.size.clone(),
-            optim: OptimArgs {
-                steps: Some(500),
-                batch_size: Some(batch_size),
-                seed: args.seed,
-                lr: if from_scratch { optim.optimizer.is_some().then_some(SCRATCH_LR) } else { Some(LR) },
-                ..optim
-            },
-            ..FinetuneArgs::default()
-        };
-        let mut settings = plan::finetune::plan(&mut wanted, init, data)?;
-        if !from_scratch {
-            settings.head = HeadInit::Probe;
-        }
-        Ok(settings)
-    }
-
-    /// What was chosen before an interruption.
-    fn earlier_choice(&self) -> Option<Choice> {
-        let bytes = self.resumes.then(|| std::fs::read(self.out.join(CHOICE)).ok()).flatten()?;
-        serde_json::from_slice(&bytes).ok()
-    }
-
-    fn keep(&self, choice: &Choice) -> anyhow::Result<()> {
-        let text = format!("{:#}\n", serde_json::to_value(choice)?);
-        self.owner.write(CHOICE, text.as_bytes())?;
-        Ok(())
-    }
-
-    /// Learns from all labels as was chosen, into a run.
-    fn train_chosen(
-        &self,
-        args: &TrainArgs,
-        settings: &FinetuneSettings,
-        images: &Images,
-        frozen: Option<&Frozen>,
-        choice: Choice,
-    ) -> anyhow::Result<Learned> {
-        let Choice { candidate, interpolate, steps, .. } = &choice;
-        let settings =
-            FinetuneSettings { interpolate: *interpolate, ..classify::with_steps(settings, *steps) };
-        self.tell(&format!("  {candidate}: {steps} steps on all labels"));
-        let (dir, exec) = self.run_dir(args, "finetune", &settings)?;
-        let mut watch = Watch::new(self.global, "finetune", self.stop.clone());
-        let data = finetune::Images::labelled(&images.labelled);
-        let (model, _) = match frozen {
-            Some(frozen) => {
-                let start = &frozen.classifier.params;
-                finetune::finetune_from(start, &settings, &exec, &data, Some(&dir), &mut watch)?
-            }
-            None => finetune::finetune(&settings, &exec, &data, None, Some(&dir), &mut watch)?,
-        };
-        Ok(Learned { model, settings, run: dir.path().to_owned(), choice })
-    }
-
-    /// The run of a fine-tuning below the folder.
-    fn run_dir(
-        &self,
-        args: &TrainArgs,
-        name: &str,
-        settings: &FinetuneSettings,
-    ) -> Result<(RunDir, ExecConfig)> {
-        let inputs = [("DIR", args.data.as_ref())];
-        let text = finetune::settings_file(settings)?;
-        let dir = runs::open_with(&self.run_args(name), "finetune", &text, &inputs)?;
-        Ok((dir, ExecConfig { checkpoint_every: Duration::from_secs(60), ..self.exec.clone() }))
-    }
 }
 
-/// A classifier that has learned.
-struct Learned {
-    model: Finetuned,
-    settings: FinetuneSettings,
-    /// The run that it is in.
-    run: PathBuf,
-    choice: Choice,
+/// CPU time so far, in seconds.
+fn cpu_seconds() -> f64 {
+    clock::cpu_time().as_secs_f64()
 }

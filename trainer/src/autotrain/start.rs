@@ -2,12 +2,13 @@
 
 use std::path::{Path, PathBuf};
 
-use smalti_models::starts;
+use smalti_models::{VitConfig, starts};
 use smalti_trainer::Result;
 
 use super::images::Images;
 use crate::args::TrainArgs;
 use crate::args::training::SizeArgs;
+use crate::plan::finetune::Init;
 use crate::plan::{fill, images::shape};
 
 /// The model with convolutions.
@@ -61,6 +62,33 @@ impl Start {
             fill(&mut size.img_size, if hybrid { side / 16 * 16 } else { side });
         }
         Ok(Start { name: "scratch", file: None, size })
+    }
+
+    /// What `--init` would say.
+    pub(super) fn source(&self) -> PathBuf {
+        self.file.clone().unwrap_or_else(|| "scratch".into())
+    }
+
+    /// The same, read.
+    pub(super) fn init(&self) -> Result<Init> {
+        Init::read(&Some(self.source()))
+    }
+
+    /// The run that it is, if it is one.
+    pub(super) fn run(&self) -> Option<&Path> {
+        self.file.as_deref().filter(|path| path.is_dir())
+    }
+
+    /// The same model from scratch, where the start knows other people's photos alone.
+    pub(super) fn rival(&self, vit: &VitConfig) -> Option<Start> {
+        starts::find(self.name)?;
+        let size = SizeArgs {
+            model: Some(HYBRID.into()),
+            img_size: Some(vit.img_size),
+            channels: Some(vit.channels),
+            ..SizeArgs::default()
+        };
+        Some(Start { name: "scratch", file: None, size })
     }
 
     /// What it is, in a few words.

@@ -63,14 +63,16 @@ impl TeacherHead {
         Ok(mean(sum, self.labelled.labels.len() / self.images()))
     }
 
-    /// Logits `[images, classes]` of all images by a head that learned from all labels.
-    pub(super) fn all(&mut self) -> Result<Vec<f32>> {
+    /// Logits `[numbers, classes]` of these images, of all, by a head that learned from all labels.
+    pub(super) fn of(&mut self, numbers: &[usize]) -> Result<Vec<f32>> {
         let head: LinearHead = self.labelled.fit(None, Some(self.decay))?;
-        let mut sum = Vec::new();
+        let (dim, classes) = (self.labelled.dim, self.labelled.classes);
+        let mut sum = vec![0.0; numbers.len() * classes];
         for pass in 0..self.cache.passes() {
-            let logits = head.logits(self.cache.pass(pass)?)?;
-            sum.resize(logits.len(), 0.0);
-            sum.iter_mut().zip(logits).for_each(|(sum, x)| *sum += x);
+            let embeddings = self.cache.pass(pass)?;
+            let row = |number: &usize| &embeddings[number * dim..(number + 1) * dim];
+            let rows: Vec<f32> = numbers.iter().flat_map(row).copied().collect();
+            sum.iter_mut().zip(head.logits(&rows)?).for_each(|(sum, x)| *sum += x);
         }
         Ok(mean(sum, self.cache.passes()))
     }

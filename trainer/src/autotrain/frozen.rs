@@ -1,0 +1,42 @@
+//! The frozen encoder under a logistic regression: what fine-tuning starts from.
+
+use smalti_trainer::Result;
+use smalti_trainer::data::Dataset;
+use smalti_trainer::stages::finetune::{self, FinetuneSettings, Finetuned};
+use smalti_trainer::stages::head::Embedded;
+
+use super::Autotrain;
+use crate::plan::finetune::Init;
+
+/// The start with a head that has learned from all labels, and what heads of a part of them are fitted to.
+pub(super) struct Frozen {
+    pub(super) classifier: Finetuned,
+    embedded: Embedded,
+    /// The decay that cross-validation on all labels found.
+    decay: f64,
+}
+
+impl Frozen {
+    /// Embeds the labelled images and fits the regression.
+    pub(super) fn new(
+        job: &Autotrain<'_>,
+        settings: &FinetuneSettings,
+        labelled: &Dataset,
+        init: &Init,
+    ) -> Result<Frozen> {
+        let mut classifier = finetune::start(settings, labelled.classes(), init.file())?;
+        let (augment, seed, stop) = (&settings.augment, settings.optim.seed, || job.stop.code());
+        let embedded = Embedded::new(&classifier, labelled, augment, seed, &job.exec, &stop)?;
+        let head = embedded.fit(None, None)?;
+        head.write(classifier.model.layout(), &mut classifier.params)?;
+        Ok(Frozen { classifier, embedded, decay: head.decay })
+    }
+
+    /// All parameters with a regression on these labelled images alone, rising.
+    pub(super) fn params_of(&self, kept: &[usize]) -> Result<Vec<f32>> {
+        let mut params = self.classifier.params.clone();
+        let head = self.embedded.fit(Some(kept), Some(self.decay))?;
+        head.write(self.classifier.model.layout(), &mut params)?;
+        Ok(params)
+    }
+}
