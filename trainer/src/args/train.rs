@@ -19,6 +19,10 @@ pub(crate) struct TrainArgs {
     /// More images without labels.
     #[arg(long, value_name = "DIR")]
     pub(crate) unlabelled: Option<PathBuf>,
+    /// Images to learn from: of more, all labelled ones and others from everywhere [default: as many as the teacher sees in a
+    /// quarter of the budget; all without a teacher].
+    #[arg(long, value_name = "N")]
+    pub(crate) most_images: Option<usize>,
     /// Labels to learn from: all, a fraction (10%), a number (60), a file of image numbers, or a table with lines
     /// `path,label` whose paths begin in DIR; all other images count as unlabelled [default: all].
     #[arg(long, value_name = "SPEC|FILE.csv")]

@@ -16,7 +16,7 @@ use super::images::Images;
 use super::soft_labels::SoftLabels;
 use super::start::Start;
 use super::teacher_head::TeacherHead;
-use super::{Autotrain, CHOICE, SOFT_LABELS, cpu_seconds};
+use super::{Autotrain, CHOICE, SOFT_LABELS, cpu_seconds, mirror};
 use crate::args::training::OptimArgs;
 use crate::args::{FinetuneArgs, TrainArgs};
 use crate::commands::runs;
@@ -47,12 +47,12 @@ impl Autotrain<'_> {
     /// is better than each candidate.
     pub(super) fn learn_from_labels(
         &self,
-        args: &TrainArgs,
+        args: &mut TrainArgs,
         images: &Images,
         start: &Start,
     ) -> anyhow::Result<Learned> {
         let labelled = &images.labelled;
-        let settings = self.plan(args, start, labelled, BATCH)?;
+        let mut settings = self.plan(args, start, labelled, BATCH)?;
         self.tell(&format!("3 learning from {} labels", labelled.len()));
         if start.file.is_none() {
             let choice = match self.earlier_choice() {
@@ -62,9 +62,19 @@ impl Autotrain<'_> {
             self.keep(&choice)?;
             return self.train_chosen(args, settings, labelled, None, choice);
         }
+        let mut frozen = Frozen::new(self, &settings, labelled, &start.init()?)?;
+        if args.flip.is_none() {
+            args.flip = Some(!mirror::changes_classes(self, &frozen, labelled)?);
+            self.save(args)?;
+            if args.flip == Some(false) {
+                self.tell("  mirrored images are taken for other classes: nothing is mirrored");
+                settings = self.plan(args, start, labelled, BATCH)?;
+                frozen = Frozen::new(self, &settings, labelled, &start.init()?)?;
+            }
+        }
         let rival = start.rival(&settings.encoder);
         let mut entrants = Entrants {
-            frozen: Frozen::new(self, &settings, labelled, &start.init()?)?,
+            frozen,
             scratch: rival.map(|rival| self.plan(args, &rival, labelled, BATCH)).transpose()?,
             teacher: start.run().map(|run| TeacherHead::open(run, images)).transpose()?.flatten(),
             settings,

@@ -32,6 +32,25 @@ impl Frozen {
         Ok(Frozen { classifier, embedded, decay: head.decay })
     }
 
+    /// The embeddings of the images as the device sees them, without those of crops.
+    pub(super) fn whole(&self) -> Embedded {
+        let Embedded { rows, labels, images, dim, classes } = &self.embedded;
+        // They come first, in rising order.
+        let count = images.windows(2).position(|pair| pair[1] <= pair[0]).map_or(images.len(), |i| i + 1);
+        Embedded {
+            rows: rows[..count * dim].to_vec(),
+            labels: labels[..count].to_vec(),
+            images: images[..count].to_vec(),
+            dim: *dim,
+            classes: *classes,
+        }
+    }
+
+    /// The decay that cross-validation found.
+    pub(super) fn decay(&self) -> f64 {
+        self.decay
+    }
+
     /// All parameters with a regression on these labelled images alone, rising.
     pub(super) fn params_of(&self, kept: &[usize]) -> Result<Vec<f32>> {
         let mut params = self.classifier.params.clone();

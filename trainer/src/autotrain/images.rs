@@ -22,6 +22,16 @@ pub(super) struct Images {
 /// The share of the labelled images whose labels do not count that is kept back where there is no split to measure on.
 const KEPT_BACK: f64 = 0.2;
 
+/// Images that are learned from, however few the time allows.
+pub(super) const LEAST: usize = 200;
+
+impl Images {
+    /// These, but about `most` to learn from.
+    pub(super) fn at_most(self, most: usize) -> Images {
+        Images { all: self.all.select(&part(&self.all, most)), ..self }
+    }
+}
+
 /// Opens what the arguments name.
 ///
 /// # Errors
@@ -77,16 +87,17 @@ pub(super) fn open(args: &mut TrainArgs) -> Result<Images> {
     Ok(Images { labelled: all.labelled(), all, test })
 }
 
-/// The numbers of images to measure on, rising: some of each class, of those whose labels do not count.
+/// The numbers of images to measure on, rising: of those whose labels do not count, at least one of each class.
 fn kept_back(own: &Dataset, picked: &[usize], seed: u64) -> Result<Vec<usize>> {
     let others = (0..own.len()).filter(|i| own.label(*i).is_some() && picked.binary_search(i).is_err());
     let others: Vec<usize> = others.collect();
     let rest = own.select(&others);
     let classes = rest.class_counts().iter().filter(|count| **count > 0).count();
-    if KEPT_BACK * (others.len() as f64) < classes.max(1) as f64 {
+    let count = classes.max((KEPT_BACK * others.len() as f64) as usize);
+    if count == 0 || 2 * count > others.len() {
         return Ok(Vec::new());
     }
-    let held = pick_labels(&rest, &LabelSpec::Share(KEPT_BACK), seed)?;
+    let held = pick_labels(&rest, &LabelSpec::Count(count), seed)?;
     Ok(held.into_iter().map(|i| others[i]).collect())
 }
 
@@ -95,4 +106,34 @@ fn is_table(spec: &str) -> bool {
     Path::new(spec)
         .extension()
         .is_some_and(|e| e.eq_ignore_ascii_case("csv") || e.eq_ignore_ascii_case("tsv"))
+}
+
+/// The numbers of about `most` images, rising: all labelled ones, and others from everywhere.
+pub(super) fn part(all: &Dataset, most: usize) -> Vec<usize> {
+    let (mut numbers, others): (Vec<usize>, Vec<usize>) =
+        (0..all.len()).partition(|i| all.label(*i).is_some());
+    let count = most.saturating_sub(numbers.len()).min(others.len());
+    numbers.extend((0..count).map(|i| others[i * others.len() / count]));
+    numbers.sort_unstable();
+    numbers
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use smalti_models::image::Image;
+
+    #[test]
+    fn a_part_has_all_labelled_images_and_others_from_everywhere() {
+        let image = |label| (Image::new(1, 1, 1, vec![0]).unwrap(), label);
+        let images = (0..1000).map(|i| image((i % 10 == 3).then_some(0))).collect();
+        let all = Dataset::from_images(vec!["a".into()], images).unwrap();
+        let numbers = part(&all, 550);
+        assert_eq!(numbers.len(), 550);
+        assert!(numbers.is_sorted_by(|a, b| a < b) && numbers.last() > Some(&990));
+        assert_eq!(numbers.iter().filter(|i| *i % 10 == 3).count(), 100);
+        // What was taken is found again by its number.
+        assert_eq!(part(&all, numbers.len()), numbers);
+        assert_eq!((part(&all, 0).len(), part(&all, 9999).len()), (100, 1000));
+    }
 }

@@ -17,6 +17,7 @@ mod ensemble;
 mod folds;
 mod frozen;
 mod images;
+mod mirror;
 pub(crate) mod report;
 mod soft_labels;
 mod start;
@@ -30,7 +31,7 @@ use smalti_trainer::run::Owner;
 use smalti_trainer::run::owner::Claim;
 use smalti_trainer::stages::finetune::Finetuned;
 use smalti_trainer::train::ExecConfig;
-use smalti_trainer::{Result, clock};
+use smalti_trainer::{Result, clock, teacher};
 
 use crate::args::training::{ImageArgs, OptimArgs, RunArgs, SizeArgs};
 use crate::args::{DistilArgs, Global, TrainArgs, config};
@@ -38,7 +39,7 @@ use crate::commands::{self, distil, runs};
 use crate::console::log::tell;
 use crate::console::out;
 use crate::console::signals::Stop;
-use crate::plan::{fill, optim::duration, required};
+use crate::plan::{self, fill, optim::duration, required};
 use classify::Learned;
 use images::Images;
 use report::Report;
@@ -123,9 +124,7 @@ pub(crate) fn execute(
     let budget = duration(&fill(&mut args.budget, BUDGET.into()))?.as_secs_f64();
     let owner = claim(&out, &args, resumes, overwrite)?;
     let job = Autotrain { global, out, owner, exec, stop, began, budget, resumes, overwrite };
-    // DIR is no flag, and said again with --resume.
-    let saved = TrainArgs { data: None, ..args.clone() };
-    job.owner.write("config.toml", config::to_toml(&saved)?.as_bytes())?;
+    job.save(&args)?;
     let trained = job.run(&mut args).map_err(|error| job.explain_stop(error))?;
     let object = out::object(serde_json::to_value(&trained.report)?);
     job.owner.write("report.json", format!("{object:#}\n").as_bytes())?;
@@ -175,7 +174,8 @@ impl Autotrain<'_> {
     }
 
     fn run(&self, args: &mut TrainArgs) -> anyhow::Result<Trained> {
-        let images = images::open(args)?;
+        let images = self.images(args)?;
+        self.save(args)?;
         let (all, labelled) = (images.all.len(), images.labelled.len());
         let classes = images.labelled.classes().len();
         let test = images.test.as_ref().map_or(0, |(test, _)| test.len());
@@ -213,6 +213,33 @@ impl Autotrain<'_> {
             int8_agreement: device.int8_agreement,
         };
         Ok(Trained { report, model, test: images.test.map(|(test, _)| test) })
+    }
+
+    /// Keeps the settings for a command that continues.
+    pub(super) fn save(&self, args: &TrainArgs) -> anyhow::Result<()> {
+        // DIR is no flag, and said again with --resume.
+        let saved = TrainArgs { data: None, ..args.clone() };
+        self.owner.write("config.toml", config::to_toml(&saved)?.as_bytes())?;
+        Ok(())
+    }
+
+    /// The images, as many as there is time for.
+    fn images(&self, args: &mut TrainArgs) -> anyhow::Result<Images> {
+        let images = images::open(args)?;
+        if let (None, Some(file)) = (args.most_images, &args.teacher.teacher) {
+            let teacher = teacher::open(file, &plan::distil::hints(&args.teacher))?;
+            let seconds = OF_DISTILLATION * plan::distil::OF_TEACHER * self.budget;
+            let most = seconds / teacher::cpu_per_image(&*teacher)?.max(1e-9);
+            let most = (most as usize).max(images::LEAST);
+            args.most_images = (most < images.all.len()).then_some(most);
+        }
+        let Some(most) = args.most_images else { return Ok(images) };
+        let all = images.all.len();
+        let images = images.at_most(most);
+        if images.all.len() < all {
+            self.tell(&format!("learning from {} of {all} images, to end in time", images.all.len()));
+        }
+        Ok(images)
     }
 
     fn run_args(&self, name: &str) -> RunArgs {

@@ -13,13 +13,11 @@ use smalti_trainer::{Error, Result};
 use super::candidate::FROZEN;
 use super::compare::{Comparison, Entrants, predictions};
 use super::ensemble::Ensemble;
-use super::images::Images;
+use super::images::{Images, LEAST, part};
 use super::{Autotrain, SOFT_LABELS, cpu_seconds};
 
 /// Share of the time that is left in which images are asked about, at most: of very many images a part is enough.
 const OF_THE_TIME: f64 = 0.25;
-/// Images without labels that are asked about, whatever the time.
-const LEAST: usize = 100;
 /// The tensor in the file.
 const TARGETS: &str = "targets";
 
@@ -49,7 +47,7 @@ impl SoftLabels {
         let answers: usize =
             members.clone().map(|i| if candidates[i] == FROZEN { 1 } else { trained.len() }).sum();
         let seconds = OF_THE_TIME * (job.until() - cpu_seconds()) / answers.max(1) as f64;
-        let numbers = part(&images.all, (seconds / per_answer.max(1e-9)) as usize);
+        let numbers = part(&images.all, ((seconds / per_answer.max(1e-9)) as usize).max(LEAST));
         if numbers.len() < images.all.len() {
             job.tell(&format!("  asking about {} images, as the budget allows", numbers.len()));
         }
@@ -105,35 +103,5 @@ impl SoftLabels {
                 Err(Error::Checkpoint { path, problem: "it holds no soft labels of these images".into() })
             }
         }
-    }
-}
-
-/// The numbers of about `most` images, rising: all labelled ones, and others from everywhere.
-fn part(all: &Dataset, most: usize) -> Vec<usize> {
-    let (mut numbers, others): (Vec<usize>, Vec<usize>) =
-        (0..all.len()).partition(|i| all.label(*i).is_some());
-    let count = most.saturating_sub(numbers.len()).max(LEAST).min(others.len());
-    numbers.extend((0..count).map(|i| others[i * others.len() / count]));
-    numbers.sort_unstable();
-    numbers
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use smalti_models::image::Image;
-
-    #[test]
-    fn a_part_has_all_labelled_images_and_others_from_everywhere() {
-        let image = |label| (Image::new(1, 1, 1, vec![0]).unwrap(), label);
-        let images = (0..1000).map(|i| image((i % 10 == 3).then_some(0))).collect();
-        let all = Dataset::from_images(vec!["a".into()], images).unwrap();
-        let numbers = part(&all, 550);
-        assert_eq!(numbers.len(), 550);
-        assert!(numbers.is_sorted_by(|a, b| a < b) && numbers.last() > Some(&990));
-        assert_eq!(numbers.iter().filter(|i| *i % 10 == 3).count(), 100);
-        // What was taken is found again by its number.
-        assert_eq!(part(&all, numbers.len()), numbers);
-        assert_eq!((part(&all, 0).len(), part(&all, 9999).len()), (200, 1000));
     }
 }

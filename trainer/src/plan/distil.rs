@@ -24,7 +24,7 @@ pub(crate) fn hints(args: &TeacherArgs) -> Hints {
 }
 
 /// The share of a budget that the teacher may take.
-const OF_TEACHER: f64 = 0.4;
+pub(crate) const OF_TEACHER: f64 = 0.4;
 
 /// The crops that fit into a budget, unless the user says how many, and the CPU time in seconds that the teacher takes for
 /// them.

@@ -120,6 +120,62 @@ fn a_start_is_in_the_program_and_images_without_labels_are_learned_from() {
     folder.run(&["train", "data", "--start=photos-nano", "--dim=64", "--out=third"]).fails(2, &["dim is 64"]);
 }
 
+/// Photos of stripes along `x · across + y · down`, moved and in shades of their own.
+fn stripes(folder: &Folder, class: &str, across: u32, down: u32) {
+    std::fs::create_dir_all(folder.path(&format!("stripes/{class}"))).unwrap();
+    for i in 0..12 {
+        let image = image::RgbImage::from_fn(80, 80, |x, y| {
+            let bright = (x * across + y * down + 3 * i) / 6 % 2 == 1;
+            image::Rgb(if bright {
+                [200 + i as u8, 180, 90 + 9 * i as u8]
+            } else {
+                [40, 30 + 5 * i as u8, 60]
+            })
+        });
+        image.save(folder.path(&format!("stripes/{class}/{i}.png"))).unwrap();
+    }
+}
+
+#[test]
+fn what_a_mirror_changes_is_not_mirrored() {
+    let folder = Folder::empty();
+    let says = |args: &[&str]| {
+        let all =
+            ["train", "stripes", "--budget=6s", "--start=photos-nano", "-t2", "--overwrite", "--out=out"];
+        folder.run(&[&all[..], args].concat()).ok().err.contains("nothing is mirrored")
+    };
+    stripes(&folder, "rising", 1, 1);
+    stripes(&folder, "falling", 1, 11);
+    assert!(says(&[]));
+    assert!(!says(&["--flip"]), "the user has said so");
+    for class in ["rising", "falling"] {
+        std::fs::remove_dir_all(folder.path(&format!("stripes/{class}"))).unwrap();
+    }
+    stripes(&folder, "level", 0, 1);
+    stripes(&folder, "upright", 1, 0);
+    assert!(!says(&[]));
+}
+
+#[test]
+fn some_images_are_kept_back_where_there_is_no_split_to_measure_on() {
+    let folder = Folder::with_data();
+    std::fs::remove_dir_all(folder.path("data/test")).unwrap();
+    let found = train(&folder, &["--labels=20", "--json"]).json(&KEYS);
+    assert_eq!((found["split"].as_str(), found["labels"].as_u64()), (Some("held-out"), Some(20)));
+    let (kept, held) = (found["images"].as_u64().unwrap(), found["n"].as_u64().unwrap());
+    assert_eq!((kept + held, held), (40, 10));
+    // Where all labels count, none is wasted.
+    let found = train(&folder, &["--json", "--overwrite"]).json(&KEYS);
+    assert_eq!((found["n"].as_u64(), found["images"].as_u64()), (Some(0), Some(40)));
+}
+
+#[test]
+fn a_part_of_many_images_is_learned_from() {
+    let folder = Folder::with_data();
+    let found = train(&folder, &["--labels=10", "--most-images=12", "--json"]).json(&KEYS);
+    assert_eq!((found["labels"].as_u64(), found["images"].as_u64()), (Some(10), Some(12)));
+}
+
 #[test]
 fn weights_are_exported_to_start_from() {
     let folder = Folder::with_data();

@@ -24,7 +24,7 @@ pub struct Canvas {
 }
 
 /// The mirror image, left for right.
-pub(super) fn flip(image: Image) -> Result<Image> {
+pub fn mirrored(image: Image) -> Result<Image> {
     let (width, height, channels) = (image.width(), image.height(), image.channels());
     let mut pixels = image.into_data();
     for row in pixels.chunks_exact_mut(width * channels) {
@@ -182,7 +182,7 @@ mod tests {
     #[test]
     fn a_flip_mirrors_half_of_them() {
         let augment = Augment { flip: true, ..Augment::default() };
-        let mirrored = (0..100).filter(|&i| {
+        let turned = (0..100).filter(|&i| {
             let out = applied(augment, &places(8), draw(i));
             assert!((out[128] - 1.0).abs() < 1e-3, "rows stay");
             let expected: Vec<f32> = (1..=8).map(|v| v as f32).collect();
@@ -190,9 +190,9 @@ mod tests {
             assert!(row == expected || row.iter().rev().eq(&expected), "{row:?}");
             row != expected
         });
-        assert!((35..65).contains(&mirrored.count()));
+        assert!((35..65).contains(&turned.count()));
         let grey = Image::new(3, 1, 1, vec![1, 2, 3]).unwrap();
-        assert_eq!(flip(grey).unwrap().data(), [3, 2, 1]);
+        assert_eq!(mirrored(grey).unwrap().data(), [3, 2, 1]);
     }
 
     #[test]

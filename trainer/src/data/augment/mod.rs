@@ -29,7 +29,7 @@ use crate::rng::Rng;
 pub(crate) use base::Base;
 pub use crop::CropKind;
 pub(crate) use draw::Draw;
-pub use geometric::{Canvas, Sampling};
+pub use geometric::{Canvas, Sampling, mirrored};
 pub use op::{Op, OpSet};
 pub use policy::Policy;
 pub use view::View;
@@ -131,7 +131,7 @@ impl PixelStep {
             PixelStep::Crop(CropKind::RandomResized { scale, ratio }) => {
                 crop::random_resized(&image, scale, ratio, input, shared)?
             }
-            PixelStep::Flip(true) if shared.chance(0.5) => geometric::flip(image.into_owned())?,
+            PixelStep::Flip(true) if shared.chance(0.5) => mirrored(image.into_owned())?,
             PixelStep::Policy(policy, skip) if !policy.is_none() => {
                 let canvas = Canvas { sampling: Sampling::Bilinear, fill: mean_colour(input) };
                 policy.apply(image.into_owned(), skip, canvas, &mut draw.policy())?
