@@ -369,8 +369,14 @@ fn a_pretrained_hybrid_goes_into_a_classifier_and_back_from_disk() {
         // Statistics follow the images, whatever the learning rate.
         assert_eq!(slot.of(&tuned.params) != source, spec.role.is_statistic(), "{}", spec.name);
     }
-    let loaded = finetune::load(second.path()).unwrap();
-    assert_eq!((loaded.params, loaded.labels), (tuned.params, tuned.labels));
+    let mut loaded = finetune::load(second.path()).unwrap();
+    assert_eq!((&loaded.params, &loaded.labels), (&tuned.params, &tuned.labels));
+    loaded.divide_logits(2.0);
+    for (spec, slot) in tuned.model.layout().iter() {
+        let factor = if ["head.weight", "head.bias"].contains(&spec.name.as_str()) { 0.5 } else { 1.0 };
+        let pairs = slot.of(&loaded.params).iter().zip(slot.of(&tuned.params));
+        assert!(pairs.into_iter().all(|(got, was)| *got == factor * was), "{}", spec.name);
+    }
 
     // A larger image has more positions, which are resampled.
     let (encoder, preprocess) = hybrid();

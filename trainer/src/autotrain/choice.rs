@@ -14,6 +14,8 @@ pub(super) struct Choice {
     pub(super) origin: Origin,
     /// [`Candidate::interpolate`].
     pub(super) interpolate: f64,
+    /// What its logits are divided by, so that it is as sure of held-out images as it is right (arXiv 1706.04599).
+    pub(super) temperature: f64,
     /// The fraction of held-out images that it gets right; none where nothing was compared.
     pub(super) validation: Option<f64>,
     /// Optimizer steps that the training on all labels takes.
@@ -38,16 +40,24 @@ impl Choice {
         let Candidate { name, origin, interpolate } = candidate;
         // The frozen encoder is its start, whatever the steps.
         let steps = if interpolate == 1.0 { 1 } else { steps };
-        Choice { candidate: name.into(), origin, interpolate, validation, steps, self_training: None }
+        Choice {
+            candidate: name.into(),
+            origin,
+            interpolate,
+            temperature: 1.0,
+            validation,
+            steps,
+            self_training: None,
+        }
     }
 
-    /// Self-training in place of the candidate's.
+    /// Self-training in place of the candidate's. Soft labels are as sure as they are right, and so is who learns them.
     pub(super) fn with(self, training: SelfTraining) -> Choice {
         let candidate = match training.ensemble.members() {
             1 => "self-trained on the teacher's answers".into(),
             members => format!("self-trained on the mean answer of {members} classifiers"),
         };
         let validation = Some(training.ensemble.validation);
-        Choice { candidate, validation, self_training: Some(training), ..self }
+        Choice { candidate, temperature: 1.0, validation, self_training: Some(training), ..self }
     }
 }

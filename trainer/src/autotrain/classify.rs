@@ -207,10 +207,11 @@ impl Autotrain<'_> {
         let dir = runs::open_with(&self.run_args(name), "finetune", &text, &inputs)?;
         let exec = ExecConfig { checkpoint_every: Duration::from_secs(60), ..self.exec.clone() };
         let (mut watch, run) = (Watch::new(self.global, name, self.stop.clone()), Some(&dir));
-        let (model, _) = match frozen.map(|frozen| &frozen.classifier.params) {
+        let (mut model, _) = match frozen.map(|frozen| &frozen.classifier.params) {
             Some(start) => finetune::finetune_from(start, &settings, &exec, images, run, &mut watch)?,
             None => finetune::finetune(&settings, &exec, images, None, run, &mut watch)?,
         };
+        model.divide_logits(choice.temperature);
         Ok(Learned { model, settings, run: dir.path().to_owned(), choice })
     }
 }

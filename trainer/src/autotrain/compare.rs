@@ -15,7 +15,7 @@ use smalti_trainer::train::{ExecConfig, OptimConfig};
 
 use super::candidate::{Candidate, FROM_SCRATCH, candidates};
 use super::choice::Choice;
-use super::ensemble::Ensemble;
+use super::ensemble::{Ensemble, temperature};
 use super::folds::{Fold, Trained, folds};
 use super::frozen::Frozen;
 use super::images::Images;
@@ -101,6 +101,7 @@ pub(super) fn compare(job: &Autotrain<'_>, images: &Images, entrants: &Entrants)
         ensemble.is_beyond(candidates.len()) && ensemble.validation + CREDIT >= fractions[best]
     });
     let mut choice = Choice::new(candidates[best], Some(fractions[best]), steps);
+    choice.temperature = temperature(&found.candidates[best], &found.labels, classes);
     if ensemble.is_none() && choice.interpolate < 1.0 {
         // What others would have taken is the best one's.
         let left = ((job.until() - cpu_seconds()) / per_step) as u64;

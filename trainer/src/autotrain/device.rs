@@ -3,11 +3,10 @@
 use std::path::PathBuf;
 
 use serde_json::json;
-use smalti_models::Image;
+use smalti_models::{Image, Preprocess};
 use smalti_runtime::{Model, selftest};
 use smalti_tools::quantize::{self, Settings};
 use smalti_tools::samples::{Sample, Source};
-use smalti_trainer::Result;
 use smalti_trainer::data::Dataset;
 use smalti_trainer::export::{self, Details, InputForm};
 use smalti_trainer::stages::finetune::{FinetuneSettings, Finetuned};
@@ -19,6 +18,8 @@ use super::images::Images;
 const CALIBRATION: usize = 200;
 /// Images that the int8 file is compared on, at most.
 const MEASURED: usize = 2000;
+/// Bytes of either, at most.
+const BYTES: usize = 256 << 20;
 
 /// The files, and how they compare.
 pub(super) struct Device {
@@ -53,10 +54,11 @@ pub(super) fn export(
         int8_accuracy: None,
         int8_agreement: None,
     };
-    let calibration = samples(&images.all, CALIBRATION)?;
+    let samples = |data: &Dataset, most| samples(data, &model.preprocess, most);
+    let calibration = samples(&images.all, CALIBRATION);
     let measuring = match &images.test {
-        Some((test, _)) => samples(test, MEASURED)?,
-        None => samples(&images.labelled, MEASURED)?,
+        Some((test, _)) => samples(test, MEASURED),
+        None => samples(&images.labelled, MEASURED),
     };
     let settings = Settings { threads: job.exec.threads, ..Settings::default() };
     match quantize::quantize(&bytes, &float, &calibration, &measuring, &settings) {
@@ -70,14 +72,43 @@ pub(super) fn export(
     Ok(device)
 }
 
-/// Up to so many images, evenly spread; those that cannot be read are left out.
-fn samples(data: &Dataset, most: usize) -> Result<Vec<Sample>> {
+/// Up to so many images, evenly spread, at the size of the model's input; those that cannot be read are left out.
+fn samples(data: &Dataset, preprocess: &Preprocess, most: usize) -> Vec<Sample> {
     let count = data.len().min(most);
     let chosen = (0..count).map(|i| i * data.len() / count.max(1));
+    let mut bytes = 0;
     let sample = |i: usize| -> Option<Sample> {
-        let image: Image = data.image(i).ok()?;
+        let mut image: Image = data.image(i).ok()?;
+        // A photo may be a thousand times larger than what the model sees of it. What is cut out of more would be cut again.
+        if preprocess.resize.is_none() {
+            image = preprocess.apply(&image).ok()?;
+        }
+        bytes += image.data().len();
         let class = data.label(i).map(|label| label as usize);
-        Some(Sample { name: data.place(i), source: Source::Memory(image), class })
+        (bytes <= BYTES).then(|| Sample { name: data.place(i), source: Source::Memory(image), class })
     };
-    Ok(chosen.filter_map(sample).collect())
+    chosen.filter_map(sample).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn large_photos_take_no_more_memory_than_the_input() {
+        let photo = Image::new(640, 480, 3, vec![7; 640 * 480 * 3]).unwrap();
+        let data = Dataset::from_images(vec!["a".into()], vec![(photo, Some(0)); 5]).unwrap();
+        let preprocess = Preprocess {
+            img_size: 32,
+            channels: 3,
+            fit: Default::default(),
+            resize: None,
+            interpolation: Default::default(),
+            mean: vec![0.5; 3],
+            std: vec![0.5; 3],
+        };
+        let found = samples(&data, &preprocess, 3);
+        let bytes = |sample: &Sample| sample.open().unwrap().data().len();
+        assert_eq!(found.iter().map(bytes).collect::<Vec<_>>(), [32 * 32 * 3; 3]);
+    }
 }

@@ -96,7 +96,7 @@ fn probabilities(logits: &[f32], temperature: f64) -> Vec<f64> {
 }
 
 /// The temperature of least cross-entropy.
-fn temperature(logits: &[f32], labels: &[u32], classes: usize) -> f64 {
+pub(super) fn temperature(logits: &[f32], labels: &[u32], classes: usize) -> f64 {
     let loss = |temperature: f64| -> f64 {
         let rows = logits.chunks_exact(classes).zip(labels);
         rows.map(|(row, label)| -probabilities(row, temperature)[*label as usize].max(1e-12).ln()).sum()

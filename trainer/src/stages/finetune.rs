@@ -41,6 +41,16 @@ pub struct Finetuned {
     pub labels: Vec<String>,
 }
 
+impl Finetuned {
+    /// Divides all logits by a temperature: what it answers stays, how sure it is changes (arXiv 1706.04599).
+    pub fn divide_logits(&mut self, temperature: f64) {
+        let Finetuned { model, params, .. } = self;
+        for (_, slot) in model.layout().iter().filter(|(spec, _)| spec.name.starts_with("head.")) {
+            slot.of_mut(params).iter_mut().for_each(|x| *x = (f64::from(*x) / temperature) as f32);
+        }
+    }
+}
+
 /// The images of a fine-tuning run.
 pub struct Images<'a> {
     /// Labelled images to learn from.
