@@ -14,7 +14,7 @@ use crate::commands::{
     bench, data, distil, embed, eval, export, finetune, import, job, pretrain, reconstruct, shell,
 };
 use crate::console::log;
-use crate::{autotrain, quickstart};
+use crate::{autotrain, curve, quickstart};
 
 /// The exit code for a failure without a kind of its own.
 const FAILED: u8 = 1;
@@ -81,6 +81,7 @@ fn dispatch(command: Command, global: &Global) -> anyhow::Result<()> {
     match command {
         Command::Quickstart(args) => quickstart::run(&config::merge(args, file)?, global),
         Command::Train(args) => autotrain::run(*args, global),
+        Command::Curve(args) => curve::run(*args, global),
         Command::Data(args) => data::run(&config::merge(args, file)?, global),
         Command::Pretrain(args) => pretrain::run(*args, global),
         Command::Distil(args) => distil::run(*args, global),

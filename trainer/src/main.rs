@@ -8,6 +8,7 @@ mod args;
 mod autotrain;
 mod commands;
 mod console;
+mod curve;
 mod dispatch;
 mod plan;
 mod quickstart;

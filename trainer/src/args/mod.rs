@@ -4,6 +4,7 @@
 //! [`crate::plan`] makes settings out of what is left.
 
 pub(crate) mod config;
+pub(crate) mod curve;
 pub(crate) mod distil;
 pub(crate) mod train;
 pub(crate) mod training;
@@ -14,6 +15,7 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand};
 use serde::{Deserialize, Serialize};
 
+pub(crate) use curve::CurveArgs;
 pub(crate) use distil::DistilArgs;
 pub(crate) use train::TrainArgs;
 pub(crate) use training::{FinetuneArgs, PretrainArgs};
@@ -58,6 +60,8 @@ pub(crate) enum Command {
     Quickstart(QuickstartArgs),
     /// From a folder of photos to a model file in one command: learn, choose, check, export.
     Train(Box<TrainArgs>),
+    /// What more labels bring: `smalti train` over numbers of labels, draws and starts, at equal CPU time.
+    Curve(Box<CurveArgs>),
     /// Look a data set over before any training.
     Data(DataArgs),
     /// Pretrain on images without labels, as a masked autoencoder.

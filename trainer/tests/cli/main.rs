@@ -1,6 +1,7 @@
 //! The program `smalti` as users meet it: arguments, settings files, runs, outcomes, exit codes.
 
 mod arguments;
+mod curve;
 mod damaged;
 mod data_sets;
 mod distil;
