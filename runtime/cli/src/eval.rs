@@ -52,6 +52,8 @@ fn as_json(evaluation: &Evaluation, seconds: f64) -> Value {
         .map(|(path, problem)| json!({ "path": path.display().to_string(), "error": problem }));
     json!({
         "accuracy": evaluation.accuracy(),
+        "balanced_accuracy": evaluation.balanced_accuracy(),
+        "interval": evaluation.interval(),
         "n": evaluation.n(),
         "split": evaluation.split,
         "correct": evaluation.correct(),
@@ -66,8 +68,14 @@ fn as_text(evaluation: &Evaluation, seconds: f64) -> String {
     let percent = |share: f64| format!("{:.2} %", 100.0 * share);
     let (n, correct) = (evaluation.n(), evaluation.correct());
     let of = evaluation.split.map_or(String::new(), |split| format!(" {split} images"));
-    let mut text =
-        format!("accuracy {} ({correct} of {n}{of}, {seconds:.1} s)\n", percent(evaluation.accuracy()));
+    let [low, high] = evaluation.interval();
+    let mut text = format!(
+        "accuracy {} ({correct} of {n}{of}, {seconds:.1} s), 95 % interval {:.2} to {}, balanced {}\n",
+        percent(evaluation.accuracy()),
+        100.0 * low,
+        percent(high),
+        percent(evaluation.balanced_accuracy())
+    );
     let width = evaluation.labels.iter().map(|label| label.chars().count()).max().unwrap_or(0);
     for (class, label) in evaluation.labels.iter().map(|label| printable(label)).enumerate() {
         let (n, correct) = evaluation.class(class);

@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering};
 
+use smalti_models::accuracy;
 use smalti_models::folder::Split;
 
 use crate::threads;
@@ -58,6 +59,16 @@ impl Evaluation {
     /// The fraction of right answers; 0 of nothing.
     pub fn accuracy(&self) -> f64 {
         share(self.correct(), self.n())
+    }
+
+    /// The mean over classes of the fraction of right answers.
+    pub fn balanced_accuracy(&self) -> f64 {
+        accuracy::balanced((0..self.confusion.len()).map(|class| self.class(class)))
+    }
+
+    /// The 95 % interval of the accuracy.
+    pub fn interval(&self) -> [f64; 2] {
+        accuracy::interval(self.accuracy(), self.n())
     }
 }
 

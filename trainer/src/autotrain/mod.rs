@@ -196,6 +196,7 @@ impl Autotrain<'_> {
             schema_version: 1,
             accuracy: found.as_ref().map(|found| found.accuracy),
             balanced_accuracy: found.as_ref().map(|found| found.balanced_accuracy),
+            interval: found.as_ref().map(|found| found.interval),
             n: found.as_ref().map_or(0, |found| found.n),
             split: images.test.as_ref().map(|(_, split)| split.clone()),
             validation: choice.validation,

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use serde::Serialize;
 
-use crate::console::out::{percent, seconds};
+use crate::console::out::{self, percent, seconds};
 
 /// The keys that measuring scripts read, and more. Accuracies are fractions from 0 to 1.
 #[derive(Clone, Debug, Serialize)]
@@ -14,6 +14,8 @@ pub(crate) struct Report {
     /// On the test images, where there are any.
     pub(crate) accuracy: Option<f64>,
     pub(crate) balanced_accuracy: Option<f64>,
+    /// The 95 % interval of the accuracy.
+    pub(crate) interval: Option<[f64; 2]>,
     pub(crate) n: usize,
     pub(crate) split: Option<String>,
     /// On held-out images among those with labels: what decided.
@@ -36,15 +38,15 @@ impl Report {
     /// The outcome in a few lines.
     pub(crate) fn text(&self) -> String {
         let mut text = String::new();
-        if let (Some(accuracy), Some(balanced), Some(split)) =
-            (self.accuracy, self.balanced_accuracy, &self.split)
+        if let (Some(accuracy), Some(balanced), Some(interval), Some(split)) =
+            (self.accuracy, self.balanced_accuracy, self.interval, &self.split)
         {
-            let [low, high] = interval(accuracy, self.n).map(percent);
             _ = writeln!(
                 text,
-                "accuracy {} on {} {split} images (95 % interval {low} to {high}), balanced {}",
+                "accuracy {} on {} {split} images ({}), balanced {}",
                 percent(accuracy),
                 self.n,
+                out::interval(interval),
                 percent(balanced)
             );
         }
@@ -68,28 +70,5 @@ impl Report {
             }
         }
         text
-    }
-}
-
-/// The 95 % interval of a fraction of `n` (Wilson 1927).
-pub(crate) fn interval(fraction: f64, n: usize) -> [f64; 2] {
-    const Z: f64 = 1.959_964;
-    let n = n.max(1) as f64;
-    let spread = Z * (fraction * (1.0 - fraction) / n + Z * Z / (4.0 * n * n)).sqrt();
-    let middle = fraction + Z * Z / (2.0 * n);
-    [-1.0, 1.0].map(|side| (middle + side * spread) / (1.0 + Z * Z / n))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    pub(crate) fn intervals_are_wilson_s() {
-        // R: binom::binom.confint(81, 263, methods = "wilson").
-        let [low, high] = interval(81.0 / 263.0, 263);
-        assert!((low - 0.2553).abs() < 2e-3 && (high - 0.3662).abs() < 2e-3, "{low} {high}");
-        let [low, high] = interval(1.0, 10);
-        assert!(low > 0.7 && low < 0.73 && high <= 1.0 + 1e-9);
     }
 }

@@ -80,9 +80,10 @@ fn text(found: &Evaluation, split: Split) -> String {
     let width =
         found.per_class.iter().map(|class| class.name.chars().count()).max().unwrap_or(0).clamp(5, 40);
     let mut text = format!(
-        "accuracy {} on {} {split} images, balanced {}\n\n{:width$}  images   right\n",
+        "accuracy {} on {} {split} images ({}), balanced {}\n\n{:width$}  images   right\n",
         out::percent(found.accuracy),
         found.n,
+        out::interval(found.interval),
         out::percent(found.balanced_accuracy),
         "class"
     );

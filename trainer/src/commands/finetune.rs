@@ -80,6 +80,7 @@ pub(crate) fn run(args: FinetuneArgs, global: &Global) -> anyhow::Result<()> {
         return out::json(json!({
             "run": dir.path(), "accuracy": found.as_ref().map(|found| found.accuracy),
             "balanced_accuracy": found.as_ref().map(|found| found.balanced_accuracy),
+            "interval": found.as_ref().map(|found| found.interval),
             "n": found.as_ref().map_or(0, |found| found.n), "split": split.map_or(Value::Null, Value::from),
             "labels": sets.train.len(), "classes": sets.train.classes().len(), "best_epoch": best,
             "steps": steps, "epochs": settings.optim.epochs, "images_per_s": rate, "seconds": seconds,
@@ -89,9 +90,10 @@ pub(crate) fn run(args: FinetuneArgs, global: &Global) -> anyhow::Result<()> {
     let place = dir.path().display();
     match (found, split) {
         (Some(found), Some(split)) => out::text(&format!(
-            "{place}: accuracy {} on {} {split} images (balanced {}), {} labels, {steps} steps in {}",
+            "{place}: accuracy {} on {} {split} images ({}), balanced {}, {} labels, {steps} steps in {}",
             out::percent(found.accuracy),
             found.n,
+            out::interval(found.interval),
             out::percent(found.balanced_accuracy),
             sets.train.len(),
             out::seconds(seconds)

@@ -44,6 +44,11 @@ pub(crate) fn percent(share: f64) -> String {
     format!("{:.1} %", share * 100.0)
 }
 
+/// A 95 % interval.
+pub(crate) fn interval([low, high]: [f64; 2]) -> String {
+    format!("95 % interval {:.1} to {}", low * 100.0, percent(high))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

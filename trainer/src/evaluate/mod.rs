@@ -4,7 +4,7 @@ pub mod probe;
 pub mod reconstruct;
 
 use serde::Serialize;
-use smalti_models::Preprocess;
+use smalti_models::{Preprocess, accuracy};
 
 use crate::data::{Dataset, Loader, LoaderSettings, Share};
 use crate::error::{Error, Result};
@@ -42,6 +42,8 @@ pub struct Evaluation {
     pub accuracy: f64,
     /// Mean over classes of the share that the model gets right.
     pub balanced_accuracy: f64,
+    /// The 95 % interval of the accuracy.
+    pub interval: [f64; 2],
     /// Number of labelled images.
     pub n: usize,
     /// Each class: its name, how many there are, the share that is right.
@@ -199,12 +201,14 @@ pub fn evaluate(said: &[usize], labels: &[Option<u32>], names: &[String]) -> Res
         })
         .collect();
     let right = (0..classes).map(|i| confusion[i][i]).sum();
-    let present: Vec<&ClassScore> = per_class.iter().filter(|class| class.n > 0).collect();
-    let balanced_accuracy = present.iter().map(|class| class.accuracy).sum::<f64>() / present.len() as f64;
+    let classes =
+        confusion.iter().enumerate().map(|(i, row)| (row.iter().sum::<usize>() as u64, row[i] as u64));
+    let balanced_accuracy = accuracy::balanced(classes);
     Ok(Evaluation {
         schema_version: 1,
         accuracy: share_of(right, n),
         balanced_accuracy,
+        interval: accuracy::interval(share_of(right, n), n as u64),
         n,
         per_class,
         confusion,

@@ -4,10 +4,11 @@ use std::fmt::Write;
 use std::path::{Path, PathBuf};
 
 use serde::Serialize;
+use smalti_models::accuracy;
 
 use super::device::Device;
-use crate::autotrain::report::{self as training, interval};
-use crate::console::out::{percent, seconds};
+use crate::autotrain::report as training;
+use crate::console::out::{self, percent, seconds};
 
 /// The keys that measuring scripts read, and more. Accuracies are fractions from 0 to 1.
 #[derive(Clone, Debug, Serialize)]
@@ -114,7 +115,7 @@ impl Report {
     }
 
     fn row(&self, text: &mut String, name: &str, accuracy: f64) {
-        let [low, high] = interval(accuracy, self.n).map(percent);
-        _ = writeln!(text, "  {name:<26}{:>9}   95 % interval {low} to {high}", percent(accuracy));
+        let interval = out::interval(accuracy::interval(accuracy, self.n as u64));
+        _ = writeln!(text, "  {name:<26}{:>9}   {interval}", percent(accuracy));
     }
 }

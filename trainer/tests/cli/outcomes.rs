@@ -14,7 +14,8 @@ fn from_images_to_a_model_file() {
 
     // Sizes and preprocessing come from the run.
     let args = ["finetune", "--data=data", "--init=pre", "--out=fine", "--labels=20", "--epochs=2", "--json"];
-    let found = folder.run(&args).json(&["accuracy", "balanced_accuracy", "n", "labels", "steps"]);
+    let found =
+        folder.run(&args).json(&["accuracy", "balanced_accuracy", "interval", "n", "labels", "steps"]);
     assert_eq!((&found["n"], &found["labels"], &found["split"]), (&20.into(), &20.into(), &"test".into()));
     assert_eq!(folder.settings("fine")["dim"].as_integer(), Some(16));
     let accuracy = &found["accuracy"];
