@@ -162,8 +162,8 @@ pub(crate) struct OptimArgs {
     /// Peak learning rate [default: from --blr].
     #[arg(long, value_name = "RATE")]
     pub(crate) lr: Option<f64>,
-    /// Learning rate of the blocks over that of the rest [default: 0.2 for distillation and from scratch, where the blocks
-    /// stand behind convolutions and AdamW moves them; else 1].
+    /// Learning rate of the blocks over that of the rest [default: 0.2 for fine-tuning from scratch, where
+    /// the blocks stand behind convolutions and AdamW moves them; else 1].
     #[arg(long, value_name = "FACTOR")]
     pub(crate) block_lr: Option<f64>,
     /// Optimizer of the matrices of the blocks; AdamW updates all other tensors [default: muon].

@@ -20,7 +20,8 @@ pub(super) struct Ensemble {
 
 impl Ensemble {
     /// Chooses members and their temperatures from what each classifier says of images that it did not learn from, logits
-    /// `[images, classes]`: the choice of least cross-entropy.
+    /// `[images, classes]`: the most members whose cross-entropy is not clearly above the least of all choices, which is by a
+    /// standard error of the difference (the rule of Breiman et al., 1984). With few images the least itself says little.
     pub(super) fn fit(classifiers: &[Vec<f32>], labels: &[u32], classes: usize) -> Ensemble {
         let temperatures: Vec<f64> =
             classifiers.iter().map(|logits| temperature(logits, labels, classes)).collect();
@@ -30,14 +31,18 @@ impl Ensemble {
                 .collect(),
             validation: 0.0,
         });
-        let loss = |ensemble: &Ensemble| -> f64 {
-            let answers = ensemble.mean(classifiers, classes);
-            let rows = answers.chunks_exact(classes).zip(labels);
-            rows.map(|(row, label)| -f64::from(row[*label as usize].max(1e-12)).ln()).sum()
-        };
-        let scored = choices.map(|ensemble| (loss(&ensemble), ensemble));
-        let best = scored.min_by(|(a, _), (b, _)| a.total_cmp(b)).map(|(_, ensemble)| ensemble);
-        let mut ensemble = best.unwrap_or(Ensemble { temperatures: Vec::new(), validation: 0.0 });
+        let scored: Vec<(Vec<f64>, Ensemble)> = choices
+            .map(|ensemble| (losses(&ensemble.mean(classifiers, classes), labels, classes), ensemble))
+            .collect();
+        let total = |losses: &[f64]| losses.iter().sum::<f64>();
+        let least =
+            scored.iter().min_by(|(a, _), (b, _)| total(a).total_cmp(&total(b))).map(|(least, _)| least);
+        let near = scored.iter().filter(|(losses, _)| least.is_some_and(|least| is_near(losses, least)));
+        let best = near.max_by(|(a, one), (b, other)| {
+            one.members().cmp(&other.members()).then(total(b).total_cmp(&total(a)))
+        });
+        let mut ensemble = best
+            .map_or(Ensemble { temperatures: Vec::new(), validation: 0.0 }, |(_, ensemble)| ensemble.clone());
         let answers = ensemble.mean(classifiers, classes);
         let right =
             answers.chunks_exact(classes).zip(labels).filter(|(row, label)| top(row) == **label as usize);
@@ -87,6 +92,21 @@ impl Ensemble {
     }
 }
 
+/// The cross-entropy of each row of probabilities.
+fn losses(rows: &[f32], labels: &[u32], classes: usize) -> Vec<f64> {
+    let rows = rows.chunks_exact(classes).zip(labels);
+    rows.map(|(row, label)| -f64::from(row[*label as usize].max(1e-12)).ln()).collect()
+}
+
+/// Whether losses are above the least ones by a standard error of their difference at most.
+fn is_near(losses: &[f64], least: &[f64]) -> bool {
+    let n = losses.len().max(1) as f64;
+    let differences = || losses.iter().zip(least).map(|(loss, least)| loss - least);
+    let mean = differences().sum::<f64>() / n;
+    let variance = differences().map(|d| (d - mean).powi(2)).sum::<f64>() / (n - 1.0).max(1.0);
+    mean <= (variance / n).sqrt()
+}
+
 /// Softmax of `logits / temperature`.
 fn probabilities(logits: &[f32], temperature: f64) -> Vec<f64> {
     let most = f64::from(logits[top(logits)]);
@@ -109,10 +129,11 @@ pub(super) fn temperature(logits: &[f32], labels: &[u32], classes: usize) -> f64
 mod tests {
     use super::*;
 
-    /// Logits that are right in `right` of 10 images, of two classes.
+    /// Logits that are right in `right` of 10 images each, of two classes and 100 images.
     fn member(right: usize, sure: f32) -> (Vec<f32>, Vec<u32>) {
-        let labels: Vec<u32> = (0..10).map(|i| i % 2).collect();
-        let said = labels.iter().enumerate().map(|(i, label)| if i < right { *label } else { 1 - *label });
+        let labels: Vec<u32> = (0..100).map(|i| i % 2).collect();
+        let said =
+            labels.iter().enumerate().map(|(i, label)| if i % 10 < right { *label } else { 1 - *label });
         let logits = said.flat_map(|class| if class == 0 { [sure, 0.0] } else { [0.0, sure] }).collect();
         (logits, labels)
     }
@@ -135,6 +156,18 @@ mod tests {
         assert!(!ensemble.is_beyond(1) && ensemble.is_beyond(0));
         assert!(ensemble.has(0) && !ensemble.has(1) && !ensemble.has(2));
         assert_eq!(ensemble.mean(&[good.clone(), bad], 2), ensemble.mean(&[good, vec![0.0; 20]], 2));
+    }
+
+    #[test]
+    fn of_members_that_are_alike_none_is_left_out() {
+        // A little worse, and wrong elsewhere in one image of ten.
+        let (first, labels) = member(8, 2.0);
+        let mut second = first.clone();
+        second.chunks_exact_mut(2).step_by(10).for_each(|row| row.reverse());
+        let ensemble = Ensemble::fit(&[first.clone(), second], &labels, 2);
+        assert_eq!(ensemble.members(), 1, "it is clearly worse");
+        let ensemble = Ensemble::fit(&[first.clone(), first.iter().map(|x| 1.5 * x).collect()], &labels, 2);
+        assert_eq!(ensemble.members(), 2);
     }
 
     #[test]

@@ -217,7 +217,7 @@ mod tests {
             optim(&mut args, 1.0, defaults, stem, 1000).unwrap().block_lr
         };
         let (hybrid, plain) = (Stem::Convolutions, Stem::Patches);
-        assert_eq!([of(hybrid, "adamw", None, &SCRATCH), of(hybrid, "adamw", None, &DISTIL)], [0.2, 0.2]);
+        assert_eq!([of(hybrid, "adamw", None, &SCRATCH), of(hybrid, "adamw", None, &DISTIL)], [0.2, 1.0]);
         assert_eq!([of(hybrid, "muon", None, &SCRATCH), of(plain, "adamw", None, &SCRATCH)], [1.0, 1.0]);
         assert_eq!(
             [of(hybrid, "adamw", None, &FINETUNE), of(hybrid, "adamw", Some(0.5), &SCRATCH)],
