@@ -20,29 +20,21 @@ pub(super) struct Ensemble {
 
 impl Ensemble {
     /// Chooses members and their temperatures from what each classifier says of images that it did not learn from, logits
-    /// `[images, classes]`: the most members whose cross-entropy is not clearly above the least of all choices, which is by a
-    /// standard error of the difference (the rule of Breiman et al., 1984). With few images the least itself says little.
+    /// `[images, classes]`. Members are the best one and all whose cross-entropy is above its by a standard error of the
+    /// difference at most: of few images more cannot be said, and a mean of many is seldom worse than its best part.
     pub(super) fn fit(classifiers: &[Vec<f32>], labels: &[u32], classes: usize) -> Ensemble {
         let temperatures: Vec<f64> =
             classifiers.iter().map(|logits| temperature(logits, labels, classes)).collect();
-        let choices = (1..1usize << classifiers.len()).map(|choice| Ensemble {
-            temperatures: (temperatures.iter().enumerate())
-                .map(|(i, temperature)| (choice >> i & 1 == 1).then_some(*temperature))
-                .collect(),
-            validation: 0.0,
-        });
-        let scored: Vec<(Vec<f64>, Ensemble)> = choices
-            .map(|ensemble| (losses(&ensemble.mean(classifiers, classes), labels, classes), ensemble))
-            .collect();
-        let total = |losses: &[f64]| losses.iter().sum::<f64>();
-        let least =
-            scored.iter().min_by(|(a, _), (b, _)| total(a).total_cmp(&total(b))).map(|(least, _)| least);
-        let near = scored.iter().filter(|(losses, _)| least.is_some_and(|least| is_near(losses, least)));
-        let best = near.max_by(|(a, one), (b, other)| {
-            one.members().cmp(&other.members()).then(total(b).total_cmp(&total(a)))
-        });
-        let mut ensemble = best
-            .map_or(Ensemble { temperatures: Vec::new(), validation: 0.0 }, |(_, ensemble)| ensemble.clone());
+        let each = classifiers.iter().zip(&temperatures);
+        let losses: Vec<Vec<f64>> =
+            each.map(|(logits, temperature)| losses(logits, *temperature, labels, classes)).collect();
+        let total = |losses: &&Vec<f64>| losses.iter().sum::<f64>();
+        let least = losses.iter().min_by(|a, b| total(a).total_cmp(&total(b)));
+        let is_member = |losses: &Vec<f64>| least.is_some_and(|least| is_near(losses, least));
+        let members = losses.iter().zip(temperatures);
+        let temperatures =
+            members.map(|(losses, temperature)| is_member(losses).then_some(temperature)).collect();
+        let mut ensemble = Ensemble { temperatures, validation: 0.0 };
         let answers = ensemble.mean(classifiers, classes);
         let right =
             answers.chunks_exact(classes).zip(labels).filter(|(row, label)| top(row) == **label as usize);
@@ -92,10 +84,10 @@ impl Ensemble {
     }
 }
 
-/// The cross-entropy of each row of probabilities.
-fn losses(rows: &[f32], labels: &[u32], classes: usize) -> Vec<f64> {
-    let rows = rows.chunks_exact(classes).zip(labels);
-    rows.map(|(row, label)| -f64::from(row[*label as usize].max(1e-12)).ln()).collect()
+/// The cross-entropy of each row of logits at a temperature.
+fn losses(logits: &[f32], temperature: f64, labels: &[u32], classes: usize) -> Vec<f64> {
+    let rows = logits.chunks_exact(classes).zip(labels);
+    rows.map(|(row, label)| -probabilities(row, temperature)[*label as usize].max(1e-12).ln()).collect()
 }
 
 /// Whether losses are above the least ones by a standard error of their difference at most.
@@ -117,10 +109,7 @@ fn probabilities(logits: &[f32], temperature: f64) -> Vec<f64> {
 
 /// The temperature of least cross-entropy.
 pub(super) fn temperature(logits: &[f32], labels: &[u32], classes: usize) -> f64 {
-    let loss = |temperature: f64| -> f64 {
-        let rows = logits.chunks_exact(classes).zip(labels);
-        rows.map(|(row, label)| -probabilities(row, temperature)[*label as usize].max(1e-12).ln()).sum()
-    };
+    let loss = |temperature: f64| losses(logits, temperature, labels, classes).iter().sum::<f64>();
     let tried = (0..TRIED).map(|i| SHARPEST * FACTOR.powi(i));
     tried.min_by(|a, b| loss(*a).total_cmp(&loss(*b))).unwrap_or(1.0)
 }
@@ -160,14 +149,10 @@ mod tests {
 
     #[test]
     fn of_members_that_are_alike_none_is_left_out() {
-        // A little worse, and wrong elsewhere in one image of ten.
-        let (first, labels) = member(8, 2.0);
-        let mut second = first.clone();
-        second.chunks_exact_mut(2).step_by(10).for_each(|row| row.reverse());
-        let ensemble = Ensemble::fit(&[first.clone(), second], &labels, 2);
-        assert_eq!(ensemble.members(), 1, "it is clearly worse");
-        let ensemble = Ensemble::fit(&[first.clone(), first.iter().map(|x| 1.5 * x).collect()], &labels, 2);
-        assert_eq!(ensemble.members(), 2);
+        let ((first, labels), (second, _)) = (member(8, 2.0), member(8, 3.0));
+        assert_eq!(Ensemble::fit(&[first.clone(), second], &labels, 2).members(), 2);
+        let (worse, _) = member(6, 3.0);
+        assert_eq!(Ensemble::fit(&[first, worse], &labels, 2).members(), 1);
     }
 
     #[test]
