@@ -53,10 +53,8 @@ impl Choice {
 
     /// Self-training in place of the candidate's. Soft labels are as sure as they are right, and so is who learns them.
     pub(super) fn with(self, training: SelfTraining) -> Choice {
-        let candidate = match training.ensemble.members() {
-            1 => "self-trained on the teacher's answers".into(),
-            members => format!("self-trained on the mean answer of {members} classifiers"),
-        };
+        let members = training.ensemble.members();
+        let candidate = format!("self-trained on the mean answer of {members} classifiers");
         let validation = Some(training.ensemble.validation);
         Choice { candidate, temperature: 1.0, validation, self_training: Some(training), ..self }
     }

@@ -43,9 +43,8 @@ impl SoftLabels {
         ensemble: &Ensemble,
     ) -> Result<SoftLabels> {
         let Comparison { candidates, trained, per_answer, .. } = comparison;
-        let members = (0..candidates.len()).filter(|i| ensemble.has(*i));
         let answers: usize =
-            members.clone().map(|i| if candidates[i] == FROZEN { 1 } else { trained.len() }).sum();
+            candidates.iter().map(|candidate| if *candidate == FROZEN { 1 } else { trained.len() }).sum();
         let seconds = OF_THE_TIME * (job.until() - cpu_seconds()) / answers.max(1) as f64;
         let numbers = part(&images.all, ((seconds / per_answer.max(1e-9)) as usize).max(LEAST));
         if numbers.len() < images.all.len() {
@@ -53,11 +52,11 @@ impl SoftLabels {
         }
         let (images, classes) = (images.all.select(&numbers), images.all.classes().len());
         let mut targets = vec![0.0; images.len() * classes];
-        for i in members {
-            let classifiers = match candidates[i] == FROZEN {
+        for (i, candidate) in candidates.iter().enumerate() {
+            let classifiers = match *candidate == FROZEN {
                 // With its head of all labels.
                 true => vec![entrants.frozen.classifier.clone()],
-                false => trained.iter().filter_map(|models| models.classifier(&candidates[i])).collect(),
+                false => trained.iter().filter_map(|models| models.classifier(candidate)).collect(),
             };
             for classifier in &classifiers {
                 // Images that cannot be read say nothing, and are not learned from.
@@ -69,7 +68,7 @@ impl SoftLabels {
                 ensemble.add(i, &logits, 1.0 / classifiers.len() as f64, classes, &mut targets);
             }
         }
-        if let Some(teacher) = entrants.teacher.as_mut().filter(|_| ensemble.has(candidates.len())) {
+        if let Some(teacher) = &mut entrants.teacher {
             ensemble.add(candidates.len(), &teacher.of(&numbers)?, 1.0, classes, &mut targets);
         }
         for (i, row) in targets.chunks_exact_mut(classes).enumerate() {
