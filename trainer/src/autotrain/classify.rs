@@ -16,7 +16,7 @@ use super::images::Images;
 use super::soft_labels::SoftLabels;
 use super::start::Start;
 use super::teacher_head::TeacherHead;
-use super::{Autotrain, CHOICE, SOFT_LABELS, cpu_seconds, mirror};
+use super::{Autotrain, CHOICE, cpu_seconds, mirror};
 use crate::args::training::OptimArgs;
 use crate::args::{FinetuneArgs, TrainArgs};
 use crate::commands::runs;
@@ -117,7 +117,7 @@ impl Autotrain<'_> {
         let Some(ensemble) = &comparison.ensemble else { return Ok((comparison.choice, None)) };
         self.stop.check()?;
         let labels = SoftLabels::ask(self, images, entrants, &comparison, ensemble)?;
-        labels.keep(&self.out.join(SOFT_LABELS))?;
+        labels.keep(self)?;
         let settings = self.plan(args, start, &labels.images, SELF_TRAINING_BATCH)?;
         let training = SelfTraining {
             ensemble: ensemble.clone(),
@@ -172,8 +172,7 @@ impl Autotrain<'_> {
     }
 
     fn keep(&self, choice: &Choice) -> anyhow::Result<()> {
-        let text = format!("{:#}\n", serde_json::to_value(choice)?);
-        self.owner.write(CHOICE, text.as_bytes())?;
+        self.owner.write_json(CHOICE, choice)?;
         Ok(())
     }
 

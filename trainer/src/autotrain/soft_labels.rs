@@ -81,10 +81,11 @@ impl SoftLabels {
     }
 
     /// Keeps them for a command that continues.
-    pub(super) fn keep(&self, path: &Path) -> Result<()> {
+    pub(super) fn keep(&self, job: &Autotrain<'_>) -> Result<()> {
+        job.owner.add([Path::new(SOFT_LABELS)])?;
         let shape = [self.images.len(), self.targets.len() / self.images.len().max(1)];
         let tensors = [(TARGETS, &shape[..], &self.targets[..])];
-        weights::save(path, tensors, &serde_json::Value::Null)
+        weights::save(&job.out.join(SOFT_LABELS), tensors, &serde_json::Value::Null)
     }
 
     /// Those that [`SoftLabels::keep`] kept, of so many images.

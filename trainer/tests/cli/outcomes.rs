@@ -1,5 +1,7 @@
 //! What each command gives: the keys that scripts read, the files that it leaves.
 
+use serde_json::Value;
+
 use crate::support::{Folder, read};
 
 #[test]
@@ -123,11 +125,15 @@ fn a_quickstart_does_the_whole_job() {
     assert!(found["runtime_agreement"].as_f64().unwrap() > 0.98, "{found}");
     assert!(found["largest_logit_difference"].as_f64().unwrap() < 1e-4, "{found}");
     assert_eq!(found["start"].as_str(), Some("photos-nano"));
-    for left in
-        ["q/data/train/potato", "q/train/finetune", "q/scratch", "q/train/model.onnx", "q/report.json"]
-    {
+    for left in ["q/data/train/potato", "q/scratch/finetune", "q/train/model.onnx", "q/report.json"] {
         assert!(folder.path(left).exists(), "{left}");
     }
+    // Which run made the model, a fine-tuning or self-training, is chosen by held-out images.
+    let train: Value = serde_json::from_str(&read(&folder.path("q/train/report.json"))).unwrap();
+    let made_by = folder.path(train["run"].as_str().unwrap());
+    assert!(made_by.join("checkpoints/last.safetensors").is_file(), "{train}");
+    // All of it is Smalti's own.
+    folder.run(&[&args[..], &["q", "--overwrite"]].concat()).json(&keys);
     folder.run(&[&args[..], &["q"]].concat()).fails(2, &["--overwrite", "--out"]);
 
     std::fs::rename(folder.path("q/data/test/potato"), folder.path("flat")).unwrap();

@@ -110,7 +110,9 @@ fn a_start_is_in_the_program_and_images_without_labels_are_learned_from() {
     let self_trains = !choice["self_training"].is_null();
     assert_eq!(self_trains, found["chosen"].as_str().unwrap().starts_with("self-trained"), "{found}");
     assert_eq!(self_trains, folder.path("out/self-train/checkpoints/last.safetensors").is_file());
-    assert_eq!(self_trains, folder.path("out/soft-labels.safetensors").is_file());
+    let soft_labels = "soft-labels.safetensors";
+    assert_eq!(self_trains, folder.path("out").join(soft_labels).is_file());
+    assert_eq!(self_trains, read(&folder.path("out/smalti-files.txt")).contains(soft_labels));
     // Continued, it comes to the same.
     let again = folder.run(&["train", "data", "--out=out", "--resume", "--json"]).json(&KEYS);
     for key in ["accuracy", "chosen", "validation", "int8_accuracy"] {
