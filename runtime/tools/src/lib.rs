@@ -7,6 +7,7 @@
 pub mod bench;
 pub mod compare;
 pub mod eval;
+pub mod markup;
 pub mod quantize;
 pub mod samples;
 mod threads;

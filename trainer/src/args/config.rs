@@ -3,13 +3,15 @@
 //! A file's values go through the same parser as flags do, so that both accept the same and refuse the same.
 
 use std::ffi::OsString;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use clap::{Arg, Args, Command};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use smalti_trainer::{Error, Result, files};
 use toml::{Table, Value};
+
+use super::Global;
 
 /// No settings file of ours is larger.
 const LIMIT: u64 = 1 << 20;
@@ -29,6 +31,12 @@ const VOIDS: [(&str, &[&str]); 8] = [
 
 /// Flags that concern one call and not the run: no settings file holds them.
 const OF_THE_CALL: [&str; 2] = ["resume", "overwrite"];
+
+/// The settings file of a command: the one that `--config` names, else what the folder that it continues in has kept.
+pub(crate) fn file(global: &Global, continues: Option<&Path>) -> Option<PathBuf> {
+    let kept = || continues.map(|folder| folder.join("config.toml")).filter(|path| path.is_file());
+    global.config.clone().or_else(kept)
+}
 
 /// The flags, and for what they leave open the environment, then the file.
 pub(crate) fn merge<T: Args + Serialize + DeserializeOwned>(flags: T, file: Option<&Path>) -> Result<T> {

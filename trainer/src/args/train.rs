@@ -53,7 +53,8 @@ pub(crate) struct TrainArgs {
     #[command(flatten)]
     #[serde(flatten)]
     pub(crate) size: SizeArgs,
-    /// Mirror half of the images: not where left and right tell classes apart [default: on; --no-flip].
+    /// Mirror half of the images: not where left and right tell classes apart [default: on, unless held-out images of a start say
+    /// that they do; --no-flip].
     #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = ON, value_name = "BOOL")]
     pub(crate) flip: Option<bool>,
     /// The seed of everything random [default: 0].

@@ -13,7 +13,7 @@ pub(super) struct Frozen {
     pub(super) classifier: Finetuned,
     embedded: Embedded,
     /// The decay that cross-validation on all labels found.
-    decay: f64,
+    pub(super) decay: f64,
 }
 
 impl Frozen {
@@ -44,11 +44,6 @@ impl Frozen {
             dim: *dim,
             classes: *classes,
         }
-    }
-
-    /// The decay that cross-validation found.
-    pub(super) fn decay(&self) -> f64 {
-        self.decay
     }
 
     /// All parameters with a regression on these labelled images alone, rising.

@@ -27,11 +27,13 @@ pub(super) fn changes_classes(job: &Autotrain<'_>, frozen: &Frozen, labelled: &D
     let classes = whole.classes;
     let [mut lost, mut won] = [0; 2];
     for fold in folds(labelled, FOLDS) {
-        let head = whole.fit(Some(&fold.kept), Some(frozen.decay()))?;
+        let head = whole.fit(Some(&fold.kept), Some(frozen.decay))?;
         let [says, says_mirrored] = [head.logits(&whole.rows)?, head.logits(&mirrored.rows)?];
         for (i, (image, label)) in whole.images.iter().zip(&whole.labels).enumerate() {
-            let held = fold.held.binary_search(&(*image as usize)).is_ok();
-            let Some(j) = mirrored.images.iter().position(|other| held && other == image) else { continue };
+            if fold.held.binary_search(&(*image as usize)).is_err() {
+                continue;
+            }
+            let Ok(j) = mirrored.images.binary_search(image) else { continue };
             let is_right =
                 |logits: &[f32], row: usize| top(&logits[row * classes..][..classes]) == *label as usize;
             match (is_right(&says, i), is_right(&says_mirrored, j)) {
@@ -52,6 +54,7 @@ fn is_loss(lost: usize, won: usize, images: usize) -> bool {
 
 /// Mirror images by the numbers of the images.
 struct Mirrored {
+    /// Rising.
     images: Vec<u32>,
     /// `[images, dim]`.
     rows: Vec<f32>,

@@ -93,8 +93,7 @@ pub(crate) struct Trained {
 pub(crate) fn run(args: TrainArgs, global: &Global) -> anyhow::Result<()> {
     let out = args.out.clone().unwrap_or_else(|| "smalti-train".into());
     let (resumes, overwrite) = (args.resume == Some(true), args.overwrite == Some(true));
-    let settings = out.join("config.toml");
-    let file = global.config.clone().or((resumes && settings.is_file()).then(|| settings.clone()));
+    let file = config::file(global, resumes.then_some(out.as_path()));
     let args = TrainArgs {
         out: Some(out),
         resume: Some(resumes),
@@ -104,7 +103,7 @@ pub(crate) fn run(args: TrainArgs, global: &Global) -> anyhow::Result<()> {
     let exec = runs::exec(&RunArgs::default(), commands::machine(&args.machine)?)?;
     let report = execute(args, exec, Stop::listen(), global)?.report;
     if global.json {
-        return out::text(&out::object(serde_json::to_value(&report)?).to_string());
+        return out::json(serde_json::to_value(&report)?);
     }
     out::text(&report.text())?;
     tell(global, &format!("next: smalti-run run {} IMAGES", report.model.display()));
@@ -126,8 +125,7 @@ pub(crate) fn execute(
     let job = Autotrain { global, out, owner, exec, stop, began, budget, resumes, overwrite };
     job.save(&args)?;
     let trained = job.run(&mut args).map_err(|error| job.explain_stop(error))?;
-    let object = out::object(serde_json::to_value(&trained.report)?);
-    job.owner.write("report.json", format!("{object:#}\n").as_bytes())?;
+    job.owner.write_json("report.json", &trained.report)?;
     Ok(trained)
 }
 

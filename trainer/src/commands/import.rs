@@ -63,7 +63,5 @@ pub(crate) fn run(args: &ImportArgs, global: &Global) -> anyhow::Result<()> {
 
 /// Parameters of the run, without a head that means nothing.
 fn parameters(model: &Finetuned) -> usize {
-    let layout = model.model.layout();
-    let is_kept = |name: &str| !model.labels.is_empty() || !name.starts_with("head.");
-    layout.iter().filter(|(spec, _)| is_kept(&spec.name)).map(|(spec, _)| spec.len()).sum()
+    model.tensors().map(|(spec, _)| spec.len()).sum()
 }

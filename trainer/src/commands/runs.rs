@@ -30,9 +30,7 @@ pub(crate) fn merge<T: Args + Serialize + DeserializeOwned>(
 ) -> Result<T> {
     let resumed = run.out.as_deref().filter(|_| run.resume == Some(true));
     resumed.map_or(Ok(()), |run| refuse_other_stage(run, stage))?;
-    let own = resumed.map(|run| run.join("config.toml"));
-    let file = global.config.clone().or(own.filter(|path| path.is_file()));
-    config::merge(args, file.as_deref())
+    config::merge(args, config::file(global, resumed).as_deref())
 }
 
 /// Refuses to resume what another command wrote, before its settings seem to be unknown flags.

@@ -49,8 +49,7 @@ struct Curve<'a> {
 pub(crate) fn run(args: CurveArgs, global: &Global) -> anyhow::Result<()> {
     let out = args.out.clone().unwrap_or_else(|| "smalti-curve".into());
     let (resumes, overwrite) = (args.resume == Some(true), args.overwrite == Some(true));
-    let settings = out.join(SETTINGS);
-    let file = global.config.clone().or((resumes && settings.is_file()).then(|| settings.clone()));
+    let file = config::file(global, resumes.then_some(out.as_path()));
     let mut args: CurveArgs = config::merge(args, file.as_deref())?;
     let data = required(&args.data, "DIR", "a folder of labelled images")?;
     let names = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect();
@@ -100,11 +99,11 @@ pub(crate) fn run(args: CurveArgs, global: &Global) -> anyhow::Result<()> {
             report.points.push(job.point(start, name, *count, *of_each)?);
             // What is known so far is looked at while the rest is learned.
             owner.write(PLOT, plot::svg(&report).as_bytes())?;
-            owner.write(REPORT, format!("{:#}\n", serde_json::to_value(&report)?).as_bytes())?;
+            owner.write_json(REPORT, &report)?;
         }
     }
     if global.json {
-        return out::text(&out::object(serde_json::to_value(&report)?).to_string());
+        return out::json(serde_json::to_value(&report)?);
     }
     out::text(&report.table())?;
     tell(global, &format!("drawn in {}", job.out.join(PLOT).display()));
@@ -170,8 +169,10 @@ impl Curve<'_> {
         for seed in 0..seeds {
             self.stop.check()?;
             let count = of_each.map_or_else(|| "all".into(), |n| n.to_string());
+            let labels_of_each =
+                of_each.map_or_else(|| "all labels".into(), |n| format!("{n} labels a class"));
             let out = self.out.join(format!("{name}-{count}-{seed}"));
-            tell(self.global, &format!("{name}, {count} labels a class, draw {} of {seeds}", seed + 1));
+            tell(self.global, &format!("{name}, {labels_of_each}, draw {} of {seeds}", seed + 1));
             point.add(&self.train(start, labels, seed, &out)?);
         }
         Ok(point)

@@ -2,6 +2,8 @@
 
 use std::fmt::Write;
 
+use smalti_tools::markup::escape;
+
 use super::report::{Point, Report};
 
 /// The drawing and its margins, in its own units.
@@ -111,11 +113,6 @@ fn line(svg: &mut String, report: &Report, axes: &Axes, i: usize, start: &str) {
         path.trim_end(),
         escape(start)
     );
-}
-
-/// Text for SVG.
-fn escape(text: &str) -> String {
-    text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;").replace('"', "&quot;")
 }
 
 #[cfg(test)]

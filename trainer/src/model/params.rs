@@ -54,6 +54,10 @@ pub struct Layout {
     precision: Precision,
 }
 
+fn is_of_head(spec: &TensorSpec) -> bool {
+    spec.name.starts_with("head.")
+}
+
 impl Layout {
     /// Lays the tensors out one after the other, for layers that multiply in `precision`.
     pub fn new(specs: Vec<TensorSpec>, precision: Precision) -> Layout {
@@ -93,9 +97,14 @@ impl Layout {
         self.specs.iter().zip(self.slots.iter().copied())
     }
 
+    /// The head's tensors.
+    pub fn head(&self) -> impl Iterator<Item = (&TensorSpec, Slot)> {
+        self.iter().filter(|(spec, _)| is_of_head(spec))
+    }
+
     /// Every tensor but the head's: the encoder, for files that other runs start from.
     pub fn without_head(&self) -> impl Iterator<Item = (&TensorSpec, Slot)> {
-        self.iter().filter(|(spec, _)| !spec.name.starts_with("head."))
+        self.iter().filter(|(spec, _)| !is_of_head(spec))
     }
 
     /// Fresh parameters. Each tensor starts as its [`Role`] says; its random values follow from the seed and its name.

@@ -76,10 +76,9 @@ pub(crate) fn run(args: &QuickstartArgs, global: &Global) -> anyhow::Result<()> 
     };
     let mut report = job.run(&data)?;
     report.seconds = start.elapsed().as_secs_f64();
-    let object = out::object(serde_json::to_value(&report)?);
-    owner.write(REPORT, format!("{object:#}\n").as_bytes())?;
+    owner.write_json(REPORT, &report)?;
     if global.json {
-        return out::text(&object.to_string());
+        return out::json(serde_json::to_value(&report)?);
     }
     out::text(&report.table())?;
     job.say_what_is_next(&report, args.data.is_some());

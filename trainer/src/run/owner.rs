@@ -11,6 +11,8 @@ use std::fs::{File, TryLockError};
 use std::io::{BufRead, BufReader, Read, Seek, Write};
 use std::path::{Component, Path, PathBuf};
 
+use serde::Serialize;
+
 use crate::error::{Error, Result};
 use crate::files;
 
@@ -93,6 +95,13 @@ impl Owner {
         let path = self.folder.join(name);
         files::write(&path, bytes)?;
         Ok(path)
+    }
+
+    /// [`Owner::write`] of a value as JSON that people can read, too.
+    pub fn write_json(&self, name: &str, value: &impl Serialize) -> Result<PathBuf> {
+        let value = serde_json::to_value(value)
+            .map_err(|why| Error::Usage(format!("{name} cannot be written as JSON: {why}")))?;
+        self.write(name, format!("{value:#}\n").as_bytes())
     }
 }
 

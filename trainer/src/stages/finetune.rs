@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use serde_json::Value;
 use smalti_models::Preprocess;
+use smalti_models::names::TensorSpec;
 
 mod settings;
 
@@ -17,7 +18,7 @@ use crate::data::mix::soft_targets;
 use crate::data::{Batch, Dataset, Loader, LoaderSettings, Mix};
 use crate::error::{Error, Result};
 use crate::evaluate;
-use crate::model::params::Layout;
+use crate::model::params::{Layout, Slot};
 use crate::model::weights::{self, Loaded, Take, Weights};
 use crate::model::{Classifier, classifier};
 use crate::objective::{CrossEntropy, Mask};
@@ -42,10 +43,17 @@ pub struct Finetuned {
 }
 
 impl Finetuned {
+    /// Its tensors; without classes none of a head, which means nothing.
+    pub fn tensors(&self) -> impl Iterator<Item = (&TensorSpec, Slot)> {
+        let layout = self.model.layout();
+        let head = layout.head().filter(|_| !self.labels.is_empty());
+        layout.without_head().chain(head)
+    }
+
     /// Divides all logits by a temperature: what it answers stays, how sure it is changes (arXiv 1706.04599).
     pub fn divide_logits(&mut self, temperature: f64) {
         let Finetuned { model, params, .. } = self;
-        for (_, slot) in model.layout().iter().filter(|(spec, _)| spec.name.starts_with("head.")) {
+        for (_, slot) in model.layout().head() {
             slot.of_mut(params).iter_mut().for_each(|x| *x = (f64::from(*x) / temperature) as f32);
         }
     }

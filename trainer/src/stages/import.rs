@@ -3,7 +3,6 @@
 use std::path::Path;
 
 use serde_json::json;
-use smalti_models::names::TensorSpec;
 use smalti_models::{Pool, Preprocess, VitConfig};
 
 use super::finetune::Finetuned;
@@ -72,9 +71,8 @@ pub fn write(model: &Finetuned, source: &Path, settings: &str, run: &RunDir) -> 
     let details = json!({
         "encoder": encoder, "pool": pool, "preprocess": model.preprocess, "imported": { "file": name },
     });
-    let is_kept = |spec: &TensorSpec| !model.labels.is_empty() || !spec.name.starts_with("head.");
-    let kept = model.model.layout().iter().filter(|(spec, _)| is_kept(spec));
-    let tensors = kept.map(|(spec, slot)| (spec.name.as_str(), &spec.shape[..], slot.of(&model.params)));
+    let tensors =
+        model.tensors().map(|(spec, slot)| (spec.name.as_str(), &spec.shape[..], slot.of(&model.params)));
     run.save_model("last", |path| weights::save(path, tensors, &details))?;
     // Last: a run that has settings has all else.
     run.begin(

@@ -2,6 +2,8 @@
 
 use std::fmt::Write;
 
+use crate::markup::escape;
+
 /// Height of a bar with the space below, and width of the drawing, in its own units.
 const ROW: usize = 22;
 const WIDTH: usize = 640;
@@ -58,11 +60,6 @@ fn shortened(name: &str) -> String {
         None | Some(0) => name.to_owned(),
         Some(over) => format!("…{}", name.chars().skip(over + 1).collect::<String>()),
     }
-}
-
-/// Text for HTML and SVG.
-pub(super) fn escape(text: &str) -> String {
-    text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;").replace('"', "&quot;")
 }
 
 #[cfg(test)]

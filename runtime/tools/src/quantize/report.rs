@@ -2,8 +2,9 @@
 
 use std::fmt::Write;
 
-use super::plot::{Bar, bars, escape};
+use super::plot::{Bar, bars};
 use super::{Budget, Method, Quantized, Row};
+use crate::markup::escape;
 
 /// What was measured of one model file.
 #[derive(Clone, Copy, Debug, PartialEq)]

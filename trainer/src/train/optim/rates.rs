@@ -6,7 +6,7 @@ use smalti_models::names::TensorSpec;
 /// What the learning rate of a tensor depends on.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Rates {
-    /// The learning rate of a layer over that of the layer above it (arXiv 1406.1231, BEiT's layer-wise decay).
+    /// The learning rate of a layer over that of the layer above it (BEiT, arXiv 2106.08254).
     pub layer_decay: f64,
     /// The learning rate of the encoder's blocks over that of the other tensors.
     pub blocks: f64,
