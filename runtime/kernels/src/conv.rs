@@ -3,7 +3,8 @@
 //!
 //! An implicit matrix product: the windows of a few rows of the result at a time are gathered in the second cache, and
 //! the linear layer's kernel multiplies them there, with its epilogue and on every instruction set. A value of the
-//! result is one chain in the order `ky, kx, channel`, so it has the same bits however the rows are shared out.
+//! result is one chain in the order `ky, kx, channel`, so it has the same bits however the rows are shared out. With a
+//! 3x3 kernel and stride 1, Winograd's filtering (`winograd_conv.rs`) takes fewer products.
 
 use std::ops::Range;
 
@@ -13,6 +14,7 @@ use crate::isa::Isa;
 use crate::linear::{Linear, linear};
 use crate::quantize::Out;
 use crate::windows::{MapView, Windows, gather};
+use crate::winograd_conv;
 
 /// Bytes of the rows that are gathered at one time: they are read once for each panel of the weight, and stay in the
 /// second cache.
@@ -87,7 +89,9 @@ impl ConvScratch {
 pub struct Conv {
     windows: Windows,
     sizes: ConvSizes,
-    /// One for each group.
+    /// What is gathered to rows: the windows, or the strips of Winograd's filtering.
+    gathered: Windows,
+    /// One for each group, or for each place of Winograd's tiles.
     layers: Vec<Linear>,
 }
 
@@ -104,12 +108,16 @@ impl Conv {
         if bias.len() != sizes.outputs {
             return None;
         }
+        if winograd_conv::suits(&windows, &sizes) {
+            let layers = winograd_conv::layers(&sizes, at, bias)?;
+            return Some(Conv { windows, sizes, gathered: winograd_conv::strips(&windows), layers });
+        }
         let layer = |(group, bias): (usize, &[f32])| {
             let at = |j: usize, i: usize| at(group * each + j, i / sizes.channels, i % sizes.channels);
             Linear::new([each, inputs], at, bias)
         };
         let layers = bias.chunks_exact(each).enumerate().map(layer).collect::<Option<_>>()?;
-        Some(Conv { windows, sizes, layers })
+        Some(Conv { windows, sizes, gathered: windows, layers })
     }
 
     /// How windows lie over the map.
@@ -132,8 +140,21 @@ impl Conv {
         self.layers.iter().map(Linear::bytes).sum()
     }
 
+    /// Bytes of a packed weight and bias of these sizes.
+    pub fn packed_bytes(windows: &Windows, sizes: &ConvSizes) -> usize {
+        if winograd_conv::suits(windows, sizes) {
+            return winograd_conv::packed_bytes(sizes);
+        }
+        let groups = sizes.groups.max(1);
+        let group = [sizes.outputs / groups, windows.taps().saturating_mul(sizes.channels)];
+        Linear::packed_bytes(group).saturating_mul(groups)
+    }
+
     /// What [`conv`] needs to write into.
     pub fn scratch(windows: &Windows, sizes: &ConvSizes) -> ScratchSizes {
+        if winograd_conv::suits(windows, sizes) {
+            return ScratchSizes { floats: winograd_conv::scratch(windows, sizes), bytes: 0 };
+        }
         let inputs = windows.taps() * sizes.channels;
         let rows = block_rows(inputs * size_of::<f32>(), windows.count());
         ScratchSizes { floats: rows * (inputs + group_values(sizes)), bytes: 0 }
@@ -157,7 +178,7 @@ pub fn conv(
     epilogue: &Epilogue<'_>,
     out: &mut Out<'_>,
 ) {
-    let Conv { windows, sizes: ConvSizes { channels, .. }, .. } = layer;
+    let Conv { gathered: windows, sizes: ConvSizes { channels, .. }, .. } = layer;
     if windows.are_pixels() && layer.layers.len() == 1 && (map.channel, map.pixel) == (1, *channels) {
         let x = &map.data[range.start * channels..range.end * channels];
         return linear(isa, &layer.layers[0], x, epilogue, out);
@@ -183,7 +204,7 @@ pub fn conv_of_bytes(
     let fill = |channels: Range<usize>, range: Range<usize>, rows: &mut [f32], stride: usize| {
         let copy =
             |from: &[u8], to: &mut [f32]| to.iter_mut().zip(from).for_each(|(to, from)| *to = value(from));
-        gather(&layer.windows, map, channels, range, 0.0, (rows, stride), value, copy);
+        gather(&layer.gathered, map, channels, range, 0.0, (rows, stride), value, copy);
     };
     convolve(isa, layer, &fill, range, scratch, epilogue, out);
 }
@@ -205,7 +226,7 @@ pub fn conv_of_scaled(
     let fill = |channels: Range<usize>, range: Range<usize>, rows: &mut [f32], stride: usize| {
         let copy =
             |from: &[f32], to: &mut [f32]| to.iter_mut().zip(from).for_each(|(to, from)| *to = value(from));
-        gather(&layer.windows, map, channels, range, 0.0, (rows, stride), value, copy);
+        gather(&layer.gathered, map, channels, range, 0.0, (rows, stride), value, copy);
     };
     convolve(isa, layer, &fill, range, scratch, epilogue, out);
 }
@@ -222,9 +243,18 @@ fn convolve(
     epilogue: &Epilogue<'_>,
     out: &mut Out<'_>,
 ) {
-    let ConvSizes { channels, outputs, .. } = layer.sizes;
-    let inputs = layer.windows.taps() * channels;
-    let most = block_rows(inputs * size_of::<f32>(), layer.windows.count());
+    let Conv { windows, sizes, layers, .. } = layer;
+    let ConvSizes { channels, outputs, .. } = *sizes;
+    if winograd_conv::suits(windows, sizes) {
+        let fill = |lines: Range<usize>, strip: &mut [f32]| {
+            let values = strip.len();
+            fill(0..channels, lines, strip, values);
+        };
+        let layer = (windows, sizes, &layers[..]);
+        return winograd_conv::convolve(isa, layer, fill, range, &mut scratch.floats, epilogue, out);
+    }
+    let inputs = windows.taps() * channels;
+    let most = block_rows(inputs * size_of::<f32>(), windows.count());
     let each = |windows: Range<usize>,
                 group: usize,
                 rows: &mut [f32],
@@ -313,40 +343,57 @@ pub(crate) mod tests {
         assert!(!new(windows, 2, 3, 4, 5) && !new(Windows { kernel: [0; 2], ..windows }, 2, 3, 4, 4));
     }
 
+    /// Every instruction set gives the formula's values and the same bits, in shares.
+    fn check(windows: Windows, [groups, channels, each]: [usize; 3], residual: bool, seed: u64) {
+        let sizes = sizes([groups, channels, each]);
+        let (inputs, n, taps) = (groups * channels, sizes.outputs, windows.taps());
+        let x = values(windows.input[0] * windows.input[1] * inputs, seed);
+        let (w, b) = (values(n * channels * taps, seed ^ 1), values(n, seed ^ 2));
+        let more = values(windows.count() * n, seed ^ 3);
+        let mut want = vec![0.0; windows.count() * n];
+        plain::conv(&windows, [groups, channels, n], &widen(&x), &widen(&w), &widen(&b), &mut want);
+        for (want, more) in want.iter_mut().zip(&more) {
+            *want = (*want + if residual { f64::from(*more) } else { 0.0 }).max(0.0);
+        }
+        let layer = Conv::new(windows, sizes, |j, tap, c| w[(j * channels + c) * taps + tap], &b).unwrap();
+        let mut first: Option<Vec<f32>> = None;
+        each_isa(|isa| {
+            let mut scratch = ConvScratch::new(Conv::scratch(&windows, &sizes));
+            let mut y = vec![9.0; windows.count() * n];
+            let map = MapView::of_rows(&x, windows.input[1], inputs);
+            for share in shares(windows.count()) {
+                let epilogue = Epilogue {
+                    activation: Activation::RELU,
+                    residual: residual.then_some(&more[share.start * n..share.end * n]),
+                    activate_sum: true,
+                };
+                let out = &mut Out::F32(&mut y[share.start * n..share.end * n]);
+                conv(isa, &layer, &map, share, &mut scratch, &epilogue, out);
+            }
+            close(&y, &want, 2e-5);
+            assert_eq!(first.get_or_insert_with(|| y.clone()), &y, "{}", isa.name());
+        });
+    }
+
     proptest! {
         #[test]
         fn every_isa_is_the_formula(
             windows in any_windows(), groups in 1usize..4, channels in 1usize..7, each in 1usize..20,
             residual: bool, seed: u64,
         ) {
-            let sizes = sizes([groups, channels, each]);
-            let (inputs, n, taps) = (groups * channels, sizes.outputs, windows.taps());
-            let x = values(windows.input[0] * windows.input[1] * inputs, seed);
-            let (w, b) = (values(n * channels * taps, seed ^ 1), values(n, seed ^ 2));
-            let more = values(windows.count() * n, seed ^ 3);
-            let mut want = vec![0.0; windows.count() * n];
-            plain::conv(&windows, [groups, channels, n], &widen(&x), &widen(&w), &widen(&b), &mut want);
-            for (want, more) in want.iter_mut().zip(&more) {
-                *want = (*want + if residual { f64::from(*more) } else { 0.0 }).max(0.0);
-            }
-            let layer = Conv::new(windows, sizes, |j, tap, c| w[(j * channels + c) * taps + tap], &b).unwrap();
-            let mut first: Option<Vec<f32>> = None;
-            each_isa(|isa| {
-                let mut scratch = ConvScratch::new(Conv::scratch(&windows, &sizes));
-                let mut y = vec![9.0; windows.count() * n];
-                let map = MapView::of_rows(&x, windows.input[1], inputs);
-                for share in shares(windows.count()) {
-                    let epilogue = Epilogue {
-                        activation: Activation::RELU,
-                        residual: residual.then_some(&more[share.start * n..share.end * n]),
-                        activate_sum: true,
-                    };
-                    let out = &mut Out::F32(&mut y[share.start * n..share.end * n]);
-                    conv(isa, &layer, &map, share, &mut scratch, &epilogue, out);
-                }
-                close(&y, &want, 2e-5);
-                assert_eq!(first.get_or_insert_with(|| y.clone()), &y, "{}", isa.name());
-            });
+            check(windows, [groups, channels, each], residual, seed);
+        }
+
+        #[test]
+        fn winograds_filtering_is_the_formula_on_every_isa(
+            output in [1usize..20, 1usize..20], padding in [0usize..3, 0usize..3], after in 0usize..3,
+            channels in 16usize..40, outputs in 16usize..40, residual: bool, seed: u64,
+        ) {
+            let input = [0, 1].map(|i| (output[i] + 2).saturating_sub(padding[i] + after).max(1));
+            let windows =
+                Windows { input, output, kernel: [3; 2], stride: [1; 2], dilation: [1; 2], padding };
+            prop_assume!(winograd_conv::suits(&windows, &sizes([1, channels, outputs])));
+            check(windows, [1, channels, outputs], residual, seed);
         }
     }
 

@@ -369,7 +369,7 @@ mod x86 {
     /// `vpdpbusd` on one register of 512 bits.
     pub(crate) struct Avx512Vnni;
 
-    // SAFETY: AVX-512F and AVX-512 VNNI.
+    // SAFETY: AVX-512F, AVX-512DQ and AVX-512 VNNI.
     unsafe impl Steps for Avx512Vnni {
         type Sums = __m512i;
         type Weights = __m512i;
@@ -403,8 +403,7 @@ mod x86 {
             // SAFETY: all three references cover the register.
             unsafe {
                 let (scale, bias) = (_mm512_loadu_ps(scale.as_ptr()), _mm512_loadu_ps(bias.as_ptr()));
-                let values = _mm512_fmadd_ps(_mm512_cvtepi32_ps(sums), scale, bias);
-                _mm512_storeu_ps(out.as_mut_ptr(), values);
+                crate::avx512::store(&mut out, _mm512_fmadd_ps(_mm512_cvtepi32_ps(sums), scale, bias));
             }
             out
         }

@@ -50,6 +50,7 @@ mod tiles;
 mod transpose;
 pub mod windows;
 pub mod winograd;
+mod winograd_conv;
 
 pub use aligned::Aligned;
 pub use conv::{Conv, ConvSizes, conv};

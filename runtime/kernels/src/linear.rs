@@ -47,18 +47,36 @@ impl Linear {
         at: impl Fn(usize, usize) -> f32,
         bias: &[f32],
     ) -> Option<Linear> {
-        if outputs == 0 || inputs == 0 || bias.len() != outputs {
+        let [layer] = Linear::several([outputs, inputs], |j, i| [at(j, i)], [bias])?;
+        Some(layer)
+    }
+
+    /// Layers of the same sizes, whose weights are read together.
+    pub(crate) fn several<const N: usize>(
+        [outputs, inputs]: [usize; 2],
+        at: impl Fn(usize, usize) -> [f32; N],
+        biases: [&[f32]; N],
+    ) -> Option<[Linear; N]> {
+        if outputs == 0 || inputs == 0 || biases.iter().any(|bias| bias.len() != outputs) {
             return None;
         }
-        let mut weight = vec![[0.0; COLS]; outputs.div_ceil(COLS) * inputs];
-        for (p, panel) in weight.chunks_exact_mut(inputs).enumerate() {
-            for (i, step) in panel.iter_mut().enumerate() {
-                for (c, value) in step.iter_mut().enumerate().take(outputs - p * COLS) {
-                    *value = at(p * COLS + c, i);
+        let weight = vec![[0.0; COLS]; outputs.div_ceil(COLS) * inputs];
+        let mut layers =
+            biases.map(|bias| Linear { inputs, outputs, weight: weight.clone(), bias: padded(bias) });
+        for j in 0..outputs {
+            for i in 0..inputs {
+                for (layer, value) in layers.iter_mut().zip(at(j, i)) {
+                    layer.weight[j / COLS * inputs + i][j % COLS] = value;
                 }
             }
         }
-        Some(Linear { inputs, outputs, weight, bias: padded(bias) })
+        Some(layers)
+    }
+
+    /// Bytes of a packed weight and bias of these sizes.
+    pub(crate) fn packed_bytes([outputs, inputs]: [usize; 2]) -> usize {
+        let column = inputs.saturating_add(1).saturating_mul(size_of::<f32>());
+        outputs.div_ceil(COLS).saturating_mul(COLS).saturating_mul(column)
     }
 
     /// Values of a row that goes in.
@@ -120,11 +138,18 @@ fn tile<const FMA: bool, const WIDE: bool, const HEIGHT: usize>(
         rows[r] = &x[r * inputs..][..panel.len()];
     }
     #[cfg(target_arch = "x86_64")]
-    if FMA && !WIDE {
-        // SAFETY: compiled so for AVX2 with FMA alone; every row has as many values as the panel has steps.
-        return unsafe { crate::avx2::tile(&rows, panel, start, bias) };
+    if FMA {
+        // SAFETY: compiled so for AVX-512, or for AVX2 with FMA, alone; every row has as many values as the panel has
+        // steps.
+        return unsafe {
+            if WIDE {
+                crate::avx512::tile(&rows, panel, start, bias)
+            } else {
+                crate::avx2::tile(&rows, panel, start, bias)
+            }
+        };
     }
-    let mut sums = products::<FMA, WIDE, HEIGHT>(&rows, panel, start);
+    let mut sums = products::<FMA, HEIGHT>(&rows, panel, start);
     if let Some(bias) = bias {
         for values in &mut sums {
             for c in 0..COLS {
@@ -137,7 +162,7 @@ fn tile<const FMA: bool, const WIDE: bool, const HEIGHT: usize>(
 
 /// `start[r] + Σ_i x[r][i] panel[i]`; every row has as many values as the panel has steps.
 #[inline(always)]
-fn products<const FMA: bool, const WIDE: bool, const HEIGHT: usize>(
+fn products<const FMA: bool, const HEIGHT: usize>(
     rows: &[&[f32]; HEIGHT],
     panel: &[[f32; COLS]],
     start: &[[f32; COLS]; HEIGHT],
@@ -146,11 +171,6 @@ fn products<const FMA: bool, const WIDE: bool, const HEIGHT: usize>(
     if FMA {
         // SAFETY: the slices above are of that length.
         return unsafe { crate::neon::block(rows, panel, start) };
-    }
-    #[cfg(target_arch = "x86_64")]
-    if WIDE {
-        // SAFETY: compiled so for AVX-512 alone; the slices above are of that length.
-        return unsafe { crate::avx512::tile(rows, panel, start) };
     }
     let mut sums = *start;
     for (i, w) in panel.iter().enumerate() {

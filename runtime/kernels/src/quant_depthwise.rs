@@ -84,9 +84,9 @@ impl QuantDepthwise {
     }
 }
 
-enum Bytes {}
+enum Bytes<const WIDE: bool> {}
 
-impl Product for Bytes {
+impl<const WIDE: bool> Product for Bytes<WIDE> {
     type X = u8;
     type W = i16;
     type Sum = i32;
@@ -96,8 +96,15 @@ impl Product for Bytes {
     fn add<const FMA: bool>(sums: &mut [i32; COLS], x: &[u8; COLS], w: &[i16; COLS]) {
         #[cfg(target_arch = "x86_64")]
         if FMA {
-            // SAFETY: on x86-64 kernels are compiled so only for processors with AVX2 and FMA; a product is within 255 · 127 < 2^15.
-            return unsafe { crate::avx2::add_byte_products(sums, x, w) };
+            // SAFETY: on x86-64 kernels are compiled so only for processors with AVX2 and FMA, or AVX-512; a product is within
+            // 255 · 127 < 2^15.
+            return unsafe {
+                if WIDE {
+                    crate::avx512::add_byte_products(sums, x, w)
+                } else {
+                    crate::avx2::add_byte_products(sums, x, w)
+                }
+            };
         }
         for c in 0..COLS {
             // Within 255 · 127 < 2^15: multiplied in 16 bits, which is faster than in 32.
@@ -108,11 +115,21 @@ impl Product for Bytes {
 
 /// `sums · scale + bias`, fused.
 #[inline(always)]
-fn scaled<const FMA: bool>(sums: &[i32; COLS], scale: &[f32; COLS], bias: &[f32; COLS]) -> [f32; COLS] {
+fn scaled<const FMA: bool, const WIDE: bool>(
+    sums: &[i32; COLS],
+    scale: &[f32; COLS],
+    bias: &[f32; COLS],
+) -> [f32; COLS] {
     #[cfg(target_arch = "x86_64")]
     if FMA {
-        // SAFETY: on x86-64 kernels are compiled so only for processors with AVX2 and FMA.
-        return unsafe { crate::avx2::scaled(sums, scale, bias) };
+        // SAFETY: on x86-64 kernels are compiled so only for processors with AVX2 and FMA, or AVX-512.
+        return unsafe {
+            if WIDE {
+                crate::avx512::scaled(sums, scale, bias)
+            } else {
+                crate::avx2::scaled(sums, scale, bias)
+            }
+        };
     }
     std::array::from_fn(|c| madd::<FMA>(sums[c] as f32, scale[c], bias[c]))
 }
@@ -124,7 +141,7 @@ struct ByteEnding<'a, 'b> {
     out: &'a mut Out<'b>,
 }
 
-impl Ending<Bytes> for ByteEnding<'_, '_> {
+impl<const WIDE: bool> Ending<Bytes<WIDE>> for ByteEnding<'_, '_> {
     #[inline(always)]
     fn start(&self, panel: usize) -> [i32; COLS] {
         self.layer.start[panel]
@@ -141,7 +158,7 @@ impl Ending<Bytes> for ByteEnding<'_, '_> {
         let (scale, bias) = (&self.layer.scale[panel], &self.layer.bias[panel]);
         let (mut tile, n) = ([[0.0; COLS]; ROWS], self.layer.channels);
         for (values, sums) in tile.iter_mut().zip(sums) {
-            *values = scaled::<FMA>(sums, scale, bias);
+            *values = scaled::<FMA, WIDE>(sums, scale, bias);
         }
         let count = COLS.min(n - panel * COLS);
         self.epilogue.finish::<FMA>(&mut tile[..rows], [at, panel * COLS], [n, count], self.out);
@@ -158,7 +175,7 @@ fn bytes_body<const FMA: bool, const WIDE: bool>(
 ) {
     let map = Map { x, stride: row_stride(layer.channels), beyond: [layer.zero; COLS] };
     let mut ending = ByteEnding { layer, epilogue, out };
-    body::<Bytes, FMA>(&layer.windows, layer.channels, &map, &layer.weight, range, &mut ending);
+    body::<Bytes<WIDE>, FMA>(&layer.windows, layer.channels, &map, &layer.weight, range, &mut ending);
 }
 
 dispatch! {

@@ -12,6 +12,10 @@
 //! `[tiles, channels]`, one for each place of a 4 x 4 matrix.
 
 use crate::isa::dispatch;
+use crate::real::Real;
+
+/// Places of a transformed tile.
+pub const PLACES: usize = 16;
 
 /// A row of tiles.
 #[derive(Clone, Copy, Debug)]
@@ -195,6 +199,14 @@ dispatch! {
 dispatch! {
     /// `Aᵀ m A` of each tile, into `y`, two rows of `2 count` positions.
     pub fn outputs(t: Tiles, planes: &[f32], y: &mut [f32]) = outputs_body
+}
+
+/// `G g Gᵀ` of a kernel.
+pub fn kernel_places<R: Real>(taps: [[R; 3]; 3]) -> [[R; 4]; 4] {
+    let half = R::of(0.5);
+    let of_three = |a: R, b: R, c: R| [a, half * (a + c + b), half * (a + c - b), c];
+    let columns: [[R; 4]; 3] = std::array::from_fn(|j| of_three(taps[0][j], taps[1][j], taps[2][j]));
+    std::array::from_fn(|i| of_three(columns[0][i], columns[1][i], columns[2][i]))
 }
 
 #[cfg(test)]

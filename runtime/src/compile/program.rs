@@ -216,7 +216,7 @@ impl Program {
 /// What a thread needs for a step.
 fn conv_scratch(step: &Step<'_>) -> ScratchSizes {
     let Step::Linear { conv: Some(conv), weight, bias, .. } = step else { return ScratchSizes::default() };
-    let sizes = ConvSizes { groups: conv.groups, channels: conv.channels, outputs: bias.len() };
+    let sizes = conv_sizes(conv, bias.len());
     match **weight {
         _ if is_depthwise(&sizes) => ScratchSizes::default(),
         Weight::Floats(_) => Conv::scratch(&conv.windows, &sizes),
@@ -233,22 +233,30 @@ fn is_depthwise(sizes: &ConvSizes) -> bool {
 fn packed_bytes(step: &Step<'_>) -> u64 {
     let bytes = match step {
         Step::Linear { x, conv, bias, weight, .. } => {
-            let (groups, inputs) = match conv {
-                Some(conv) => (conv.groups, conv.windows.taps() * conv.channels),
-                None => (1, x.cols),
-            };
-            let depthwise = groups > 1 && groups == bias.len();
-            // Each group's columns are filled up, but for those that are channels.
-            let columns = match depthwise {
-                true => bias.len().next_multiple_of(16),
-                false => (bias.len() / groups.max(1)).next_multiple_of(16).saturating_mul(groups),
-            };
-            let each = match **weight {
-                Weight::Floats(_) => size_of::<f32>(),
-                Weight::Bytes(..) => 1,
-            };
-            // Kernels for bytes take a few inputs more than there are.
-            columns.saturating_mul((inputs + 64) * each + 3 * size_of::<f32>())
+            let sizes = conv.as_ref().map(|conv| (conv.windows, conv_sizes(conv, bias.len())));
+            match (&**weight, sizes) {
+                (Weight::Floats(_), Some((windows, sizes))) if !is_depthwise(&sizes) => {
+                    Conv::packed_bytes(&windows, &sizes)
+                }
+                (weight, sizes) => {
+                    let (groups, inputs) = match sizes {
+                        Some((windows, sizes)) => (sizes.groups, windows.taps() * sizes.channels),
+                        None => (1, x.cols),
+                    };
+                    let depthwise = sizes.is_some_and(|(_, sizes)| is_depthwise(&sizes));
+                    // Each group's columns are filled up, but for those that are channels.
+                    let columns = match depthwise {
+                        true => bias.len().next_multiple_of(16),
+                        false => (bias.len() / groups.max(1)).next_multiple_of(16).saturating_mul(groups),
+                    };
+                    let each = match weight {
+                        Weight::Floats(_) => size_of::<f32>(),
+                        Weight::Bytes(..) => 1,
+                    };
+                    // Kernels for bytes take a few inputs more than there are.
+                    columns.saturating_mul((inputs + 64) * each + 3 * size_of::<f32>())
+                }
+            }
         }
         Step::LayerNorm { scale, shift, .. } => size_of_val(&scale[..]) + size_of_val(&shift[..]),
         Step::Affine { scale, shift, .. } => size_of_val(&scale[..]) + size_of_val(&shift[..]),

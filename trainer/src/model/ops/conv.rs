@@ -11,8 +11,9 @@
 //! With stride 1 and an even side [`Winograd`]'s filtering takes the place of these products.
 
 use smalti_kernels::matmul::Shape;
+use smalti_kernels::winograd::PLACES;
 
-use super::winograd::{self, Buffers, PLACES, Winograd, kernel_gradients, transform_kernels};
+use super::winograd::{self, Buffers, Winograd, kernel_gradients, transform_kernels};
 use super::{Float, resize_buffer};
 use crate::clock::{self, Op};
 use crate::error::Result;

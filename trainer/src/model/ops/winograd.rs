@@ -7,13 +7,11 @@
 //! gradient of the outputs, with the kernel turned; that of the kernel sums `(Bᵀ d B)ᵀ (G dy Gᵀ)` over tiles.
 
 use smalti_kernels::matmul::Shape;
-use smalti_kernels::winograd::Tiles;
+use smalti_kernels::winograd::{PLACES, Tiles, kernel_places};
 
 use super::conv::panels;
 use super::{Float, resize_buffer};
 
-/// Places of a transformed tile.
-pub const PLACES: usize = 16;
 /// Transformed values that are worked on at a time, about: they fit the second cache.
 pub const BLOCK: usize = 1 << 17;
 
@@ -161,14 +159,10 @@ impl Winograd {
 
 /// `G g Gᵀ` of kernels whose nine taps lie `size` values apart, to 16 places likewise.
 pub fn transform_kernels<R: Float>(taps: &[R], size: usize, places: &mut [R]) {
-    let half = R::of(0.5);
-    let column = |a: R, b: R, c: R| [a, half * (a + c + b), half * (a + c - b), c];
     for i in 0..size {
-        let tap = |r: usize, t: usize| taps[(3 * r + t) * size + i];
-        let columns: [[R; 4]; 3] = std::array::from_fn(|t| column(tap(0, t), tap(1, t), tap(2, t)));
-        for r in 0..4 {
-            let row = column(columns[0][r], columns[1][r], columns[2][r]);
-            (0..4).for_each(|t| places[(4 * r + t) * size + i] = row[t]);
+        let taps = std::array::from_fn(|r| std::array::from_fn(|t| taps[(3 * r + t) * size + i]));
+        for (place, value) in kernel_places(taps).as_flattened().iter().enumerate() {
+            places[place * size + i] = *value;
         }
     }
 }
