@@ -3,7 +3,7 @@
 use smalti_models::names::Role;
 use smalti_models::preprocess::FitMode;
 use smalti_models::resize::Interpolation;
-use smalti_models::{Image, Pool, Preprocess, VitConfig};
+use smalti_models::{Image, Pooling, Preprocess, VitConfig};
 use smalti_trainer::data::synthetic;
 use smalti_trainer::export::Details;
 use smalti_trainer::model::{Classifier, classifier};
@@ -35,7 +35,7 @@ pub struct Said {
 
 impl Drawn {
     /// Weights unlike a fresh model's, so that every tensor shows: no zero bias, no tiny head, no unit norm.
-    pub fn new(vit: &VitConfig, classes: usize, pool: Pool, seed: u64) -> Drawn {
+    pub fn new(vit: &VitConfig, classes: usize, pool: Pooling, seed: u64) -> Drawn {
         let model = Classifier::new(vit, classes, pool).expect("a classifier");
         let mut params = model.layout().init::<f32>(seed);
         let mut rng = Rng::new(seed, STREAM, [0]);

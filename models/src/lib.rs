@@ -29,4 +29,4 @@ pub use image::Image;
 pub use preprocess::Preprocess;
 pub use stem::Stem;
 pub use variant::Variant;
-pub use vit::{DecoderConfig, DecoderKind, MaeConfig, Pool, VitConfig};
+pub use vit::{DecoderConfig, DecoderKind, MaeConfig, Pooling, VitConfig};

@@ -8,7 +8,7 @@
 
 use crate::stem::{Stage, Stem};
 use crate::variant::Variant;
-use crate::vit::{DecoderKind, MLP_RATIO, MaeConfig, Pool, VitConfig};
+use crate::vit::{DecoderKind, MLP_RATIO, MaeConfig, Pooling, VitConfig};
 
 /// How a tensor starts, which also fixes whether weight decay applies to it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -190,7 +190,7 @@ fn first_block(vit: &VitConfig) -> usize {
 
 /// The tensors of a classifier, in order; timm's `VisionTransformer` with the same `global_pool` has exactly these. Behind
 /// convolutions there is no norm in front of the head.
-pub fn classifier(vit: &VitConfig, classes: usize, pool: Pool) -> Vec<TensorSpec> {
+pub fn classifier(vit: &VitConfig, classes: usize, pool: Pooling) -> Vec<TensorSpec> {
     let mut list = List(Vec::new());
     let last = first_block(vit) + vit.depth;
     list.encoder(vit);
@@ -203,10 +203,10 @@ pub fn classifier(vit: &VitConfig, classes: usize, pool: Pool) -> Vec<TensorSpec
 }
 
 /// The name of the norm in front of the head.
-pub fn pool_norm(pool: Pool) -> &'static str {
+pub fn pool_norm(pool: Pooling) -> &'static str {
     match pool {
-        Pool::Token => "norm",
-        Pool::Mean => "fc_norm",
+        Pooling::Token => "norm",
+        Pooling::Mean => "fc_norm",
     }
 }
 
@@ -245,14 +245,14 @@ mod tests {
     fn parameter_counts_are_timms() {
         // timm: VisionTransformer(img_size=224, patch_size=16, embed_dim=192, depth=12, num_heads=3).
         let vit = Preset::Tiny.encoder(224, 16, 3);
-        let count: usize = classifier(&vit, 1000, Pool::Token).iter().map(TensorSpec::len).sum();
+        let count: usize = classifier(&vit, 1000, Pooling::Token).iter().map(TensorSpec::len).sum();
         assert_eq!(count, 5_717_416);
     }
 
     #[test]
     fn a_stem_of_convolutions_has_timms_names() {
         let vit = Preset::HybridNano.encoder(96, 16, 3);
-        let specs = classifier(&vit, 10, Pool::Mean);
+        let specs = classifier(&vit, 10, Pooling::Mean);
         let trained =
             specs.iter().filter(|spec| !spec.role.is_statistic()).map(TensorSpec::len).sum::<usize>();
         // The same network in PyTorch.
@@ -278,14 +278,15 @@ mod tests {
             stem: Stem::Patches,
             variant: "layer-scale".parse().unwrap(),
         };
-        let count =
-            |vit: &VitConfig| -> usize { classifier(vit, 10, Pool::Token).iter().map(TensorSpec::len).sum() };
+        let count = |vit: &VitConfig| -> usize {
+            classifier(vit, 10, Pooling::Token).iter().map(TensorSpec::len).sum()
+        };
         assert_eq!(count(&plain), 22_056_192 + 3_850);
         let variant = "registers=4,no-embed-class,layer-scale".parse().unwrap();
         let registers = VitConfig { variant, ..plain.clone() };
         assert_eq!(count(&registers), count(&plain) + 3 * 384);
         let variant = "qk-norm,swiglu,hidden=1024".parse().unwrap();
-        let specs = classifier(&VitConfig { variant, ..plain }, 10, Pool::Token);
+        let specs = classifier(&VitConfig { variant, ..plain }, 10, Pooling::Token);
         let find = |name: &str| specs.iter().find(|spec| spec.name == name).unwrap();
         assert_eq!(find("blocks.3.attn.q_norm.weight").shape, [64]);
         assert_eq!(find("blocks.3.mlp.fc1.weight").shape, [2048, 384]);
@@ -307,7 +308,7 @@ mod tests {
     fn decay_spares_biases_norms_tokens_and_positions() {
         let variant = "registers=2,no-embed-class,layer-scale,qk-norm".parse().unwrap();
         let vit = VitConfig { variant, ..Preset::Nano.encoder(32, 4, 3) };
-        for spec in classifier(&vit, 10, Pool::Mean) {
+        for spec in classifier(&vit, 10, Pooling::Mean) {
             let matrix = spec.name.ends_with("weight") && spec.shape.len() > 1;
             assert_eq!(spec.decays(), matrix, "{}", spec.name);
         }

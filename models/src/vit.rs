@@ -17,7 +17,7 @@ pub const MLP_RATIO: usize = 4;
 /// How the classifier makes one vector out of all tokens.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
-pub enum Pool {
+pub enum Pooling {
     /// The class token after the last norm (timm's `global_pool='token'`).
     Token,
     /// The mean over patch tokens, then a norm named `fc_norm` (timm's `global_pool='avg'`).

@@ -1,6 +1,6 @@
 //! How much memory a model takes, told from what it consists of.
 
-use smalti_kernels::Pool;
+use smalti_kernels::ThreadPool;
 use smalti_models::onnx::{AttributeProto, ModelProto, NodeProto, TensorProto};
 
 use crate::backend::Backend;
@@ -57,7 +57,7 @@ fn prepared(model: &Model) -> u64 {
 fn session(model: &Model, threads: usize, image: Option<[usize; 3]>) -> Result<u64> {
     let input = model.input();
     let running = match model.backend() {
-        Backend::Program(program) => program.arena_bytes(threads.clamp(1, Pool::MOST)) as u64,
+        Backend::Program(program) => program.arena_bytes(threads.clamp(1, ThreadPool::MAX)) as u64,
         Backend::Tract(..) => 8 * model.summary().live,
     };
     let normalised = if input.form == Form::F32Nchw { 4 * input.values() } else { 0 };

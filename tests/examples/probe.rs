@@ -13,7 +13,7 @@ use safetensors::Dtype;
 use safetensors::tensor::TensorView;
 use serde_json::json;
 use smalti_models::presets::Preset;
-use smalti_models::{Image, Pool};
+use smalti_models::{Image, Pooling};
 use smalti_runtime::Model;
 use smalti_system_tests::cases::largest_difference;
 use smalti_system_tests::drawn::{Drawn, Said};
@@ -53,10 +53,10 @@ fn main() -> Result<()> {
 fn drawn() -> Vec<(&'static str, Drawn)> {
     let nano = |size, channels, pool| Drawn::new(&Preset::Nano.encoder(size, 4, channels), CLASSES, pool, 1);
     vec![
-        ("mean", nano(32, 3, Pool::Mean)),
-        ("token", nano(32, 3, Pool::Token)),
-        ("mean-grey", nano(28, 1, Pool::Mean)),
-        ("token-grey", nano(28, 1, Pool::Token)),
+        ("mean", nano(32, 3, Pooling::Mean)),
+        ("token", nano(32, 3, Pooling::Token)),
+        ("mean-grey", nano(28, 1, Pooling::Mean)),
+        ("token-grey", nano(28, 1, Pooling::Token)),
     ]
 }
 

@@ -2,7 +2,7 @@
 //! `golden/README.md`: the f64 path to the golden files' own storage, the f32 path to float32's rounding.
 
 use smalti_models::names::Role;
-use smalti_models::{DecoderConfig, MaeConfig, Pool};
+use smalti_models::{DecoderConfig, MaeConfig, Pooling};
 use smalti_system_tests::cases::{Case, distance, largest_difference};
 use smalti_trainer::model::ops::Float;
 use smalti_trainer::model::params::Layout;
@@ -143,7 +143,7 @@ impl<R: Float> Finetune<R> {
     fn open(name: &str) -> Finetune<R> {
         let case = Case::open(name);
         let (classes, smoothing) = (case.count("classes"), case.number("smoothing"));
-        let pool: Pool = serde_json::from_value(case.get("pool").clone()).unwrap();
+        let pool: Pooling = serde_json::from_value(case.get("pool").clone()).unwrap();
         let model = Classifier::new(&case.vit(), classes, pool).unwrap();
         let smooth = |label: R| R::of(label.wide() * (1.0 - smoothing) + smoothing / classes as f64);
         Finetune {

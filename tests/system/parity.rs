@@ -1,7 +1,7 @@
 //! An exported model answers in the runtime as it does in the trainer.
 
 use smalti_models::presets::Preset;
-use smalti_models::{Pool, VitConfig};
+use smalti_models::{Pooling, VitConfig};
 use smalti_runtime::{Model, selftest};
 use smalti_system_tests::cases::largest_difference;
 use smalti_system_tests::drawn::Drawn;
@@ -17,7 +17,7 @@ fn check(what: &str, found: &[f32], wanted: &[f32]) {
 }
 
 /// Exports, loads, and compares logits, embeddings and the file's own test vectors.
-fn agrees(vit: &VitConfig, pool: Pool, form: InputForm, count: u64) {
+fn agrees(vit: &VitConfig, pool: Pooling, form: InputForm, count: u64) {
     let drawn = Drawn::new(vit, 7, pool, 3);
     let bytes = export(&drawn.model, &drawn.params, &drawn.details, form).unwrap();
     let model = Model::from_bytes(&bytes).unwrap();
@@ -44,7 +44,8 @@ fn agrees(vit: &VitConfig, pool: Pool, form: InputForm, count: u64) {
 
 #[test]
 fn small_models_agree_in_both_forms() {
-    for (channels, pool) in [(1, Pool::Token), (1, Pool::Mean), (3, Pool::Token), (3, Pool::Mean)] {
+    for (channels, pool) in [(1, Pooling::Token), (1, Pooling::Mean), (3, Pooling::Token), (3, Pooling::Mean)]
+    {
         let vit = VitConfig {
             img_size: 20,
             patch_size: 5,
@@ -62,26 +63,26 @@ fn small_models_agree_in_both_forms() {
 
 #[test]
 fn nano_agrees() {
-    agrees(&Preset::Nano.encoder(32, 4, 3), Pool::Mean, InputForm::U8Nhwc, 20);
-    agrees(&Preset::Nano.encoder(32, 4, 3), Pool::Token, InputForm::F32Nchw, 5);
-    agrees(&Preset::Nano.encoder(28, 4, 1), Pool::Token, InputForm::U8Nhwc, 5);
-    agrees(&Preset::Nano.encoder(28, 4, 1), Pool::Mean, InputForm::F32Nchw, 5);
+    agrees(&Preset::Nano.encoder(32, 4, 3), Pooling::Mean, InputForm::U8Nhwc, 20);
+    agrees(&Preset::Nano.encoder(32, 4, 3), Pooling::Token, InputForm::F32Nchw, 5);
+    agrees(&Preset::Nano.encoder(28, 4, 1), Pooling::Token, InputForm::U8Nhwc, 5);
+    agrees(&Preset::Nano.encoder(28, 4, 1), Pooling::Mean, InputForm::F32Nchw, 5);
 }
 
 #[test]
 fn a_hybrid_agrees() {
-    agrees(&Preset::HybridNano.encoder(64, 16, 3), Pool::Mean, InputForm::U8Nhwc, 5);
-    agrees(&Preset::HybridNano.encoder(64, 16, 1), Pool::Mean, InputForm::F32Nchw, 5);
+    agrees(&Preset::HybridNano.encoder(64, 16, 3), Pooling::Mean, InputForm::U8Nhwc, 5);
+    agrees(&Preset::HybridNano.encoder(64, 16, 1), Pooling::Mean, InputForm::F32Nchw, 5);
 }
 
 #[test]
 fn tiny_agrees() {
-    agrees(&Preset::Tiny.encoder(32, 4, 3), Pool::Mean, InputForm::U8Nhwc, 5);
+    agrees(&Preset::Tiny.encoder(32, 4, 3), Pooling::Mean, InputForm::U8Nhwc, 5);
 }
 
 #[test]
 fn images_of_any_shape_are_classified_alike() {
-    let drawn = Drawn::new(&Preset::Nano.encoder(32, 4, 3), 7, Pool::Mean, 4);
+    let drawn = Drawn::new(&Preset::Nano.encoder(32, 4, 3), 7, Pooling::Mean, 4);
     let (image, _) = synthetic::draw(1, 2, 50).unwrap();
     let grey = image.clone().into_channels(1).unwrap();
     for form in [InputForm::U8Nhwc, InputForm::F32Nchw] {

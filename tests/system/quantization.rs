@@ -1,7 +1,7 @@
 //! What the trainer exports is quantized by the kernels that run it.
 
 use smalti_models::presets::Preset;
-use smalti_models::{Pool, VitConfig};
+use smalti_models::{Pooling, VitConfig};
 use smalti_runtime::gate::{self, Limits};
 use smalti_runtime::taps::Taps;
 use smalti_runtime::{Model, selftest};
@@ -16,7 +16,7 @@ const TOLERANCE: f64 = 1e-5;
 
 /// Quantizes a model with drawn weights and holds it to the float one; the number of layers in int8.
 fn quantized(vit: &VitConfig, form: InputForm) -> usize {
-    let drawn = Drawn::new(vit, 7, Pool::Mean, 3);
+    let drawn = Drawn::new(vit, 7, Pooling::Mean, 3);
     let bytes = export(&drawn.model, &drawn.params, &drawn.details, form).unwrap();
     let model = Model::from_bytes(&bytes).unwrap();
     let sample =

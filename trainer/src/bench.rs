@@ -258,7 +258,7 @@ pub fn peak_rss_mb() -> Option<f64> {
 
 #[cfg(test)]
 mod tests {
-    use smalti_models::{DecoderConfig, MaeConfig, Pool, Preprocess, VitConfig};
+    use smalti_models::{DecoderConfig, MaeConfig, Pooling, Preprocess, VitConfig};
 
     use super::*;
     use crate::data::{Augment, Mix};
@@ -314,7 +314,7 @@ mod tests {
         };
         let finetune = FinetuneSettings {
             encoder: vit,
-            pool: Pool::Mean,
+            pool: Pooling::Mean,
             preprocess,
             optim,
             augment: Augment::default(),

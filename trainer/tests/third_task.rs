@@ -6,7 +6,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use serde_json::{Value, json};
-use smalti_models::{Pool, Preprocess, VitConfig};
+use smalti_models::{Pooling, Preprocess, VitConfig};
 use smalti_trainer::data::{Batch, Dataset, LoaderSettings, synthetic};
 use smalti_trainer::model::params::Layout;
 use smalti_trainer::model::precision::Precision;
@@ -92,8 +92,13 @@ impl Task for LatentRegression {
     }
     fn model_files(&self) -> ModelFiles {
         let (model_type, encoder) = ("vit".into(), self.model.vit().clone());
-        let config =
-            ModelConfig { model_type, encoder, decoder: None, pool: Some(Pool::Mean), norm_pix_loss: None };
+        let config = ModelConfig {
+            model_type,
+            encoder,
+            decoder: None,
+            pool: Some(Pooling::Mean),
+            norm_pix_loss: None,
+        };
         ModelFiles { config, preprocess: preprocess(), labels: Vec::new() }
     }
     fn save(&self, path: &Path, params: &[f32]) -> Result<()> {
@@ -133,7 +138,8 @@ fn task() -> LatentRegression {
         stem: Default::default(),
         variant: Default::default(),
     };
-    let (model, data) = (Classifier::new(&vit, 1, Pool::Mean).unwrap(), synthetic::dataset(1, 0, 40, SIZE));
+    let (model, data) =
+        (Classifier::new(&vit, 1, Pooling::Mean).unwrap(), synthetic::dataset(1, 0, 40, SIZE));
     let (schedule, matrices, clip_grad) = (LrDecay::Linear, MatrixOptimizer::Muon(0.02), Some(1.0));
     let (betas, precision) = ([0.9, 0.95], Precision::F32);
     let (epochs, batch_size, lr, seed, weight_decay) = (8, 20, 2e-3, 3, 0.0);

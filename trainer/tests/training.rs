@@ -4,7 +4,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use smalti_models::{DecoderConfig, DecoderKind, MaeConfig, Pool, Preprocess, Stem, VitConfig};
+use smalti_models::{DecoderConfig, DecoderKind, MaeConfig, Pooling, Preprocess, Stem, VitConfig};
 use smalti_trainer::data::{Augment, CropKind, Dataset, Mix, synthetic};
 use smalti_trainer::error::Error;
 use smalti_trainer::evaluate::probe;
@@ -94,7 +94,7 @@ fn pretraining(epochs: u64) -> PretrainSettings {
 fn finetuning(epochs: u64) -> FinetuneSettings {
     FinetuneSettings {
         encoder: encoder(),
-        pool: Pool::Mean,
+        pool: Pooling::Mean,
         preprocess: preprocess(),
         optim: OptimConfig { layer_decay: 0.75, ..optim(epochs) },
         augment: augment(),

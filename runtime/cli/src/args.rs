@@ -49,11 +49,13 @@ pub(crate) enum Command {
     /// What this machine offers.
     Doctor,
     /// Print a completion script for a shell.
+    #[cfg(feature = "shell")]
     Completions {
         /// The shell.
         shell: clap_complete::Shell,
     },
     /// Write manual pages into a folder, or the main page to standard output.
+    #[cfg(feature = "shell")]
     Man {
         /// The folder.
         folder: Option<PathBuf>,

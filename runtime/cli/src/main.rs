@@ -13,6 +13,7 @@ mod quantize;
 mod run;
 mod selftest;
 mod service;
+#[cfg(feature = "shell")]
 mod shell;
 mod signals;
 mod stream;
@@ -88,7 +89,9 @@ fn dispatch(args: &Args) -> anyhow::Result<u8> {
         Command::Verify(command) => verify::run(command, args),
         Command::Bench(command) => bench::run(command, args),
         Command::Doctor => doctor::run(args),
+        #[cfg(feature = "shell")]
         Command::Completions { shell } => shell::completions(*shell),
+        #[cfg(feature = "shell")]
         Command::Man { folder } => shell::man(folder.as_deref()),
     }
 }

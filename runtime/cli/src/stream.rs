@@ -20,7 +20,7 @@ use super::signals::Stop;
 const PATIENCE: Duration = Duration::from_millis(100);
 
 /// The share of bad frames that is put up with where nothing is said.
-const MOST_BAD: f64 = 0.05;
+const MAX_BAD: f64 = 0.05;
 
 pub(super) fn run(spec: &Spec, command: &RunArgs, args: &Args) -> anyhow::Result<u8> {
     let stop = Stop::listen();
@@ -38,7 +38,7 @@ pub(super) fn run(spec: &Spec, command: &RunArgs, args: &Args) -> anyhow::Result
     }
     match ended? {
         Some(code) => Ok(code),
-        None => run.tally.judge(&run.name, command.max_bad.unwrap_or(MOST_BAD)),
+        None => run.tally.judge(&run.name, command.max_bad.unwrap_or(MAX_BAD)),
     }
 }
 

@@ -13,7 +13,7 @@ use smalti_kernels::conv::ConvScratch;
 use smalti_kernels::quant_linear::row_stride;
 use smalti_kernels::{
     Activation, Conv, ConvSizes, Depthwise, Epilogue, Isa, Linear, MapView, Out, QuantConv, QuantDepthwise,
-    QuantLinear, Quantize, Windows, conv, depthwise, layer_norm, linear, quant_conv, quant_depthwise,
+    QuantLinear, QuantParams, Windows, conv, depthwise, layer_norm, linear, quant_conv, quant_depthwise,
     quant_linear,
 };
 
@@ -84,7 +84,7 @@ fn main() {
                 time(|| linear(isa, &layer, black_box(&x), &epilogue, &mut Out::F32(&mut cell.borrow_mut())))
             });
         }
-        let quantize = Quantize::new(0.02, 120).unwrap();
+        let quantize = QuantParams::new(0.02, 120).unwrap();
         let (x, mut y) = (vec![99u8; rows * k], vec![0u8; rows * n]);
         for most in [32i8, 63, 127] {
             let at = |j: usize, i: usize| {
@@ -141,7 +141,7 @@ fn main() {
             })
         };
         beside(name("f32"), rows * k * n, &run, &other);
-        let quantize = Quantize::new(0.02, 120).unwrap();
+        let quantize = QuantParams::new(0.02, 120).unwrap();
         let x = vec![99u8; rows.max(windows.input[0] * windows.input[1]) * row_stride(k)];
         let y = std::cell::RefCell::new(vec![0u8; rows * row_stride(n)]);
         let scratch = std::cell::RefCell::new(ConvScratch::new(QuantConv::scratch(&windows, &sizes)));
@@ -185,7 +185,7 @@ fn main() {
                 depthwise(isa, &layer, black_box(&x), 0..rows, &epilogue, &mut Out::F32(&mut y.borrow_mut()))
             })
         });
-        let quantize = Quantize::new(0.02, 120).unwrap();
+        let quantize = QuantParams::new(0.02, 120).unwrap();
         let scales = (&vec![0.01; channels][..], &bias[..]);
         let layer =
             QuantDepthwise::new(windows, channels, |c, tap| (c + tap) as i8 % 50, scales, quantize).unwrap();
@@ -201,7 +201,7 @@ fn main() {
         });
     }
     for (rows, n) in [(65, 128), (65, 192), (197, 192)].into_iter().filter(|_| "norm".contains(&only)) {
-        let quantize = Quantize::new(0.02, 120).unwrap();
+        let quantize = QuantParams::new(0.02, 120).unwrap();
         let (x, scale, shift) = (vec![0.5f32; rows * n], vec![1.1f32; n], vec![0.1f32; n]);
         let y = std::cell::RefCell::new(vec![0u8; rows * n]);
         row(format!("layer norm to int8 {rows}x{n} (G values/s)"), rows * n, &|isa| {

@@ -8,7 +8,7 @@ use crate::dot::COLS;
 use crate::exponentials::{LANES, exponentials};
 use crate::isa::dispatch;
 use crate::levels::LevelMap;
-use crate::linear::{ROWS as GROUP, tiles};
+use crate::linear::{ROWS as GROUP, row_blocks};
 use crate::math::madd;
 use crate::quantize::Out;
 use crate::transpose::{SIDE, transpose};
@@ -240,7 +240,7 @@ fn body<const FMA: bool, const WIDE: bool>(
         let queries = &q.data[head * q.head..];
         // As in `linear`.
         let most = if FMA { GROUP } else { 2 };
-        for (first, height) in tiles(rows, most) {
+        for (first, height) in row_blocks(rows, most) {
             macro_rules! group {
                 ($height:literal) => {{
                     let queries = (&queries[first * q.row..], q.row);
@@ -274,7 +274,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::quantize::Quantize;
+    use crate::quantize::QuantParams;
     use crate::test_support::{close, each_isa, values};
 
     /// The formula, for one query.
@@ -292,8 +292,8 @@ mod tests {
     fn maps_stand_between_the_products() {
         let shape = Shape { heads: 1, tokens: 37, key: 8, value: 5, scale: 1.0 };
         let (q, k, v) = (values(9 * 8, 1), values(37 * 8, 2), values(37 * 5, 3));
-        let scores_at = Quantize::new(0.11, 120).unwrap();
-        let probabilities_at = Quantize::new(0.0007, 0).unwrap();
+        let scores_at = QuantParams::new(0.11, 120).unwrap();
+        let probabilities_at = QuantParams::new(0.0007, 0).unwrap();
         let scores = LevelMap::new(scores_at, &std::array::from_fn(|i| 0.3 * scores_at.value(i as u8)));
         let probabilities =
             LevelMap::new(probabilities_at, &std::array::from_fn(|i| probabilities_at.value(i as u8)));

@@ -5,14 +5,14 @@
 //! and that products of bytes have too: rows of steps of four bytes, and panels of 16 columns by four bytes. Machines
 //! without these instructions widen the pairs again: slower than f32, with the same rounding.
 
+#[cfg(any(test, target_arch = "x86_64"))]
+use crate::amx::{Sink, Sums, multiply};
 use crate::dot::{COLS, DEPTH};
 #[cfg(target_arch = "x86_64")]
 use crate::isa::Bf16Dot;
 use crate::isa::{Isa, dispatch};
-use crate::linear::tiles;
+use crate::linear::row_blocks;
 use crate::math::madd;
-#[cfg(any(test, target_arch = "x86_64"))]
-use crate::tiles::{Sink, Sums, multiply};
 
 /// Steps of one row or column: values along the sum, two at a time.
 type Step = [u8; DEPTH];
@@ -285,19 +285,19 @@ mod x86 {
     }
 }
 
-/// Products of packed operands, in tiles of at most `MOST` rows.
+/// Products of packed operands, in tiles of at most `MAX` rows.
 ///
 /// # Safety
 /// As [`Dot`].
 #[inline(always)]
-unsafe fn body<D: Dot, const MOST: usize>(
+unsafe fn body<D: Dot, const MAX: usize>(
     rows: &[Step],
     panels: &[Panel],
     steps: usize,
     store: &mut Store<'_>,
 ) {
     for (p, panel) in panels.chunks_exact(steps).enumerate() {
-        for (row, height) in tiles(rows.len() / steps, MOST) {
+        for (row, height) in row_blocks(rows.len() / steps, MAX) {
             macro_rules! tile {
                 ($height:literal) => {{
                     let mut at = [&rows[..0]; $height];
@@ -324,10 +324,10 @@ unsafe fn body<D: Dot, const MOST: usize>(
                 2 => tile!(2),
                 3 => tile!(3),
                 4 => tile!(4),
-                5 if MOST > 4 => tile!(5),
-                6 if MOST > 4 => tile!(6),
-                7 if MOST > 4 => tile!(7),
-                _ if MOST > 4 => tile!(8),
+                5 if MAX > 4 => tile!(5),
+                6 if MAX > 4 => tile!(6),
+                7 if MAX > 4 => tile!(7),
+                _ if MAX > 4 => tile!(8),
                 _ => {}
             }
         }
@@ -393,7 +393,7 @@ pub fn product(
     compiled!(
         amx,
         "avx2,fma,avx512f,avx512bw,avx512dq,avx512vl",
-        tiled::<crate::tiles::Amx<crate::tiles::Pairs>>
+        tiled::<crate::amx::Amx<crate::amx::Pairs>>
     );
     match isa.pairs() {
         // A block of tiles has two rows at least.
@@ -412,17 +412,17 @@ pub fn product(
 /// As [`body`], tile by tile.
 ///
 /// # Safety
-/// As [`crate::tiles::Tiles`].
+/// As [`crate::amx::Tiles`].
 #[cfg(any(test, target_arch = "x86_64"))]
 #[inline(always)]
-unsafe fn tiled<T: crate::tiles::Tiles<crate::tiles::Pairs>>(
+unsafe fn tiled<T: crate::amx::Tiles<crate::amx::Pairs>>(
     rows: &[Step],
     panels: &[Panel],
     steps: usize,
     store: &mut Store<'_>,
 ) {
     // SAFETY: the caller's promise.
-    unsafe { multiply::<crate::tiles::Pairs, T>(rows.as_flattened(), panels, steps, store) }
+    unsafe { multiply::<crate::amx::Pairs, T>(rows.as_flattened(), panels, steps, store) }
 }
 
 #[cfg(test)]
@@ -468,7 +468,7 @@ mod tests {
             if m > 1 {
                 let mut c = before.clone();
                 let store = &mut Store { c: &mut c, n, accumulate };
-                type Twin = crate::tiles::Plain<crate::tiles::Pairs>;
+                type Twin = crate::amx::Plain<crate::amx::Pairs>;
                 // SAFETY: no special instructions.
                 unsafe { tiled::<Twin>(&buffers.rows, &buffers.panels, k.div_ceil(2), store) };
                 close(&c, &want, 1e-5);

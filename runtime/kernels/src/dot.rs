@@ -12,7 +12,7 @@ pub(crate) const COLS: usize = 16;
 /// Rows of the weight (inputs of the layer) that one step takes.
 pub(crate) const DEPTH: usize = 4;
 /// Weights of one sign whose products with bytes are added in 16 bits may come to so much: 255 · 128 < 2^15.
-pub(crate) const MOST_SUM: i32 = 128;
+pub(crate) const MAX_SUM: i32 = 128;
 
 /// Products of rows of bytes with a panel.
 ///
@@ -233,7 +233,7 @@ mod x86 {
         }
     }
 
-    /// `vpmaddubsw` adds pairs of products in 16 bits: exact where the weights of a pair fit ([`super::MOST_SUM`]).
+    /// `vpmaddubsw` adds pairs of products in 16 bits: exact where the weights of a pair fit ([`super::MAX_SUM`]).
     pub(crate) struct Avx2;
 
     // SAFETY: AVX2 alone.

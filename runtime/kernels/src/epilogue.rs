@@ -265,7 +265,7 @@ dispatch! {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::quantize::Quantize;
+    use crate::quantize::QuantParams;
     use crate::test_support::{close, each_isa, values};
 
     const ALL: [Activation; 7] = [
@@ -310,7 +310,7 @@ mod tests {
 
     #[test]
     fn the_activation_takes_the_product_or_the_sum() {
-        let quantize = Quantize::new(0.02, 100).unwrap();
+        let quantize = QuantParams::new(0.02, 100).unwrap();
         for cols in [1, 16, 21, 48] {
             let (x, more) = (values(3 * cols, 1), values(3 * cols, 2));
             for activate_sum in [false, true] {

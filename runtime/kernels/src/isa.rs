@@ -94,7 +94,7 @@ impl Isa {
             found.extend(wide.then_some(avx512));
             if wide && is_x86_feature_detected!("avx512vnni") {
                 found.push(Isa { integers: Int8Dot::Avx512Vnni, ..avx512 });
-                if crate::tiles::permitted().bytes {
+                if crate::amx::permitted().bytes {
                     found.push(Isa { integers: Int8Dot::Amx, ..avx512 });
                 }
             } else if is_x86_feature_detected!("avxvnni") {
@@ -171,7 +171,7 @@ impl Isa {
     pub(crate) fn pairs(self) -> Bf16Dot {
         #[cfg(target_arch = "x86_64")]
         {
-            if self.integers == Int8Dot::Amx && crate::tiles::permitted().pairs {
+            if self.integers == Int8Dot::Amx && crate::amx::permitted().pairs {
                 return Bf16Dot::Amx;
             }
             if self.kind == SimdLevel::Avx512 && is_x86_feature_detected!("avx512bf16") {

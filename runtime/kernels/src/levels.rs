@@ -2,12 +2,12 @@
 //! depends on the number's level alone, so 256 values say it.
 
 use crate::isa::dispatch;
-use crate::quantize::{LANES, Out, Quantize};
+use crate::quantize::{LANES, Out, QuantParams};
 
 /// `y = values[level(x)]`: a quantization, and a value for each of its levels.
 #[derive(Clone, Debug, PartialEq)]
 pub struct LevelMap {
-    quantize: Quantize,
+    quantize: QuantParams,
     values: Box<[f32; 256]>,
     /// Whether each level stands for its own value: quantize, then dequantize. Arithmetic is then faster than a table.
     is_round_trip: bool,
@@ -15,7 +15,7 @@ pub struct LevelMap {
 
 impl LevelMap {
     /// A value for each level of `quantize`.
-    pub fn new(quantize: Quantize, values: &[f32; 256]) -> LevelMap {
+    pub fn new(quantize: QuantParams, values: &[f32; 256]) -> LevelMap {
         let is_round_trip = (0..=255).zip(values).all(|(level, &value)| quantize.value(level) == value);
         LevelMap { quantize, values: Box::new(*values), is_round_trip }
     }
@@ -70,7 +70,7 @@ impl LevelMap {
 
 /// A row's levels as other bytes.
 #[inline(always)]
-fn write_bytes(quantize: Quantize, bytes: &[u8; 256], x: &[f32], y: &mut [u8]) {
+fn write_bytes(quantize: QuantParams, bytes: &[u8; 256], x: &[f32], y: &mut [u8]) {
     let ((x, x_rest), (y, y_rest)) = (x.as_chunks::<LANES>(), y.as_chunks_mut::<LANES>());
     for (y, x) in y.iter_mut().zip(x) {
         let levels = quantize.bytes_of(x);
@@ -118,8 +118,8 @@ mod tests {
 
     #[test]
     fn every_isa_gives_each_level_its_value() {
-        let quantize = Quantize::new(0.013, 77).unwrap();
-        let again = Quantize::new(0.05, 30).unwrap();
+        let quantize = QuantParams::new(0.013, 77).unwrap();
+        let again = QuantParams::new(0.05, 30).unwrap();
         let tables =
             [table(|level| quantize.value(level)), table(|level| (f32::from(level) / 40.0).sin() * 4.0)];
         for (i, values_of) in tables.iter().enumerate() {
@@ -148,7 +148,7 @@ mod tests {
 
     #[test]
     fn values_beyond_the_levels_take_the_last() {
-        let quantize = Quantize::new(0.5, 0).unwrap();
+        let quantize = QuantParams::new(0.5, 0).unwrap();
         let map = LevelMap::new(quantize, &table(|level| quantize.value(level)));
         let mut y = [-3.0, 0.3, 1e30, f32::INFINITY];
         map.apply(&mut y);

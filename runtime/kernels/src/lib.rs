@@ -11,6 +11,8 @@
 
 pub mod adamw;
 mod aligned;
+#[cfg(any(test, target_arch = "x86_64"))]
+mod amx;
 pub mod attention;
 #[cfg(target_arch = "x86_64")]
 mod avx2;
@@ -45,8 +47,6 @@ pub mod softmax;
 #[cfg(target_arch = "x86_64")]
 mod sse;
 pub mod swiglu;
-#[cfg(any(test, target_arch = "x86_64"))]
-mod tiles;
 mod transpose;
 pub mod windows;
 pub mod winograd;
@@ -59,11 +59,11 @@ pub use epilogue::{Activation, Epilogue};
 pub use isa::Isa;
 pub use levels::LevelMap;
 pub use linear::{Linear, linear};
-pub use pool::Pool;
+pub use pool::ThreadPool;
 pub use quant_conv::{QuantConv, quant_conv};
 pub use quant_depthwise::{QuantDepthwise, quant_depthwise};
 pub use quant_linear::{QuantLinear, quant_linear};
-pub use quantize::{Out, Quantize};
+pub use quantize::{Out, QuantParams};
 pub use real::Real;
 pub use windows::{MapView, Windows};
 

@@ -15,7 +15,7 @@ use crate::quantize::Out;
 ///
 /// An iterator, because a closure as large as a kernel would be compiled without the caller's instruction set.
 #[inline(always)]
-pub(crate) fn tiles(rows: usize, most: usize) -> impl Iterator<Item = (usize, usize)> {
+pub(crate) fn row_blocks(rows: usize, most: usize) -> impl Iterator<Item = (usize, usize)> {
     let count = rows.div_ceil(most).max(1);
     let (height, higher) = (rows / count, rows % count);
     (0..rows.div_ceil(most)).map(move |i| (i * height + i.min(higher), height + usize::from(i < higher)))
@@ -202,7 +202,7 @@ fn body<const FMA: bool, const WIDE: bool>(
     };
     // Sums of a panel whose steps are multiplied chunk by chunk; what is read was written before.
     let mut sums = [[0f32; COLS]; BLOCK];
-    for (first, count) in tiles(rows, BLOCK) {
+    for (first, count) in row_blocks(rows, BLOCK) {
         let x = &x[first * k..][..count * k];
         for (p, (panel, bias)) in layer.weight.chunks_exact(k).zip(&layer.bias).enumerate() {
             let (column, width) = (p * COLS, COLS.min(n - p * COLS));
@@ -210,7 +210,7 @@ fn body<const FMA: bool, const WIDE: bool>(
                 let (at, is_last) = (c * CHUNK, c * CHUNK + chunk.len() == k);
                 let next = &layer.weight[p * k + at + chunk.len()..];
                 let mut shares = shares(&next[..next.len().min(CHUNK)], count.div_ceil(most));
-                for (row, height) in tiles(count, most) {
+                for (row, height) in row_blocks(count, most) {
                     shares.next().unwrap_or_default().iter().for_each(prefetch);
                     macro_rules! tile {
                         ($height:literal) => {{
@@ -259,7 +259,7 @@ mod tests {
     fn tiles_cover_all_rows() {
         for (rows, most) in [(0, 6), (1, 6), (6, 6), (7, 6), (65, 6), (197, 5)] {
             let mut next = 0;
-            for (row, height) in tiles(rows, most) {
+            for (row, height) in row_blocks(rows, most) {
                 assert!(row == next && (1..=most).contains(&height));
                 next += height;
             }

@@ -5,7 +5,7 @@
 //! that packs `b` alone was no faster at the sizes of training.
 
 use crate::isa::dispatch;
-use crate::linear::tiles;
+use crate::linear::row_blocks;
 use crate::math::madd;
 use crate::transpose::{SIDE, transpose as transpose_square};
 
@@ -90,7 +90,7 @@ fn columns<const FMA: bool, const WIDE: bool, const ALONG: bool, const WIDTH: us
 ) {
     // Twelve registers of sums.
     let most = if WIDE || WIDTH == HALF { 12 } else { 6 };
-    for (i, height) in tiles(s.m, most) {
+    for (i, height) in row_blocks(s.m, most) {
         macro_rules! block {
             ($height:literal) => {
                 block::<FMA, ALONG, $height, WIDTH>(s, alpha, a, b, c, i, j)

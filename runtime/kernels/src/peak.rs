@@ -7,7 +7,7 @@ use crate::epilogue::Epilogue;
 use crate::isa::Isa;
 use crate::linear::{Linear, linear};
 use crate::quant_linear::{QuantLinear, quant_linear};
-use crate::quantize::{Out, Quantize};
+use crate::quantize::{Out, QuantParams};
 
 /// Rows, inputs and outputs of the layer that is timed: 16 KiB of floats, or less.
 const SIZES: [usize; 3] = [30, 128, 16];
@@ -19,7 +19,7 @@ const TIME: Duration = Duration::from_millis(60);
 pub struct Peak {
     /// Of floats.
     pub floats: f64,
-    /// Of bytes with weights of which four fit, see [`QuantLinear::MOST_SUM`].
+    /// Of bytes with weights of which four fit, see [`QuantLinear::MAX_SUM`].
     pub bytes: f64,
 }
 
@@ -32,7 +32,7 @@ pub fn measure(isa: Isa) -> Peak {
         let x = vec![0.5; rows * k];
         floats = rate(|| linear(isa, &layer, black_box(&x), &Epilogue::default(), &mut Out::F32(&mut y)));
     }
-    let quantize = Quantize::new(1.0, 0);
+    let quantize = QuantParams::new(1.0, 0);
     let layer =
         quantize.and_then(|x| QuantLinear::new(isa, [n, k], |j, _| 2 * j as i8, &vec![1.0; n], &bias, x));
     let mut bytes = 0.0;

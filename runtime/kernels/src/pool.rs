@@ -37,25 +37,25 @@ struct Shared {
 }
 
 /// A thread, the caller's, and its helpers.
-pub struct Pool {
+pub struct ThreadPool {
     shared: Arc<Shared>,
     helpers: Vec<JoinHandle<()>>,
     /// Each thread's part of the speed of all.
     shares: Vec<f32>,
 }
 
-impl std::fmt::Debug for Pool {
+impl std::fmt::Debug for ThreadPool {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Pool").field("threads", &self.threads()).finish_non_exhaustive()
+        f.debug_struct("ThreadPool").field("threads", &self.threads()).finish_non_exhaustive()
     }
 }
 
-impl Pool {
+impl ThreadPool {
     /// The most threads.
-    pub const MOST: usize = 256;
+    pub const MAX: usize = 256;
 
     /// A pool of that many threads, the caller's among them; as many as the system gives.
-    pub fn new(threads: usize) -> Pool {
+    pub fn new(threads: usize) -> ThreadPool {
         let shared = Arc::new(Shared {
             step: AtomicU32::new(0),
             busy: AtomicUsize::new(0),
@@ -70,9 +70,9 @@ impl Pool {
                 .spawn(move || help(&shared, number))
                 .ok()
         };
-        let helpers: Vec<_> = (1..threads.clamp(1, Pool::MOST)).map_while(helper).collect();
+        let helpers: Vec<_> = (1..threads.clamp(1, ThreadPool::MAX)).map_while(helper).collect();
         let threads = helpers.len() + 1;
-        Pool { shared, helpers, shares: vec![1.0 / threads as f32; threads] }
+        ThreadPool { shared, helpers, shares: vec![1.0 / threads as f32; threads] }
     }
 
     /// Number of threads.
@@ -121,7 +121,7 @@ impl Pool {
         let stride = out.row_stride(values);
         let pieces = Pieces::of(out, rows * stride);
         let ends = self.ends(rows);
-        let times = [const { AtomicU64::new(0) }; Pool::MOST];
+        let times = [const { AtomicU64::new(0) }; ThreadPool::MAX];
         self.run(&|thread| {
             let rows = ends[thread]..ends[thread + 1];
             if !rows.is_empty() {
@@ -138,8 +138,8 @@ impl Pool {
     }
 
     /// Where each thread's rows begin, and where the last one's end.
-    fn ends(&self, rows: usize) -> [usize; Pool::MOST + 1] {
-        let mut ends = [rows; Pool::MOST + 1];
+    fn ends(&self, rows: usize) -> [usize; ThreadPool::MAX + 1] {
+        let mut ends = [rows; ThreadPool::MAX + 1];
         let mut sum = 0.0;
         for (end, share) in ends.iter_mut().zip(&self.shares) {
             *end = ((sum * rows as f32).round() as usize).min(rows);
@@ -150,7 +150,7 @@ impl Pool {
 
     /// Moves the shares towards the speeds that were seen.
     fn learn(&mut self, ends: &[usize], times: &[AtomicU64]) {
-        let mut speeds = [0f32; Pool::MOST];
+        let mut speeds = [0f32; ThreadPool::MAX];
         let speeds = &mut speeds[..self.shares.len()];
         for (t, speed) in speeds.iter_mut().enumerate() {
             *speed = (ends[t + 1] - ends[t]) as f32 / times[t].load(Ordering::Relaxed).max(1) as f32;
@@ -166,7 +166,7 @@ impl Pool {
     }
 }
 
-impl Drop for Pool {
+impl Drop for ThreadPool {
     fn drop(&mut self) {
         self.shared.over.store(true, Ordering::Relaxed);
         self.shared.step.fetch_add(1, Ordering::Release);
@@ -211,7 +211,7 @@ fn help(shared: &Shared, number: usize) {
 #[derive(Clone, Copy)]
 enum Pieces {
     F32(*mut f32),
-    U8(*mut u8, crate::Quantize),
+    U8(*mut u8, crate::QuantParams),
 }
 
 // SAFETY: `get` asks its callers for disjoint ranges, which makes writing through the pointer as safe as through the
@@ -252,7 +252,7 @@ mod tests {
     #[test]
     fn every_row_is_done_once() {
         for threads in [1, 2, 3, 7] {
-            let mut pool = Pool::new(threads);
+            let mut pool = ThreadPool::new(threads);
             for rows in (0..40).cycle().take(2000) {
                 let mut y = vec![0f32; rows * 3];
                 pool.rows(rows, 3, &mut Out::F32(&mut y), &|_, rows, out| {
@@ -268,7 +268,7 @@ mod tests {
 
     #[test]
     fn slow_threads_get_fewer_rows() {
-        let mut pool = Pool::new(2);
+        let mut pool = ThreadPool::new(2);
         let counts = [AtomicUsize::new(0), AtomicUsize::new(0)];
         for _ in 0..40 {
             let mut y = vec![0f32; 40];
@@ -283,7 +283,7 @@ mod tests {
 
     #[test]
     fn sleepers_wake_up() {
-        let mut pool = Pool::new(2);
+        let mut pool = ThreadPool::new(2);
         for _ in 0..3 {
             std::thread::sleep(std::time::Duration::from_millis(20));
             let count = AtomicUsize::new(0);
@@ -296,7 +296,7 @@ mod tests {
 
     #[test]
     fn a_panic_reaches_the_caller_and_the_pool_lives_on() {
-        let mut pool = Pool::new(3);
+        let mut pool = ThreadPool::new(3);
         for bad in 0..3 {
             let result = catch_unwind(AssertUnwindSafe(|| pool.run(&|thread| assert_ne!(thread, bad))));
             assert!(result.is_err());
@@ -306,7 +306,7 @@ mod tests {
 
     #[test]
     fn several_panics_in_one_run_leave_none_for_the_next() {
-        let mut pool = Pool::new(3);
+        let mut pool = ThreadPool::new(3);
         for _ in 0..20 {
             let result = catch_unwind(AssertUnwindSafe(|| pool.run(&|_| panic!("all of them"))));
             assert!(result.is_err());
@@ -322,7 +322,7 @@ mod tests {
                 panic!("again");
             }
         }
-        let mut pool = Pool::new(2);
+        let mut pool = ThreadPool::new(2);
         let result = catch_unwind(AssertUnwindSafe(|| {
             pool.run(&|thread| {
                 if thread == 1 {

@@ -7,7 +7,7 @@ use crate::conv::{ConvScratch, ConvSizes, ScratchSizes, block_rows, group_values
 use crate::epilogue::Epilogue;
 use crate::isa::Isa;
 use crate::quant_linear::{QuantLinear, quant_linear, row_stride};
-use crate::quantize::{Out, Quantize};
+use crate::quantize::{Out, QuantParams};
 use crate::windows::{MapView, Windows, gather};
 
 /// Channels of a window's pixels: without groups whole pixels are gathered with what fills them up, where weights are 0,
@@ -37,7 +37,7 @@ impl QuantConv {
         sizes: ConvSizes,
         at: impl Fn(usize, usize, usize) -> i8,
         (scales, bias): (&[f32], &[f32]),
-        x: Quantize,
+        x: QuantParams,
     ) -> Option<QuantConv> {
         let each = sizes.each(&windows)?;
         if bias.len() != sizes.outputs || scales.len() != sizes.outputs {
@@ -166,7 +166,7 @@ mod tests {
             }
             let at = |j: usize, tap: usize, c: usize| w[(j * channels + c) * taps + tap];
             each_isa(|isa| {
-                let x = Quantize::new(1.0, zero).unwrap();
+                let x = QuantParams::new(1.0, zero).unwrap();
                 let numbers = (&vec![1.0; n][..], &vec![0.0; n][..]);
                 let layer = QuantConv::new(isa, windows, sizes, at, numbers, x).unwrap();
                 let mut scratch = ConvScratch::new(QuantConv::scratch(&windows, &sizes));

@@ -9,7 +9,7 @@ use crate::isa::dispatch;
 use crate::linear::padded;
 use crate::math::madd;
 use crate::quant_linear::row_stride;
-use crate::quantize::{Out, Quantize};
+use crate::quantize::{Out, QuantParams};
 use crate::windows::Windows;
 
 /// A depthwise convolution with a weight of signed bytes.
@@ -36,13 +36,13 @@ impl QuantDepthwise {
         channels: usize,
         at: impl Fn(usize, usize) -> i8,
         (scales, bias): (&[f32], &[f32]),
-        x: Quantize,
+        x: QuantParams,
     ) -> Option<QuantDepthwise> {
         let fits = windows.are_valid()
             && channels > 0
             && bias.len() == channels
             && scales.len() == channels
-            && windows.taps() <= crate::QuantLinear::MOST_INPUTS;
+            && windows.taps() <= crate::QuantLinear::MAX_INPUTS;
         if !fits {
             return None;
         }
@@ -203,7 +203,7 @@ mod tests {
             dilation: [1; 2],
             padding: [0; 2],
         };
-        let x = Quantize::new(1.0, 3).unwrap();
+        let x = QuantParams::new(1.0, 3).unwrap();
         let new = |weight: i8| QuantDepthwise::new(windows, 1, |_, _| weight, (&[1.0], &[0.0]), x).is_some();
         assert!(new(-127) && !new(-128));
     }
@@ -223,7 +223,7 @@ mod tests {
             let wide: Vec<f64> = w.iter().map(|&w| f64::from(w)).collect();
             let mut want = vec![0.0; windows.count() * n];
             plain::conv(&windows, [n, 1, n], &numbers, &wide, &vec![0.0; n], &mut want);
-            let quantize = Quantize::new(1.0, zero).unwrap();
+            let quantize = QuantParams::new(1.0, zero).unwrap();
             let scales = (&vec![1.0; n][..], &vec![0.0; n][..]);
             let layer = QuantDepthwise::new(windows, n, |c, tap| w[c * taps + tap], scales, quantize).unwrap();
             each_isa(|isa| {

@@ -7,14 +7,14 @@
 #[cfg(any(test, target_arch = "x86_64"))]
 use std::marker::PhantomData;
 
-use crate::dot::{COLS, DEPTH, Dot, MOST_SUM, Plain};
+#[cfg(any(test, target_arch = "x86_64"))]
+use crate::amx::{Bytes, Sink, Sums, Tiles, multiply};
+use crate::dot::{COLS, DEPTH, Dot, MAX_SUM, Plain};
 use crate::epilogue::Epilogue;
 use crate::isa::{Int8Dot, Isa};
-use crate::linear::{padded, prefetch, shares, tiles};
+use crate::linear::{padded, prefetch, row_blocks, shares};
 use crate::math::FUSED;
-use crate::quantize::{Out, Quantize};
-#[cfg(any(test, target_arch = "x86_64"))]
-use crate::tiles::{Bytes, Sink, Sums, Tiles, multiply};
+use crate::quantize::{Out, QuantParams};
 
 /// A layer with a weight of signed bytes.
 #[derive(Clone, Debug)]
@@ -52,11 +52,11 @@ enum Accumulate16 {
 
 impl QuantLinear {
     /// The most inputs: their products stay within 32 bits.
-    pub const MOST_INPUTS: usize = 65_536;
+    pub const MAX_INPUTS: usize = 65_536;
 
     /// The most that the positive weights of a [`QuantLinear::group`] may come to, and the negative ones, for the
-    /// fastest kernel on AVX2. Weights within ±[`QuantLinear::MOST_SUM`] / 2 still take the second fastest.
-    pub const MOST_SUM: i32 = MOST_SUM;
+    /// fastest kernel on AVX2. Weights within ±[`QuantLinear::MAX_SUM`] / 2 still take the second fastest.
+    pub const MAX_SUM: i32 = MAX_SUM;
 
     /// The four inputs, one of them this, whose products are added in 16 bits where they accumulate: of eight in a row 0, 1, 4, 5,
     /// and 2, 3, 6, 7. Some may lie beyond the last.
@@ -76,9 +76,9 @@ impl QuantLinear {
         at: impl Fn(usize, usize) -> i8,
         scales: &[f32],
         bias: &[f32],
-        x: Quantize,
+        x: QuantParams,
     ) -> Option<QuantLinear> {
-        let sizes = (1..=QuantLinear::MOST_INPUTS).contains(&inputs) && outputs > 0;
+        let sizes = (1..=QuantLinear::MAX_INPUTS).contains(&inputs) && outputs > 0;
         if !sizes || scales.len() != outputs || bias.len() != outputs {
             return None;
         }
@@ -178,7 +178,7 @@ fn fit(panel: &[[i8; COLS * DEPTH]]) -> Accumulate16 {
             }
         }
     }
-    let fits = |most: i16| i32::from(most) <= MOST_SUM;
+    let fits = |most: i16| i32::from(most) <= MAX_SUM;
     match (fits(four), fits(two)) {
         (true, _) => Accumulate16::Four,
         (_, true) => Accumulate16::Two,
@@ -217,12 +217,12 @@ unsafe fn tile<D: Dot, const FMA: bool, const HEIGHT: usize>(
     }
 }
 
-/// The layer on rows of `x`, with tiles of at most `MOST` rows.
+/// The layer on rows of `x`, with tiles of at most `MAX` rows.
 ///
 /// # Safety
 /// As [`Dot`].
 #[inline(always)]
-unsafe fn body<D: Dot, const FMA: bool, const MOST: usize>(
+unsafe fn body<D: Dot, const FMA: bool, const MAX: usize>(
     layer: &QuantLinear,
     x: &[u8],
     epilogue: &Epilogue<'_>,
@@ -237,8 +237,8 @@ unsafe fn body<D: Dot, const FMA: bool, const MOST: usize>(
         let (column, count) = (p * COLS, COLS.min(n - p * COLS));
         let start = sums.map(|sum| (D::SHIFT - layer.zero) * sum);
         let next = layer.weight[(p + 1) * layer.steps..].get(..layer.steps).unwrap_or_default();
-        let mut shares = shares(next, rows.div_ceil(MOST));
-        for (row, height) in tiles(rows, MOST) {
+        let mut shares = shares(next, rows.div_ceil(MAX));
+        for (row, height) in row_blocks(rows, MAX) {
             shares.next().unwrap_or_default().iter().for_each(prefetch);
             macro_rules! tile {
                 ($height:literal) => {{
@@ -251,12 +251,12 @@ unsafe fn body<D: Dot, const FMA: bool, const MOST: usize>(
             match height {
                 1 => tile!(1),
                 2 => tile!(2),
-                3 if MOST > 2 => tile!(3),
-                4 if MOST > 2 => tile!(4),
-                5 if MOST > 4 => tile!(5),
-                6 if MOST > 5 => tile!(6),
-                7 if MOST > 5 => tile!(7),
-                _ if MOST > 5 => tile!(8),
+                3 if MAX > 2 => tile!(3),
+                4 if MAX > 2 => tile!(4),
+                5 if MAX > 4 => tile!(5),
+                6 if MAX > 5 => tile!(6),
+                7 if MAX > 5 => tile!(7),
+                _ if MAX > 5 => tile!(8),
                 _ => {}
             }
         }
@@ -269,7 +269,7 @@ unsafe fn body<D: Dot, const FMA: bool, const MOST: usize>(
 /// As [`Dot`] and [`Tiles`].
 #[cfg(any(test, target_arch = "x86_64"))]
 #[inline(always)]
-unsafe fn tiled<T: Tiles<Bytes>, D: Dot, const FMA: bool, const MOST: usize>(
+unsafe fn tiled<T: Tiles<Bytes>, D: Dot, const FMA: bool, const MAX: usize>(
     layer: &QuantLinear,
     x: &[u8],
     epilogue: &Epilogue<'_>,
@@ -279,7 +279,7 @@ unsafe fn tiled<T: Tiles<Bytes>, D: Dot, const FMA: bool, const MOST: usize>(
     // SAFETY: the caller's promise; `D` may be used by the one who ends the sums too.
     unsafe {
         if x.len() / (steps * DEPTH) < 2 {
-            return body::<D, FMA, MOST>(layer, x, epilogue, out);
+            return body::<D, FMA, MAX>(layer, x, epilogue, out);
         }
         let weights = std::slice::from_raw_parts(layer.weight.as_ptr().cast(), layer.weight.len());
         let mut ending = Ending::<D, FMA> { layer, epilogue, out, dot: PhantomData };
@@ -339,7 +339,7 @@ const BLOCK: usize = 256;
 /// `out`, see [`Out`].
 pub fn quant_linear(layer: &QuantLinear, x: &[u8], epilogue: &Epilogue<'_>, out: &mut Out<'_>) {
     let (stride, n) = (row_stride(layer.inputs), layer.outputs);
-    for (first, count) in tiles(x.len() / stride, BLOCK) {
+    for (first, count) in row_blocks(x.len() / stride, BLOCK) {
         let residual = epilogue.residual.map(|residual| &residual[first * n..]);
         let epilogue = Epilogue { residual, ..*epilogue };
         block(layer, &x[first * stride..][..count * stride], &epilogue, &mut out.starting_at(first, n));
@@ -349,11 +349,11 @@ pub fn quant_linear(layer: &QuantLinear, x: &[u8], epilogue: &Epilogue<'_>, out:
 /// The layer on a block of rows.
 fn block(layer: &QuantLinear, x: &[u8], epilogue: &Epilogue<'_>, out: &mut Out<'_>) {
     #[cfg(target_arch = "x86_64")]
+    use crate::amx::Amx;
+    #[cfg(target_arch = "x86_64")]
     use crate::dot::{Avx2, Avx2Two, Avx2Wide, Avx512Vnni, AvxVnni, Halves};
     #[cfg(target_arch = "aarch64")]
     use crate::dot::{Dotprod, I8mm, Neon};
-    #[cfg(target_arch = "x86_64")]
-    use crate::tiles::Amx;
     macro_rules! compiled {
         ($arch:literal, $name:ident, $features:literal, $dot:ty, $most:literal) => {
             compiled!($arch, $name, $features, body::<$dot, true, $most>);
@@ -439,19 +439,19 @@ mod tests {
     /// With scales of 1 and no bias, of a weight whose rows follow each other.
     fn layer(isa: Isa, [n, k]: [usize; 2], w: &[i8], zero: u8) -> QuantLinear {
         let (scales, bias) = (vec![1.0; n], vec![0.0; n]);
-        let x = Quantize::new(1.0, zero).unwrap();
+        let x = QuantParams::new(1.0, zero).unwrap();
         QuantLinear::new(isa, [n, k], |j, i| w[j * k + i], &scales, &bias, x).unwrap()
     }
 
     #[test]
     fn what_would_not_be_exact_is_refused() {
-        let x = Quantize::new(1.0, 0).unwrap();
+        let x = QuantParams::new(1.0, 0).unwrap();
         let new = |sizes, w: i8, scales: &[f32]| {
             QuantLinear::new(Isa::best(), sizes, |_, _| w, scales, &[0.0], x).is_some()
         };
         assert!(new([1, 1], -127, &[1.0]));
         assert!(!new([1, 1], -128, &[1.0]) && !new([1, 0], 1, &[1.0]) && !new([1, 1], 1, &[]));
-        assert!(!new([1, QuantLinear::MOST_INPUTS + 1], 1, &[1.0]));
+        assert!(!new([1, QuantLinear::MAX_INPUTS + 1], 1, &[1.0]));
     }
 
     #[test]
@@ -517,7 +517,7 @@ mod tests {
             let mut y = vec![0.0; rows * n];
             let (epilogue, out) = (Epilogue::default(), &mut Out::F32(&mut y));
             // SAFETY: no special instructions.
-            unsafe { tiled::<crate::tiles::Plain<Bytes>, Plain, FUSED, 4>(&layer, &x, &epilogue, out) };
+            unsafe { tiled::<crate::amx::Plain<Bytes>, Plain, FUSED, 4>(&layer, &x, &epilogue, out) };
             prop_assert_eq!(y.iter().map(|&y| y as i32).collect::<Vec<_>>(), want);
         }
     }

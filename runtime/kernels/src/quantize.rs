@@ -9,20 +9,20 @@ const ROUND: f32 = 12_582_912.0;
 
 /// One scale and zero point for all values of a matrix.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Quantize {
+pub struct QuantParams {
     scale: f32,
     inverse: f32,
     zero: u8,
 }
 
-impl Quantize {
+impl QuantParams {
     /// The largest scale, and the reciprocal of the smallest: far from where floats end.
     const LIMIT: f32 = 1e30;
 
     /// None unless the scale is positive and neither it nor its reciprocal is out of reach.
-    pub fn new(scale: f32, zero: u8) -> Option<Quantize> {
-        let fits = (1.0 / Quantize::LIMIT..=Quantize::LIMIT).contains(&scale);
-        fits.then(|| Quantize { scale, inverse: 1.0 / scale, zero })
+    pub fn new(scale: f32, zero: u8) -> Option<QuantParams> {
+        let fits = (1.0 / QuantParams::LIMIT..=QuantParams::LIMIT).contains(&scale);
+        fits.then(|| QuantParams { scale, inverse: 1.0 / scale, zero })
     }
 
     /// The distance of two neighbouring values.
@@ -100,7 +100,7 @@ pub enum Out<'a> {
     /// As they are.
     F32(&'a mut [f32]),
     /// As bytes.
-    U8(&'a mut [u8], Quantize),
+    U8(&'a mut [u8], QuantParams),
 }
 
 /// Columns of a tile of a result.
@@ -184,15 +184,15 @@ mod tests {
     #[test]
     fn only_usable_scales() {
         for scale in [0.0, -1.0, f32::NAN, f32::INFINITY, 1e-38, 3e38] {
-            assert_eq!(Quantize::new(scale, 0), None, "{scale}");
+            assert_eq!(QuantParams::new(scale, 0), None, "{scale}");
         }
-        assert!(Quantize::new(1e-20, 255).is_some());
+        assert!(QuantParams::new(1e-20, 255).is_some());
     }
 
     #[test]
     fn sixteen_at_once_have_the_bits_of_each() {
         for (round, (x, zero)) in awkward_rows().enumerate() {
-            let quantize = Quantize::new([0.5, 0.013, 1e-20][round % 3], zero).unwrap();
+            let quantize = QuantParams::new([0.5, 0.013, 1e-20][round % 3], zero).unwrap();
             assert_eq!(quantize.bytes_of(&x), x.map(|x| quantize.byte(x)), "{x:?}");
         }
     }
@@ -200,7 +200,7 @@ mod tests {
     #[test]
     fn a_round_trip_gives_what_the_byte_stands_for() {
         for (round, (x, zero)) in awkward_rows().enumerate() {
-            let quantize = Quantize::new([0.5, 0.013, 1e-20][round % 3], zero).unwrap();
+            let quantize = QuantParams::new([0.5, 0.013, 1e-20][round % 3], zero).unwrap();
             for x in x {
                 assert_eq!(quantize.round_trip(x), quantize.value(quantize.byte(x)), "{x}");
             }
@@ -209,7 +209,7 @@ mod tests {
 
     #[test]
     fn ties_go_to_even_and_nothing_wraps() {
-        let quantize = Quantize::new(0.5, 10).unwrap();
+        let quantize = QuantParams::new(0.5, 10).unwrap();
         for (x, byte) in [(0.25, 10), (0.75, 12), (-0.25, 10), (1e30, 255), (-1e30, 0), (f32::INFINITY, 255)]
         {
             assert_eq!(quantize.byte(x), byte, "{x}");
@@ -221,7 +221,7 @@ mod tests {
         fn every_isa_is_the_formula(
             x in proptest::collection::vec(-40f32..40.0, 0..70), scale in 0.001f32..1.0, zero in 0u8..=255
         ) {
-            let quantize = Quantize::new(scale, zero).unwrap();
+            let quantize = QuantParams::new(scale, zero).unwrap();
             let near = |x: f32, byte: u8| {
                 let steps = f64::from(x) / f64::from(scale);
                 let tie = (steps.fract().abs() - 0.5).abs() < 1e-4;

@@ -9,7 +9,7 @@ use smalti_kernels::epilogue::activate;
 use smalti_kernels::max_pool::max_pool;
 use smalti_kernels::quant_linear::row_stride;
 use smalti_kernels::{
-    Aligned, Conv, Epilogue, Isa, MapView, Out, Pool, conv, depthwise, elementwise, layer_norm, levels,
+    Aligned, Conv, Epilogue, Isa, MapView, Out, ThreadPool, conv, depthwise, elementwise, layer_norm, levels,
     linear, quant_conv, quant_depthwise, quant_linear, quantize, softmax,
 };
 
@@ -34,7 +34,7 @@ pub(crate) struct Arena {
     bytes: Vec<Aligned<u8>>,
     /// One for each thread.
     scratch: Vec<Mutex<Scratch>>,
-    pool: Pool,
+    pool: ThreadPool,
     isa: Isa,
 }
 
@@ -59,7 +59,7 @@ pub(super) fn softmax_row(cols: usize) -> usize {
 impl Arena {
     /// Slots of these lengths, and scratch of that length for each thread.
     pub(super) fn new(floats: &[usize], bytes: &[usize], scratch: ScratchLen, threads: usize) -> Arena {
-        let pool = Pool::new(threads);
+        let pool = ThreadPool::new(threads);
         Arena {
             floats: floats.iter().map(|&len| Aligned::new(len)).collect(),
             bytes: bytes.iter().map(|&len| Aligned::new(len)).collect(),

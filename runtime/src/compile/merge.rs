@@ -154,7 +154,7 @@ impl<'a> Followed<'_, 'a> {
 
 #[cfg(test)]
 mod tests {
-    use smalti_kernels::Quantize;
+    use smalti_kernels::QuantParams;
 
     use super::super::constant::Constant;
     use super::super::step::Weight;
@@ -263,7 +263,7 @@ mod tests {
 
     #[test]
     fn results_are_stored_as_bytes_by_whoever_computes_them() {
-        let to_bytes = Quantize::new(0.5, 3).unwrap();
+        let to_bytes = QuantParams::new(0.5, 3).unwrap();
         let quantize = |x, out| Step::Quantize { x: span(x), out, quantize: to_bytes };
         let norm = Step::LayerNorm {
             x: span(1),

@@ -8,7 +8,7 @@ use smalti_kernels::attention::Shape;
 use smalti_kernels::conv::ScratchSizes;
 use smalti_kernels::{
     Activation, Aligned, Conv, ConvSizes, Depthwise, Isa, LevelMap, Linear, QuantConv, QuantDepthwise,
-    QuantLinear, Quantize, Windows,
+    QuantLinear, QuantParams, Windows,
 };
 
 use super::exec::{Arena, ImageView};
@@ -97,7 +97,7 @@ pub(super) struct Stage {
     kind: &'static str,
     multiply_adds: u64,
     pub(super) out: Slot,
-    pub(super) quantize: Option<Quantize>,
+    pub(super) quantize: Option<QuantParams>,
     /// Rows of the result that are computed, and values in each.
     pub(super) rows: Range<usize>,
     pub(super) cols: usize,

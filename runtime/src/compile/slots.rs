@@ -91,7 +91,7 @@ impl Slots {
 
 #[cfg(test)]
 mod tests {
-    use smalti_kernels::Quantize;
+    use smalti_kernels::QuantParams;
 
     use super::super::step::{Pointwise, Span, Step};
     use super::*;
@@ -143,7 +143,7 @@ mod tests {
 
     #[test]
     fn bytes_lie_apart_from_floats() {
-        let quantize = Quantize::new(1.0, 0).unwrap();
+        let quantize = QuantParams::new(1.0, 0).unwrap();
         let first = Step::StoreConstant { values: vec![1.0; 6], out: 1, at: 0 };
         let steps = vec![first, Step::Quantize { x: span(1, [2, 3]), out: 2, quantize }];
         let buffers = vec![[1, 4], [2, 3], [2, 3]];

@@ -4,7 +4,7 @@ use std::ops::Range;
 use std::rc::Rc;
 
 use smalti_kernels::attention::Shape;
-use smalti_kernels::{Activation, LevelMap, Quantize, Windows};
+use smalti_kernels::{Activation, LevelMap, QuantParams, Windows};
 
 use super::constant::{Bytes, Constant};
 use super::view::View;
@@ -112,7 +112,7 @@ pub(super) enum PixelValues {
 pub(super) enum Weight<'a> {
     Floats(Constant<'a>),
     /// For activations in bytes.
-    Bytes(Bytes<'a>, Quantize),
+    Bytes(Bytes<'a>, QuantParams),
 }
 
 /// A function of single values.
@@ -127,7 +127,7 @@ pub(super) enum Pointwise {
 pub(super) struct Target {
     pub(super) buffer: Buffer,
     /// As bytes.
-    pub(super) quantize: Option<Quantize>,
+    pub(super) quantize: Option<QuantParams>,
 }
 
 impl Target {
@@ -188,7 +188,7 @@ pub(super) enum Step<'a> {
     /// The mean over rows.
     Mean { x: Span, out: Buffer },
     /// Values as bytes.
-    Quantize { x: Span, out: Buffer, quantize: Quantize },
+    Quantize { x: Span, out: Buffer, quantize: QuantParams },
 }
 
 impl Step<'_> {

@@ -4,13 +4,13 @@
 
 use std::rc::Rc;
 
-use smalti_kernels::{LevelMap, Quantize};
+use smalti_kernels::{LevelMap, QuantParams};
 
 /// A number for each level.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) struct Table {
     /// The quantization whose levels they are; none where the values are bytes already, as an image's.
-    of: Option<Quantize>,
+    of: Option<QuantParams>,
     values: Rc<[f32; 256]>,
 }
 
@@ -21,13 +21,13 @@ impl Table {
     }
 
     /// The levels of a quantization as integers: from 0, or from -128 where they are signed.
-    pub(super) fn of_levels(of: Quantize, is_signed: bool) -> Table {
+    pub(super) fn of_levels(of: QuantParams, is_signed: bool) -> Table {
         let lowest = if is_signed { -128.0 } else { 0.0 };
         Table { of: Some(of), values: Rc::new(std::array::from_fn(|level| level as f32 + lowest)) }
     }
 
     /// The quantization whose levels they are.
-    pub(super) fn levels_of(&self) -> Option<Quantize> {
+    pub(super) fn levels_of(&self) -> Option<QuantParams> {
         self.of
     }
 
@@ -58,7 +58,7 @@ impl Table {
     }
 
     /// Whether each level stands for the value that `quantize` gives it: its bytes are then the levels.
-    pub(super) fn is_round_trip(&self, quantize: Quantize) -> bool {
+    pub(super) fn is_round_trip(&self, quantize: QuantParams) -> bool {
         self.of.is_some()
             && (0..=255).zip(self.values.iter()).all(|(level, &value)| quantize.value(level) == value)
     }
@@ -70,13 +70,13 @@ mod tests {
 
     #[test]
     fn a_pair_is_a_round_trip_until_something_is_done_to_it() {
-        let quantize = Quantize::new(0.1, 128 + 20).unwrap();
+        let quantize = QuantParams::new(0.1, 128 + 20).unwrap();
         let levels = Table::of_levels(quantize, true);
         assert_eq!((levels.values[0], levels.values[255]), (-128.0, 127.0));
         let pair = levels.map(|level| (level - 20.0) * 0.1);
         assert!(pair.is_round_trip(quantize));
         assert!(!pair.map(|x| -x).is_round_trip(quantize));
-        let other = Quantize::new(0.2, 128 + 20).unwrap();
+        let other = QuantParams::new(0.2, 128 + 20).unwrap();
         assert!(!pair.is_round_trip(other) && levels.map(|level| (level - 20.0) * 0.2).is_round_trip(other));
         assert_eq!(pair.zip(&pair, |a, b| a * b).unwrap(), pair.map(|a| a * a));
         assert!(pair.zip(&Table::of_levels(other, true), |a, b| a + b).is_none());

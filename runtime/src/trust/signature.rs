@@ -10,7 +10,7 @@ use minisign_verify::Signature;
 use crate::error::{Error, Result};
 
 /// The most bytes of a key or signature file; they have four lines at most.
-const MOST: u64 = 16 << 10;
+const MAX: u64 = 16 << 10;
 
 /// A key that signs models, the public half.
 #[derive(Clone, Debug)]
@@ -73,7 +73,7 @@ pub fn read(path: &Path) -> Result<String> {
 /// A small text file.
 fn small(path: &Path) -> std::io::Result<String> {
     let mut text = String::new();
-    File::open(path)?.take(MOST).read_to_string(&mut text)?;
+    File::open(path)?.take(MAX).read_to_string(&mut text)?;
     Ok(text)
 }
 

@@ -5,7 +5,7 @@ use std::fmt;
 use std::str::FromStr;
 
 /// The most numbers of a version.
-const MOST: usize = 8;
+const MAX: usize = 8;
 
 /// Numbers with dots between them, such as `3`, `1.10` or `2026.05.31`; numbers that are not there count as 0.
 #[derive(Clone, Debug)]
@@ -16,12 +16,12 @@ impl Version {
     pub fn parse(text: &str) -> Option<Version> {
         let digits = |part: &str| part.bytes().all(|byte| byte.is_ascii_digit());
         let numbers: Option<Vec<u64>> =
-            text.split('.').take(MOST + 1).map(|part| part.parse().ok().filter(|_| digits(part))).collect();
-        numbers.filter(|numbers| numbers.len() <= MOST).map(Version)
+            text.split('.').take(MAX + 1).map(|part| part.parse().ok().filter(|_| digits(part))).collect();
+        numbers.filter(|numbers| numbers.len() <= MAX).map(Version)
     }
 
-    fn numbers(&self) -> [u64; MOST] {
-        let mut all = [0; MOST];
+    fn numbers(&self) -> [u64; MAX] {
+        let mut all = [0; MAX];
         all.iter_mut().zip(&self.0).for_each(|(to, from)| *to = *from);
         all
     }
@@ -31,7 +31,7 @@ impl FromStr for Version {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Version, String> {
-        Version::parse(text).ok_or_else(|| format!("expected up to {MOST} numbers with dots between them"))
+        Version::parse(text).ok_or_else(|| format!("expected up to {MAX} numbers with dots between them"))
     }
 }
 

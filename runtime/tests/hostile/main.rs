@@ -87,6 +87,14 @@ fn scale(tensor: &TensorProto) -> Option<f32> {
     raw.or(tensor.float_data.first().copied())
 }
 
+/// Writes a file into the folder that `SMALTI_HOSTILE_FILES` names, if it names one: `scripts/check-hostile` gives them to
+/// the program.
+fn keep(name: &str, bytes: &[u8]) {
+    let Some(folder) = std::env::var_os("SMALTI_HOSTILE_FILES") else { return };
+    let name = name.replace(|c: char| !c.is_ascii_alphanumeric(), "_");
+    std::fs::write(Path::new(&folder).join(format!("{name}.onnx")), bytes).unwrap();
+}
+
 /// Runs cases in order on a thread of their own; fails with the case's name on a panic, a hang or an internal
 /// error, and at the end with the names of all that the backends answer differently; such files are in `target/tmp`.
 /// Gives how many files passed the gate.
@@ -95,6 +103,7 @@ fn survive(cases: impl Iterator<Item = (String, Vec<u8>)> + Send + 'static) -> u
     std::thread::spawn(move || {
         for (name, bytes) in cases {
             let _ = sender.send((name.clone(), None));
+            keep(&name, &bytes);
             let result = load_and_run(&bytes);
             if matches!(result, Ok(Some(_)) | Err(Error::Internal { .. })) {
                 let file = format!("{}.onnx", name.replace([' ', '/'], "_"));

@@ -8,7 +8,7 @@ use smalti_models::onnx::{
 };
 use smalti_runtime::Model;
 
-use super::{answer, proto};
+use super::{answer, keep, proto};
 
 /// Bytes that opening a small file and running it may take.
 const BYTES: u64 = 64 << 20;
@@ -110,6 +110,7 @@ impl Attack {
 
 /// Opens and runs; fails where that takes too much.
 fn endure(name: &str, bytes: &[u8]) {
+    keep(name, bytes);
     let start = Instant::now();
     let mut ended = None;
     let used = allocation_counter::measure(|| {

@@ -54,7 +54,8 @@ pub(super) struct Comparison {
     /// The ensemble that is better than each candidate, if it is.
     pub(super) ensemble: Option<Ensemble>,
     pub(super) candidates: Vec<Candidate>,
-    /// What was trained without one fold each.
+    /// The folds of the labelled images, and what was trained without one each.
+    pub(super) folds: Vec<Fold>,
     pub(super) trained: Vec<Trained>,
     /// CPU seconds in which a classifier says what an image is.
     pub(super) per_answer: f64,
@@ -107,7 +108,14 @@ pub(super) fn compare(job: &Autotrain<'_>, images: &Images, entrants: &Entrants)
         choice.steps = left.clamp(steps, most_steps(&settings, labelled).max(steps));
     }
     let answers = (candidates.len() * found.labels.len()).max(1);
-    Ok(Comparison { choice, ensemble, candidates, trained, per_answer: found.seconds / answers as f64 })
+    Ok(Comparison {
+        choice,
+        ensemble,
+        candidates,
+        folds,
+        trained,
+        per_answer: found.seconds / answers as f64,
+    })
 }
 
 /// The steps of one training, of those that fit; says so where they are few.
@@ -194,7 +202,7 @@ impl HeldOut {
             all.push(self.teacher.clone());
         }
         let ensemble = Ensemble::fit(&all, &self.labels, classes);
-        job.tell(&format!("  {:<32}{:5.1}%", "mean answer of all", 100.0 * ensemble.validation));
+        job.tell(&format!("  {:<32}{:5.1}%", "weighted mean of their answers", 100.0 * ensemble.validation));
         ensemble
     }
 }

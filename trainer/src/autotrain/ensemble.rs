@@ -8,22 +8,42 @@ const SHARPEST: f64 = 0.1;
 const FACTOR: f64 = 1.1;
 const TRIED: i32 = 60;
 
-/// How the answers of several classifiers are put together: the mean of their probabilities, each at the temperature at which
-/// it is as sure as it is right (arXiv 1706.04599). So who knows little says little, and nobody has to be left out: to choose
-/// members by few held-out images was worse.
+/// Images that speak for each member before any is looked at: few held-out images do not tell members apart.
+const PRIOR: f64 = 3.0;
+/// Rounds of expectation maximisation.
+const ROUNDS: usize = 100;
+/// A member of less weight is left out: to ask it takes time.
+const LEAST_WEIGHT: f64 = 0.05;
+
+/// How the answers of several classifiers are put together: a weighted mean of their probabilities, each at the temperature
+/// at which it is as sure as it is right (arXiv 1706.04599). The weights are those of a mixture under which the held-out
+/// labels are likeliest (stacking, Wolpert 1992), with a prior for equal ones.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub(super) struct Ensemble {
     /// One for each classifier.
     temperatures: Vec<f64>,
+    /// Likewise; their sum is 1.
+    weights: Vec<f64>,
     /// The fraction of held-out images that it gets right.
     pub(super) validation: f64,
 }
 
 impl Ensemble {
-    /// Finds the temperatures from what each classifier says of images that it did not learn from, logits `[images, classes]`.
+    /// Fits temperatures and weights to what each classifier says of images that it did not learn from, logits
+    /// `[images, classes]`.
     pub(super) fn fit(classifiers: &[Vec<f32>], labels: &[u32], classes: usize) -> Ensemble {
-        let temperatures = classifiers.iter().map(|logits| temperature(logits, labels, classes)).collect();
-        let mut ensemble = Ensemble { temperatures, validation: 0.0 };
+        let temperatures: Vec<f64> =
+            classifiers.iter().map(|logits| temperature(logits, labels, classes)).collect();
+        // What each says of the right class.
+        let said: Vec<Vec<f64>> = classifiers
+            .iter()
+            .zip(&temperatures)
+            .map(|(logits, temperature)| {
+                let rows = logits.chunks_exact(classes).zip(labels);
+                rows.map(|(row, label)| probabilities(row, *temperature)[*label as usize]).collect()
+            })
+            .collect();
+        let mut ensemble = Ensemble { temperatures, weights: weights(&said), validation: 0.0 };
         let answers = ensemble.mean(classifiers, classes);
         let right =
             answers.chunks_exact(classes).zip(labels).filter(|(row, label)| top(row) == **label as usize);
@@ -31,7 +51,7 @@ impl Ensemble {
         ensemble
     }
 
-    /// The mean of the members' probabilities `[images, classes]`; `classifiers` are all that were chosen from.
+    /// The weighted mean of all classifiers' probabilities `[images, classes]`.
     pub(super) fn mean(&self, classifiers: &[Vec<f32>], classes: usize) -> Vec<f32> {
         let mut sum = vec![0.0; classifiers.first().map_or(0, Vec::len)];
         for (i, logits) in classifiers.iter().enumerate() {
@@ -40,31 +60,49 @@ impl Ensemble {
         sum
     }
 
-    /// Adds a classifier's part of the mean to `sum`, times `weight`.
-    pub(super) fn add(
-        &self,
-        classifier: usize,
-        logits: &[f32],
-        weight: f64,
-        classes: usize,
-        sum: &mut [f32],
-    ) {
-        let Some(temperature) = self.temperatures.get(classifier) else { return };
-        let weight = weight / self.members() as f64;
+    /// Adds a classifier's part of the mean to `sum`, times `share`.
+    pub(super) fn add(&self, classifier: usize, logits: &[f32], share: f64, classes: usize, sum: &mut [f32]) {
+        let weight = share * self.weight(classifier);
+        let Some(temperature) = self.temperatures.get(classifier).filter(|_| weight > 0.0) else { return };
         for (sum, row) in sum.chunks_exact_mut(classes).zip(logits.chunks_exact(classes)) {
             let shares = probabilities(row, *temperature);
             sum.iter_mut().zip(shares).for_each(|(sum, p)| *sum += (weight * p) as f32);
         }
     }
 
+    /// The weight of a classifier: 0 if it is no member.
+    pub(super) fn weight(&self, classifier: usize) -> f64 {
+        self.weights.get(classifier).copied().unwrap_or(0.0)
+    }
+
     /// Number of members.
     pub(super) fn members(&self) -> usize {
-        self.temperatures.len()
+        self.weights.iter().filter(|weight| **weight > 0.0).count()
     }
 }
 
+/// The weights of a mixture under which what was said of each image is likeliest; `said` `[classifiers, images]`.
+fn weights(said: &[Vec<f64>]) -> Vec<f64> {
+    let count = said.len();
+    let mut weights = vec![1.0 / count.max(1) as f64; count];
+    for _ in 0..ROUNDS {
+        let mut sums = vec![PRIOR; count];
+        for image in 0..said.first().map_or(0, Vec::len) {
+            let all: f64 = said.iter().zip(&weights).map(|(said, weight)| weight * said[image]).sum();
+            for ((sum, said), weight) in sums.iter_mut().zip(said).zip(&weights) {
+                *sum += weight * said[image] / all.max(1e-12);
+            }
+        }
+        let all: f64 = sums.iter().sum();
+        weights = sums.into_iter().map(|sum| sum / all).collect();
+    }
+    weights.iter_mut().filter(|weight| **weight < LEAST_WEIGHT).for_each(|weight| *weight = 0.0);
+    let all: f64 = weights.iter().sum();
+    weights.into_iter().map(|weight| weight / all).collect()
+}
+
 /// Softmax of `logits / temperature`.
-fn probabilities(logits: &[f32], temperature: f64) -> Vec<f64> {
+pub(super) fn probabilities(logits: &[f32], temperature: f64) -> Vec<f64> {
     let most = f64::from(logits[top(logits)]);
     let powers: Vec<f64> = logits.iter().map(|x| ((f64::from(*x) - most) / temperature).exp()).collect();
     let sum: f64 = powers.iter().sum();
@@ -73,12 +111,15 @@ fn probabilities(logits: &[f32], temperature: f64) -> Vec<f64> {
 
 /// The temperature of least cross-entropy.
 pub(super) fn temperature(logits: &[f32], labels: &[u32], classes: usize) -> f64 {
-    let loss = |temperature: f64| -> f64 {
-        let rows = logits.chunks_exact(classes).zip(labels);
-        rows.map(|(row, label)| -probabilities(row, temperature)[*label as usize].max(1e-12).ln()).sum()
-    };
     let tried = (0..TRIED).map(|i| SHARPEST * FACTOR.powi(i));
+    let loss = |temperature: f64| cross_entropy(logits, labels, classes, temperature);
     tried.min_by(|a, b| loss(*a).total_cmp(&loss(*b))).unwrap_or(1.0)
+}
+
+/// The sum of the images' cross-entropies.
+pub(super) fn cross_entropy(logits: &[f32], labels: &[u32], classes: usize, temperature: f64) -> f64 {
+    let rows = logits.chunks_exact(classes).zip(labels);
+    rows.map(|(row, label)| -probabilities(row, temperature)[*label as usize].max(1e-12).ln()).sum()
 }
 
 #[cfg(test)]
@@ -106,8 +147,10 @@ mod tests {
     #[test]
     fn who_knows_little_says_little() {
         let ((good, labels), (bad, _)) = (member(9, 0.5), member(5, 20.0));
-        let ensemble = Ensemble::fit(&[good, bad], &labels, 2);
-        assert_eq!((ensemble.validation, ensemble.members()), (0.9, 2));
+        let ensemble = Ensemble::fit(&[good.clone(), bad, good], &labels, 2);
+        assert_eq!(ensemble.validation, 0.9);
+        assert!(ensemble.weight(1) < 0.15 && ensemble.weight(0) > 0.4, "{ensemble:?}");
+        assert!((ensemble.weight(0) - ensemble.weight(2)).abs() < 1e-9);
     }
 
     #[test]

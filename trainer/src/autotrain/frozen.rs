@@ -2,6 +2,7 @@
 
 use smalti_trainer::Result;
 use smalti_trainer::data::Dataset;
+use smalti_trainer::evaluate::probe::linear::LinearHead;
 use smalti_trainer::stages::finetune::{self, FinetuneSettings, Finetuned};
 use smalti_trainer::stages::head::Embedded;
 
@@ -49,8 +50,12 @@ impl Frozen {
     /// All parameters with a regression on these labelled images alone, rising.
     pub(super) fn params_of(&self, kept: &[usize]) -> Result<Vec<f32>> {
         let mut params = self.classifier.params.clone();
-        let head = self.embedded.fit(Some(kept), Some(self.decay))?;
-        head.write(self.classifier.model.layout(), &mut params)?;
+        self.head(Some(kept))?.write(self.classifier.model.layout(), &mut params)?;
         Ok(params)
+    }
+
+    /// A regression on these labelled images alone, rising, or on all.
+    pub(super) fn head(&self, kept: Option<&[usize]>) -> Result<LinearHead> {
+        self.embedded.fit(kept, Some(self.decay))
     }
 }

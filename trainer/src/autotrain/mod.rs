@@ -17,6 +17,7 @@ mod ensemble;
 mod folds;
 mod frozen;
 mod images;
+mod look_alikes;
 mod mirror;
 pub(crate) mod report;
 mod soft_labels;

@@ -14,6 +14,7 @@ use super::candidate::FROZEN;
 use super::compare::{Comparison, Entrants, predictions};
 use super::ensemble::Ensemble;
 use super::images::{Images, LEAST, part};
+use super::look_alikes::{Embeddings, Spreading, certain};
 use super::{Autotrain, SOFT_LABELS, cpu_seconds};
 
 /// Share of the time that is left in which images are asked about, at most: of very many images a part is enough.
@@ -42,9 +43,10 @@ impl SoftLabels {
         comparison: &Comparison,
         ensemble: &Ensemble,
     ) -> Result<SoftLabels> {
-        let Comparison { candidates, trained, per_answer, .. } = comparison;
+        let Comparison { candidates, folds, trained, per_answer, .. } = comparison;
+        let members = || candidates.iter().enumerate().filter(|(i, _)| ensemble.weight(*i) > 0.0);
         let answers: usize =
-            candidates.iter().map(|candidate| if *candidate == FROZEN { 1 } else { trained.len() }).sum();
+            members().map(|(_, candidate)| if *candidate == FROZEN { 1 } else { trained.len() }).sum();
         let seconds = OF_THE_TIME * (job.until() - cpu_seconds()) / answers.max(1) as f64;
         let numbers = part(&images.all, ((seconds / per_answer.max(1e-9)) as usize).max(LEAST));
         if numbers.len() < images.all.len() {
@@ -52,7 +54,8 @@ impl SoftLabels {
         }
         let (images, classes) = (images.all.select(&numbers), images.all.classes().len());
         let mut targets = vec![0.0; images.len() * classes];
-        for (i, candidate) in candidates.iter().enumerate() {
+        let mut looks = None;
+        for (i, candidate) in members() {
             let classifiers = match *candidate == FROZEN {
                 // With its head of all labels.
                 true => vec![entrants.frozen.classifier.clone()],
@@ -61,20 +64,38 @@ impl SoftLabels {
             for classifier in &classifiers {
                 // Images that cannot be read say nothing, and are not learned from.
                 let found = predictions(job, classifier, &images)?;
-                let mut logits = vec![0.0; targets.len()];
-                for (id, row) in found.ids.iter().zip(found.logits.chunks_exact(classes)) {
-                    logits[*id as usize * classes..][..classes].copy_from_slice(row);
-                }
+                let logits = placed(&found.ids, &found.logits, classes, images.len());
                 ensemble.add(i, &logits, 1.0 / classifiers.len() as f64, classes, &mut targets);
+                if *candidate == FROZEN {
+                    let rows = placed(&found.ids, &found.embeddings, found.dim, images.len());
+                    looks = Some(Embeddings { rows, dim: found.dim });
+                }
             }
         }
         if let Some(teacher) = &mut entrants.teacher {
-            ensemble.add(candidates.len(), &teacher.of(&numbers)?, 1.0, classes, &mut targets);
+            let embeddings = teacher.embeddings(&numbers)?;
+            let logits = teacher.head(None)?.logits(&embeddings.rows)?;
+            ensemble.add(candidates.len(), &logits, 1.0, classes, &mut targets);
+            looks = Some(embeddings);
         }
-        for (i, row) in targets.chunks_exact_mut(classes).enumerate() {
-            if let Some(label) = images.label(i) {
-                row.fill(0.0);
-                row[label as usize] = 1.0;
+        let labels: Vec<(usize, u32)> =
+            (0..images.len()).filter_map(|i| Some((i, images.label(i)?))).collect();
+        labels.iter().for_each(|label| certain(&mut targets, *label, classes));
+        if let Some(looks) =
+            looks.filter(|looks| looks.seconds() < OF_THE_TIME * (job.until() - cpu_seconds()))
+        {
+            let head = |kept: &[usize]| match &entrants.teacher {
+                Some(teacher) => teacher.head(Some(kept)),
+                None => entrants.frozen.head(Some(kept)),
+            };
+            let spreading = Spreading::choose(&looks, &labels, classes, folds, head)?;
+            let [with, without] = spreading.right.map(|right| 100.0 * right);
+            if spreading.helps() {
+                job.tell(&format!(
+                    "  labels spread to images that look alike: {with:.1}% of held-out labels instead of {without:.1}%"
+                ));
+                targets = spreading.apply(&targets, classes);
+                labels.iter().for_each(|label| certain(&mut targets, *label, classes));
             }
         }
         Ok(SoftLabels { images, targets })
@@ -104,4 +125,13 @@ impl SoftLabels {
             }
         }
     }
+}
+
+/// Rows of width `dim` at the places of their images, of so many; zeros for the others.
+fn placed(ids: &[u32], rows: &[f32], dim: usize, images: usize) -> Vec<f32> {
+    let mut all = vec![0.0; images * dim];
+    for (id, row) in ids.iter().zip(rows.chunks_exact(dim)) {
+        all[*id as usize * dim..][..dim].copy_from_slice(row);
+    }
+    all
 }

@@ -8,6 +8,7 @@ use smalti_trainer::stages::head::Embedded;
 use smalti_trainer::teacher::Cache;
 
 use super::images::Images;
+use super::look_alikes::Embeddings;
 
 /// Embeddings that a head is fitted to, about: of many images there are fewer crops.
 const ROWS: usize = 4000;
@@ -53,7 +54,7 @@ impl TeacherHead {
 
     /// Logits `[held, classes]` of the labelled images `held` by a head that learned from those in `kept`, rising.
     pub(super) fn held_out(&self, kept: &[usize], held: &[usize]) -> Result<Vec<f32>> {
-        let (head, classes) = (self.labelled.fit(Some(kept), Some(self.decay))?, self.labelled.classes);
+        let (head, classes) = (self.head(Some(kept))?, self.labelled.classes);
         let mut sum = vec![0.0; held.len() * classes];
         let logits = head.logits(&self.labelled.rows)?;
         for (row, image) in logits.chunks_exact(classes).zip(&self.labelled.images) {
@@ -63,18 +64,23 @@ impl TeacherHead {
         Ok(mean(sum, self.labelled.labels.len() / self.images()))
     }
 
-    /// Logits `[numbers, classes]` of these images, of all, by a head that learned from all labels.
-    pub(super) fn of(&mut self, numbers: &[usize]) -> Result<Vec<f32>> {
-        let head: LinearHead = self.labelled.fit(None, Some(self.decay))?;
-        let (dim, classes) = (self.labelled.dim, self.labelled.classes);
-        let mut sum = vec![0.0; numbers.len() * classes];
+    /// A head that learned from the labelled images `kept`, rising, or from all.
+    pub(super) fn head(&self, kept: Option<&[usize]>) -> Result<LinearHead> {
+        self.labelled.fit(kept, Some(self.decay))
+    }
+
+    /// The mean embeddings over all crops of these images, of all.
+    pub(super) fn embeddings(&mut self, numbers: &[usize]) -> Result<Embeddings> {
+        let dim = self.labelled.dim;
+        let mut sum = vec![0.0; numbers.len() * dim];
         for pass in 0..self.cache.passes() {
             let embeddings = self.cache.pass(pass)?;
-            let row = |number: &usize| &embeddings[number * dim..(number + 1) * dim];
-            let rows: Vec<f32> = numbers.iter().flat_map(row).copied().collect();
-            sum.iter_mut().zip(head.logits(&rows)?).for_each(|(sum, x)| *sum += x);
+            for (sum, number) in sum.chunks_exact_mut(dim).zip(numbers) {
+                let row = &embeddings[number * dim..(number + 1) * dim];
+                sum.iter_mut().zip(row).for_each(|(sum, x)| *sum += x);
+            }
         }
-        Ok(mean(sum, self.cache.passes()))
+        Ok(Embeddings { rows: mean(sum, self.cache.passes()), dim })
     }
 
     /// Number of labelled images.

@@ -1,7 +1,7 @@
 //! `smalti import`: weights of other programs as a run.
 
 use serde_json::json;
-use smalti_models::Pool;
+use smalti_models::Pooling;
 use smalti_trainer::model::weights::Weights;
 use smalti_trainer::run::{Create, IMPORT, RunDir};
 use smalti_trainer::stages::finetune::Finetuned;
@@ -30,8 +30,8 @@ pub(crate) fn run(args: &ImportArgs, global: &Global) -> anyhow::Result<()> {
     let (vit, classes) = (&settings.encoder, settings.labels.len());
     let parameters = parameters(&model);
     let pool = match settings.pool {
-        Pool::Token => "token",
-        Pool::Mean => "mean",
+        Pooling::Token => "token",
+        Pooling::Mean => "mean",
     };
     if global.json {
         return out::json(json!({

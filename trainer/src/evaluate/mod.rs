@@ -1,5 +1,6 @@
 //! How good a model is on held-out images: accuracy, confusion, and probes of frozen embeddings.
 
+pub mod label_spreading;
 pub mod probe;
 pub mod reconstruct;
 

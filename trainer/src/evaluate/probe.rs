@@ -6,9 +6,9 @@
 
 use std::path::Path;
 
-use ndarray::ArrayView2;
+use ndarray::{ArrayView1, ArrayView2};
 use rayon::prelude::*;
-use smalti_models::Pool;
+use smalti_models::Pooling;
 
 use crate::data::Dataset;
 use crate::error::{Error, Result};
@@ -38,7 +38,7 @@ pub fn load(path: &Path) -> Result<Finetuned> {
     if !labels.is_empty() {
         return finetune::load(path);
     }
-    let model = Classifier::new(&config.encoder, 1, config.pool.unwrap_or(Pool::Mean))?;
+    let model = Classifier::new(&config.encoder, 1, config.pool.unwrap_or(Pooling::Mean))?;
     let mut params = model.layout().init::<f32>(0);
     Weights::open(&run.model("last"))?.load(model.layout(), &mut params, Take::Embedding)?;
     Ok(Finetuned { model, params, preprocess, labels: Vec::new() })
@@ -107,10 +107,22 @@ pub fn leave_one_out(found: &Predictions, classes: usize) -> Result<f64> {
 /// What the labelled rows of `known` say of each row of `queries`; all rows have unit length. Where the two are the same,
 /// no row votes for itself.
 fn votes(known: &[f32], queries: &[f32], labels: &[u32], classes: usize, same: bool) -> Result<Vec<usize>> {
-    let shape = |e: ndarray::ShapeError| Error::Usage(format!("embeddings: {e}"));
     let dim = known.len() / labels.len();
-    let known = ArrayView2::from_shape((labels.len(), dim), known).map_err(shape)?;
-    let blocks: Result<Vec<Vec<usize>>> = queries
+    similarities(known, queries, dim, same, |similar| vote(similar.iter().copied(), labels, classes))
+}
+
+/// Calls `each` with the cosines of each row of `queries` with all rows of `known`; all rows have unit length. Where the two
+/// are the same, a row's cosine with itself is -∞.
+pub(crate) fn similarities<T: Send>(
+    known: &[f32],
+    queries: &[f32],
+    dim: usize,
+    same: bool,
+    each: impl Fn(ArrayView1<'_, f32>) -> T + Sync,
+) -> Result<Vec<T>> {
+    let shape = |e: ndarray::ShapeError| Error::Usage(format!("embeddings: {e}"));
+    let known = ArrayView2::from_shape((known.len() / dim, dim), known).map_err(shape)?;
+    let blocks: Result<Vec<Vec<T>>> = queries
         .par_chunks(BLOCK * dim)
         .enumerate()
         .map(|(number, block)| {
@@ -122,13 +134,13 @@ fn votes(known: &[f32], queries: &[f32], labels: &[u32], classes: usize, same: b
                 };
                 similar.rows_mut().into_iter().enumerate().for_each(own);
             }
-            Ok(similar.rows().into_iter().map(|row| vote(row.iter().copied(), labels, classes)).collect())
+            Ok(similar.rows().into_iter().map(&each).collect())
         })
         .collect();
-    Ok(blocks?.concat())
+    Ok(blocks?.into_iter().flatten().collect())
 }
 
-fn to_unit_length(row: &mut [f32]) {
+pub(crate) fn to_unit_length(row: &mut [f32]) {
     let length = row.iter().map(|x| x * x).sum::<f32>().sqrt().max(1e-12);
     row.iter_mut().for_each(|x| *x /= length);
 }

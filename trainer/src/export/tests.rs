@@ -7,9 +7,10 @@ use smalti_models::onnx::tensor_proto::DataType;
 use smalti_models::onnx::type_proto;
 use smalti_models::preprocess::FitMode;
 use smalti_models::resize::Interpolation;
-use smalti_models::{Pool, Stem, Variant, VitConfig};
+use smalti_models::{Pooling, Stem, Variant, VitConfig};
 
 use super::*;
+use crate::model::precision::Precision;
 
 const VIT: VitConfig = VitConfig {
     img_size: 12,
@@ -41,13 +42,13 @@ fn details() -> Details {
     }
 }
 
-fn model(pool: Pool) -> (Classifier, Vec<f32>) {
+fn model(pool: Pooling) -> (Classifier, Vec<f32>) {
     let model = Classifier::new(&VIT, 3, pool).unwrap();
     let params = model.layout().init(1);
     (model, params)
 }
 
-fn exported(pool: Pool, form: InputForm) -> (Classifier, Vec<f32>, ModelProto) {
+fn exported(pool: Pooling, form: InputForm) -> (Classifier, Vec<f32>, ModelProto) {
     let (model, params) = model(pool);
     let bytes = export(&model, &params, &details(), form).unwrap();
     assert_eq!(bytes, export(&model, &params, &details(), form).unwrap(), "not the same bytes twice");
@@ -55,8 +56,17 @@ fn exported(pool: Pool, form: InputForm) -> (Classifier, Vec<f32>, ModelProto) {
 }
 
 #[test]
+fn a_model_that_was_trained_in_bf16_is_exported_in_f32() {
+    let (model, params) = model(Pooling::Mean);
+    let trained =
+        Classifier::with_precision(model.vit(), model.classes(), Pooling::Mean, Precision::Bf16).unwrap();
+    let [file, same] = [&model, &trained].map(|m| export(m, &params, &details(), InputForm::U8Nhwc).unwrap());
+    assert!(file == same);
+}
+
+#[test]
 fn operators_are_few_and_counted() {
-    for (pool, form) in [(Pool::Mean, InputForm::U8Nhwc), (Pool::Token, InputForm::F32Nchw)] {
+    for (pool, form) in [(Pooling::Mean, InputForm::U8Nhwc), (Pooling::Token, InputForm::F32Nchw)] {
         let (_, _, file) = exported(pool, form);
         let mut found: BTreeMap<&str, usize> = BTreeMap::new();
         let graph = file.graph.as_ref().unwrap();
@@ -77,8 +87,8 @@ fn operators_are_few_and_counted() {
             ("Transpose", 1 + 2 * 4),
         ]);
         match pool {
-            Pool::Mean => want.extend([("Slice", 1), ("ReduceMean", 1)]),
-            Pool::Token => want.extend([("Gather", 1)]),
+            Pooling::Mean => want.extend([("Slice", 1), ("ReduceMean", 1)]),
+            Pooling::Token => want.extend([("Gather", 1)]),
         }
         if form == InputForm::U8Nhwc {
             want.insert("Cast", 1);
@@ -161,7 +171,7 @@ fn a_convolutional_stem_is_exported_folded() {
         stem,
         variant: Variant::PLAIN,
     };
-    let model = Classifier::new(&vit, 3, Pool::Mean).unwrap();
+    let model = Classifier::new(&vit, 3, Pooling::Mean).unwrap();
     let mut params: Vec<f32> = model.layout().init(1);
     // Norms unlike fresh ones. The blocks stay fresh, so the embedding is the mean of the stem's tokens.
     for (spec, slot) in model.layout().iter().filter(|(spec, _)| spec.name.contains(".bn.")) {
@@ -205,7 +215,7 @@ fn a_convolutional_stem_is_exported_folded() {
 
 #[test]
 fn values_are_defined_once_and_before_use() {
-    for (pool, form) in [(Pool::Mean, InputForm::F32Nchw), (Pool::Token, InputForm::U8Nhwc)] {
+    for (pool, form) in [(Pooling::Mean, InputForm::F32Nchw), (Pooling::Token, InputForm::U8Nhwc)] {
         let (_, _, file) = exported(pool, form);
         let graph = file.graph.unwrap();
         let mut known = HashSet::new();
@@ -246,7 +256,7 @@ fn port(info: &smalti_models::onnx::ValueInfoProto) -> (&str, i32, Vec<i64>) {
 
 #[test]
 fn inputs_and_outputs_have_fixed_shapes() {
-    let (_, _, file) = exported(Pool::Mean, InputForm::U8Nhwc);
+    let (_, _, file) = exported(Pooling::Mean, InputForm::U8Nhwc);
     assert_eq!((file.ir_version, file.opset_import[0].version), (8, 17));
     let graph = file.graph.unwrap();
     let ports: Vec<_> = graph.input.iter().chain(&graph.output).map(port).collect();
@@ -259,13 +269,13 @@ fn inputs_and_outputs_have_fixed_shapes() {
             ("embedding", floats, vec![1, 24])
         ]
     );
-    let (_, _, file) = exported(Pool::Mean, InputForm::F32Nchw);
+    let (_, _, file) = exported(Pooling::Mean, InputForm::F32Nchw);
     assert_eq!(port(&file.graph.unwrap().input[0]), ("image", floats, vec![1, 3, 12, 12]));
 }
 
 #[test]
 fn weights_are_the_models() {
-    let (model, params, file) = exported(Pool::Token, InputForm::F32Nchw);
+    let (model, params, file) = exported(Pooling::Token, InputForm::F32Nchw);
     let graph = file.graph.unwrap();
     for (spec, slot) in model.layout().iter() {
         let stored = |name: &str| graph.initializer.iter().find(|tensor| tensor.name == name);
@@ -289,7 +299,7 @@ fn weights_are_the_models() {
 
 #[test]
 fn the_record_is_read_back_and_its_digest_holds() {
-    let (_, _, file) = exported(Pool::Mean, InputForm::U8Nhwc);
+    let (_, _, file) = exported(Pooling::Mean, InputForm::U8Nhwc);
     let pairs = file.metadata_props.iter().map(|entry| (entry.key.as_str(), entry.value.as_str()));
     let record = ModelRecord::from_metadata(pairs).unwrap().unwrap();
     let details = details();
@@ -308,7 +318,7 @@ fn the_record_is_read_back_and_its_digest_holds() {
 
 #[test]
 fn what_does_not_belong_together_is_refused() {
-    let (model, params) = model(Pool::Mean);
+    let (model, params) = model(Pooling::Mean);
     let refused = |params: &[f32], change: fn(&mut Details), part: &str| {
         let mut details = details();
         change(&mut details);
@@ -328,7 +338,7 @@ fn what_does_not_belong_together_is_refused() {
 #[test]
 fn a_file_is_written_whole() {
     let folder = tempfile::tempdir().unwrap();
-    let (model, params) = model(Pool::Mean);
+    let (model, params) = model(Pooling::Mean);
     let path = folder.path().join("model.onnx");
     write(&path, &model, &params, &details(), InputForm::U8Nhwc).unwrap();
     let bytes = export(&model, &params, &details(), InputForm::U8Nhwc).unwrap();

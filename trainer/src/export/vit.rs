@@ -19,7 +19,7 @@ use smalti_models::contract::{EMBEDDING, INPUT, LOGITS};
 use smalti_models::onnx::GraphProto;
 use smalti_models::onnx::tensor_proto::DataType;
 use smalti_models::variant::Mlp;
-use smalti_models::{Pool, Preprocess, VitConfig, names, stem};
+use smalti_models::{Pooling, Preprocess, VitConfig, names, stem};
 
 use super::builder::{Builder, float, int, ints};
 use super::convolutions::Stem;
@@ -310,8 +310,8 @@ impl Export<'_> {
             self.mean(EMBEDDING, x)
         } else {
             let pooled = match pool {
-                Pool::Token => self.class_row(x),
-                Pool::Mean => self.patch_mean(x),
+                Pooling::Token => self.class_row(x),
+                Pooling::Mean => self.patch_mean(x),
             };
             self.layer_norm(EMBEDDING, names::pool_norm(pool), &pooled)?
         };

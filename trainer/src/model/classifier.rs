@@ -1,6 +1,6 @@
 //! The classifier: an encoder, pooling over its tokens, a norm, a linear head.
 //!
-//! With [`Pool::Token`] the class token goes through `norm`. With [`Pool::Mean`] the mean of the patch tokens goes
+//! With [`Pooling::Token`] the class token goes through `norm`. With [`Pooling::Mean`] the mean of the patch tokens goes
 //! through `fc_norm`, as in timm and in the masked autoencoder's fine-tuning code. Behind a convolutional stem the mean of
 //! the tokens goes to the head as it is.
 //!
@@ -11,7 +11,7 @@
 
 use std::ops::Range;
 
-use smalti_models::{Pool, VitConfig, names};
+use smalti_models::{Pooling, VitConfig, names};
 
 use super::encoder::{self, Encoder};
 use super::grads::Grads;
@@ -27,7 +27,7 @@ use crate::model::precision::Precision;
 pub struct Classifier {
     layout: Layout,
     encoder: Encoder,
-    pool: Pool,
+    pool: Pooling,
     norm: Option<LayerNorm>,
     head: Linear,
 }
@@ -83,7 +83,7 @@ impl<'a, R> Input<'a, R> {
 
 impl Classifier {
     /// Lays out a classifier.
-    pub fn new(vit: &VitConfig, classes: usize, pool: Pool) -> Result<Classifier> {
+    pub fn new(vit: &VitConfig, classes: usize, pool: Pooling) -> Result<Classifier> {
         Classifier::with_precision(vit, classes, pool, Precision::F32)
     }
 
@@ -91,14 +91,14 @@ impl Classifier {
     pub fn with_precision(
         vit: &VitConfig,
         classes: usize,
-        pool: Pool,
+        pool: Pooling,
         precision: Precision,
     ) -> Result<Classifier> {
         vit.check()?;
         if !(1..=100_000).contains(&classes) {
             return Err(Error::Usage(format!("{classes} classes: expected 1 to 100000")));
         }
-        if !vit.stem.is_patches() && pool == Pool::Token {
+        if !vit.stem.is_patches() && pool == Pooling::Token {
             return Err(Error::Usage(
                 "pool is token: expected mean, convolutions have no class token".into(),
             ));
@@ -124,7 +124,7 @@ impl Classifier {
     }
 
     /// How tokens become one vector.
-    pub fn pool(&self) -> Pool {
+    pub fn pool(&self) -> Pooling {
         self.pool
     }
 
@@ -142,8 +142,8 @@ impl Classifier {
     fn queries<R>(&self, input: Input<'_, R>) -> Range<usize> {
         let first = self.vit().prefix_tokens();
         match self.pool {
-            Pool::Token => 0..self.vit().class_tokens(),
-            Pool::Mean => first..first + input.visible.len() / input.batch,
+            Pooling::Token => 0..self.vit().class_tokens(),
+            Pooling::Mean => first..first + input.visible.len() / input.batch,
         }
     }
 
@@ -274,11 +274,11 @@ mod tests {
     }
 
     impl Case {
-        fn new(pool: Pool) -> Case {
+        fn new(pool: Pooling) -> Case {
             Case::of(pool, "")
         }
 
-        fn of(pool: Pool, variant: &str) -> Case {
+        fn of(pool: Pooling, variant: &str) -> Case {
             let vit = VitConfig {
                 img_size: 4,
                 patch_size: 2,
@@ -321,7 +321,7 @@ mod tests {
     #[test]
     fn gradients_of_logits_match_finite_differences() {
         let pull = values(3 * 3, 8);
-        for (pool, variant) in VARIANTS.into_iter().flat_map(|v| [(Pool::Token, v), (Pool::Mean, v)]) {
+        for (pool, variant) in VARIANTS.into_iter().flat_map(|v| [(Pooling::Token, v), (Pooling::Mean, v)]) {
             let case = Case::of(pool, variant);
             let (model, input) = (&case.model, case.input());
             let loss = |p: &[f64], acts: &mut Activations<f64>| dot(model.predict(p, input, acts).0, &pull);
@@ -341,7 +341,7 @@ mod tests {
     #[test]
     fn gradients_of_embeddings_match_finite_differences() {
         let pull = values(3 * 12, 8);
-        for pool in [Pool::Token, Pool::Mean] {
+        for pool in [Pooling::Token, Pooling::Mean] {
             let case = Case::new(pool);
             let (model, input) = (&case.model, case.input());
             let loss = |p: &[f64], acts: &mut Activations<f64>| {
@@ -362,7 +362,7 @@ mod tests {
 
     #[test]
     fn gradients_are_complete_from_where_the_handle_says() {
-        let case = Case::new(Pool::Mean);
+        let case = Case::new(Pooling::Mean);
         let (mut values, mut ready) = (vec![0.0; case.params.len()], Vec::new());
         let mut listen = |start: usize, values: &[f64]| ready.push((start, values[start..].to_vec()));
         let mut grads = Grads::with_listener(&mut values, &mut listen);
@@ -377,7 +377,7 @@ mod tests {
 
     #[test]
     fn fast_f32_agrees_with_the_f64_reference() {
-        VARIANTS.iter().for_each(|variant| agrees_with_f64(&Case::of(Pool::Mean, variant)));
+        VARIANTS.iter().for_each(|variant| agrees_with_f64(&Case::of(Pooling::Mean, variant)));
     }
 
     fn agrees_with_f64(case: &Case) {

@@ -164,7 +164,7 @@ mod tests {
     fn the_start_follows_from_seed_and_name() {
         let mae = Layout::new(names::mae(&Preset::Nano.mae(32, 4, 3)), Precision::F32);
         let vit = Layout::new(
-            names::classifier(&Preset::Nano.encoder(32, 4, 3), 10, smalti_models::Pool::Mean),
+            names::classifier(&Preset::Nano.encoder(32, 4, 3), 10, smalti_models::Pooling::Mean),
             Precision::F32,
         );
         let (a, b) = (mae.init::<f32>(1), vit.init::<f32>(1));

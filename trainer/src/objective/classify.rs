@@ -72,7 +72,7 @@ mod tests {
     use super::*;
     use crate::model::ops::check::{Check, layout, values};
     use crate::objective::mask::Mask;
-    use smalti_models::{Pool, VitConfig};
+    use smalti_models::{Pooling, VitConfig};
 
     const TARGETS: [f64; 9] = [0.7, 0.1, 0.2, 0.0, 1.0, 0.0, 0.3, 0.3, 0.4];
 
@@ -102,7 +102,7 @@ mod tests {
         let pixels = values(3 * 3 * 16, 2);
         let factors = [2.0, 0.0, 1.0, 1.0, 0.5, 2.0, 0.0, 1.0, 1.0, 2.0, 2.0, 0.0];
         let objective = CrossEntropy { targets: &TARGETS, weight: 1.0 / 3.0 };
-        for pool in [Pool::Token, Pool::Mean] {
+        for pool in [Pooling::Token, Pooling::Mean] {
             let model = Classifier::new(&vit, 3, pool).unwrap();
             let noise = values(model.layout().len(), 4);
             let params: Vec<f64> =

@@ -72,7 +72,7 @@ mod tests {
     use super::*;
     use crate::model::ops::check::{Check, layout, values};
     use crate::objective::mask::Mask;
-    use smalti_models::{Pool, VitConfig};
+    use smalti_models::{Pooling, VitConfig};
 
     #[test]
     fn gradients_of_rows_match_finite_differences() {
@@ -101,7 +101,7 @@ mod tests {
         };
         let (pixels, targets) = (values(2 * 3 * 16, 2), values(2 * 7, 5));
         let objective = FeatureLoss { targets: &targets, weight: 0.5 };
-        let model = Classifier::new(&vit, 7, Pool::Mean).unwrap();
+        let model = Classifier::new(&vit, 7, Pooling::Mean).unwrap();
         let noise = values(model.layout().len(), 4);
         let params = model.layout().init::<f64>(3).iter().zip(noise).map(|(p, v)| p + 0.1 * v).collect();
         let visible = Mask::none(2, 4).visible;

@@ -1,6 +1,6 @@
 //! The plan of a distillation.
 
-use smalti_models::Pool;
+use smalti_models::Pooling;
 use smalti_trainer::Result;
 use smalti_trainer::data::{Dataset, Mix};
 use smalti_trainer::stages::distil::DistilSettings;
@@ -58,7 +58,7 @@ pub(crate) fn plan(
         seed: optim.seed,
     };
     let settings = DistilSettings {
-        pool: Pool::Mean,
+        pool: Pooling::Mean,
         mix: Mix { mixup: fill(&mut args.mixup, 0.0), cutmix: fill(&mut args.cutmix, 0.0) },
         teacher: teacher.clone(),
         encoder,

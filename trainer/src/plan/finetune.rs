@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use smalti_models::{Pool, Preprocess, VitConfig};
+use smalti_models::{Pooling, Preprocess, VitConfig};
 use smalti_trainer::data::{Dataset, LabelSpec, Mix, Split, Splits, pick_labels};
 use smalti_trainer::model::weights::{Beside, Sizes, Weights};
 use smalti_trainer::run::{ModelFiles, RunDir};
@@ -15,7 +15,7 @@ use crate::args::FinetuneArgs;
 use crate::args::training::{ImageArgs, SizeArgs};
 
 const HEADS: [(&str, HeadInit); 2] = [("fresh", HeadInit::Fresh), ("probe", HeadInit::Probe)];
-const POOLS: [(&str, Pool); 2] = [("token", Pool::Token), ("mean", Pool::Mean)];
+const POOLS: [(&str, Pooling); 2] = [("token", Pooling::Token), ("mean", Pooling::Mean)];
 
 /// What a fine-tuning starts from.
 #[derive(Debug)]
@@ -24,7 +24,7 @@ pub(crate) enum Init {
     Scratch,
     /// A file of weights whose encoder and preprocessing are stated, by a run or by Smalti's own metadata; and how tokens
     /// are pooled, where it was imported.
-    Stated(PathBuf, VitConfig, Preprocess, Option<Pool>),
+    Stated(PathBuf, VitConfig, Preprocess, Option<Pooling>),
     /// A file of weights that only its shapes describe, and the number of heads if a `config.json` states it.
     Sized(PathBuf, Sizes, Option<usize>),
     /// A file of weights, on a rank that was sent complete arguments.
@@ -179,7 +179,7 @@ pub(crate) fn plan(args: &mut FinetuneArgs, init: &Init, train: &Dataset) -> Res
     let (encoder, preprocess) = init.model(&mut args.size, &mut args.images, train)?;
     // What was imported is best read as it was trained.
     let pool = match init {
-        Init::Stated(_, _, _, Some(Pool::Token)) => "token",
+        Init::Stated(_, _, _, Some(Pooling::Token)) => "token",
         _ => "mean",
     };
     let regular = &mut args.regular;

@@ -131,8 +131,8 @@ fn preprocess(args: &ImportArgs, beside: &Beside, file: &Path, sizes: &Sizes) ->
 /// Refuses what timm pools in a way that is not ours.
 fn check_pooling(beside: &Beside, weights: &Weights, file: &Path) -> Result<()> {
     let norm = match weights.pool() {
-        smalti_models::Pool::Token => "token",
-        smalti_models::Pool::Mean => "avg",
+        smalti_models::Pooling::Token => "token",
+        smalti_models::Pooling::Mean => "avg",
     };
     match beside.global_pool.as_deref().filter(|pool| *pool != norm && !pool.is_empty()) {
         Some(pool) => Err(Error::Checkpoint {

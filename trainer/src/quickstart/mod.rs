@@ -30,7 +30,7 @@ const MINUTES: f64 = 2.5;
 /// Share of them that each of both trainings takes.
 const OF_EACH: f64 = 0.42;
 /// CPU seconds beyond which a training brings little more on so few photos.
-const MOST: f64 = 150.0;
+const MAX_SECONDS: f64 = 150.0;
 /// Images that are looked at before training.
 const LOOKED_AT: usize = 2000;
 /// Labels of each class that are learned from.
@@ -63,7 +63,7 @@ pub(crate) fn run(args: &QuickstartArgs, global: &Global) -> anyhow::Result<()> 
     let overwrite = args.overwrite == Some(true);
     let exec = runs::exec(&RunArgs::default(), commands::machine(&args.machine)?)?;
     let each = minutes * 60.0 * OF_EACH;
-    let budget = (each * exec.threads as f64).min(MOST.max(each)).max(1.0);
+    let budget = (each * exec.threads as f64).min(MAX_SECONDS.max(each)).max(1.0);
     let owner = claim(&out, overwrite, args.data.as_ref())?;
     let job = Quickstart { global, exec, stop: Stop::listen(), out, overwrite, budget };
     let data = match &args.data {

@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use serde::{Deserialize, Serialize};
-use smalti_models::{Pool, Preprocess, VitConfig};
+use smalti_models::{Pooling, Preprocess, VitConfig};
 
 use crate::error::{Error, Result};
 use crate::files;
@@ -26,7 +26,7 @@ pub struct ModelConfig {
     pub decoder: Option<smalti_models::DecoderConfig>,
     /// How a classifier pools tokens.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub pool: Option<Pool>,
+    pub pool: Option<Pooling>,
     /// Whether the autoencoder's targets were normalised.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub norm_pix_loss: Option<bool>,
@@ -34,7 +34,7 @@ pub struct ModelConfig {
 
 impl ModelConfig {
     /// An encoder whose tokens are pooled, with or without a head.
-    pub(crate) fn pooled(encoder: &VitConfig, pool: Pool) -> ModelConfig {
+    pub(crate) fn pooled(encoder: &VitConfig, pool: Pooling) -> ModelConfig {
         ModelConfig {
             model_type: if encoder.stem.is_patches() { "vit" } else { "hybrid" }.into(),
             encoder: encoder.clone(),

@@ -246,7 +246,7 @@ fn legacy_files(run: &Path) -> Vec<PathBuf> {
 
 #[cfg(test)]
 mod tests {
-    use smalti_models::{Pool, Preprocess, presets::Preset};
+    use smalti_models::{Pooling, Preprocess, presets::Preset};
 
     use super::*;
 
@@ -256,7 +256,7 @@ mod tests {
                 model_type: "vit".into(),
                 encoder: Preset::Nano.encoder(32, 4, 3),
                 decoder: None,
-                pool: Some(Pool::Token),
+                pool: Some(Pooling::Token),
                 norm_pix_loss: None,
             },
             preprocess: Preprocess {

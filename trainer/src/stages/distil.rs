@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
-use smalti_models::{Pool, Preprocess, VitConfig};
+use smalti_models::{Pooling, Preprocess, VitConfig};
 use toml::Table;
 
 use super::neighbours::Neighbours;
@@ -35,7 +35,7 @@ pub struct DistilSettings {
     /// The student.
     pub encoder: VitConfig,
     /// How its tokens become one vector.
-    pub pool: Pool,
+    pub pool: Pooling,
     /// Its input.
     pub preprocess: Preprocess,
     /// How parameters move.

@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use serde_json::json;
-use smalti_models::{Pool, Preprocess, VitConfig};
+use smalti_models::{Pooling, Preprocess, VitConfig};
 
 use super::finetune::Finetuned;
 use crate::error::{Error, Result};
@@ -17,7 +17,7 @@ pub struct ImportSettings {
     /// The encoder; positions are resampled to its image size.
     pub encoder: VitConfig,
     /// How tokens become one vector.
-    pub pool: Pool,
+    pub pool: Pooling,
     /// The model's input.
     pub preprocess: Preprocess,
     /// The classes of the file's head; none to leave the head out, so that the model embeds images and does no more.

@@ -1,7 +1,7 @@
 //! Is it learning? While a stage learns without labels, the labels that there are tell: how often the nearest neighbours of
 //! an image, by embedding, are of its class.
 
-use smalti_models::{Pool, Preprocess, VitConfig};
+use smalti_models::{Pooling, Preprocess, VitConfig};
 
 use crate::data::{Dataset, Loader};
 use crate::error::{Error, Result};
@@ -43,7 +43,7 @@ impl Neighbours {
         let chosen = labelled.select(&(0..count).map(|i| i * len / count).collect::<Vec<_>>());
         let exec = ExecConfig { ranks: None, ..exec.clone() };
         Ok(Some(Neighbours {
-            model: Classifier::new(vit, 1, Pool::Mean)?,
+            model: Classifier::new(vit, 1, Pooling::Mean)?,
             loader: evaluate::loader(&chosen, preprocess, &exec)?,
             lanes: GradLanes::new(exec.threads, 0)?,
             classes: data.classes().len(),

@@ -4,8 +4,9 @@
 //! micro-batch. A test compares these sums with what is allocated.
 
 use serde::Serialize;
+use smalti_kernels::winograd::PLACES;
 use smalti_models::stem::{Stage, Stem};
-use smalti_models::{DecoderKind, MaeConfig, Pool, Variant, VitConfig, names};
+use smalti_models::{DecoderKind, MaeConfig, Pooling, Variant, VitConfig, names};
 
 use crate::model::ops::winograd;
 use crate::train::step::BatchPlan;
@@ -44,7 +45,7 @@ impl Memory {
     /// Fine-tuning in one process, with all patches visible.
     pub fn of_finetuning(vit: &VitConfig, classes: usize, batch: usize, threads: usize) -> Memory {
         let plan = BatchPlan::of(vit, vit.patches(), batch);
-        let values = names::classifier(vit, classes, Pool::Mean).iter().map(|spec| spec.len()).sum();
+        let values = names::classifier(vit, classes, Pooling::Mean).iter().map(|spec| spec.len()).sum();
         let images = plan.micro();
         let head = images * (4 * vit.dim + 2 + 2 * classes) + images * vit.tokens() * vit.dim;
         let activations = encoder(vit, vit.patches(), vit.patches(), images) + head;
@@ -154,12 +155,11 @@ fn convolutions(vit: &VitConfig, images: usize) -> usize {
     let layers = |stage: &Stage| if stage.residual { 3 } else { 1 };
     let outputs: usize = stages.iter().map(|stage| layers(stage) * size(stage)).sum();
     let gradients: usize = stages[..2].iter().map(size).sum();
-    let weight = |stage: &Stage| {
-        stage.width * (9 * stage.inputs + winograd::PLACES * (layers(stage) - 1) * stage.width)
-    };
+    let weight =
+        |stage: &Stage| stage.width * (9 * stage.inputs + PLACES * (layers(stage) - 1) * stage.width);
     let weights: usize = stages.iter().map(weight).sum();
     let largest = stages.last().map_or(0, |stage| stage.width * stage.width);
-    let scratch = (9 + 9 + 9 + 2 * winograd::PLACES) * largest + winograd::BLOCK;
+    let scratch = (9 + 9 + 9 + 2 * PLACES) * largest + winograd::BLOCK;
     images * (outputs + gradients + size(&stages[1])) + 2 * weights + scratch
 }
 
@@ -254,7 +254,7 @@ mod tests {
     }
 
     fn check_finetuning(vit: &VitConfig, pixels: &[f32]) {
-        let model = Classifier::new(vit, 10, Pool::Mean).unwrap();
+        let model = Classifier::new(vit, 10, Pooling::Mean).unwrap();
         let (params, mut grads) = (model.layout().init::<f32>(0), vec![0.0; model.layout().len()]);
         let (mask, targets) = (Mask::none(IMAGES, vit.patches()), vec![0.1; IMAGES * 10]);
         let input = classifier::Input {

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use proptest::prelude::*;
-use smalti_models::{Pool, names};
+use smalti_models::{Pooling, names};
 use smalti_trainer::model::weights::{Take, Tensors};
 
 use crate::support::{VIT, classes, hugging_face, load, mae, read, tensor, timm};
@@ -82,7 +82,7 @@ proptest! {
 
     #[test]
     fn every_tensor_is_used_or_listed_or_named(
-        start in 0usize..3, pool in prop::sample::select(vec![Pool::Token, Pool::Mean]),
+        start in 0usize..3, pool in prop::sample::select(vec![Pooling::Token, Pooling::Mean]),
         take in prop::sample::select(vec![Take::Model, Take::Encoder, Take::Embedding]),
         changes in prop::collection::vec(change(), 0..4),
     ) {
@@ -112,7 +112,7 @@ proptest! {
                 let text = error.to_string();
                 prop_assert!(!text.contains('\n'), "{}", text);
                 // Unchanged, each file fits, but as a whole model a decoder or the other pooling is too much.
-                let fits = take != Take::Model || (start != MAE && pool == Pool::Token);
+                let fits = take != Take::Model || (start != MAE && pool == Pooling::Token);
                 let named = |name: &String| text.contains(&format!("`{name}`"));
                 prop_assert!(!fits || touched.iter().any(named), "{}", text);
             }

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use smalti_models::{Pool, VitConfig};
+use smalti_models::{Pooling, VitConfig};
 use smalti_trainer::model::weights::positions::Filter;
 use smalti_trainer::model::weights::{Take, Tensor, Tensors, Weights, file};
 use smalti_trainer::model::{Classifier, classifier};
@@ -24,7 +24,7 @@ fn check(what: &str, found: &[f32], want: &[f32]) {
 }
 
 /// The embeddings of the golden images by a file's encoder, on images of `img_size`.
-fn embeddings(name: &str, pool: Pool, img_size: usize, pixels: &Tensor) -> Vec<f32> {
+fn embeddings(name: &str, pool: Pooling, img_size: usize, pixels: &Tensor) -> Vec<f32> {
     let weights = Weights::open(&golden(&format!("{name}.safetensors"))).unwrap();
     let vit = VitConfig { img_size, ..weights.sizes().unwrap().with_heads(3) };
     let model = Classifier::new(&vit, 3, pool).unwrap();
@@ -49,24 +49,24 @@ fn embeddings(name: &str, pool: Pool, img_size: usize, pixels: &Tensor) -> Vec<f
 fn files_of_timm_and_hugging_face_compute_what_they_compute_there() {
     let expected = expected();
     for (name, pool) in [
-        ("timm_token", Pool::Token),
-        ("timm_mean", Pool::Mean),
-        ("face_classifier", Pool::Token),
-        ("face_model", Pool::Token),
-        ("face_mae", Pool::Token),
+        ("timm_token", Pooling::Token),
+        ("timm_mean", Pooling::Mean),
+        ("face_classifier", Pooling::Token),
+        ("face_model", Pooling::Token),
+        ("face_mae", Pooling::Token),
     ] {
         let want = &expected[&format!("embedding.{name}")].values;
         check(name, &embeddings(name, pool, 8, &expected["pixels"]), want);
     }
     let want = &expected["embedding.face_classifier"].values;
-    check("face_memory", &embeddings("face_memory", Pool::Token, 8, &expected["pixels"]), want);
+    check("face_memory", &embeddings("face_memory", Pooling::Token, 8, &expected["pixels"]), want);
 }
 
 #[test]
 fn larger_images_are_embedded_as_timm_does_after_resampling() {
     let expected = expected();
     for (name, pool) in
-        [("timm_token", Pool::Token), ("timm_mean", Pool::Mean), ("face_classifier", Pool::Token)]
+        [("timm_token", Pooling::Token), ("timm_mean", Pooling::Mean), ("face_classifier", Pooling::Token)]
     {
         let want = &expected[&format!("larger.{name}")].values;
         check(name, &embeddings(name, pool, 12, &expected["larger"]), want);
@@ -136,7 +136,7 @@ fn heads_decoders_and_poolers_are_left_out_and_said() {
         ("face_mae", "decoder.decoder_pred.weight", "`head.weight`"),
     ] {
         let weights = Weights::open(&golden(&format!("{name}.safetensors"))).unwrap();
-        let model = Classifier::new(&weights.sizes().unwrap().with_heads(3), 3, Pool::Token).unwrap();
+        let model = Classifier::new(&weights.sizes().unwrap().with_heads(3), 3, Pooling::Token).unwrap();
         let mut params = model.layout().init::<f32>(1);
         let loaded = weights.load(model.layout(), &mut params, Take::Encoder).unwrap();
         assert!(loaded.left_out.iter().any(|out| out.name == left), "{loaded:?}");

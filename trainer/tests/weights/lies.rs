@@ -1,7 +1,7 @@
 //! Each way in which a file can be another network's, or damaged, or contradict itself.
 
 use safetensors::Dtype;
-use smalti_models::{Pool, VitConfig};
+use smalti_models::{Pooling, VitConfig};
 use smalti_trainer::model::Classifier;
 use smalti_trainer::model::weights::{Beside, Take, Tensor, Tensors, Weights, file, save_model};
 
@@ -217,9 +217,9 @@ fn integers_are_no_weights() {
     refused(&integers("blocks.0.norm1.weight"), &["`blocks.0.norm1.weight` is I64", "F32, F16 or BF16"]);
     refused(&integers("blocks.0.attn.relative_position_index"), &["relative positions"]);
     refused(&integers("num_batches_tracked"), &["`num_batches_tracked`"]);
-    let error = load(&integers("head.bias"), &VIT, Pool::Token, Take::Model).unwrap_err();
+    let error = load(&integers("head.bias"), &VIT, Pooling::Token, Take::Model).unwrap_err();
     assert!(error.to_string().contains("`head.bias` is I64"), "{error}");
-    let (loaded, _) = load(&integers("position_ids"), &VIT, Pool::Token, Take::Encoder).unwrap();
+    let (loaded, _) = load(&integers("position_ids"), &VIT, Pooling::Token, Take::Encoder).unwrap();
     assert!(loaded.left_out.iter().any(|left| left.name == "position_ids"), "{loaded:?}");
 }
 
@@ -243,19 +243,19 @@ fn the_norm_of_another_pooling_starts_fresh() {
         (loaded, model.layout().slot(name).unwrap().of(&params).to_vec())
     };
     let norm = timm(&VIT)["norm.weight"].values.clone();
-    let (loaded, found) = values(Pool::Mean, Take::Encoder, "fc_norm.weight");
+    let (loaded, found) = values(Pooling::Mean, Take::Encoder, "fc_norm.weight");
     assert_eq!((found, loaded.fresh.len()), (vec![9.0; 8], 4));
     assert!(loaded.left_out.iter().any(|left| left.name == "norm.weight" && left.reason.contains("pools")));
-    let (loaded, found) = values(Pool::Token, Take::Encoder, "norm.weight");
+    let (loaded, found) = values(Pooling::Token, Take::Encoder, "norm.weight");
     assert_eq!((found, loaded.fresh), (norm.clone(), vec!["head.weight".to_string(), "head.bias".into()]));
     // Embeddings have the norm that the encoder was trained with.
-    let (loaded, found) = values(Pool::Mean, Take::Embedding, "fc_norm.weight");
+    let (loaded, found) = values(Pooling::Mean, Take::Embedding, "fc_norm.weight");
     assert_eq!((found, loaded.fresh.len()), (norm, 2));
 }
 
 #[test]
 fn a_model_read_back_has_its_tensors_and_no_others() {
-    let model = Classifier::new(&VIT, 3, Pool::Token).unwrap();
+    let model = Classifier::new(&VIT, 3, Pooling::Token).unwrap();
     let read_back = |tensors: &Tensors| {
         let mut params = vec![0.0; model.layout().len()];
         read(tensors)?.load(model.layout(), &mut params, Take::Model).map(|loaded| (loaded, params))
@@ -287,7 +287,7 @@ fn sizes_come_from_shapes_and_own_files_state_the_heads() {
 
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("w.safetensors");
-    let model = Classifier::new(&VIT, 3, Pool::Mean).unwrap();
+    let model = Classifier::new(&VIT, 3, Pooling::Mean).unwrap();
     let preprocess = serde_json::json!({"img-size": 8, "channels": 3, "fit": "crop", "interpolation": "bicubic",
         "mean": [0.5, 0.5, 0.5], "std": [0.5, 0.5, 0.5]});
     let save = |encoder: &VitConfig| {
@@ -320,12 +320,12 @@ fn a_configuration_beside_a_file_states_the_heads() {
 #[test]
 fn positions_follow_the_images_and_patches_do_not() {
     let larger = VitConfig { img_size: 16, ..VIT };
-    let (loaded, params) = load(&timm(&VIT), &larger, Pool::Token, Take::Encoder).unwrap();
+    let (loaded, params) = load(&timm(&VIT), &larger, Pooling::Token, Take::Encoder).unwrap();
     assert_eq!(loaded.resampled, Some([2, 4]));
     assert!(loaded.to_string().contains("positions resampled from 2x2 to 4x4 patches"), "{loaded}");
-    let slot = Classifier::new(&larger, 4, Pool::Token).unwrap().layout().slot("pos_embed").unwrap();
+    let slot = Classifier::new(&larger, 4, Pooling::Token).unwrap().layout().slot("pos_embed").unwrap();
     assert_eq!(slot.of(&params)[..8], timm(&VIT)["pos_embed"].values[..8]);
-    let error = |vit: &VitConfig, take| load(&timm(&VIT), vit, Pool::Token, take).unwrap_err().to_string();
+    let error = |vit: &VitConfig, take| load(&timm(&VIT), vit, Pooling::Token, take).unwrap_err().to_string();
     let patches = error(&VitConfig { patch_size: 2, ..VIT }, Take::Encoder);
     assert!(patches.contains("[8, 3, 4, 4], expected [8, 3, 2, 2]: give --patch-size 4"), "{patches}");
     assert!(error(&VitConfig { channels: 1, ..VIT }, Take::Encoder).contains("give --channels 3"));

@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use smalti_models::{Pool, Stem, Variant, VitConfig, names};
+use smalti_models::{Pooling, Stem, Variant, VitConfig, names};
 use smalti_trainer::Result;
 use smalti_trainer::model::Classifier;
 use smalti_trainer::model::weights::{Loaded, Take, Tensor, Tensors, Weights};
@@ -33,7 +33,7 @@ pub fn tensor(name: &str, shape: &[usize]) -> Tensor {
 
 /// A classifier's tensors as timm saves them, with three classes.
 pub fn timm(vit: &VitConfig) -> Tensors {
-    let specs = names::classifier(vit, 3, Pool::Token);
+    let specs = names::classifier(vit, 3, Pooling::Token);
     specs.iter().map(|spec| (spec.name.clone(), tensor(&spec.name, &spec.shape))).collect()
 }
 
@@ -92,7 +92,7 @@ pub fn classes(take: Take) -> usize {
 }
 
 /// Loads tensors into a classifier whose parameters were all 9.
-pub fn load(tensors: &Tensors, vit: &VitConfig, pool: Pool, take: Take) -> Result<(Loaded, Vec<f32>)> {
+pub fn load(tensors: &Tensors, vit: &VitConfig, pool: Pooling, take: Take) -> Result<(Loaded, Vec<f32>)> {
     let model = Classifier::new(vit, classes(take), pool)?;
     let mut params = vec![9.0; model.layout().len()];
     let loaded = read(tensors)?.load(model.layout(), &mut params, take)?;
@@ -106,5 +106,5 @@ pub fn refused(tensors: &Tensors, said: &[&str]) {
     let text = error.to_string();
     assert!(text.starts_with("w.safetensors: ") && !text.contains('\n'), "{text}");
     said.iter().for_each(|said| assert!(text.contains(said), "`{said}` is not in: {text}"));
-    assert!(load(tensors, &VIT, Pool::Token, Take::Encoder).is_err());
+    assert!(load(tensors, &VIT, Pooling::Token, Take::Encoder).is_err());
 }

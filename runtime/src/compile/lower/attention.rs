@@ -1,7 +1,7 @@
 //! Attention: `softmax(scale · q kᵀ) v`, by what it computes.
 
 use smalti_kernels::attention::Shape;
-use smalti_kernels::{LevelMap, Quantize};
+use smalti_kernels::{LevelMap, QuantParams};
 use smalti_models::onnx::NodeProto;
 
 use super::data::{Data, Function, State};
@@ -119,7 +119,7 @@ fn score_map(function: &Function, factor: f64) -> Result<(f32, Option<LevelMap>)
         Function::Table(table) => {
             let of = need(table.levels_of(), "bytes in attention")?;
             let scale = (f64::from(of.scale()) / f64::from(positive(factor)?)) as f32;
-            let of = need(Quantize::new(scale, of.zero()), "a scale out of reach")?;
+            let of = need(QuantParams::new(scale, of.zero()), "a scale out of reach")?;
             Ok((1.0, Some(LevelMap::new(of, table.values()))))
         }
         Function::Formula(_) => {

@@ -1,6 +1,6 @@
 //! Values on their way: a buffer, seen through a view and a function.
 
-use smalti_kernels::Quantize;
+use smalti_kernels::QuantParams;
 
 use super::{IMAGE, Lower, Result, need};
 use crate::compile::formula::{Formula, Known};
@@ -27,7 +27,7 @@ pub(super) enum State {
     /// `Cast` comes.
     Quantized,
     /// Real numbers again, each of which stands for a level: an int8 layer reads the levels.
-    Dequantized(Quantize),
+    Dequantized(QuantParams),
 }
 
 /// Values of a buffer, seen through a view and a function.

@@ -19,7 +19,7 @@ mod taps;
 
 use std::collections::HashMap;
 
-use smalti_kernels::Quantize;
+use smalti_kernels::QuantParams;
 use smalti_models::onnx::{GraphProto, NodeProto};
 
 use super::constant::Constant;
@@ -85,7 +85,7 @@ struct Lower<'a> {
     /// Results of functions that were computed already.
     computed: Vec<(Buffer, Function, Buffer)>,
     /// Bytes that were computed already.
-    quantized: Vec<(Span, Function, Quantize, Buffer)>,
+    quantized: Vec<(Span, Function, QuantParams, Buffer)>,
     /// Bytes that constants and lists of places may still take.
     budget: u64,
     /// Names of the values to show.

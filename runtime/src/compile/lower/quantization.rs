@@ -1,6 +1,6 @@
 //! `QuantizeLinear` and `DequantizeLinear`, of constants and of what is computed.
 
-use smalti_kernels::Quantize;
+use smalti_kernels::QuantParams;
 use smalti_models::onnx::NodeProto;
 
 use super::data::{Data, Function, State};
@@ -20,9 +20,9 @@ struct Single {
 
 impl Single {
     /// For the kernels, which count levels from 0.
-    fn quantize(self) -> Option<Quantize> {
+    fn quantize(self) -> Option<QuantParams> {
         let zero = self.zero + if self.is_signed { 128.0 } else { 0.0 };
-        (0.0..=255.0).contains(&zero).then(|| Quantize::new(self.scale, zero as u8)).flatten()
+        (0.0..=255.0).contains(&zero).then(|| QuantParams::new(self.scale, zero as u8)).flatten()
     }
 
     /// The integer that stands for a number: rounded, ties to even, and clipped.
@@ -135,7 +135,7 @@ impl<'a> Lower<'a> {
     }
 
     /// Levels of `quantize` as bytes, computed once; the value is dequantized by it.
-    pub(super) fn bytes(&mut self, data: &Data, quantize: Quantize) -> Result<Span> {
+    pub(super) fn bytes(&mut self, data: &Data, quantize: QuantParams) -> Result<Span> {
         let (levels_of, map) = match &data.function {
             Function::Table(table) if table.is_round_trip(quantize) => (table.levels_of(), None),
             Function::Table(table) => (Some(quantize), table.level_map()),
@@ -144,7 +144,7 @@ impl<'a> Lower<'a> {
         };
         let levels_of = need(levels_of, "bytes of something that was not quantized")?;
         let x = self.base_span(data)?;
-        let key = |(span, function, to, _): &&(Span, Function, Quantize, usize)| {
+        let key = |(span, function, to, _): &&(Span, Function, QuantParams, usize)| {
             (*span, *to) == (x, levels_of) && *function == data.function
         };
         if let Some((.., out)) = self.quantized.iter().find(key) {

@@ -11,7 +11,7 @@ use smalti_kernels::QuantLinear;
 /// The largest magnitude of a quantized weight.
 const LARGEST: f32 = 127.0;
 /// The largest magnitude that never needs room made for it: four of them fit.
-const ALWAYS_FITS: f32 = (QuantLinear::MOST_SUM / 4) as f32;
+const ALWAYS_FITS: f32 = (QuantLinear::MAX_SUM / 4) as f32;
 /// Candidates for a channel's step: from the one that puts its largest weight at [`ALWAYS_FITS`], each finer than the
 /// one before by this factor, to one that would put it at 200.
 const CANDIDATES: i32 = 61;
@@ -154,7 +154,7 @@ fn fits(levels: &[i32], change: &Change) -> bool {
     let new = levels[change.k] + change.by;
     let same = |&k: &usize| k != change.k && levels.get(k).is_some_and(|level| level * new > 0);
     let others: i32 = QuantLinear::group(change.k).iter().filter(|k| same(k)).map(|&k| levels[k].abs()).sum();
-    new.abs() <= LARGEST as i32 && others + new.abs() <= QuantLinear::MOST_SUM
+    new.abs() <= LARGEST as i32 && others + new.abs() <= QuantLinear::MAX_SUM
 }
 
 /// Takes the same off all weights of a group that have this sign, which is the least squared change, until they fit.
@@ -168,7 +168,7 @@ fn make_room(levels: &mut [i32], group: [usize; 4], sign: i32) {
         }
         let some = &mut some[..count];
         let sum: i32 = some.iter().map(|&k| levels[k] * sign).sum();
-        let excess = sum - QuantLinear::MOST_SUM;
+        let excess = sum - QuantLinear::MAX_SUM;
         if excess <= 0 {
             return;
         }
@@ -231,7 +231,7 @@ mod tests {
             for (k, &value) in found.values.iter().enumerate() {
                 sums[QuantLinear::group(k)[0]][usize::from(value < 0)] += i32::from(value).abs();
             }
-            prop_assert!(sums.as_flattened().iter().all(|&sum| sum <= QuantLinear::MOST_SUM));
+            prop_assert!(sums.as_flattened().iter().all(|&sum| sum <= QuantLinear::MAX_SUM));
             let levels: Vec<i32> = found.values.iter().map(|&value| i32::from(value)).collect();
             let most = channel.iter().fold(0.0f32, |most, value| most.max(value.abs()));
             let safe = (most / ALWAYS_FITS).max(f32::MIN_POSITIVE);
@@ -260,7 +260,7 @@ mod tests {
             for (k, &level) in levels.iter().enumerate() {
                 sums[QuantLinear::group(k)[0]][usize::from(level < 0)] += level.abs();
             }
-            prop_assert!(sums.as_flattened().iter().all(|&sum| sum <= QuantLinear::MOST_SUM));
+            prop_assert!(sums.as_flattened().iter().all(|&sum| sum <= QuantLinear::MAX_SUM));
             prop_assert!(levels.iter().all(|level| level.abs() <= LARGEST as i32));
         }
 
@@ -271,7 +271,7 @@ mod tests {
             let change = |found: &[i32; 4]| -> i32 {
                 found.iter().zip(&levels).map(|(found, level)| (found - level).pow(2)).sum()
             };
-            prop_assert!(found.iter().sum::<i32>() <= QuantLinear::MOST_SUM && found.iter().all(|&level| level >= 0));
+            prop_assert!(found.iter().sum::<i32>() <= QuantLinear::MAX_SUM && found.iter().all(|&level| level >= 0));
             // No unit is better moved from one weight to another.
             for (i, j) in (0..16).map(|i| (i / 4, i % 4)) {
                 let mut other = found;

@@ -1,7 +1,7 @@
 //! The convolutional stem within a classifier and an autoencoder: gradients, masks, statistics.
 
 use smalti_models::names::Role;
-use smalti_models::{DecoderConfig, DecoderKind, MaeConfig, Pool, Stem, VitConfig};
+use smalti_models::{DecoderConfig, DecoderKind, MaeConfig, Pooling, Stem, VitConfig};
 
 use crate::model::classifier::{Activations, Classifier, Input};
 use crate::model::grads::Grads;
@@ -35,7 +35,7 @@ impl Case {
             stem,
             variant: Default::default(),
         };
-        let model = Classifier::new(&vit, 3, Pool::Mean).unwrap();
+        let model = Classifier::new(&vit, 3, Pooling::Mean).unwrap();
         let noise = values(model.layout().len(), 4);
         let start = model.layout().init::<f64>(3);
         let params = start.iter().zip(noise).map(|(p, v)| p + 0.1 * v).collect();

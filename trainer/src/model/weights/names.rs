@@ -233,7 +233,7 @@ pub(super) fn to_hugging_face(timm: &str, piece: Option<usize>) -> Option<String
 mod tests {
     use super::*;
     use smalti_models::presets::Preset;
-    use smalti_models::{Pool, names};
+    use smalti_models::{Pooling, names};
 
     fn timm_of(name: &str) -> Option<(String, String, Option<usize>)> {
         translate(name).map(|found| (found.prefix.into(), found.timm, found.piece))
@@ -242,12 +242,12 @@ mod tests {
     #[test]
     fn our_own_names_stay() {
         let mae = names::mae(&Preset::Nano.mae(8, 2, 3));
-        let [token, mean] =
-            [Pool::Token, Pool::Mean].map(|pool| names::classifier(&Preset::Nano.encoder(8, 2, 3), 3, pool));
-        let hybrid = names::classifier(&Preset::HybridNano.encoder(32, 16, 3), 3, Pool::Mean);
+        let [token, mean] = [Pooling::Token, Pooling::Mean]
+            .map(|pool| names::classifier(&Preset::Nano.encoder(8, 2, 3), 3, pool));
+        let hybrid = names::classifier(&Preset::HybridNano.encoder(32, 16, 3), 3, Pooling::Mean);
         let variant = "registers=2,no-embed-class,layer-scale,qk-norm,swiglu".parse().unwrap();
         let vit = smalti_models::VitConfig { variant, ..Preset::Nano.encoder(8, 2, 3) };
-        let variant = names::classifier(&vit, 3, Pool::Token);
+        let variant = names::classifier(&vit, 3, Pooling::Token);
         for spec in mae.iter().chain(&token).chain(&mean).chain(&hybrid).chain(&variant) {
             assert_eq!(timm_of(&spec.name), Some((String::new(), spec.name.clone(), None)));
         }
@@ -257,7 +257,7 @@ mod tests {
     fn names_go_to_hugging_face_and_back() {
         let variant = "registers=2,no-embed-class,layer-scale".parse().unwrap();
         let vit = smalti_models::VitConfig { variant, ..Preset::Nano.encoder(8, 2, 3) };
-        for spec in &names::classifier(&vit, 3, Pool::Token) {
+        for spec in &names::classifier(&vit, 3, Pooling::Token) {
             let joined = spec.name.contains(".qkv.");
             let pieces = if joined { vec![Some(0), Some(1), Some(2)] } else { vec![None] };
             for piece in pieces {

@@ -1,7 +1,7 @@
 //! An encoder's sizes, read off the shapes of its tensors.
 
 use smalti_models::variant::Mlp;
-use smalti_models::{Pool, Preprocess, Variant, VitConfig, names};
+use smalti_models::{Pooling, Preprocess, Variant, VitConfig, names};
 
 use super::names::{Part, block, pieces};
 use super::{Source, Take, Weights};
@@ -124,8 +124,8 @@ impl Weights {
     }
 
     /// How the file's network pools tokens, as its last norm shows.
-    pub fn pool(&self) -> Pool {
-        if self.entries.contains_key("fc_norm.weight") { Pool::Mean } else { Pool::Token }
+    pub fn pool(&self) -> Pooling {
+        if self.entries.contains_key("fc_norm.weight") { Pooling::Mean } else { Pooling::Token }
     }
 
     /// Classes of the file's head, where it has one that multiplies embeddings of this width and nothing else.
@@ -191,7 +191,7 @@ impl Weights {
                 .check()
                 .and_then(|()| preprocess.check())
                 .map_err(|why| self.unusable(why.to_string()))?;
-            self.check(&names::classifier(&encoder, 1, Pool::Mean), Take::Encoder)?;
+            self.check(&names::classifier(&encoder, 1, Pooling::Mean), Take::Encoder)?;
             return Ok(Some((encoder, preprocess)));
         }
         let mut found = self.sizes()?.with_heads(encoder.heads);

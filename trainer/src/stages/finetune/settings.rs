@@ -1,7 +1,7 @@
 //! The settings of a fine-tuning, and their flags.
 
 use serde::{Deserialize, Serialize};
-use smalti_models::{Pool, Preprocess, VitConfig};
+use smalti_models::{Pooling, Preprocess, VitConfig};
 use toml::Table;
 
 use crate::data::{Augment, Mix};
@@ -42,7 +42,7 @@ pub struct FinetuneSettings {
     /// The encoder.
     pub encoder: VitConfig,
     /// How tokens become one vector.
-    pub pool: Pool,
+    pub pool: Pooling,
     /// The model's input.
     pub preprocess: Preprocess,
     /// How parameters move.

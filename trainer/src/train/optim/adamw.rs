@@ -134,12 +134,14 @@ mod tests {
     use super::*;
     use crate::model::precision::Precision;
     use smalti_models::presets::Preset;
-    use smalti_models::{Pool, names};
+    use smalti_models::{Pooling, names};
 
     #[test]
     fn groups_follow_depth_and_decay() {
-        let layout =
-            Layout::new(names::classifier(&Preset::Nano.encoder(32, 4, 3), 10, Pool::Mean), Precision::F32);
+        let layout = Layout::new(
+            names::classifier(&Preset::Nano.encoder(32, 4, 3), 10, Pooling::Mean),
+            Precision::F32,
+        );
         let mut adamw =
             AdamW::new(&layout, [0.9, 0.999], 0.1, Rates { layer_decay: 0.5, ..Rates::default() });
         let start = vec![1.0f32; layout.len()];
@@ -154,8 +156,10 @@ mod tests {
 
     #[test]
     fn the_first_step_is_the_rate() {
-        let layout =
-            Layout::new(names::classifier(&Preset::Nano.encoder(32, 4, 3), 10, Pool::Mean), Precision::F32);
+        let layout = Layout::new(
+            names::classifier(&Preset::Nano.encoder(32, 4, 3), 10, Pooling::Mean),
+            Precision::F32,
+        );
         let mut adamw = AdamW::new(&layout, [0.9, 0.999], 0.0, Rates::default());
         let grads: Vec<f32> = (0..layout.len()).map(|i| if i % 2 == 0 { 3.0 } else { -0.1 }).collect();
         let mut params = vec![0.0f32; layout.len()];

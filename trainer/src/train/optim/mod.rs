@@ -101,7 +101,7 @@ mod tests {
     use super::*;
     use crate::model::precision::Precision;
     use crate::rng::Rng;
-    use smalti_models::{Pool, VitConfig, names};
+    use smalti_models::{Pooling, VitConfig, names};
 
     fn config(matrices: MatrixOptimizer) -> OptimConfig {
         OptimConfig {
@@ -135,7 +135,7 @@ mod tests {
             stem: Default::default(),
             variant: Default::default(),
         };
-        let layout = Layout::new(names::classifier(&vit, 10, Pool::Mean), Precision::F32);
+        let layout = Layout::new(names::classifier(&vit, 10, Pooling::Mean), Precision::F32);
         let mut rng = Rng::new(1, 100, []);
         let grads: Vec<f32> = (0..layout.len()).map(|_| rng.normal() as f32).collect();
         for matrices in [MatrixOptimizer::AdamW, MatrixOptimizer::Muon(0.02)] {

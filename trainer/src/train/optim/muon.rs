@@ -102,12 +102,12 @@ mod tests {
     use super::*;
     use crate::rng::Rng;
     use smalti_models::presets::Preset;
-    use smalti_models::{Pool, names};
+    use smalti_models::{Pooling, names};
 
     #[test]
     fn only_matrices_of_blocks_change_and_by_the_learning_rate() {
         let layout = Layout::new(
-            names::classifier(&Preset::Nano.encoder(32, 4, 3), 10, Pool::Mean),
+            names::classifier(&Preset::Nano.encoder(32, 4, 3), 10, Pooling::Mean),
             crate::model::precision::Precision::F32,
         );
         let muon = Muon::new(&layout, 0.0, Rates::default());
@@ -132,7 +132,7 @@ mod tests {
     #[test]
     fn decay_shrinks_matrices_without_gradient() {
         let layout = Layout::new(
-            names::classifier(&Preset::Nano.encoder(32, 4, 3), 10, Pool::Mean),
+            names::classifier(&Preset::Nano.encoder(32, 4, 3), 10, Pooling::Mean),
             crate::model::precision::Precision::F32,
         );
         let (mut params, mut m) = (vec![1.0; layout.len()], vec![0.0; layout.len()]);

@@ -34,7 +34,7 @@ impl Rates {
 mod tests {
     use super::*;
     use crate::model::precision::Precision;
-    use smalti_models::{Pool, Stem, VitConfig, names};
+    use smalti_models::{Pooling, Stem, VitConfig, names};
 
     #[test]
     fn blocks_and_lower_layers_learn_at_rates_of_their_own() {
@@ -48,7 +48,7 @@ mod tests {
             stem: Stem::Convolutions,
             variant: Default::default(),
         };
-        let layout = Layout::new(names::classifier(&vit, 10, Pool::Mean), Precision::F32);
+        let layout = Layout::new(names::classifier(&vit, 10, Pooling::Mean), Precision::F32);
         let rates = Rates { layer_decay: 0.5, blocks: 0.25 }.of(&layout);
         let of = |name: &str| {
             let spec = layout.iter().map(|(spec, _)| spec).find(|spec| spec.name == name);

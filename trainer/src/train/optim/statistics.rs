@@ -50,11 +50,11 @@ mod tests {
     use crate::model::precision::Precision;
     use crate::train::optim::{AdamW, Rates};
     use smalti_models::presets::Preset;
-    use smalti_models::{Pool, names};
+    use smalti_models::{Pooling, names};
 
     #[test]
     fn only_the_moving_average_moves_them() {
-        let specs = names::classifier(&Preset::HybridNano.encoder(32, 16, 3), 10, Pool::Mean);
+        let specs = names::classifier(&Preset::HybridNano.encoder(32, 16, 3), 10, Pooling::Mean);
         let layout = Layout::new(specs, Precision::F32);
         let (statistics, start) = (RunningStatistics::new(&layout), layout.init::<f32>(0));
         let (mut grads, mut params) = (vec![3.0; layout.len()], start.clone());

@@ -5,7 +5,7 @@
 //! is used twice. Loops, edges and epilogues are written once over it; [`Plain`] runs all of that everywhere.
 
 use crate::dot::{COLS, DEPTH};
-use crate::linear::{prefetch, tiles};
+use crate::linear::{prefetch, row_blocks};
 
 /// Rows of a tile.
 pub(crate) const ROWS: usize = 16;
@@ -158,7 +158,7 @@ pub(crate) unsafe fn multiply<E: Element, T: Tiles<E>>(
         for (last, (_, from)) in last.iter_mut().zip([left, right]) {
             last[..rest].copy_from_slice(from);
         }
-        for (row, height) in tiles(rows, 2 * ROWS) {
+        for (row, height) in row_blocks(rows, 2 * ROWS) {
             // SAFETY: the caller's promise; the rows of a block are inside of `x`, and so are the 64 bytes of each
             // that whole tiles take.
             unsafe {
