@@ -4,7 +4,6 @@ use std::path::PathBuf;
 
 use clap::{Args as Flags, Parser, Subcommand, ValueEnum};
 use smalti_runtime::trust::Version;
-use smalti_tools::quantize::Method;
 
 /// Runs, checks and measures the image classifiers that Smalti trains, and vision transformers that PyTorch
 /// exports to ONNX. Results go to the standard output, everything else to the standard error.
@@ -35,7 +34,8 @@ pub(crate) enum Command {
     /// Accuracy over a folder of class folders, per class and as a confusion matrix.
     Eval(EvalArgs),
     /// Turn a float model into int8 with the help of some images: standard ONNX, smaller, and held to a budget.
-    Quantize(QuantizeArgs),
+    #[cfg(feature = "quantize")]
+    Quantize(super::quantize::QuantizeArgs),
     /// Do two models say the same? Agreement, flips, cosine; fails (4) below --min-agreement.
     Compare(CompareArgs),
     /// What is in a model file; whether its weights are intact.
@@ -160,76 +160,6 @@ pub(crate) struct EvalArgs {
 }
 
 #[derive(Debug, Flags)]
-pub(crate) struct QuantizeArgs {
-    /// The float model file (.onnx).
-    pub(crate) model: PathBuf,
-    /// A folder of images like those that the model will see; of one with splits the train split.
-    #[arg(long)]
-    pub(crate) calib: PathBuf,
-    /// Where the int8 model goes.
-    #[arg(long, short)]
-    pub(crate) output: PathBuf,
-    /// A folder of images to measure on, of one with splits the test or val split; class folders give accuracy [default:
-    /// the calibration folder].
-    #[arg(long)]
-    pub(crate) data: Option<PathBuf>,
-    /// How the range of an activation is found.
-    #[arg(long, value_enum, default_value_t = MethodArg::DEFAULT)]
-    pub(crate) method: MethodArg,
-    /// What may be lost: points of accuracy where images have labels (default 0.5%), else the share of answers
-    /// that change (default 1%).
-    #[arg(long, value_parser = share)]
-    pub(crate) budget: Option<f64>,
-    /// The most calibration images, spread evenly over the folder.
-    #[arg(long, default_value_t = 200, value_parser = clap::value_parser!(u32).range(1..=100_000))]
-    pub(crate) samples: u32,
-    /// How often to try, each time with more of the layers with most noise kept float.
-    #[arg(long, default_value_t = 8, value_parser = clap::value_parser!(u8).range(1..))]
-    pub(crate) tries: u8,
-    /// Write a page with tables and plots (.html).
-    #[arg(long)]
-    pub(crate) report: Option<PathBuf>,
-    /// Images at a time while measuring, each on a thread of its own.
-    #[arg(long, short, default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=1024))]
-    pub(crate) threads: u16,
-    /// The share of unusable images that is put up with, e.g. 5%.
-    #[arg(long, default_value = "5%", value_parser = share)]
-    pub(crate) max_bad: f64,
-    /// Seconds to measure the latency of each model.
-    #[arg(long, default_value_t = 1.0, value_parser = seconds)]
-    pub(crate) seconds: f64,
-    #[command(flatten)]
-    pub(crate) trust: TrustArgs,
-    #[command(flatten)]
-    pub(crate) foreign: ForeignArgs,
-}
-
-#[derive(Clone, Copy, Debug, ValueEnum)]
-pub(crate) enum MethodArg {
-    /// From the smallest to the largest value.
-    Minmax,
-    /// 99.99 % of the values.
-    Percentile,
-    /// The range with the least squared error.
-    Mse,
-}
-
-impl MethodArg {
-    /// The library's default.
-    const DEFAULT: MethodArg = MethodArg::Percentile;
-}
-
-impl From<MethodArg> for Method {
-    fn from(method: MethodArg) -> Method {
-        match method {
-            MethodArg::Minmax => Method::Minmax,
-            MethodArg::Percentile => Method::Percentile,
-            MethodArg::Mse => Method::Mse,
-        }
-    }
-}
-
-#[derive(Debug, Flags)]
 pub(crate) struct CompareArgs {
     /// The first model file (.onnx), e.g. the float one.
     pub(crate) a: PathBuf,
@@ -310,14 +240,14 @@ pub(crate) enum InterpolationArg {
 }
 
 /// `5%` or `0.05`.
-fn share(text: &str) -> Result<f64, String> {
+pub(super) fn share(text: &str) -> Result<f64, String> {
     let (number, scale) = text.strip_suffix('%').map_or((text, 1.0), |number| (number, 100.0));
     let share = number.parse::<f64>().map_err(|error| error.to_string())? / scale;
     if (0.0..=1.0).contains(&share) { Ok(share) } else { Err("expected 0% to 100%".into()) }
 }
 
 /// A positive time.
-fn seconds(text: &str) -> Result<f64, String> {
+pub(super) fn seconds(text: &str) -> Result<f64, String> {
     let seconds = text.parse::<f64>().map_err(|error| error.to_string())?;
     if (0.01..=3600.0).contains(&seconds) { Ok(seconds) } else { Err("expected 0.01 to 3600".into()) }
 }

@@ -9,6 +9,7 @@ mod inspect;
 mod open;
 mod out;
 mod progress;
+#[cfg(feature = "quantize")]
 mod quantize;
 mod run;
 mod selftest;
@@ -82,6 +83,7 @@ fn dispatch(args: &Args) -> anyhow::Result<u8> {
     match &args.command {
         Command::Run(command) => run::run(command, args),
         Command::Eval(command) => eval::run(command, args),
+        #[cfg(feature = "quantize")]
         Command::Quantize(command) => quantize::run(command, args),
         Command::Compare(command) => compare::run(command, args),
         Command::Inspect(command) => inspect::run(command, args),

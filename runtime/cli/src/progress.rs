@@ -41,11 +41,13 @@ impl Progress {
 }
 
 /// Progress of work in stages, each with a name and a count of its own.
+#[cfg(feature = "quantize")]
 pub(super) struct Stages {
     quiet: bool,
     stage: Mutex<Option<(String, Progress)>>,
 }
 
+#[cfg(feature = "quantize")]
 impl Stages {
     pub(super) fn new(quiet: bool) -> Stages {
         Stages { quiet, stage: Mutex::new(None) }

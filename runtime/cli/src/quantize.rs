@@ -1,8 +1,9 @@
 //! `quantize`: a float model to int8, measured before and after.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use clap::{Args as Flags, ValueEnum};
 use serde_json::{Value, json};
 use smalti_runtime::gate::Limits;
 use smalti_runtime::images::DataFolder;
@@ -10,13 +11,83 @@ use smalti_runtime::{Error, Model};
 use smalti_tools::bench;
 use smalti_tools::quantize::files::{Staged, same};
 use smalti_tools::quantize::report::{self, Page, Speed};
-use smalti_tools::quantize::{Budget, Quantized, Settings, Stage, quantize};
+use smalti_tools::quantize::{Budget, Method, Quantized, Settings, Stage, quantize};
 use smalti_tools::samples::{self, Sample};
 
-use super::args::{Args, QuantizeArgs};
+use super::args::{Args, ForeignArgs, TrustArgs, seconds, share};
 use super::compare::check_bad;
 use super::out;
 use super::progress::Stages;
+
+#[derive(Debug, Flags)]
+pub(crate) struct QuantizeArgs {
+    /// The float model file (.onnx).
+    pub(crate) model: PathBuf,
+    /// A folder of images like those that the model will see; of one with splits the train split.
+    #[arg(long)]
+    pub(crate) calib: PathBuf,
+    /// Where the int8 model goes.
+    #[arg(long, short)]
+    pub(crate) output: PathBuf,
+    /// A folder of images to measure on, of one with splits the test or val split; class folders give accuracy [default:
+    /// the calibration folder].
+    #[arg(long)]
+    pub(crate) data: Option<PathBuf>,
+    /// How the range of an activation is found.
+    #[arg(long, value_enum, default_value_t = MethodArg::DEFAULT)]
+    pub(crate) method: MethodArg,
+    /// What may be lost: points of accuracy where images have labels (default 0.5%), else the share of answers
+    /// that change (default 1%).
+    #[arg(long, value_parser = share)]
+    pub(crate) budget: Option<f64>,
+    /// The most calibration images, spread evenly over the folder.
+    #[arg(long, default_value_t = 200, value_parser = clap::value_parser!(u32).range(1..=100_000))]
+    pub(crate) samples: u32,
+    /// How often to try, each time with more of the layers with most noise kept float.
+    #[arg(long, default_value_t = 8, value_parser = clap::value_parser!(u8).range(1..))]
+    pub(crate) tries: u8,
+    /// Write a page with tables and plots (.html).
+    #[arg(long)]
+    pub(crate) report: Option<PathBuf>,
+    /// Images at a time while measuring, each on a thread of its own.
+    #[arg(long, short, default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=1024))]
+    pub(crate) threads: u16,
+    /// The share of unusable images that is put up with, e.g. 5%.
+    #[arg(long, default_value = "5%", value_parser = share)]
+    pub(crate) max_bad: f64,
+    /// Seconds to measure the latency of each model.
+    #[arg(long, default_value_t = 1.0, value_parser = seconds)]
+    pub(crate) seconds: f64,
+    #[command(flatten)]
+    pub(crate) trust: TrustArgs,
+    #[command(flatten)]
+    pub(crate) foreign: ForeignArgs,
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+pub(crate) enum MethodArg {
+    /// From the smallest to the largest value.
+    Minmax,
+    /// 99.99 % of the values.
+    Percentile,
+    /// The range with the least squared error.
+    Mse,
+}
+
+impl MethodArg {
+    /// The library's default.
+    const DEFAULT: MethodArg = MethodArg::Percentile;
+}
+
+impl From<MethodArg> for Method {
+    fn from(method: MethodArg) -> Method {
+        match method {
+            MethodArg::Minmax => Method::Minmax,
+            MethodArg::Percentile => Method::Percentile,
+            MethodArg::Mse => Method::Mse,
+        }
+    }
+}
 
 pub(super) fn run(command: &QuantizeArgs, args: &Args) -> anyhow::Result<u8> {
     let QuantizeArgs { model: input, output, .. } = command;
