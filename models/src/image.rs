@@ -16,6 +16,8 @@ mod foreign;
 #[cfg(feature = "decode")]
 pub mod jpeg;
 #[cfg(feature = "decode")]
+mod orientation;
+#[cfg(feature = "decode")]
 mod webp;
 
 #[cfg(feature = "decode")]

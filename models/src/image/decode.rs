@@ -14,7 +14,8 @@ use image::codecs::{bmp::BmpDecoder, jpeg::JpegDecoder, png::PngDecoder, webp::W
 use image::metadata::Orientation;
 use image::{DynamicImage, GrayImage, ImageDecoder, ImageFormat, ImageResult, RgbImage};
 
-use super::{Image, Limits, check_pixels, complete, foreign, webp};
+use super::orientation::orientation;
+use super::{Image, Limits, check_pixels, complete, foreign, jpeg, webp};
 use crate::error::{Error, Result};
 
 /// Bytes of a decoder's own tables and rows, besides the pixels.
@@ -71,16 +72,22 @@ fn format_of(bytes: &[u8]) -> Result<ImageFormat> {
 }
 
 fn decode_as(format: ImageFormat, bytes: &[u8], limits: &Limits) -> Result<Image> {
-    let reader = Cursor::new(bytes);
+    let upright = |image: Image| image.turned(orientation(format, bytes));
     match format {
-        ImageFormat::Jpeg => read_pixels(JpegDecoder::new(reader), limits),
-        ImageFormat::Png => read_pixels(PngDecoder::with_limits(reader, table_limits()), limits),
+        ImageFormat::Jpeg => {
+            let bytes = jpeg::prepare(bytes)?;
+            read_pixels(JpegDecoder::new(Cursor::new(&bytes)), limits).and_then(upright)
+        }
+        ImageFormat::Png => {
+            let decoder = PngDecoder::with_limits(Cursor::new(bytes), table_limits());
+            read_pixels(decoder, limits).and_then(upright)
+        }
         ImageFormat::WebP => {
             webp::check(bytes, limits)?;
-            read_pixels(WebPDecoder::new(reader), limits)
+            read_pixels(WebPDecoder::new(Cursor::new(bytes)), limits).and_then(upright)
         }
         _ => {
-            let decoder = BmpDecoder::new(reader).map_err(damaged)?;
+            let decoder = BmpDecoder::new(Cursor::new(bytes)).map_err(damaged)?;
             let palette = decoder.get_palette().unwrap_or(&[[0, 1, 2]]);
             let grey = palette.iter().all(|[r, g, b]| r == g && g == b);
             let image = read_pixels(Ok(decoder), limits)?;
@@ -103,28 +110,29 @@ fn damaged(error: image::ImageError) -> Error {
 
 /// The pixels of a decoder that has read its header and nothing more.
 fn read_pixels(decoder: ImageResult<impl ImageDecoder>, limits: &Limits) -> Result<Image> {
-    let mut decoder = decoder.map_err(damaged)?;
+    let decoder = decoder.map_err(damaged)?;
     let (width, height) = decoder.dimensions();
     check_pixels(width, height, limits)?;
-    let orientation = orientation(&mut decoder);
     let (channels, data) = eight_bits(DynamicImage::from_decoder(decoder).map_err(damaged)?);
-    let mut upright = if channels == 1 {
-        GrayImage::from_raw(width, height, data).map(DynamicImage::ImageLuma8)
-    } else {
-        RgbImage::from_raw(width, height, data).map(DynamicImage::ImageRgb8)
-    }
-    .ok_or_else(|| Error::Image("damaged: fewer pixels than the header says".into()))?;
-    upright.apply_orientation(orientation);
-    let (width, height) = (upright.width() as usize, upright.height() as usize);
-    Image::new(width, height, channels, upright.into_bytes())
+    Image::new(width as usize, height as usize, channels, data)
 }
 
-/// What EXIF says about the camera; damaged EXIF says nothing about the pixels.
-fn orientation(decoder: &mut impl ImageDecoder) -> Orientation {
-    let exif = decoder.exif_metadata().ok().flatten().unwrap_or_default();
-    // JPEG's introduction, which some writers keep in other formats.
-    let exif = exif.strip_prefix(b"Exif\0\0").unwrap_or(&exif);
-    Orientation::from_exif_chunk(exif).unwrap_or(Orientation::NoTransforms)
+impl Image {
+    /// The image as it was seen.
+    fn turned(self, orientation: Orientation) -> Result<Image> {
+        if orientation == Orientation::NoTransforms {
+            return Ok(self);
+        }
+        let (width, height, channels) = (self.width as u32, self.height as u32, self.channels);
+        let mut pixels = if channels == 1 {
+            GrayImage::from_raw(width, height, self.data).map(DynamicImage::ImageLuma8)
+        } else {
+            RgbImage::from_raw(width, height, self.data).map(DynamicImage::ImageRgb8)
+        }
+        .ok_or_else(|| Error::Image("damaged: fewer pixels than the header says".into()))?;
+        pixels.apply_orientation(orientation);
+        Image::new(pixels.width() as usize, pixels.height() as usize, channels, pixels.into_bytes())
+    }
 }
 
 /// Any kind of pixels as grey or RGB of 8 bits: the number of channels and the bytes.

@@ -38,6 +38,12 @@ pub fn check(bytes: &[u8], limits: &Limits) -> Result<()> {
     Ok(())
 }
 
+/// Kinds and contents of the outer chunks, up to one that does not lie in the file.
+pub(super) fn chunks(bytes: &[u8]) -> impl Iterator<Item = (&[u8], &[u8])> {
+    let body = bytes.get(HEADER + 4..).unwrap_or_default();
+    Chunks(body).map_while(|chunk| chunk.ok().map(|Chunk { kind, data }| (kind, data)))
+}
+
 fn damaged(problem: &str) -> Error {
     Error::Image(format!("damaged WebP: {problem}"))
 }

@@ -96,8 +96,8 @@ pub struct Details {
 /// The bytes of the ONNX file of a classifier with these parameters.
 pub fn export(model: &Classifier, params: &[f32], details: &Details, form: InputForm) -> Result<Vec<u8>> {
     check(model, params, details)?;
-    // Whatever it was trained in, a device runs it in f32.
-    let model = &Classifier::new(model.vit(), model.classes(), model.pool())?;
+    // Test vectors are what a device computes.
+    let model = &model.in_f32()?;
     let head = if details.names.is_empty() { Head::Embedding } else { Head::Classes };
     let graph = vit::graph(model, params, &details.preprocess, form, head)?;
     let (names, task) = match head {

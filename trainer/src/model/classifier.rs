@@ -118,6 +118,11 @@ impl Classifier {
         })
     }
 
+    /// The same model with layers that multiply in f32, as devices do, whatever it was trained in.
+    pub fn in_f32(&self) -> Result<Classifier> {
+        Classifier::new(self.vit(), self.classes(), self.pool)
+    }
+
     /// The encoder's configuration.
     pub fn vit(&self) -> &VitConfig {
         self.encoder.vit()

@@ -29,7 +29,8 @@ use crate::train::{
     ExecConfig, Observer, OptimConfig, Outcome, Planner, StopCheck, Task, TaskData, Validation, train,
 };
 
-/// A trained classifier, or an encoder that embeds images: one without classes, whose head means nothing.
+/// A trained classifier, or an encoder that embeds images: one without classes, whose head means nothing. It answers in f32, as
+/// on a device.
 #[derive(Clone, Debug)]
 pub struct Finetuned {
     /// The model.
@@ -145,7 +146,7 @@ fn carry_out(
     let outcome = train(&mut task, exec, run, observer)?;
     let params = task.averaged(&outcome.params).into_owned();
     let finetuned = Finetuned {
-        model: task.model,
+        model: task.model.in_f32()?,
         params,
         preprocess: task.settings.preprocess.clone(),
         labels: task.images.train.classes().to_vec(),
