@@ -196,7 +196,7 @@ fn as_json(
     let kept: Vec<_> = quantized.layers.iter().filter(|row| row.kept_float).map(|row| &row.name).collect();
     json!({
         "model": output.display().to_string(),
-        "method": smalti_tools::quantize::Method::from(command.method),
+        "method": Method::from(command.method),
         "samples": quantized.samples,
         "n": found.n,
         "float_accuracy": found.accuracy_a,
