@@ -200,10 +200,10 @@ pub(crate) unsafe fn multiply<E: Element, T: Tiles<E>>(
 }
 
 #[cfg(target_arch = "x86_64")]
-pub(crate) use amx::{Amx, permitted};
+pub(crate) use instructions::{Amx, permitted};
 
 #[cfg(target_arch = "x86_64")]
-mod amx {
+mod instructions {
     use std::arch::asm;
     use std::arch::x86_64::__cpuid_count;
     use std::marker::PhantomData;
