@@ -13,8 +13,9 @@ use super::folds::Fold;
 const ALPHAS: [f32; 4] = [0.0, 0.5, 0.8, 0.9];
 /// The logarithm of what a class has at least.
 const FLOOR: f32 = 1e-6;
-/// Products of embeddings that a second of CPU time takes, a low estimate.
+/// Multiply-adds in a second of CPU time, low estimates: of products of embeddings, and of spreading.
 const PRODUCTS_PER_SECOND: f64 = 1e10;
+const SPREADING_PER_SECOND: f64 = 1e9;
 
 /// What an encoder makes of images.
 pub(super) struct Embeddings {
@@ -24,10 +25,12 @@ pub(super) struct Embeddings {
 }
 
 impl Embeddings {
-    /// CPU seconds in which each image is compared with all others.
-    pub(super) fn seconds(&self) -> f64 {
-        let images = (self.rows.len() / self.dim.max(1)) as f64;
-        images * self.rows.len() as f64 / PRODUCTS_PER_SECOND
+    /// CPU seconds in which each image is compared with all others and labels spread, with a choice by so many folds.
+    pub(super) fn seconds(&self, classes: usize, folds: usize) -> f64 {
+        let images = self.rows.len() / self.dim.max(1);
+        let spreads = (folds * (ALPHAS.len() - 1) + 1) as f64;
+        images as f64 * self.rows.len() as f64 / PRODUCTS_PER_SECOND
+            + spreads * NeighbourGraph::work(images, classes) / SPREADING_PER_SECOND
     }
 }
 

@@ -81,9 +81,8 @@ impl SoftLabels {
         let labels: Vec<(usize, u32)> =
             (0..images.len()).filter_map(|i| Some((i, images.label(i)?))).collect();
         labels.iter().for_each(|label| certain(&mut targets, *label, classes));
-        if let Some(looks) =
-            looks.filter(|looks| looks.seconds() < OF_THE_TIME * (job.until() - cpu_seconds()))
-        {
+        let limit = OF_THE_TIME * (job.until() - cpu_seconds());
+        if let Some(looks) = looks.filter(|looks| looks.seconds(classes, folds.len()) < limit) {
             let head = |kept: &[usize]| match &entrants.teacher {
                 Some(teacher) => teacher.head(Some(kept)),
                 None => entrants.frozen.head(Some(kept)),

@@ -61,6 +61,11 @@ impl NeighbourGraph {
         Ok(NeighbourGraph { edges })
     }
 
+    /// Multiply-adds of [`NeighbourGraph::spread`], about.
+    pub fn work(images: usize, classes: usize) -> f64 {
+        (2 * NEIGHBOURS * ROUNDS) as f64 * images as f64 * classes as f64
+    }
+
     /// Distributions over the classes `[images, classes]` that agree with `start` and with each other: `alpha`, from 0 to
     /// below 1, says how much the neighbours count. An image of which nothing is known, and nothing spreads to, stays at 0.
     pub fn spread(&self, start: &[f32], classes: usize, alpha: f32) -> Vec<f32> {
