@@ -16,7 +16,8 @@ fn largest(
 ) -> [f32; LANES] {
     let [height, width] = windows.input;
     let (y, across) = (window / windows.output[1], window % windows.output[1]);
-    let mut most = [f32::NEG_INFINITY; LANES];
+    // What ONNX Runtime and tract answer for a window that lies beside the map.
+    let mut most = [f32::MIN; LANES];
     for ky in 0..windows.kernel[0] {
         let line = windows.line(y, ky);
         for kx in 0..windows.kernel[1] {

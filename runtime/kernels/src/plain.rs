@@ -263,6 +263,6 @@ pub fn conv<R: Real>(
 pub fn max_pool<R: Real>(windows: &Windows, channels: usize, x: &[R], y: &mut [R]) {
     for (i, y) in y.iter_mut().enumerate().take(windows.count() * channels) {
         let values = covered(windows, i / channels).map(|(pixel, _)| x[pixel * channels + i % channels]);
-        *y = values.fold(R::of(f64::NEG_INFINITY), |most, x| if x > most { x } else { most });
+        *y = values.fold(R::of(f32::MIN.into()), |most, x| if x > most { x } else { most });
     }
 }
