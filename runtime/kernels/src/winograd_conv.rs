@@ -20,6 +20,8 @@ use crate::winograd::{self, PLACES, Tiles, kernel_places};
 const BLOCK_BYTES: usize = 448 << 10;
 /// Fewer tiles would read large weights too often.
 const LEAST_TILES: usize = 24;
+/// Values of a line of the map and of its result, at most: a whole line is worked on at a time.
+const MAX_LINE: usize = 1 << 18;
 /// Weights of so many bytes stay in a near cache.
 const NEAR_BYTES: usize = 2 << 20;
 /// Fewer channels, or outputs, do not pay for the transforms.
@@ -70,10 +72,12 @@ pub(crate) fn suits(windows: &Windows, sizes: &ConvSizes) -> bool {
     let is_plain = (windows.kernel, windows.stride, windows.dilation) == ([3; 2], [1; 2], [1; 2]);
     let tiles = windows.output.map(|side| side.div_ceil(2)).iter().product::<usize>();
     let weight = channels.saturating_mul(outputs).saturating_mul(PLACES * size_of::<f32>());
+    let line = channels.saturating_add(outputs).saturating_mul(windows.output[1]);
     is_plain
         && groups == 1
         && channels.min(outputs) >= LEAST_CHANNELS
         && (tiles >= LEAST_TILES || weight <= NEAR_BYTES)
+        && line <= MAX_LINE
 }
 
 /// Floats of scratch that a thread needs.
