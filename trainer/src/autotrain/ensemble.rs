@@ -112,14 +112,19 @@ pub(super) fn probabilities(logits: &[f32], temperature: f64) -> Vec<f64> {
 /// The temperature of least cross-entropy.
 pub(super) fn temperature(logits: &[f32], labels: &[u32], classes: usize) -> f64 {
     let tried = (0..TRIED).map(|i| SHARPEST * FACTOR.powi(i));
-    let loss = |temperature: f64| cross_entropy(logits, labels, classes, temperature);
+    let loss = |temperature: f64| cross_entropies(logits, labels, classes, temperature).sum::<f64>();
     tried.min_by(|a, b| loss(*a).total_cmp(&loss(*b))).unwrap_or(1.0)
 }
 
-/// The sum of the images' cross-entropies.
-pub(super) fn cross_entropy(logits: &[f32], labels: &[u32], classes: usize, temperature: f64) -> f64 {
+/// The cross-entropy of each image.
+pub(super) fn cross_entropies(
+    logits: &[f32],
+    labels: &[u32],
+    classes: usize,
+    temperature: f64,
+) -> impl Iterator<Item = f64> {
     let rows = logits.chunks_exact(classes).zip(labels);
-    rows.map(|(row, label)| -probabilities(row, temperature)[*label as usize].max(1e-12).ln()).sum()
+    rows.map(move |(row, label)| -probabilities(row, temperature)[*label as usize].max(1e-12).ln())
 }
 
 #[cfg(test)]

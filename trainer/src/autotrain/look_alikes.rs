@@ -1,16 +1,16 @@
-//! Soft labels that agree with those of images that look alike to the teacher, or to the start: label spreading. How far
-//! labels spread is chosen by held-out labels, for nothing says that images that look alike are of one class.
+//! Soft labels that agree with those of images that look alike to the teacher, or to the start: label spreading. Nothing says
+//! that images that look alike are of one class, so held-out labels may forbid it.
 
 use smalti_trainer::Result;
 use smalti_trainer::evaluate::label_spreading::NeighbourGraph;
 use smalti_trainer::evaluate::probe::linear::LinearHead;
 use smalti_trainer::evaluate::top;
 
-use super::ensemble::{cross_entropy, probabilities, temperature};
+use super::ensemble::{cross_entropies, probabilities, temperature};
 use super::folds::Fold;
 
 /// How much neighbours count, from not at all.
-const ALPHAS: [f32; 4] = [0.0, 0.5, 0.8, 0.9];
+const ALPHAS: [f32; 3] = [0.0, 0.5, 0.8];
 /// The logarithm of what a class has at least.
 const FLOOR: f32 = 1e-6;
 /// Multiply-adds in a second of CPU time, low estimates: of products of embeddings, and of spreading.
@@ -48,7 +48,9 @@ pub(super) struct Spreading {
 }
 
 impl Spreading {
-    /// Chooses how far the answers of a head spread that learned from a fold's labels: as far as held-out labels are likeliest.
+    /// Chooses how far the answers of a head spread that learned from a fold's labels: as far as held-out labels do not become
+    /// less likely, by more than the standard error of that. With fewer labels than all they are likeliest where answers spread
+    /// less than is best in the end.
     pub(super) fn choose(
         embeddings: &Embeddings,
         labels: Labels<'_>,
@@ -78,19 +80,15 @@ impl Spreading {
             }
             truth.extend(held);
         }
-        let fitted: Vec<[f64; 3]> = found
-            .iter()
-            .map(|logits| {
-                let temperature = temperature(logits, &truth, classes);
-                let right =
-                    logits.chunks_exact(classes).zip(&truth).filter(|(row, t)| top(row) == **t as usize);
-                let right = right.count() as f64 / truth.len().max(1) as f64;
-                [cross_entropy(logits, &truth, classes, temperature), temperature, right]
-            })
-            .collect();
-        let best = (0..ALPHAS.len()).min_by(|a, b| fitted[*a][0].total_cmp(&fitted[*b][0])).unwrap_or(0);
-        let [_, temperature, right] = fitted[best];
-        Ok(Spreading { graph, alpha: ALPHAS[best], temperature, right: [right, fitted[0][2]] })
+        let fitted = found.each_ref().map(|logits| {
+            let temperature = temperature(logits, &truth, classes);
+            let right = logits.chunks_exact(classes).zip(&truth).filter(|(row, t)| top(row) == **t as usize);
+            let right = right.count() as f64 / truth.len().max(1) as f64;
+            (temperature, right, cross_entropies(logits, &truth, classes, temperature).collect::<Vec<f64>>())
+        });
+        let best = (0..ALPHAS.len()).rev().find(|i| !is_worse(&fitted[*i].2, &fitted[0].2)).unwrap_or(0);
+        let (temperature, right, _) = fitted[best];
+        Ok(Spreading { graph, alpha: ALPHAS[best], temperature, right: [right, fitted[0].1] })
     }
 
     /// Whether labels spread at all.
@@ -111,6 +109,15 @@ impl Spreading {
         });
         sharpened.collect()
     }
+}
+
+/// Whether the losses of images are higher than others of the same images, by more than the standard error.
+fn is_worse(losses: &[f64], others: &[f64]) -> bool {
+    let count = losses.len().max(1) as f64;
+    let differences = || losses.iter().zip(others).map(|(loss, other)| loss - other);
+    let mean = differences().sum::<f64>() / count;
+    let variance = differences().map(|x| (x - mean) * (x - mean)).sum::<f64>() / count;
+    mean > (variance / count).sqrt()
 }
 
 /// Makes a row certain of its label.
@@ -171,5 +178,28 @@ mod tests {
         labels.iter().for_each(|label| certain(&mut targets, *label, 2));
         let rows = helpful.apply(&targets, 2);
         assert!(rows.chunks_exact(2).all(|row| (row[0] + row[1] - 1.0).abs() < 1e-5));
+    }
+
+    #[test]
+    fn where_look_alikes_are_of_other_classes_nothing_spreads() {
+        // 40 things, three photos of each; what tells classes apart is one small value.
+        let class = |i: usize| (i * 7 + i / 3) as u32 % 2;
+        let point = |i: usize| {
+            let things = (0..40).map(move |k| if k == i / 3 { 1.0 } else { 0.0 });
+            things.chain([class(i) as f32]).collect::<Vec<f32>>()
+        };
+        let rows: Vec<f32> = (0..120).flat_map(point).collect();
+        let embeddings = Embeddings { dim: 41, rows };
+        let labels: Vec<(usize, u32)> = (0..120).map(|i| (i, class(i))).collect();
+        let of = |kept: &[usize]| head(&embeddings, &labels, kept);
+        let spreading = Spreading::choose(&embeddings, &labels, 2, &folds(&labels), of).unwrap();
+        assert!(!spreading.helps(), "{:?}", spreading.right);
+    }
+
+    #[test]
+    fn worse_is_more_than_chance() {
+        assert!(!is_worse(&[1.0, 3.0, 1.0, 3.0], &[2.0, 2.0, 2.0, 1.9]));
+        assert!(is_worse(&[2.0, 2.1, 2.0, 2.1], &[1.0; 4]));
+        assert!(!is_worse(&[1.0; 4], &[1.0; 4]) && !is_worse(&[], &[]));
     }
 }
