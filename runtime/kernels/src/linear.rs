@@ -60,9 +60,10 @@ impl Linear {
         if outputs == 0 || inputs == 0 || biases.iter().any(|bias| bias.len() != outputs) {
             return None;
         }
-        let weight = vec![[0.0; COLS]; outputs.div_ceil(COLS) * inputs];
-        let mut layers =
-            biases.map(|bias| Linear { inputs, outputs, weight: weight.clone(), bias: padded(bias) });
+        let mut layers = biases.map(|bias| {
+            let weight = vec![[0.0; COLS]; outputs.div_ceil(COLS) * inputs];
+            Linear { inputs, outputs, weight, bias: padded(bias) }
+        });
         for j in 0..outputs {
             for i in 0..inputs {
                 for (layer, value) in layers.iter_mut().zip(at(j, i)) {

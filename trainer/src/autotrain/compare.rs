@@ -7,7 +7,7 @@
 
 use smalti_trainer::Result;
 use smalti_trainer::data::Dataset;
-use smalti_trainer::evaluate::{self, Predictions, top};
+use smalti_trainer::evaluate::{self, Predictions};
 use smalti_trainer::stages::finetune::{self, FinetuneSettings, Finetuned, Finetuning, HeadInit};
 use smalti_trainer::train::cost::cpu_per_step;
 use smalti_trainer::train::step::GradLanes;
@@ -15,7 +15,7 @@ use smalti_trainer::train::{ExecConfig, OptimConfig};
 
 use super::candidate::{Candidate, FROM_SCRATCH, candidates};
 use super::choice::Choice;
-use super::ensemble::{Ensemble, temperature};
+use super::ensemble::{Ensemble, fraction_right, temperature};
 use super::folds::{Fold, Trained, folds};
 use super::frozen::Frozen;
 use super::images::Images;
@@ -205,12 +205,6 @@ impl HeldOut {
         job.tell(&format!("  {:<32}{:5.1}%", "weighted mean of their answers", 100.0 * ensemble.validation));
         ensemble
     }
-}
-
-fn fraction_right(logits: &[f32], labels: &[u32], classes: usize) -> f64 {
-    let rows = logits.chunks_exact(classes).zip(labels);
-    let right = rows.filter(|(row, label)| top(row) == **label as usize).count();
-    right as f64 / labels.len().max(1) as f64
 }
 
 /// What a classifier says of images as the device sees them.

@@ -45,9 +45,7 @@ impl Ensemble {
             .collect();
         let mut ensemble = Ensemble { temperatures, weights: weights(&said), validation: 0.0 };
         let answers = ensemble.mean(classifiers, classes);
-        let right =
-            answers.chunks_exact(classes).zip(labels).filter(|(row, label)| top(row) == **label as usize);
-        ensemble.validation = right.count() as f64 / labels.len().max(1) as f64;
+        ensemble.validation = fraction_right(&answers, labels, classes);
         ensemble
     }
 
@@ -107,6 +105,13 @@ pub(super) fn probabilities(logits: &[f32], temperature: f64) -> Vec<f64> {
     let powers: Vec<f64> = logits.iter().map(|x| ((f64::from(*x) - most) / temperature).exp()).collect();
     let sum: f64 = powers.iter().sum();
     powers.into_iter().map(|x| x / sum).collect()
+}
+
+/// The fraction of images whose largest value is that of their class.
+pub(super) fn fraction_right(logits: &[f32], labels: &[u32], classes: usize) -> f64 {
+    let rows = logits.chunks_exact(classes).zip(labels);
+    let right = rows.filter(|(row, label)| top(row) == **label as usize).count();
+    right as f64 / labels.len().max(1) as f64
 }
 
 /// The temperature of least cross-entropy.

@@ -4,9 +4,8 @@
 use smalti_trainer::Result;
 use smalti_trainer::evaluate::label_spreading::NeighbourGraph;
 use smalti_trainer::evaluate::probe::linear::LinearHead;
-use smalti_trainer::evaluate::top;
 
-use super::ensemble::{cross_entropies, probabilities, temperature};
+use super::ensemble::{cross_entropies, fraction_right, probabilities, temperature};
 use super::folds::Fold;
 
 /// How much neighbours count, from not at all.
@@ -82,9 +81,11 @@ impl Spreading {
         }
         let fitted = found.each_ref().map(|logits| {
             let temperature = temperature(logits, &truth, classes);
-            let right = logits.chunks_exact(classes).zip(&truth).filter(|(row, t)| top(row) == **t as usize);
-            let right = right.count() as f64 / truth.len().max(1) as f64;
-            (temperature, right, cross_entropies(logits, &truth, classes, temperature).collect::<Vec<f64>>())
+            (
+                temperature,
+                fraction_right(logits, &truth, classes),
+                cross_entropies(logits, &truth, classes, temperature).collect::<Vec<f64>>(),
+            )
         });
         let best = (0..ALPHAS.len()).rev().find(|i| !is_worse(&fitted[*i].2, &fitted[0].2)).unwrap_or(0);
         let (temperature, right, _) = fitted[best];

@@ -3,6 +3,7 @@
 
 use rayon::prelude::*;
 
+use super::probe::linear::{moments, standardise};
 use super::probe::{similarities, to_unit_length};
 use crate::error::Result;
 
@@ -95,29 +96,10 @@ impl NeighbourGraph {
 
 /// Columns with mean 0 and standard deviation 1, then rows of unit length.
 fn standardised(embeddings: &[f32], dim: usize) -> Vec<f32> {
-    let count = (embeddings.len() / dim.max(1)).max(1) as f64;
-    let (mut sums, mut squares) = (vec![0f64; dim], vec![0f64; dim]);
-    for row in embeddings.chunks_exact(dim) {
-        for ((sum, square), x) in sums.iter_mut().zip(&mut squares).zip(row) {
-            *sum += f64::from(*x);
-            *square += f64::from(*x) * f64::from(*x);
-        }
-    }
-    let columns: Vec<[f64; 2]> = sums
-        .iter()
-        .zip(&squares)
-        .map(|(sum, square)| {
-            let mean = sum / count;
-            [mean, (square / count - mean * mean).max(0.0).sqrt().max(1e-6)]
-        })
-        .collect();
+    let (mean, std) = moments(embeddings, dim);
     let mut rows = embeddings.to_vec();
-    for row in rows.chunks_exact_mut(dim) {
-        for (x, [mean, std]) in row.iter_mut().zip(&columns) {
-            *x = ((f64::from(*x) - mean) / std) as f32;
-        }
-        to_unit_length(row);
-    }
+    standardise(&mut rows, &mean, &std);
+    rows.chunks_exact_mut(dim).for_each(to_unit_length);
     rows
 }
 

@@ -129,7 +129,7 @@ pub(super) fn check_labels(labels: &[u32], classes: usize) -> Result<()> {
 }
 
 /// Mean and standard deviation of each column.
-fn moments(rows: &[f32], dim: usize) -> (Vec<f64>, Vec<f64>) {
+pub(crate) fn moments(rows: &[f32], dim: usize) -> (Vec<f64>, Vec<f64>) {
     let n = (rows.len() / dim.max(1)).max(1) as f64;
     let column = |d: usize| rows.iter().skip(d).step_by(dim).map(|&x| f64::from(x));
     let mean: Vec<f64> = (0..dim).map(|d| column(d).sum::<f64>() / n).collect();
@@ -138,7 +138,8 @@ fn moments(rows: &[f32], dim: usize) -> (Vec<f64>, Vec<f64>) {
     (mean, std)
 }
 
-fn standardise(rows: &mut [f32], mean: &[f64], std: &[f64]) {
+/// Columns with mean 0 and standard deviation 1, by their moments.
+pub(crate) fn standardise(rows: &mut [f32], mean: &[f64], std: &[f64]) {
     for row in rows.chunks_exact_mut(mean.len().max(1)) {
         for ((x, mean), std) in row.iter_mut().zip(mean).zip(std) {
             *x = ((f64::from(*x) - mean) / std) as f32;
