@@ -5,6 +5,7 @@
 //! [`Ignored`]: that it is there says enough.
 
 use prost::Message;
+use prost::bytes::Bytes;
 
 /// A message of any kind, of which only the presence is kept.
 #[derive(Clone, Copy, PartialEq, Message)]
@@ -227,8 +228,8 @@ pub struct TensorProto {
     #[prost(string, tag = "12")]
     pub doc_string: String,
     /// Elements of any type but `STRING`, as little-endian bytes.
-    #[prost(bytes = "vec", tag = "9")]
-    pub raw_data: Vec<u8>,
+    #[prost(bytes = "bytes", tag = "9")]
+    pub raw_data: Bytes,
     /// Elements of type `DOUBLE`.
     #[prost(double, repeated, tag = "10")]
     pub double_data: Vec<f64>,
@@ -241,6 +242,15 @@ pub struct TensorProto {
     /// Where they are if not.
     #[prost(message, repeated, tag = "13")]
     pub external_data: Vec<StringStringEntryProto>,
+}
+
+impl TensorProto {
+    /// Changes `raw_data`, which clones of the tensor share until then.
+    pub fn edit_raw(&mut self, change: impl FnOnce(&mut Vec<u8>)) {
+        let mut bytes = Vec::from(std::mem::take(&mut self.raw_data));
+        change(&mut bytes);
+        self.raw_data = bytes.into();
+    }
 }
 
 /// What belongs to [`TensorProto`].

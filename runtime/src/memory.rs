@@ -122,5 +122,5 @@ fn attribute(attribute: &AttributeProto) -> usize {
 
 fn tensor(tensor: &TensorProto) -> usize {
     let floats = list(&tensor.float_data) + list(&tensor.int32_data) + list(&tensor.int64_data);
-    tensor.name.capacity() + list(&tensor.dims) + list(&tensor.raw_data) + floats
+    tensor.name.capacity() + list(&tensor.dims) + tensor.raw_data.len() + floats
 }

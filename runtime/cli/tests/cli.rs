@@ -138,7 +138,7 @@ fn a_failed_check_is_4() {
     let mut model = ModelProto::decode(&fs::read(fixture("colours_u8.onnx")).unwrap()[..]).unwrap();
     let weights = &mut model.graph.as_mut().unwrap().initializer;
     let weight = weights.iter_mut().find(|weight| weight.name == "head.weight").unwrap();
-    weight.raw_data.fill(0);
+    weight.edit_raw(|raw| raw.fill(0));
     fs::write(&edited, model.encode_to_vec()).unwrap();
     let (_, err) = expect(4, &[&"selftest", &edited]);
     assert!(err.contains("selftest: 2 of 2"), "{err}");

@@ -204,7 +204,8 @@ fn compare_names_flips_and_fails_below_the_agreement() {
     let other = root.path().join("other.onnx");
     let mut model = ModelProto::decode(&fs::read(fixture("colours_f32.onnx")).unwrap()[..]).unwrap();
     let weights = &mut model.graph.as_mut().unwrap().initializer;
-    weights.iter_mut().find(|weight| weight.name == "head.weight").unwrap().raw_data.fill(0);
+    let weight = weights.iter_mut().find(|weight| weight.name == "head.weight").unwrap();
+    weight.edit_raw(|raw| raw.fill(0));
     fs::write(&other, model.encode_to_vec()).unwrap();
     let arguments: [&dyn AsRef<std::ffi::OsStr>; 5] =
         [&"compare", &fixture("colours_f32.onnx"), &other, &"--data", &data.path()];

@@ -49,10 +49,32 @@ impl Activation {
                 each(tile, crate::gelu::gelu_coarse::<FMA>);
             }
             Activation::Gelu => each(tile, gelu::<FMA>),
-            Activation::GeluTanh => each(tile, gelu_tanh::<FMA>),
             Activation::HardSwish => each(tile, hard_swish),
-            Activation::Silu => silu_of::<FMA>(tile),
+            Activation::GeluTanh | Activation::Silu => self.apply_sigmoid::<FMA>(tile),
         }
+    }
+
+    /// As [`Activation::apply`] for those with a sigmoid in them, compiled once for all kernels that have fused
+    /// multiply-adds: they are long, and most of the kernels' many copies never run them.
+    #[inline(always)]
+    fn apply_sigmoid<const FMA: bool>(self, tile: &mut [[f32; COLS]]) {
+        #[inline(always)]
+        fn body<const FMA: bool>(is_gelu: bool, tile: &mut [[f32; COLS]]) {
+            if is_gelu { each(tile, gelu_tanh::<FMA>) } else { each(tile, silu::<FMA>) }
+        }
+        #[cfg(target_arch = "x86_64")]
+        #[target_feature(enable = "avx2,fma")]
+        #[inline(never)]
+        fn avx2(is_gelu: bool, tile: &mut [[f32; COLS]]) {
+            body::<true>(is_gelu, tile);
+        }
+        let is_gelu = self == Activation::GeluTanh;
+        #[cfg(target_arch = "x86_64")]
+        if FMA {
+            // SAFETY: on x86-64 kernels are compiled so only for processors with AVX2 and FMA.
+            return unsafe { avx2(is_gelu, tile) };
+        }
+        body::<FMA>(is_gelu, tile);
     }
 }
 
@@ -86,24 +108,6 @@ fn hard_swish(x: f32) -> f32 {
 #[inline(always)]
 fn silu<const FMA: bool>(x: f32) -> f32 {
     x / (1.0 + exp::<FMA>(-x))
-}
-
-/// [`silu`] of each value, compiled once for all kernels that have fused multiply-adds: it is long, and most of their many
-/// copies never run it.
-#[inline(always)]
-fn silu_of<const FMA: bool>(tile: &mut [[f32; COLS]]) {
-    #[cfg(target_arch = "x86_64")]
-    #[target_feature(enable = "avx2,fma")]
-    #[inline(never)]
-    fn avx2(tile: &mut [[f32; COLS]]) {
-        each(tile, silu::<true>);
-    }
-    #[cfg(target_arch = "x86_64")]
-    if FMA {
-        // SAFETY: on x86-64 kernels are compiled so only for processors with AVX2 and FMA.
-        return unsafe { avx2(tile) };
-    }
-    each(tile, silu::<FMA>);
 }
 
 /// A function of each value of a tile: a loop over all of them becomes vector code, one row unrolled does not. A call on

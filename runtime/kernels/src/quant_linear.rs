@@ -263,13 +263,13 @@ unsafe fn body<D: Dot, const FMA: bool, const MAX: usize>(
     }
 }
 
-/// As [`body`], with the sums computed tile by tile; `D` finishes them, and computes single rows.
+/// As [`body`] for at least two rows, with the sums computed tile by tile; `D` finishes them.
 ///
 /// # Safety
 /// As [`Dot`] and [`Tiles`].
 #[cfg(any(test, target_arch = "x86_64"))]
 #[inline(always)]
-unsafe fn tiled<T: Tiles<Bytes>, D: Dot, const FMA: bool, const MAX: usize>(
+unsafe fn tiled<T: Tiles<Bytes>, D: Dot, const FMA: bool>(
     layer: &QuantLinear,
     x: &[u8],
     epilogue: &Epilogue<'_>,
@@ -278,9 +278,6 @@ unsafe fn tiled<T: Tiles<Bytes>, D: Dot, const FMA: bool, const MAX: usize>(
     let steps = layer.inputs.div_ceil(DEPTH);
     // SAFETY: the caller's promise; `D` may be used by the one who ends the sums too.
     unsafe {
-        if x.len() / (steps * DEPTH) < 2 {
-            return body::<D, FMA, MAX>(layer, x, epilogue, out);
-        }
         let weights = std::slice::from_raw_parts(layer.weight.as_ptr().cast(), layer.weight.len());
         let mut ending = Ending::<D, FMA> { layer, epilogue, out, dot: PhantomData };
         multiply::<Bytes, T>(x, weights, steps, &mut ending);
@@ -376,7 +373,7 @@ fn block(layer: &QuantLinear, x: &[u8], epilogue: &Epilogue<'_>, out: &mut Out<'
         "x86_64",
         amx,
         "avx2,fma,avx512f,avx512bw,avx512dq,avx512vl,avx512vnni",
-        tiled::<Amx<Bytes>, Avx512Vnni, true, 8>
+        tiled::<Amx<Bytes>, Avx512Vnni, true>
     );
     compiled!("aarch64", neon_four, "neon", Neon<4>, 4);
     compiled!("aarch64", neon_two, "neon", Neon<2>, 4);
@@ -413,6 +410,11 @@ fn block(layer: &QuantLinear, x: &[u8], epilogue: &Epilogue<'_>, out: &mut Out<'
         // SAFETY: as above.
         #[cfg(target_arch = "x86_64")]
         Int8Dot::Avx512Vnni => unsafe { avx512_vnni(layer, x, epilogue, out) },
+        // SAFETY: as above; who has the extensions has AVX-512.
+        #[cfg(target_arch = "x86_64")]
+        Int8Dot::Amx if x.len() / row_stride(layer.inputs) < 2 => unsafe {
+            avx512_vnni(layer, x, epilogue, out)
+        },
         // SAFETY: as above, and the system has permitted the tile registers, of which each call is the only user.
         #[cfg(target_arch = "x86_64")]
         Int8Dot::Amx => unsafe { amx(layer, x, epilogue, out) },
@@ -514,11 +516,13 @@ mod tests {
             });
             // Tile by tile, with the instruction's twin.
             let layer = layer(Isa::SCALAR, [n, k], &w, zero);
-            let mut y = vec![0.0; rows * n];
-            let (epilogue, out) = (Epilogue::default(), &mut Out::F32(&mut y));
-            // SAFETY: no special instructions.
-            unsafe { tiled::<crate::amx::Plain<Bytes>, Plain, FUSED, 4>(&layer, &x, &epilogue, out) };
-            prop_assert_eq!(y.iter().map(|&y| y as i32).collect::<Vec<_>>(), want);
+            if rows > 1 {
+                let mut y = vec![0.0; rows * n];
+                let (epilogue, out) = (Epilogue::default(), &mut Out::F32(&mut y));
+                // SAFETY: no special instructions.
+                unsafe { tiled::<crate::amx::Plain<Bytes>, Plain, FUSED>(&layer, &x, &epilogue, out) };
+                prop_assert_eq!(y.iter().map(|&y| y as i32).collect::<Vec<_>>(), want);
+            }
         }
     }
 }

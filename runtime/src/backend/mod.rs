@@ -47,9 +47,15 @@ impl Backend {
             return Err(Error::refused("model", "no graph", "a graph"));
         };
         let budget = summary.budget.running();
-        let program = match engine_only {
+        let unpacked = match engine_only {
             true => Err("as asked".into()),
             false => guard("lower the graph", || compile::compile(graph, &summary.facts, budget))?,
+        };
+        // Only tract would ask for the file's weights again.
+        let proto = cfg!(feature = "tract").then_some(proto).unwrap_or_default();
+        let program = match unpacked {
+            Ok(unpacked) => guard("pack the weights", || unpacked.pack())?,
+            Err(why) => Err(why),
         };
         match program {
             Ok(program) => Ok(Backend::Program(Arc::new(program))),

@@ -1,7 +1,8 @@
-//! Weights and what operators make of them: views of the file's own bytes, decoded when read.
+//! Weights and what operators make of them: views of the file's own bytes, which are decoded when a layer is packed.
 
 use std::rc::Rc;
 
+use prost::bytes::Bytes;
 use smalti_models::onnx::TensorProto;
 
 use super::view::View;
@@ -9,16 +10,16 @@ use crate::gate::{Kind, floats, integers};
 
 /// Where a constant's numbers lie.
 #[derive(Clone, Debug)]
-enum Data<'a> {
-    /// In the file, as raw little-endian bytes.
-    Raw(Kind, &'a [u8]),
+enum Data {
+    /// As the file has them: raw little-endian bytes.
+    Raw(Kind, Bytes),
     /// Quantized here, to signed bytes or unsigned ones.
-    Bytes { is_signed: bool, bytes: Rc<[u8]> },
+    Quantized { is_signed: bool, bytes: Rc<[u8]> },
     /// Decoded or computed.
     Owned(Rc<[f32]>),
 }
 
-impl Data<'_> {
+impl Data {
     fn at(&self, place: usize) -> f32 {
         let byte = |bytes: &[u8], is_signed: bool| match bytes.get(place) {
             Some(&byte) if is_signed => f32::from(byte as i8),
@@ -30,7 +31,7 @@ impl Data<'_> {
                 bytes.as_chunks::<4>().0.get(place).map_or(0.0, |bytes| f32::from_le_bytes(*bytes))
             }
             Data::Raw(kind, bytes) => byte(bytes, *kind == Kind::I8),
-            Data::Bytes { is_signed, bytes } => byte(bytes, *is_signed),
+            Data::Quantized { is_signed, bytes } => byte(bytes, *is_signed),
             Data::Owned(values) => values.get(place).copied().unwrap_or_default(),
         }
     }
@@ -39,7 +40,7 @@ impl Data<'_> {
     fn signed_bytes(&self) -> Option<Signed<'_>> {
         match self {
             Data::Raw(Kind::I8, bytes) => Some(bytes),
-            Data::Bytes { is_signed: true, bytes } => Some(bytes),
+            Data::Quantized { is_signed: true, bytes } => Some(bytes),
             _ => None,
         }
     }
@@ -50,27 +51,27 @@ type Signed<'a> = &'a [u8];
 
 /// Numbers in a shape.
 #[derive(Clone, Debug)]
-struct Part<'a> {
-    data: Data<'a>,
+struct Part {
+    data: Data,
     view: View,
 }
 
 /// A constant tensor of real numbers: `values`, or `(values - zero) · scale` of a quantized one.
 #[derive(Clone, Debug)]
-pub(super) struct Constant<'a> {
-    values: Part<'a>,
+pub(super) struct Constant {
+    values: Part,
     /// Scale and zero, broadcast to the shape of the values.
-    quantized: Option<[Part<'a>; 2]>,
+    quantized: Option<[Part; 2]>,
 }
 
 /// A weight `[outputs, inputs]` of signed bytes with a scale for each output.
 #[derive(Clone, Debug)]
-pub(super) struct Bytes<'a> {
-    values: Part<'a>,
+pub(super) struct QuantWeight {
+    values: Part,
     pub(super) scales: Vec<f32>,
 }
 
-impl Bytes<'_> {
+impl QuantWeight {
     pub(super) fn dims(&self) -> &[usize] {
         &self.values.view.dims
     }
@@ -85,17 +86,17 @@ impl Bytes<'_> {
 }
 
 /// Scale, zero point and the axis that they go along, of a `QuantizeLinear` or a `DequantizeLinear`.
-pub(super) struct Params<'c, 'a> {
-    pub(super) scale: &'c Constant<'a>,
+pub(super) struct Params<'c> {
+    pub(super) scale: &'c Constant,
     /// Zeros if there is none.
-    pub(super) zero: Option<&'c Constant<'a>>,
+    pub(super) zero: Option<&'c Constant>,
     pub(super) axis: usize,
 }
 
-impl<'a> Params<'_, 'a> {
+impl Params<'_> {
     /// Scale and zero point, one for each value of a shape.
-    fn spread(&self, dims: &[usize]) -> Option<[Part<'a>; 2]> {
-        let spread = |constant: &Constant<'a>| -> Option<Part<'a>> {
+    fn spread(&self, dims: &[usize]) -> Option<[Part; 2]> {
+        let spread = |constant: &Constant| -> Option<Part> {
             let mut shape = vec![1; dims.len()];
             if constant.values.view.len() > 1 {
                 *shape.get_mut(self.axis)? = constant.values.view.len();
@@ -108,13 +109,13 @@ impl<'a> Params<'_, 'a> {
     }
 }
 
-impl<'a> Constant<'a> {
+impl Constant {
     /// A checked tensor of the file.
-    pub(super) fn of_tensor(tensor: &'a TensorProto, dims: &[usize]) -> Option<Constant<'a>> {
+    pub(super) fn of_tensor(tensor: &TensorProto, dims: &[usize]) -> Option<Constant> {
         let kind = Kind::from_onnx(tensor.data_type)?;
         let raw = !tensor.raw_data.is_empty() && matches!(kind, Kind::F32 | Kind::I8 | Kind::U8);
         let data = match kind {
-            _ if raw => Data::Raw(kind, &tensor.raw_data),
+            _ if raw => Data::Raw(kind, tensor.raw_data.clone()),
             Kind::F32 => Data::Owned(floats(tensor).collect()),
             _ => Data::Owned(integers(tensor, kind).into_iter().map(|value| value as f32).collect()),
         };
@@ -122,7 +123,7 @@ impl<'a> Constant<'a> {
     }
 
     /// Computed numbers.
-    pub(super) fn owned(values: Vec<f32>, dims: &[usize]) -> Constant<'a> {
+    pub(super) fn owned(values: Vec<f32>, dims: &[usize]) -> Constant {
         let view = View::whole(dims);
         Constant { values: Part { data: Data::Owned(values.into()), view }, quantized: None }
     }
@@ -137,8 +138,8 @@ impl<'a> Constant<'a> {
     }
 
     /// The same numbers seen otherwise.
-    pub(super) fn map(&self, change: impl Fn(&View) -> Option<View>) -> Option<Constant<'a>> {
-        let map = |part: &Part<'a>| Some(Part { data: part.data.clone(), view: change(&part.view)? });
+    pub(super) fn map(&self, change: impl Fn(&View) -> Option<View>) -> Option<Constant> {
+        let map = |part: &Part| Some(Part { data: part.data.clone(), view: change(&part.view)? });
         let quantized = match &self.quantized {
             Some([scale, zero]) => Some([map(scale)?, map(zero)?]),
             None => None,
@@ -148,7 +149,7 @@ impl<'a> Constant<'a> {
 
     /// All values in order. They take four bytes each, which the caller has accounted for.
     pub(super) fn floats(&self) -> Vec<f32> {
-        let all = |part: &Part<'_>| part.view.places().map(|place| part.data.at(place)).collect::<Vec<f32>>();
+        let all = |part: &Part| part.view.places().map(|place| part.data.at(place)).collect::<Vec<f32>>();
         let mut values = all(&self.values);
         if let Some([scale, zero]) = &self.quantized {
             let (scales, zeros) = (scale.view.places(), zero.view.places());
@@ -165,7 +166,7 @@ impl<'a> Constant<'a> {
     }
 
     /// `QuantizeLinear` of this tensor: `saturate(round(x / scale) + zero)`, ties to even.
-    pub(super) fn quantize(&self, params: &Params<'_, 'a>, is_signed: bool) -> Option<Constant<'a>> {
+    pub(super) fn quantize(&self, params: &Params<'_>, is_signed: bool) -> Option<Constant> {
         let dims = self.dims().to_vec();
         let [scale, zero] = params.spread(&dims)?;
         let (lowest, highest) = if is_signed { (-128.0, 127.0) } else { (0.0, 255.0) };
@@ -175,23 +176,23 @@ impl<'a> Constant<'a> {
             level.clamp(lowest, highest) as i16 as u8
         };
         let bytes = self.floats().into_iter().zip(places).map(byte).collect();
-        let data = Data::Bytes { is_signed, bytes };
+        let data = Data::Quantized { is_signed, bytes };
         Some(Constant { values: Part { data, view: View::whole(&dims) }, quantized: None })
     }
 
     /// `DequantizeLinear` of this tensor.
-    pub(super) fn dequantize(&self, params: &Params<'_, 'a>) -> Option<Constant<'a>> {
+    pub(super) fn dequantize(&self, params: &Params<'_>) -> Option<Constant> {
         let quantized = Some(params.spread(self.dims())?);
         self.quantized.is_none().then(|| Constant { values: self.values.clone(), quantized })
     }
 
     /// A matrix `[outputs, inputs]` read place by place.
     pub(super) fn matrix(&self) -> Option<impl Fn(usize, usize) -> f32 + '_> {
-        let steps = |part: &Part<'_>| match part.view.strides[..] {
+        let steps = |part: &Part| match part.view.strides[..] {
             [step, stride] => Some((part.view.offset, step, stride)),
             _ => None,
         };
-        let at = |part: &Part<'_>, (offset, step, stride): (usize, usize, usize), j: usize, i: usize| {
+        let at = |part: &Part, (offset, step, stride): (usize, usize, usize), j: usize, i: usize| {
             part.data.at(offset + j * step + i * stride)
         };
         let values = steps(&self.values)?;
@@ -209,7 +210,7 @@ impl<'a> Constant<'a> {
     }
 
     /// A quantized matrix `[outputs, inputs]`, if it is one of signed bytes around 0 with a scale for each output.
-    pub(super) fn bytes(&self) -> Option<Bytes<'a>> {
+    pub(super) fn quant_weight(&self) -> Option<QuantWeight> {
         let [scale, zero] = self.quantized.as_ref()?;
         let &[outputs, _] = &self.values.view.dims[..] else { return None };
         // The kernels' range: -128 has no negative.
@@ -224,7 +225,7 @@ impl<'a> Constant<'a> {
         }
         let scales =
             (0..outputs).map(|j| scale.data.at(scale.view.offset + j * scale.view.strides[0])).collect();
-        Some(Bytes { values: self.values.clone(), scales })
+        Some(QuantWeight { values: self.values.clone(), scales })
     }
 }
 
@@ -232,7 +233,7 @@ impl<'a> Constant<'a> {
 mod tests {
     use super::*;
 
-    fn single(value: f32) -> Constant<'static> {
+    fn single(value: f32) -> Constant {
         Constant::owned(vec![value], &[])
     }
 
@@ -247,7 +248,7 @@ mod tests {
         let signed = x.quantize(&params, true).unwrap();
         assert_eq!(signed.floats(), [3.0, 5.0, 3.0, 5.0, 127.0, -128.0]);
         assert_eq!(signed.dequantize(&params).unwrap().floats(), [0.0, 1.0, 0.0, 1.0, 62.0, -65.5]);
-        assert!(signed.dequantize(&params).unwrap().bytes().is_none(), "a zero point, and -128");
+        assert!(signed.dequantize(&params).unwrap().quant_weight().is_none(), "a zero point, and -128");
     }
 
     #[test]
@@ -259,10 +260,10 @@ mod tests {
             let levels = x.quantize(&params, true).unwrap();
             assert_eq!(levels.floats(), want);
             let real = levels.dequantize(&params).unwrap();
-            assert_eq!(real.bytes().is_some(), axis == 0);
+            assert_eq!(real.quant_weight().is_some(), axis == 0);
         }
         let params = Params { scale: &scale, zero: None, axis: 0 };
-        let bytes = x.quantize(&params, true).unwrap().dequantize(&params).unwrap().bytes().unwrap();
+        let bytes = x.quantize(&params, true).unwrap().dequantize(&params).unwrap().quant_weight().unwrap();
         assert_eq!((bytes.scales.clone(), bytes.matrix()(1, 0)), (vec![0.5, 2.0], -2));
     }
 }

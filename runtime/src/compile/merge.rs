@@ -7,8 +7,8 @@ use super::step::{Buffer, Pointwise, Span, Step, Target};
 
 /// Merges steps into the linear layers, norms and attentions before them, as long as no one else reads what lies
 /// between.
-pub(super) fn merge(lowered: &mut Lowered<'_>) {
-    let mut steps: Vec<Option<Step<'_>>> = std::mem::take(&mut lowered.steps).into_iter().map(Some).collect();
+pub(super) fn merge(lowered: &mut Lowered) {
+    let mut steps: Vec<Option<Step>> = std::mem::take(&mut lowered.steps).into_iter().map(Some).collect();
     for i in 0..steps.len() {
         let Some(step) = steps[i].take() else { continue };
         let followed = Followed { steps: &mut steps, lowered, at: i };
@@ -19,13 +19,13 @@ pub(super) fn merge(lowered: &mut Lowered<'_>) {
 }
 
 /// The steps around one that has been taken out.
-struct Followed<'s, 'a> {
-    steps: &'s mut Vec<Option<Step<'a>>>,
-    lowered: &'s Lowered<'a>,
+struct Followed<'a> {
+    steps: &'a mut Vec<Option<Step>>,
+    lowered: &'a Lowered,
     at: usize,
 }
 
-impl<'a> Followed<'_, 'a> {
+impl Followed<'_> {
     /// Whether a span is all of its buffer.
     fn is_whole(&self, span: &Span) -> bool {
         let [rows, cols] = self.lowered.buffers[span.buffer];
@@ -48,7 +48,7 @@ impl<'a> Followed<'_, 'a> {
     }
 
     /// Puts the step into an earlier one, or gives it back.
-    fn absorb(mut self, step: Step<'a>) -> Option<Step<'a>> {
+    fn absorb(mut self, step: Step) -> Option<Step> {
         let done = match &step {
             Step::Constant { a, values, multiply, out } if self.is_whole(a) && values.len() == a.cols => {
                 self.row(a.buffer, values, *multiply, *out)
@@ -167,7 +167,7 @@ mod tests {
     }
 
     /// A layer without bias.
-    fn layer(x: Buffer, out: Buffer) -> Step<'static> {
+    fn layer(x: Buffer, out: Buffer) -> Step {
         Step::Linear {
             name: format!("layer{out}"),
             x: span(x),
@@ -182,20 +182,20 @@ mod tests {
         }
     }
 
-    fn row(a: Buffer, values: [f32; 2], multiply: bool, out: Buffer) -> Step<'static> {
+    fn row(a: Buffer, values: [f32; 2], multiply: bool, out: Buffer) -> Step {
         Step::Constant { a: span(a), values: values.to_vec(), multiply, out }
     }
 
-    fn gelu(x: Buffer, out: Buffer) -> Step<'static> {
+    fn gelu(x: Buffer, out: Buffer) -> Step {
         Step::Pointwise { x, function: Pointwise::Activation(Activation::Gelu), out }
     }
 
-    fn sum(a: Buffer, b: Buffer, out: Buffer) -> Step<'static> {
+    fn sum(a: Buffer, b: Buffer, out: Buffer) -> Step {
         Step::Add { a: span(a), b: span(b), out }
     }
 
     /// Merges steps on buffers of two rows of two; those named are outputs.
-    fn merged(steps: Vec<Step<'static>>, outputs: &[Buffer]) -> Vec<Step<'static>> {
+    fn merged(steps: Vec<Step>, outputs: &[Buffer]) -> Vec<Step> {
         let outputs = outputs.iter().map(|&buffer| span(buffer)).collect();
         let mut lowered = Lowered { steps, buffers: vec![[2, 2]; 10], outputs, taps: vec![] };
         merge(&mut lowered);
@@ -214,7 +214,7 @@ mod tests {
     #[test]
     fn an_activation_comes_before_a_residual_or_after_it_and_never_twice() {
         let steps = merged(vec![layer(1, 2), gelu(2, 3), sum(3, 1, 4)], &[4]);
-        let of = |steps: &[Step<'_>]| match steps {
+        let of = |steps: &[Step]| match steps {
             [Step::Linear { activation, residual, activate_sum, out, .. }] => {
                 Some((*activation, *residual, *activate_sum, out.buffer))
             }

@@ -26,14 +26,14 @@ use crate::gate::Facts;
 
 pub(crate) use exec::Arena;
 pub use exec::ImageView;
-pub(crate) use program::Program;
+pub(crate) use program::{Program, Unpacked};
 
-/// A program for a graph that has passed the gate, or why there is none. What is packed and what a session takes stays
-/// within `budget` bytes.
-pub(crate) fn compile(graph: &GraphProto, facts: &Facts, budget: u64) -> Result<Program, String> {
+/// A program for a graph that has passed the gate, its weights not packed yet, or why there is none. What is packed and
+/// what a session takes stays within `budget` bytes.
+pub(crate) fn compile(graph: &GraphProto, facts: &Facts, budget: u64) -> Result<Unpacked, String> {
     let mut lowered = lower::lower(graph, facts, budget, &[])?;
     merge::merge(&mut lowered);
-    Program::new(lowered, budget)
+    Unpacked::new(lowered, budget)
 }
 
 /// As [`compile`], a program that shows these values inside the graph, each named once, and does what they need alone.
@@ -46,5 +46,5 @@ pub(crate) fn compile_taps(
     let mut lowered = lower::lower(graph, facts, budget, values)?;
     lowered.outputs.clear();
     merge::merge(&mut lowered);
-    Program::new(lowered, budget)
+    Unpacked::new(lowered, budget)?.pack()
 }

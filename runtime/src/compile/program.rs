@@ -115,9 +115,19 @@ pub(crate) struct Program {
     scratch: ScratchLen,
 }
 
-impl Program {
-    /// Packs the weights of a lowered graph and places its buffers, all of which takes at most `budget` bytes.
-    pub(super) fn new(mut lowered: Lowered<'_>, budget: u64) -> Result<Program, Unknown> {
+/// A checked program whose weights are still as the file has them.
+#[derive(Debug)]
+pub(crate) struct Unpacked {
+    lowered: Lowered,
+    /// The rows of each step's result that are computed.
+    needed: Vec<Range<usize>>,
+    slots: Slots,
+    scratch: ScratchSizes,
+}
+
+impl Unpacked {
+    /// Places the buffers of a lowered graph. Once packed, all of it takes at most `budget` bytes.
+    pub(super) fn new(mut lowered: Lowered, budget: u64) -> Result<Unpacked, Unknown> {
         let mut needed = rows::needed(&lowered);
         // What no output needs is not computed.
         let mut kept = needed.iter().map(|rows| !rows.is_empty());
@@ -127,21 +137,27 @@ impl Program {
         verify::verify(&lowered, &needed, &slots).map_err(|problem| {
             format!("the lowered program is wrong ({problem}); please report it with the model")
         })?;
-        let conv = lowered.steps.iter().map(conv_scratch).fold(ScratchSizes::default(), ScratchSizes::max);
-        let fixed = slots.byte_count().saturating_add(conv.byte_count() as u64);
+        let scratch = lowered.steps.iter().map(conv_scratch).fold(ScratchSizes::default(), ScratchSizes::max);
+        let fixed = slots.byte_count().saturating_add(scratch.byte_count() as u64);
         let wanted = lowered.steps.iter().map(packed_bytes).fold(fixed, u64::saturating_add);
         if wanted > budget {
             return Err(format!(
                 "{wanted} bytes for its steps, {budget} are allowed for a file of this size"
             ));
         }
+        Ok(Unpacked { lowered, needed, slots, scratch })
+    }
+
+    /// Packs the weights. Each is given up as soon as it is packed, so that both take little more than one of them where
+    /// nobody else holds the file's.
+    pub(crate) fn pack(self) -> Result<Program, Unknown> {
+        let Unpacked { lowered, needed, slots, scratch: conv } = self;
         let Lowered { steps, buffers, outputs, taps } = lowered;
         let place = Place { slots: &slots, buffers: &buffers };
         let mut taps: Vec<PlacedTap> = taps.into_iter().map(|tap| place.tap(tap, &steps)).collect();
         taps.sort_by_key(PlacedTap::after);
         let mut stages = Vec::with_capacity(steps.len());
         for (step, rows) in steps.into_iter().zip(needed) {
-            // Taken apart one by one: a weight is decoded only while it is packed.
             stages.push(place.stage(step, rows)?);
         }
         let outputs = outputs.iter().map(|span| (place.at(span), span.len())).collect();
@@ -154,7 +170,9 @@ impl Program {
         let scratch = ScratchLen { floats: scratch.max().unwrap_or(0), conv };
         Ok(Program { stages, floats: slots.floats, bytes: slots.bytes, outputs, taps, scratch })
     }
+}
 
+impl Program {
     /// The buffers of a session on that many threads.
     pub(crate) fn arena(&self, threads: usize) -> Arena {
         Arena::new(&self.floats, &self.bytes, self.scratch, threads)
@@ -214,7 +232,7 @@ impl Program {
 }
 
 /// What a thread needs for a step.
-fn conv_scratch(step: &Step<'_>) -> ScratchSizes {
+fn conv_scratch(step: &Step) -> ScratchSizes {
     let Step::Linear { conv: Some(conv), weight, bias, .. } = step else { return ScratchSizes::default() };
     let sizes = conv_sizes(conv, bias.len());
     match **weight {
@@ -230,7 +248,7 @@ fn is_depthwise(sizes: &ConvSizes) -> bool {
 }
 
 /// Bytes that a step takes once packed.
-fn packed_bytes(step: &Step<'_>) -> u64 {
+fn packed_bytes(step: &Step) -> u64 {
     let bytes = match step {
         Step::Linear { x, conv, bias, weight, .. } => {
             let sizes = conv.as_ref().map(|conv| (conv.windows, conv_sizes(conv, bias.len())));
@@ -282,7 +300,7 @@ impl Place<'_> {
         Location { slot: self.slots.of[buffer], offset: 0, cols: self.buffers[buffer][1] }
     }
 
-    fn tap(&self, tap: Tap, steps: &[Step<'_>]) -> PlacedTap {
+    fn tap(&self, tap: Tap, steps: &[Step]) -> PlacedTap {
         let Some(buffer) = tap.buffer() else { return PlacedTap::new(tap, self.whole(IMAGE), 0) };
         let last = steps.iter().rposition(|step| step.writes() == buffer);
         PlacedTap::new(tap, self.whole(buffer), last.map_or(0, |last| last + 1))
@@ -292,7 +310,7 @@ impl Place<'_> {
         (Location { offset: heads.offset, ..self.whole(heads.buffer) }, [heads.head, heads.row])
     }
 
-    fn stage(&self, step: Step<'_>, rows: Range<usize>) -> Result<Stage, Unknown> {
+    fn stage(&self, step: Step, rows: Range<usize>) -> Result<Stage, Unknown> {
         let (Target { buffer, quantize }, kind) = (step.target(), step.kind());
         let [_, cols] = self.buffers[buffer];
         let (mut name, mut multiply_adds) = (kind.to_owned(), 0);
@@ -351,7 +369,7 @@ impl Place<'_> {
 
 /// Packs a weight `[outputs, inputs]`. What goes into it is computed in f64 and rounded once.
 fn pack(
-    weight: Weight<'_>,
+    weight: Weight,
     sizes: [usize; 2],
     conv: Option<&Convolution>,
     bias: &[f64],
@@ -431,7 +449,7 @@ mod tests {
         // The last row alone.
         let outputs = vec![Span { buffer: 2, offset: 2, rows: 1, cols: 2 }];
         let buffers = vec![[1, 4], [2, 2], [2, 2], [2, 2]];
-        Program::new(Lowered { steps, buffers, outputs, taps: vec![] }, budget)
+        Unpacked::new(Lowered { steps, buffers, outputs, taps: vec![] }, budget)?.pack()
     }
 
     #[test]
@@ -469,7 +487,7 @@ mod tests {
         let steps = vec![Step::StoreConstant { values: vec![1.0; 3], out: 1, at: 2 }];
         let outputs = vec![Span { buffer: 1, offset: 0, rows: 2, cols: 2 }];
         let lowered = Lowered { steps, buffers: vec![[1, 4], [2, 2]], outputs, taps: vec![] };
-        let why = Program::new(lowered, 1 << 20).unwrap_err();
+        let why = Unpacked::new(lowered, 1 << 20).unwrap_err();
         assert!(why.contains("please report it") && why.contains("step 0, copy"), "{why}");
     }
 }

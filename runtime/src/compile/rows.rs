@@ -8,7 +8,7 @@ use super::step::{Buffer, HeadsView, Span, Step};
 use super::tap::Tap;
 
 /// For each step the rows of its result that are needed.
-pub(super) fn needed(lowered: &Lowered<'_>) -> Vec<Range<usize>> {
+pub(super) fn needed(lowered: &Lowered) -> Vec<Range<usize>> {
     let mut demand = Demand { buffers: &lowered.buffers, rows: vec![0..0; lowered.buffers.len()] };
     for output in &lowered.outputs {
         demand.span(output, 0..output.rows);
@@ -61,7 +61,7 @@ impl Demand<'_> {
     }
 
     /// What a step must compute; adds what it reads for that.
-    fn before(&mut self, step: &Step<'_>) -> Range<usize> {
+    fn before(&mut self, step: &Step) -> Range<usize> {
         let rows = self.rows[step.writes()].clone();
         if rows.is_empty() {
             return rows;
@@ -115,11 +115,11 @@ mod tests {
         Span { buffer, offset, rows, cols: 4 }
     }
 
-    fn norm(x: Span, out: Buffer) -> Step<'static> {
+    fn norm(x: Span, out: Buffer) -> Step {
         Step::LayerNorm { x, scale: vec![1.0; 4], shift: vec![0.0; 4], eps: 1e-6, out: Target::floats(out) }
     }
 
-    fn lowered(steps: Vec<Step<'static>>, buffers: Vec<[usize; 2]>, output: Span) -> Lowered<'static> {
+    fn lowered(steps: Vec<Step>, buffers: Vec<[usize; 2]>, output: Span) -> Lowered {
         Lowered { steps, buffers, outputs: vec![output], taps: vec![] }
     }
 

@@ -52,7 +52,7 @@ impl Slots {
     }
 
     /// Walks the steps; a slot is free again after the last step that reads its buffer.
-    pub(super) fn assign(lowered: &Lowered<'_>) -> Slots {
+    pub(super) fn assign(lowered: &Lowered) -> Slots {
         let count = lowered.buffers.len();
         let mut last = vec![0; count];
         for (i, step) in lowered.steps.iter().enumerate() {
@@ -96,7 +96,7 @@ mod tests {
     use super::super::step::{Pointwise, Span, Step};
     use super::*;
 
-    fn scale(x: usize, out: usize) -> Step<'static> {
+    fn scale(x: usize, out: usize) -> Step {
         Step::Pointwise { x, function: Pointwise::Scale(2.0), out }
     }
 

@@ -6,7 +6,7 @@ use std::rc::Rc;
 use smalti_kernels::attention::Shape;
 use smalti_kernels::{Activation, LevelMap, QuantParams, Windows};
 
-use super::constant::{Bytes, Constant};
+use super::constant::{Constant, QuantWeight};
 use super::view::View;
 
 /// A buffer's number. Buffers are written by one step, or piecewise by copies.
@@ -109,10 +109,10 @@ pub(super) enum PixelValues {
 
 /// A linear layer's weight, `[outputs, inputs]`.
 #[derive(Clone, Debug)]
-pub(super) enum Weight<'a> {
-    Floats(Constant<'a>),
+pub(super) enum Weight {
+    Floats(Constant),
     /// For activations in bytes.
-    Bytes(Bytes<'a>, QuantParams),
+    Bytes(QuantWeight, QuantParams),
 }
 
 /// A function of single values.
@@ -142,7 +142,7 @@ pub(super) type ScoreMaps = [Option<LevelMap>; 2];
 
 /// One step.
 #[derive(Clone, Debug)]
-pub(super) enum Step<'a> {
+pub(super) enum Step {
     /// The image's patches, one a row, in the order channel, row, column; `image` is `[C, H, W]`. Of an image of bytes,
     /// `bytes` says what each stands for, if not for itself.
     Patches { image: View, patch: [usize; 2], bytes: Option<Rc<[f32; 256]>>, out: Target },
@@ -152,7 +152,7 @@ pub(super) enum Step<'a> {
         name: String,
         x: Span,
         conv: Option<Box<Convolution>>,
-        weight: Box<Weight<'a>>,
+        weight: Box<Weight>,
         /// Rounded to f32 at the end, like the scale: a batch norm is in them.
         bias: Vec<f64>,
         scale: Option<Vec<f64>>,
@@ -191,7 +191,7 @@ pub(super) enum Step<'a> {
     Quantize { x: Span, out: Buffer, quantize: QuantParams },
 }
 
-impl Step<'_> {
+impl Step {
     /// What is written, and how it is stored.
     pub(super) fn target(&self) -> Target {
         match self {

@@ -16,7 +16,7 @@ use super::view::View;
 type Result<T> = std::result::Result<T, String>;
 
 /// Says what is wrong, if anything. `needed` are the rows that each step computes.
-pub(super) fn verify(lowered: &Lowered<'_>, needed: &[Range<usize>], slots: &Slots) -> Result<()> {
+pub(super) fn verify(lowered: &Lowered, needed: &[Range<usize>], slots: &Slots) -> Result<()> {
     let mut check = Check { buffers: &lowered.buffers, written: vec![Vec::new(); lowered.buffers.len()] };
     for (i, (step, rows)) in lowered.steps.iter().zip(needed).enumerate() {
         let step_of = |problem: String| format!("step {i}, {}: {problem}", step.kind());
@@ -56,7 +56,7 @@ impl Check<'_> {
     }
 
     /// Whether sizes agree.
-    fn sizes(&self, step: &Step<'_>, needed: &Range<usize>) -> Result<()> {
+    fn sizes(&self, step: &Step, needed: &Range<usize>) -> Result<()> {
         let out @ [rows, cols] = self.buffers[step.writes()];
         hold(step.writes() != IMAGE && needed.end <= rows, "rows that are not there")?;
         let same = |x: &Span| {
@@ -153,7 +153,7 @@ impl Check<'_> {
     }
 
     /// Whether everything is there that the step reads, in the form that it reads.
-    fn reads(&self, step: &Step<'_>, rows: &Range<usize>, slots: &Slots) -> Result<()> {
+    fn reads(&self, step: &Step, rows: &Range<usize>, slots: &Slots) -> Result<()> {
         let floats = |buffer: Buffer| matches!(slots.of[buffer], Slot::Floats(_));
         let is_bytes = matches!(step, Step::Linear { weight, .. } if matches!(**weight, Weight::Bytes(..)));
         for (i, buffer) in step.reads().into_iter().enumerate() {
@@ -235,7 +235,7 @@ impl Check<'_> {
     }
 
     /// Notes what a step writes.
-    fn writes(&mut self, step: &Step<'_>, rows: &Range<usize>) {
+    fn writes(&mut self, step: &Step, rows: &Range<usize>) {
         let buffer = step.writes();
         let [_, cols] = self.buffers[buffer];
         let range = match step {
@@ -267,7 +267,7 @@ fn heads_end(at: &HeadsView, heads: usize, rows: usize, width: usize) -> usize {
 }
 
 /// Whether slots are long enough and hold one buffer at a time.
-fn lives(lowered: &Lowered<'_>, slots: &Slots) -> Result<()> {
+fn lives(lowered: &Lowered, slots: &Slots) -> Result<()> {
     let mut lives: Vec<Option<(usize, usize)>> = vec![None; lowered.buffers.len()];
     for (i, step) in lowered.steps.iter().enumerate() {
         for buffer in step.reads().into_iter().chain([step.writes()]) {
@@ -304,7 +304,7 @@ mod tests {
     use super::*;
 
     /// Two rows of constants (1), twice as much (2), and their sum (3); the image (0) is not read.
-    fn program() -> Lowered<'static> {
+    fn program() -> Lowered {
         let span = |buffer| Span { buffer, offset: 0, rows: 2, cols: 2 };
         let steps = vec![
             Step::StoreConstant { values: vec![1.0; 2], out: 1, at: 0 },
@@ -316,7 +316,7 @@ mod tests {
     }
 
     /// What is said of a program with a fault.
-    fn fault(damage: impl FnOnce(&mut Lowered<'static>)) -> String {
+    fn fault(damage: impl FnOnce(&mut Lowered)) -> String {
         let mut lowered = program();
         damage(&mut lowered);
         verify(&lowered, &needed(&lowered), &Slots::assign(&lowered)).unwrap_err()
@@ -333,9 +333,8 @@ mod tests {
         assert!(fault(|p| drop(p.steps.pop())).contains("output"));
         assert!(fault(|p| p.buffers[2] = [2, 3]).contains("another shape"));
         assert!(fault(|p| p.outputs[0].rows = 3).contains("not there"));
-        let copy = |values| {
-            move |p: &mut Lowered<'static>| p.steps.push(Step::Copy { from: 1, values, out: 3, at: 0 })
-        };
+        let copy =
+            |values| move |p: &mut Lowered| p.steps.push(Step::Copy { from: 1, values, out: 3, at: 0 });
         assert!(fault(copy(Values::Places(vec![0, 4]))).contains("beyond their buffer"));
         assert!(fault(copy(Values::Run(1..6))).contains("beyond their buffer"));
         assert!(
@@ -348,7 +347,7 @@ mod tests {
     fn a_value_that_is_shown_is_there() {
         let shown = |buffer, pads, dims: &[usize]| {
             let (source, view) = (Source::Buffer(buffer), View::whole(dims));
-            move |p: &mut Lowered<'static>| p.taps = vec![Tap { index: 0, source, view, pads }]
+            move |p: &mut Lowered| p.taps = vec![Tap { index: 0, source, view, pads }]
         };
         let mut lowered = program();
         shown(2, [0; 4], &[2, 2])(&mut lowered);

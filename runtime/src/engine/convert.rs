@@ -83,7 +83,7 @@ fn tensor(from: onnx::TensorProto) -> pb::TensorProto {
         int64_data: from.int64_data,
         name: from.name,
         doc_string: from.doc_string,
-        raw_data: from.raw_data,
+        raw_data: from.raw_data.into(),
         double_data: from.double_data,
         uint64_data: from.uint64_data,
         data_location: from.data_location,

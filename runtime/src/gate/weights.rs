@@ -118,7 +118,7 @@ mod tests {
         refused(&floats_of(&[1 << 32, 1 << 32], &[0.0; 2]), "shape");
         refused(&floats_of(&[1; 9], &[0.0]), "axes");
         refused(&floats_of(&[2], &[]), "no data");
-        let twice = TensorProto { raw_data: vec![0; 4], ..floats_of(&[1], &[0.0]) };
+        let twice = TensorProto { raw_data: vec![0; 4].into(), ..floats_of(&[1], &[0.0]) };
         refused(&twice, "two fields");
         refused(&TensorProto { data_type: 7, ..floats_of(&[1], &[0.0]) }, "float_data");
     }
@@ -134,8 +134,8 @@ mod tests {
 
     #[test]
     fn short_integers_are_known() {
-        let raw = [3i64, -1].iter().flat_map(|i| i.to_le_bytes()).collect();
-        let tensor = TensorProto { dims: vec![2], data_type: 7, raw_data: raw, ..Default::default() };
+        let raw: Vec<u8> = [3i64, -1].iter().flat_map(|i| i.to_le_bytes()).collect();
+        let tensor = TensorProto { dims: vec![2], data_type: 7, raw_data: raw.into(), ..Default::default() };
         let value = check("w", &tensor, &Limits::default()).unwrap();
         assert_eq!(value.ints.as_deref(), Some(&[3, -1][..]));
     }

@@ -147,7 +147,7 @@ mod tests {
 
     #[test]
     fn raw_weights_cost_what_they_are() {
-        let tensor = pb::TensorProto { raw_data: vec![1; 100_000], ..Default::default() };
+        let tensor = pb::TensorProto { raw_data: vec![1; 100_000].into(), ..Default::default() };
         let graph = pb::GraphProto { initializer: vec![tensor], ..Default::default() };
         let model = pb::ModelProto { graph: Some(graph), ..Default::default() };
         let size = decoded_size(&model.encode_to_vec(), u64::MAX).unwrap();

@@ -23,9 +23,11 @@ fn variant(factor: f32, version: &str) -> Vec<u8> {
     let mut proto = ModelProto::decode(&colours()[..]).unwrap();
     for weight in &mut proto.graph.as_mut().unwrap().initializer {
         if weight.name == "head.weight" {
-            for bytes in weight.raw_data.as_chunks_mut::<4>().0 {
-                *bytes = (f32::from_le_bytes(*bytes) * factor).to_le_bytes();
-            }
+            weight.edit_raw(|raw| {
+                for bytes in raw.as_chunks_mut::<4>().0 {
+                    *bytes = (f32::from_le_bytes(*bytes) * factor).to_le_bytes();
+                }
+            });
         }
     }
     let model = Model::from_bytes(&proto.encode_to_vec()).unwrap();
@@ -129,7 +131,7 @@ fn what_is_worse_is_refused_once_and_a_better_one_still_comes() {
     let mut weights = ModelProto::decode(&variant(0.5, "9")[..]).unwrap();
     for weight in &mut weights.graph.as_mut().unwrap().initializer {
         if weight.name == "head.bias" {
-            weight.raw_data[3] ^= 0x80;
+            weight.edit_raw(|raw| raw[3] ^= 0x80);
         }
     }
     let torn = variant(0.5, "9");

@@ -48,11 +48,11 @@ fn weight<'a>(model: &'a mut ModelProto, name: &str) -> &'a mut TensorProto {
 }
 
 fn set_float(model: &mut ModelProto, name: &str, value: f32) {
-    weight(model, name).raw_data[..4].copy_from_slice(&value.to_le_bytes());
+    weight(model, name).edit_raw(|raw| raw[..4].copy_from_slice(&value.to_le_bytes()));
 }
 
 fn set_int(model: &mut ModelProto, name: &str, i: usize, value: i64) {
-    weight(model, name).raw_data[8 * i..8 * i + 8].copy_from_slice(&value.to_le_bytes());
+    weight(model, name).edit_raw(|raw| raw[8 * i..8 * i + 8].copy_from_slice(&value.to_le_bytes()));
 }
 
 fn input_dim(model: &mut ModelProto, i: usize, value: Dimension) {
@@ -136,8 +136,8 @@ const ATTACKS: &[Attack] = &[
     ("unknown dimension", |m| input_dim(m, 0, Dimension::DimParam(String::new())), "dimension"),
     ("weight NaN", |m| set_float(m, "head.weight", f32::NAN), "head.weight"),
     ("weight infinite", |m| set_float(m, "head.weight", f32::INFINITY), "finite"),
-    ("weight cut off", |m| weight(m, "head.weight").raw_data.truncate(8), "24 float32"),
-    ("weight too long", |m| weight(m, "head.weight").raw_data.extend([0; 4]), "24 float32"),
+    ("weight cut off", |m| weight(m, "head.weight").edit_raw(|raw| raw.truncate(8)), "24 float32"),
+    ("weight too long", |m| weight(m, "head.weight").edit_raw(|raw| raw.extend([0; 4])), "24 float32"),
     ("weight negative", |m| weight(m, "head.weight").dims[0] = -3, "shape"),
     ("weight overflowing", |m| weight(m, "head.weight").dims = vec![1 << 32, 1 << 32], "shape"),
     ("weight of doubles", |m| weight(m, "head.weight").data_type = 11, "double"),
@@ -223,7 +223,7 @@ const QUANTIZED: &[Attack] = &[
         |m| {
             let name = node(m, "QuantizeLinear").input[2].clone();
             weight(m, &name).data_type = 6;
-            weight(m, &name).raw_data = vec![0; 4];
+            weight(m, &name).raw_data = vec![0; 4].into();
             weight(m, &name).int32_data.clear();
         },
         "zero point",
@@ -239,7 +239,7 @@ fn scale(model: &mut ModelProto, value: f32) {
     let name = node(model, "QuantizeLinear").input[1].clone();
     let scale = weight(model, &name);
     scale.float_data.clear();
-    scale.raw_data = value.to_le_bytes().to_vec();
+    scale.raw_data = value.to_le_bytes().to_vec().into();
 }
 
 #[test]

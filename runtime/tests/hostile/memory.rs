@@ -32,7 +32,7 @@ impl Attack {
             name: name.clone(),
             dims: dims.to_vec(),
             data_type,
-            raw_data,
+            raw_data: raw_data.into(),
             ..Default::default()
         };
         self.graph.initializer.push(tensor);

@@ -147,7 +147,8 @@ fn insert(graph: &mut GraphProto, i: usize, dice: &mut Dice) {
     };
     let mut constant = |step: &str, data_type: i32, raw_data: Vec<u8>| {
         let name = format!("{fresh}.{step}");
-        let tensor = TensorProto { name: name.clone(), data_type, raw_data, ..Default::default() };
+        let tensor =
+            TensorProto { name: name.clone(), data_type, raw_data: raw_data.into(), ..Default::default() };
         graph.initializer.push(tensor);
         name
     };
@@ -210,18 +211,20 @@ fn change_weight(tensor: &mut TensorProto, dice: &mut Dice) {
         1 => drop(tensor.dims.pop()),
         2 => tensor.dims.reverse(),
         3 => tensor.data_type = dice.pick(&[0, 1, 2, 3, 6, 7, 9, 10, 11, 16, 99]),
-        4 => tensor.raw_data.truncate(dice.roll(tensor.raw_data.len() + 1)),
+        4 => tensor.edit_raw(|raw| raw.truncate(dice.roll(raw.len() + 1))),
         5 => tensor.data_location = Some(1),
         6 => dice.any(&mut tensor.dims).into_iter().for_each(|dim| *dim = int),
         7 if tensor.data_type == 7 => {
             let value = int.to_le_bytes();
-            let (slots, _) = tensor.raw_data.as_chunks_mut::<8>();
-            dice.any(slots).into_iter().for_each(|slot| *slot = value);
+            tensor.edit_raw(|raw| {
+                dice.any(raw.as_chunks_mut::<8>().0).into_iter().for_each(|slot| *slot = value);
+            });
         }
         _ => {
             let value = float.to_le_bytes();
-            let (slots, _) = tensor.raw_data.as_chunks_mut::<4>();
-            dice.any(slots).into_iter().for_each(|slot| *slot = value);
+            tensor.edit_raw(|raw| {
+                dice.any(raw.as_chunks_mut::<4>().0).into_iter().for_each(|slot| *slot = value);
+            });
         }
     }
 }

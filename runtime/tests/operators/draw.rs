@@ -45,7 +45,7 @@ impl Draw {
             name: name.clone(),
             dims: dims.to_vec(),
             data_type,
-            raw_data,
+            raw_data: raw_data.into(),
             ..Default::default()
         };
         self.constants.push(tensor);

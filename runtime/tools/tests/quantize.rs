@@ -179,7 +179,7 @@ fn a_constant_activation_keeps_a_positive_scale() {
     let mut model = ModelProto::decode(&fs::read(fixture("timm_vit.onnx")).unwrap()[..]).unwrap();
     for weight in &mut model.graph.as_mut().unwrap().initializer {
         if weight.data_type == 1 {
-            weight.raw_data.fill(0);
+            weight.edit_raw(|raw| raw.fill(0));
         }
     }
     let root = tempfile::tempdir().unwrap();
@@ -197,12 +197,7 @@ fn an_activation_that_overflows_is_an_error() {
     let mut model = ModelProto::decode(&fs::read(fixture("torch_vit.onnx")).unwrap()[..]).unwrap();
     for weight in &mut model.graph.as_mut().unwrap().initializer {
         if weight.data_type == 1 {
-            weight
-                .raw_data
-                .as_chunks_mut::<4>()
-                .0
-                .iter_mut()
-                .for_each(|bytes| *bytes = 3e38f32.to_le_bytes());
+            weight.edit_raw(|raw| raw.as_chunks_mut().0.fill(3e38f32.to_le_bytes()));
         }
     }
     let root = tempfile::tempdir().unwrap();

@@ -13,12 +13,18 @@ use super::training::{ImageArgs, OptimArgs, RunArgs, SizeArgs};
 #[serde(rename_all = "kebab-case")]
 #[command(next_help_heading = "Teacher")]
 pub(crate) struct TeacherArgs {
-    /// The frozen network whose embeddings are learned: an ONNX file with a pooled output, or a run.
-    #[arg(long, value_name = "FILE|RUN")]
+    /// The frozen network whose embeddings are learned: an ONNX file, a safetensors file of timm or Hugging Face (or its
+    /// folder), or a run.
+    #[arg(long, value_name = "FILE|DIR|RUN")]
     pub(crate) teacher: Option<PathBuf>,
-    /// The teacher's output that is the embedding [default: `embedding`, else the only one of shape 1,K].
+    /// The output of an ONNX file that is the embedding; of tokens or maps their mean [default: `embedding`, else the only
+    /// one of shape 1,K, else the only one].
     #[arg(long, value_name = "NAME")]
     pub(crate) teacher_output: Option<String>,
+    /// Side of the input of a safetensors file's network, in pixels, a multiple of its patch [default: what stands beside the
+    /// weights, else the positions' own].
+    #[arg(long, value_name = "PIXELS")]
+    pub(crate) teacher_img_size: Option<usize>,
     /// Mean that the teacher's input is normalised by, on the scale 0 to 1 [default: what its file says, else 0 where the
     /// network itself begins by normalising 0 to 255, else ImageNet's].
     #[arg(long, value_delimiter = ',', value_name = "R,G,B", requires = "teacher_std")]

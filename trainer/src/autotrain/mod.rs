@@ -226,8 +226,8 @@ impl Autotrain<'_> {
     /// The images, as many as there is time for.
     fn images(&self, args: &mut TrainArgs) -> anyhow::Result<Images> {
         let images = images::open(args)?;
-        if let (None, Some(file)) = (args.most_images, &args.teacher.teacher) {
-            let teacher = teacher::open(file, &plan::distil::hints(&args.teacher))?;
+        if args.most_images.is_none() && args.teacher.teacher.is_some() {
+            let teacher = plan::teacher::open(&args.teacher)?;
             let seconds = OF_DISTILLATION * plan::distil::OF_TEACHER * self.budget;
             let most = seconds / teacher::cpu_per_image(&*teacher)?.max(1e-9);
             let most = (most as usize).max(images::LEAST);

@@ -58,8 +58,7 @@ pub(crate) fn execute(
     global: &Global,
     stop: &Stop,
 ) -> anyhow::Result<Done> {
-    let file = plan::required(&args.teacher.teacher, "--teacher", "an ONNX file or a run")?;
-    let teacher = teacher::open(&file, &plan::distil::hints(&args.teacher))?;
+    let teacher = plan::teacher::open(&args.teacher)?;
     plan::fill(&mut args.init, "scratch".into());
     let init = Init::read(&args.init)?;
     let cpu_of_teacher = match args.optim.budget {
@@ -84,7 +83,7 @@ pub(crate) fn execute(
         global,
         &format!(
             "{} sees {} crops of each of {} images at {}x{}; the student learns its {} values at {}x{}, {}",
-            file.display(),
+            args.teacher.teacher.clone().unwrap_or_default().display(),
             settings.crops.passes,
             data.len(),
             input.img_size,

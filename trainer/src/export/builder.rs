@@ -76,7 +76,13 @@ impl Builder {
     fn stored(&mut self, name: &str, elements: DataType, shape: &[usize], raw_data: Vec<u8>) -> String {
         let dims = shape.iter().map(|&size| size as i64).collect();
         let data_type = elements as i32;
-        let tensor = TensorProto { name: name.into(), dims, data_type, raw_data, ..Default::default() };
+        let tensor = TensorProto {
+            name: name.into(),
+            dims,
+            data_type,
+            raw_data: raw_data.into(),
+            ..Default::default()
+        };
         self.graph.initializer.push(tensor);
         name.into()
     }

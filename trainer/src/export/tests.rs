@@ -312,7 +312,7 @@ fn the_record_is_read_back_and_its_digest_holds() {
     assert_eq!(record.golden.len(), 3);
     let mut graph = file.graph.unwrap();
     assert_eq!(digest(&graph), record.weights_sha256);
-    graph.initializer[7].raw_data[0] ^= 1;
+    graph.initializer[7].edit_raw(|raw| raw[0] ^= 1);
     assert_ne!(digest(&graph), record.weights_sha256);
 }
 

@@ -4,24 +4,13 @@ use smalti_models::Pooling;
 use smalti_trainer::Result;
 use smalti_trainer::data::{Dataset, Mix};
 use smalti_trainer::stages::distil::DistilSettings;
+use smalti_trainer::teacher::TeacherConfig;
 use smalti_trainer::teacher::cache::Crops;
-use smalti_trainer::teacher::{Hints, TeacherConfig};
 
 use super::defaults::{CROPS, DISTIL};
 use super::finetune::Init;
 use super::{augment, fill, optim};
 use crate::args::DistilArgs;
-use crate::args::distil::TeacherArgs;
-
-/// What the arguments say of the teacher's input.
-pub(crate) fn hints(args: &TeacherArgs) -> Hints {
-    let single = |values: &Vec<f64>| values.iter().map(|&x| x as f32).collect();
-    Hints {
-        output: args.teacher_output.clone(),
-        mean: args.teacher_mean.as_ref().map(single),
-        std: args.teacher_std.as_ref().map(single),
-    }
-}
 
 /// The share of a budget that the teacher may take.
 pub(crate) const OF_TEACHER: f64 = 0.4;

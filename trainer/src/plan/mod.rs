@@ -12,6 +12,7 @@ pub(crate) mod import;
 pub(crate) mod optim;
 pub(crate) mod pretrain;
 pub(crate) mod size;
+pub(crate) mod teacher;
 
 use smalti_trainer::data::{CacheBudget, Dataset, Split, Splits};
 use smalti_trainer::train::ExecConfig;

@@ -1,12 +1,13 @@
 //! Frozen teachers: networks whose embeddings a student learns ([`crate::stages::distil`]).
 //!
-//! A [`Teacher`] embeds images: an ONNX file on the runtime's kernels ([`onnx`]) or a run of ours ([`network`]).
+//! A [`Teacher`] embeds images: an ONNX file on the runtime's kernels ([`onnx`]), or a run or imported weights ([`network`]).
 //! [`open`] tells which it is. What it says of a data set's crops is kept in a [`Cache`], since it costs more than anything
 //! that the student does with it.
 
 pub mod cache;
 pub mod network;
 pub mod onnx;
+mod tokens;
 
 use std::path::Path;
 

@@ -1,4 +1,4 @@
-//! A run of ours as a teacher: its embedding, the vector in front of its head.
+//! A network of ours as a teacher, learned or imported: its embedding is the vector in front of its head.
 
 use std::path::Path;
 
@@ -15,7 +15,7 @@ use crate::train::step::{GradLanes, micro_batch};
 /// The largest file of weights that is read.
 const LIMIT: u64 = 4 << 30;
 
-/// A run whose encoder is frozen.
+/// A network whose encoder is frozen.
 pub struct NetworkTeacher {
     config: TeacherConfig,
     network: Finetuned,
@@ -28,10 +28,16 @@ impl NetworkTeacher {
     /// # Errors
     /// A folder that is no run, weights that do not fit its settings.
     pub fn open(run: &Path) -> Result<NetworkTeacher> {
-        let network = probe::load(run)?;
-        let weights = files::read(&RunDir::open(run)?.best_or_last(), LIMIT)?;
+        NetworkTeacher::new(probe::load(run)?, &RunDir::open(run)?.best_or_last())
+    }
+
+    /// A network whose weights lie in that file.
+    ///
+    /// # Errors
+    /// The file system.
+    pub fn new(network: Finetuned, weights: &Path) -> Result<NetworkTeacher> {
         let config = TeacherConfig {
-            digest: digest(&weights),
+            digest: digest(&files::read(weights, LIMIT)?),
             width: network.model.vit().dim,
             preprocess: network.preprocess.clone(),
         };

@@ -5,19 +5,19 @@ use std::path::Path;
 use prost::Message as _;
 use rayon::prelude::*;
 use smalti_models::Preprocess;
-use smalti_models::onnx::{GraphProto, ModelProto, TensorProto};
+use smalti_models::onnx::{GraphProto, TensorProto};
 use smalti_models::preprocess::FitMode;
 use smalti_models::resize::Interpolation;
-use smalti_runtime::gate::{Form, Limits, floats};
+use smalti_runtime::gate::{self, Form, Limits, floats};
 use smalti_runtime::{Model, OpenOptions};
 
-use super::{Hints, Teacher, TeacherConfig, digest};
+use super::{Hints, Teacher, TeacherConfig, digest, tokens};
 use crate::error::{Error, Result};
 
 /// Mean and standard deviation of ImageNet's images, which most published networks take.
 const IMAGENET: [[f32; 3]; 2] = [[0.485, 0.456, 0.406], [0.229, 0.224, 0.225]];
 
-/// An ONNX file with a pooled output.
+/// An ONNX file.
 pub struct OnnxTeacher {
     config: TeacherConfig,
     model: Model,
@@ -26,9 +26,10 @@ pub struct OnnxTeacher {
 }
 
 impl OnnxTeacher {
-    /// Opens the file. Its embedding is the output that the user names, else `embedding`, else the only one `[1, K]`. How pixels are normalised is what
-    /// the user says; else what our record in the file says; else, where the graph itself begins by subtracting or dividing
-    /// numbers above 1, the scale 0 to 255; else ImageNet's mean and standard deviation.
+    /// Opens the file. Its embedding is the output that the user names, else `embedding`, else the only one `[1, K]`, else
+    /// the only one; of tokens `[1, T, K]` or maps `[1, K, H, W]` their mean. How pixels are normalised is what the user says;
+    /// else what our record in the file says; else, where the graph itself begins by subtracting or dividing numbers above 1,
+    /// the scale 0 to 255; else ImageNet's mean and standard deviation.
     ///
     /// # Errors
     /// A model that the runtime refuses, an input that is not square.
@@ -36,10 +37,14 @@ impl OnnxTeacher {
         let place = path.display().to_string();
         let wrong = |e: smalti_runtime::Error| refused(&place, &e);
         let bytes = smalti_runtime::load::read(path, &Limits::default()).map_err(wrong)?;
-        let options = OpenOptions { output: hints.output.clone(), ..OpenOptions::default() };
-        let model = Model::from_bytes_with(&bytes, &options).map_err(wrong)?;
-        let graph = ModelProto::decode(&bytes[..]).unwrap_or_default().graph.unwrap_or_default();
-        let preprocess = preprocess(&model, &graph, hints, &place)?;
+        let (mut proto, _) = gate::open(&bytes, &Limits::default()).map_err(wrong)?;
+        let (file, output) = match tokens::pool(&mut proto, hints.output.as_deref()) {
+            Some(pooled) => (&proto.encode_to_vec()[..], Some(pooled)),
+            None => (&bytes[..], hints.output.clone()),
+        };
+        let options = OpenOptions { output, ..OpenOptions::default() };
+        let model = Model::from_bytes_with(file, &options).map_err(wrong)?;
+        let preprocess = preprocess(&model, &proto.graph.unwrap_or_default(), hints, &place)?;
         let config = TeacherConfig { digest: digest(&bytes), width: 0, preprocess };
         let mut teacher = OnnxTeacher { config, model, place };
         teacher.config.width = teacher.embed(&vec![0.0; teacher.model.input().values()])?.len();

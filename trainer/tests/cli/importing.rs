@@ -191,3 +191,24 @@ fn an_import_owns_its_folder() {
     folder.run(&args).fails(2, &["run/checkpoints", "--overwrite"]);
     assert!(folder.path(own).is_file());
 }
+
+#[test]
+fn weights_teach_without_being_imported() {
+    let folder = Folder::with_data();
+    hugging_face(&folder, "dino", "face_registers.safetensors");
+    import(&folder, "dino", &["--img-size=12"]).ok();
+    let distil =
+        |args: &[&str]| folder.tiny("distil", &[&["--data=data", "--crops=1", "--epochs=2"], args].concat());
+    distil(&["--teacher=run", "--out=a"]).ok();
+    distil(&["--teacher=dino", "--teacher-img-size=12", "--out=b"]).ok();
+    distil(&["--teacher=dino/model.safetensors", "--teacher-img-size=12", "--out=c"]).ok();
+    let learned = |run: &str| tensors(&folder, run).into_iter().map(|(name, tensor)| (name, tensor.values));
+    assert!(learned("a").eq(learned("b")) && learned("a").eq(learned("c")));
+
+    distil(&["--teacher=run", "--teacher-img-size=12", "--out=d"]).fails(2, &["--teacher-img-size"]);
+    distil(&["--teacher=dino", "--teacher-img-size=10", "--out=d"])
+        .fails(2, &["multiple of the patch size 4"]);
+    // What a run learned without labels, as the one file that `--init` and `--start` take.
+    folder.run(&["export", "a", "-o", "start.safetensors"]).ok();
+    distil(&["--teacher=start.safetensors", "--out=e"]).ok();
+}

@@ -98,7 +98,7 @@ impl<'a> Lower<'a> {
         match (a?, b?) {
             (Value::Constant(a), Value::Constant(b)) => {
                 let function = need(scalar::binary(op), "an operator without kernels")?;
-                let spread = |constant: Constant<'a>| constant.map(|view| view.broadcast(dims));
+                let spread = |constant: Constant| constant.map(|view| view.broadcast(dims));
                 let [a, b] = [a, b].map(|side| need(spread(side), "constants that do not fit"));
                 let [a, b] = [self.floats(&a?)?, self.floats(&b?)?];
                 let values = a.into_iter().zip(b).map(|(a, b)| function(a, b)).collect();
@@ -124,7 +124,7 @@ impl<'a> Lower<'a> {
     }
 
     /// Computed constants, if they are numbers.
-    fn folded(&self, values: Vec<f32>, dims: &[usize]) -> Result<Constant<'a>> {
+    fn folded(&self, values: Vec<f32>, dims: &[usize]) -> Result<Constant> {
         match values.iter().all(|value| value.is_finite()) {
             true => Ok(Constant::owned(values, dims)),
             false => Err("constants that are not finite".into()),
@@ -136,7 +136,7 @@ impl<'a> Lower<'a> {
         &self,
         node: &'a NodeProto,
         scores: &mut Scores,
-        constant: &Constant<'a>,
+        constant: &Constant,
         first: bool,
     ) -> Result<Function> {
         let other = usize::from(first);
@@ -182,7 +182,7 @@ impl<'a> Lower<'a> {
         &mut self,
         node: &'a NodeProto,
         data: &Data,
-        constant: &Constant<'a>,
+        constant: &Constant,
         first: bool,
     ) -> Result<()> {
         let (op, dims) = (&*node.op_type, self.dims(node)?);
@@ -215,7 +215,7 @@ impl<'a> Lower<'a> {
     }
 
     /// A map and a constant for each channel.
-    fn channelwise(&mut self, node: &'a NodeProto, map: &Data, constant: &Constant<'a>) -> Result<()> {
+    fn channelwise(&mut self, node: &'a NodeProto, map: &Data, constant: &Constant) -> Result<()> {
         let (dims, channels) = (self.dims(node)?, map.dims().last().copied().unwrap_or_default());
         let &[.., of, 1, 1] = constant.dims() else { return Err("a constant of a larger shape".into()) };
         if dims.len() != 4 || of != channels || constant.len() != channels {
@@ -271,7 +271,7 @@ impl<'a> Lower<'a> {
         &mut self,
         node: &'a NodeProto,
         a: Span,
-        constant: &Constant<'a>,
+        constant: &Constant,
         multiply: bool,
     ) -> Result<()> {
         let dims = self.dims(node)?;

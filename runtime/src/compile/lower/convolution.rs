@@ -125,7 +125,7 @@ impl<'a> Lower<'a> {
         node: &'a NodeProto,
         image: &Data,
         sides: [usize; 2],
-        weight: Constant<'a>,
+        weight: Constant,
     ) -> Result<()> {
         let (dims, &[outputs, cols]) = (self.dims(node)?, weight.dims()) else {
             return Err("a weight of other axes".into());

@@ -22,7 +22,7 @@ impl<'a> Lower<'a> {
         Ok(())
     }
 
-    fn moved(&self, value: &Value<'a>, change: impl Fn(&View) -> Option<View>) -> Result<Value<'a>> {
+    fn moved(&self, value: &Value, change: impl Fn(&View) -> Option<View>) -> Result<Value> {
         let unfit = "a layout that strides cannot say";
         Ok(match value {
             Value::Data(data) => Value::Data(need(data.map(change), unfit)?),
@@ -152,7 +152,7 @@ impl<'a> Lower<'a> {
         if dims[..axis].iter().any(|&dim| dim != 1) {
             return Err("parts side by side".into());
         }
-        let parts: Vec<Value<'a>> = node.input.iter().map(|name| self.value(name)).collect::<Result<_>>()?;
+        let parts: Vec<Value> = node.input.iter().map(|name| self.value(name)).collect::<Result<_>>()?;
         if self.fact(node.output.first().map_or("", String::as_str))?.constant {
             return self.concat_constants(node, &parts);
         }
@@ -178,7 +178,7 @@ impl<'a> Lower<'a> {
     }
 
     /// Constants, real numbers or integers.
-    fn concat_constants(&mut self, node: &'a NodeProto, parts: &[Value<'a>]) -> Result<()> {
+    fn concat_constants(&mut self, node: &'a NodeProto, parts: &[Value]) -> Result<()> {
         let mut values = Vec::new();
         for part in parts {
             let Value::Constant(part) = part else { return Err("an input of another kind".into()) };

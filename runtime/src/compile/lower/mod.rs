@@ -56,8 +56,8 @@ impl Scores {
 
 /// What a name of the graph stands for.
 #[derive(Clone, Debug)]
-enum Value<'a> {
-    Constant(Constant<'a>),
+enum Value {
+    Constant(Constant),
     Data(Data),
     Scores(Box<Scores>, State),
     /// An image within zeros: lines above, columns to the left, lines below, columns to the right.
@@ -66,8 +66,8 @@ enum Value<'a> {
 
 /// A lowered graph.
 #[derive(Debug)]
-pub(super) struct Lowered<'a> {
-    pub(super) steps: Vec<Step<'a>>,
+pub(super) struct Lowered {
+    pub(super) steps: Vec<Step>,
     /// Rows and columns of each buffer, the image first.
     pub(super) buffers: Vec<[usize; 2]>,
     /// Where the graph's outputs lie.
@@ -79,8 +79,8 @@ pub(super) struct Lowered<'a> {
 /// A graph on its way.
 struct Lower<'a> {
     facts: &'a Facts,
-    values: HashMap<&'a str, Value<'a>>,
-    steps: Vec<Step<'a>>,
+    values: HashMap<&'a str, Value>,
+    steps: Vec<Step>,
     buffers: Vec<[usize; 2]>,
     /// Results of functions that were computed already.
     computed: Vec<(Buffer, Function, Buffer)>,
@@ -100,7 +100,7 @@ pub(super) fn lower<'a>(
     facts: &'a Facts,
     budget: u64,
     wanted: &'a [&'a str],
-) -> Result<Lowered<'a>> {
+) -> Result<Lowered> {
     let mut lower = Lower {
         facts,
         values: HashMap::new(),
@@ -180,7 +180,7 @@ impl<'a> Lower<'a> {
         self.buffer(dims.iter().product::<usize>() / cols.max(1), cols)
     }
 
-    fn value(&self, name: &str) -> Result<Value<'a>> {
+    fn value(&self, name: &str) -> Result<Value> {
         need(self.values.get(name).cloned(), "an input that no kernel computes")
     }
 
@@ -191,7 +191,7 @@ impl<'a> Lower<'a> {
         }
     }
 
-    fn constant(&self, node: &NodeProto, i: usize) -> Result<Constant<'a>> {
+    fn constant(&self, node: &NodeProto, i: usize) -> Result<Constant> {
         match node.input.get(i).map(|name| self.value(name)) {
             Some(Ok(Value::Constant(constant))) => Ok(constant),
             _ => Err(format!("input {i} that is not constant")),
@@ -199,12 +199,12 @@ impl<'a> Lower<'a> {
     }
 
     /// An input that may be left out.
-    fn optional(&self, node: &NodeProto, i: usize) -> Result<Option<Constant<'a>>> {
+    fn optional(&self, node: &NodeProto, i: usize) -> Result<Option<Constant>> {
         if input(node, i).is_empty() { Ok(None) } else { self.constant(node, i).map(Some) }
     }
 
     /// All values of a constant.
-    fn floats(&mut self, constant: &Constant<'a>) -> Result<Vec<f32>> {
+    fn floats(&mut self, constant: &Constant) -> Result<Vec<f32>> {
         self.spend(size_of::<f32>() * constant.len())?;
         Ok(constant.floats())
     }
@@ -220,7 +220,7 @@ impl<'a> Lower<'a> {
         Ok(&self.fact(node.output.first().map_or("", String::as_str))?.dims)
     }
 
-    fn define(&mut self, node: &'a NodeProto, value: Value<'a>) {
+    fn define(&mut self, node: &'a NodeProto, value: Value) {
         if let Some(name) = node.output.first() {
             self.values.insert(name, value);
         }

@@ -39,7 +39,7 @@ impl<'a> Lower<'a> {
         }
     }
 
-    fn linear(&mut self, node: &'a NodeProto, x: Span, weight: Weight<'a>, bias: Vec<f32>) -> Buffer {
+    fn linear(&mut self, node: &'a NodeProto, x: Span, weight: Weight, bias: Vec<f32>) -> Buffer {
         self.layer(node, x, None, weight, bias)
     }
 
@@ -49,7 +49,7 @@ impl<'a> Lower<'a> {
         node: &'a NodeProto,
         x: Span,
         conv: Option<Box<Convolution>>,
-        weight: Weight<'a>,
+        weight: Weight,
         bias: Vec<f32>,
     ) -> Buffer {
         let rows = conv.as_ref().map_or(x.rows, |conv| conv.windows.count());
@@ -74,8 +74,8 @@ impl<'a> Lower<'a> {
     }
 
     /// What a linear layer multiplies: bytes where both sides are.
-    pub(super) fn operands(&mut self, x: &Data, weight: Constant<'a>) -> Result<(Span, Weight<'a>)> {
-        match (x.state, weight.bytes()) {
+    pub(super) fn operands(&mut self, x: &Data, weight: Constant) -> Result<(Span, Weight)> {
+        match (x.state, weight.quant_weight()) {
             (State::Dequantized(quantize), Some(bytes)) => {
                 Ok((self.bytes(x, quantize)?, Weight::Bytes(bytes, quantize)))
             }
@@ -84,7 +84,7 @@ impl<'a> Lower<'a> {
     }
 
     /// `x · weightᵀ + bias` with a weight `[outputs, inputs]`.
-    fn product(&mut self, node: &'a NodeProto, x: &Data, weight: Constant<'a>, bias: Vec<f32>) -> Result<()> {
+    fn product(&mut self, node: &'a NodeProto, x: &Data, weight: Constant, bias: Vec<f32>) -> Result<()> {
         let dims = self.dims(node)?;
         let [_, inputs] = weight.dims() else { return Err("a weight of more axes".into()) };
         if x.dims().last() != Some(inputs) {

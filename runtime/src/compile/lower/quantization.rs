@@ -126,9 +126,9 @@ impl<'a> Lower<'a> {
     fn with_params(
         &self,
         node: &'a NodeProto,
-        constant: &Constant<'a>,
-        make: impl FnOnce(&Params<'_, 'a>) -> Option<Constant<'a>>,
-    ) -> Result<Constant<'a>> {
+        constant: &Constant,
+        make: impl FnOnce(&Params<'_>) -> Option<Constant>,
+    ) -> Result<Constant> {
         let (scale, zero) = (self.constant(node, 1)?, self.optional(node, 2)?);
         let axis = axis(node, 1, constant.dims().len());
         need(make(&Params { scale: &scale, zero: zero.as_ref(), axis }), "scales that do not fit")

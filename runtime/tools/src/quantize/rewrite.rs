@@ -73,8 +73,13 @@ impl Editor {
     fn store(&mut self, name: &str, part: &str, kind: DataType, dims: &[usize], raw_data: Vec<u8>) -> String {
         let name = self.fresh(name, part);
         let dims = dims.iter().map(|&dim| dim as i64).collect();
-        let tensor =
-            TensorProto { name: name.clone(), dims, data_type: kind as i32, raw_data, ..Default::default() };
+        let tensor = TensorProto {
+            name: name.clone(),
+            dims,
+            data_type: kind as i32,
+            raw_data: raw_data.into(),
+            ..Default::default()
+        };
         self.weights.push(tensor);
         name
     }

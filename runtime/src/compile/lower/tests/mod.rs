@@ -64,7 +64,13 @@ impl Graph {
 
     fn constant(&mut self, name: &str, data_type: DataType, dims: &[i64], raw_data: Vec<u8>) {
         let (name, dims, data_type) = (name.to_owned(), dims.to_vec(), data_type as i32);
-        self.0.initializer.push(TensorProto { name, dims, data_type, raw_data, ..Default::default() });
+        self.0.initializer.push(TensorProto {
+            name,
+            dims,
+            data_type,
+            raw_data: raw_data.into(),
+            ..Default::default()
+        });
     }
 
     fn floats(&mut self, name: &str, dims: &[i64], value: impl Fn(usize) -> f32) {
@@ -105,7 +111,7 @@ impl Graph {
     }
 
     /// What the graph is lowered to.
-    fn lowered<T>(self, outputs: &str, look: impl FnOnce(Lowered<'_>) -> T) -> T {
+    fn lowered<T>(self, outputs: &str, look: impl FnOnce(Lowered) -> T) -> T {
         let (graph, summary) = self.checked(outputs);
         look(lower(&graph, &summary.facts, BUDGET, &[]).unwrap())
     }
@@ -124,7 +130,7 @@ impl Graph {
     /// The output of the whole compiler's program for an image that counts from 0.
     fn run(self, output: &str) -> Vec<f32> {
         let (graph, summary) = self.checked(output);
-        let program = compile(&graph, &summary.facts, BUDGET).unwrap();
+        let program = compile(&graph, &summary.facts, BUDGET).unwrap().pack().unwrap();
         let mut arena = program.arena(1);
         let image: Vec<f32> = (0..48).map(|i| i as f32).collect();
         program.run(&mut arena, ImageView::F32(&image));
