@@ -1,6 +1,7 @@
 //! Images in memory: bytes of 8 bits, rows top to bottom, channels interleaved.
 //!
-//! With the feature `decode`, [`decode`] and [`open`] read JPEG, PNG, WebP and BMP within [`Limits`].
+//! With the feature `decode`, [`decode`] and [`open`] read JPEG, PNG, WebP and BMP within [`Limits`]. [`PixelFormat`] says
+//! what a camera's frames hold.
 
 use std::fmt;
 use std::path::Path;
@@ -17,12 +18,14 @@ mod foreign;
 pub mod jpeg;
 #[cfg(feature = "decode")]
 mod orientation;
+mod pixel_format;
 #[cfg(feature = "decode")]
 mod webp;
 
 #[cfg(feature = "decode")]
 pub use decode::{decode, open};
 pub use foreign::foreign_name;
+pub use pixel_format::PixelFormat;
 
 /// An image of 8-bit grey or RGB pixels.
 #[derive(Clone, PartialEq, Eq)]
@@ -218,15 +221,12 @@ impl Default for Limits {
 }
 
 /// No limit goes beyond this, so that byte counts fit 32 bits in every decoder.
-#[cfg(feature = "decode")]
 const MAX_PIXELS: u64 = 1 << 28;
 
-/// Refuses an image that a header announces too large.
-#[cfg(feature = "decode")]
-fn check_pixels(width: u32, height: u32, limits: &Limits) -> Result<()> {
-    let (width, height) = (u64::from(width), u64::from(height));
+/// Refuses an image that has too many pixels, before there is memory for them.
+fn check_pixels(width: u64, height: u64, limits: &Limits) -> Result<()> {
     let limit = limits.max_pixels.min(MAX_PIXELS);
-    if width * height <= limit {
+    if width.saturating_mul(height) <= limit {
         return Ok(());
     }
     Err(Error::ImageTooLarge { width, height, limit })

@@ -73,6 +73,45 @@
 // float32 [1, channels, height, width]: pixels less mean, by standard deviation, on the scale 0 to 1.
 #define SMALTI_F32_NCHW 2
 
+// Red, green, blue.
+#define SMALTI_RGB8 1
+
+// Blue, green, red.
+#define SMALTI_BGR8 2
+
+// Grey.
+#define SMALTI_GREY8 3
+
+// 16 bits, the lower byte first: 5 of red (the upper ones), 6 of green, 5 of blue.
+#define SMALTI_RGB565 4
+
+// Y, U, Y, V for two pixels of a row; the width is even.
+#define SMALTI_YUYV 5
+
+// U, Y, V, Y for two pixels of a row; the width is even.
+#define SMALTI_UYVY 6
+
+// All Y, then U and V in turn, one of each for 2 x 2 pixels; both sides are even.
+#define SMALTI_NV12 7
+
+// As SMALTI_NV12, V before U.
+#define SMALTI_NV21 8
+
+// All Y, then all U, then all V, one of each for 2 x 2 pixels; both sides are even.
+#define SMALTI_I420 9
+
+// One colour a pixel, rows of red and green and rows of green and blue in turn; both sides are even.
+#define SMALTI_BAYER_RGGB8 10
+
+// As SMALTI_BAYER_RGGB8, blue and green above green and red.
+#define SMALTI_BAYER_BGGR8 11
+
+// As SMALTI_BAYER_RGGB8, green and blue above red and green.
+#define SMALTI_BAYER_GBRG8 12
+
+// As SMALTI_BAYER_RGGB8, green and red above blue and green.
+#define SMALTI_BAYER_GRBG8 13
+
 // A model. Any number of threads may use one at the same time.
 typedef struct smalti_model smalti_model;
 
@@ -211,6 +250,19 @@ int smalti_run_pixels(struct smalti_session *session,
                       size_t height,
                       size_t channels,
                       size_t stride);
+
+// Runs the model on a camera's frame of `width` x `height` pixels in a format from SMALTI_RGB8 to SMALTI_BAYER_GRBG8: rows
+// from top to bottom, without gaps. `length` is exactly the number of bytes of such a frame. Y, U and V are those of ITU-R
+// BT.601 in limited range. The frame is resized and cropped as in training, and is not used after the call.
+//
+// Allocates as smalti_run_pixels. Frames in formats other than SMALTI_RGB8 and SMALTI_GREY8 become RGB first: they have at
+// most 64 Mi pixels, and take 3 x width x height bytes besides what smalti_memory_bound says of an RGB image.
+int smalti_run_frame(struct smalti_session *session,
+                     const uint8_t *bytes,
+                     size_t length,
+                     int32_t format,
+                     size_t width,
+                     size_t height);
 
 // Runs the model on `length` bytes: an image of the input's very size, height x width x channels. A model that takes
 // floats gets them normalised. Allocates nothing.

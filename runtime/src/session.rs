@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use smalti_models::Image;
-use smalti_models::image::View;
+use smalti_models::image::{Limits, PixelFormat, View};
 use smalti_models::preprocess::Scratch;
 
 use crate::backend::State;
@@ -65,6 +65,8 @@ pub struct StepInfo<'a> {
 pub struct Session {
     model: Model,
     state: State,
+    /// The last frame that was converted.
+    frame: Vec<u8>,
     /// Where images are prepared.
     scratch: Scratch,
     /// Normalised pixels of the last image.
@@ -82,7 +84,7 @@ impl Session {
         let (state, input) = (model.backend().state(model.input(), threads)?, model.input());
         let normalises = input.form == Form::F32Nchw && model.preprocess().is_some();
         let floats = vec![0.0; if normalises { input.values() } else { 0 }];
-        Ok(Session { model: model.clone(), state, scratch: Scratch::default(), floats })
+        Ok(Session { model: model.clone(), state, frame: Vec::new(), scratch: Scratch::default(), floats })
     }
 
     /// The model that this session runs.
@@ -115,6 +117,28 @@ impl Session {
         let prepared = prepared.map_err(|error| Error::data("image", error));
         let result = prepared.and_then(|pixels| self.run_pixels_into(pixels, output));
         self.scratch = scratch;
+        result
+    }
+
+    /// As [`Session::run_image_into`], of a camera's frame of `width` x `height` pixels. Frames that are converted take 3
+    /// bytes a pixel besides.
+    ///
+    /// # Errors
+    /// [`Error::Data`] for bytes that are no such frame, and for more than 64 Mi pixels to be converted.
+    pub fn run_frame_into(
+        &mut self,
+        pixels: PixelFormat,
+        width: usize,
+        height: usize,
+        bytes: &[u8],
+        output: &mut Output,
+    ) -> Result<()> {
+        let mut room = std::mem::take(&mut self.frame);
+        let view = pixels.view(width, height, bytes, &Limits::default(), &mut room);
+        let result = view
+            .map_err(|error| Error::data("frame", error))
+            .and_then(|view| self.run_image_into(view, output));
+        self.frame = room;
         result
     }
 

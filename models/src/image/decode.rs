@@ -112,7 +112,7 @@ fn damaged(error: image::ImageError) -> Error {
 fn read_pixels(decoder: ImageResult<impl ImageDecoder>, limits: &Limits) -> Result<Image> {
     let decoder = decoder.map_err(damaged)?;
     let (width, height) = decoder.dimensions();
-    check_pixels(width, height, limits)?;
+    check_pixels(width.into(), height.into(), limits)?;
     let (channels, data) = eight_bits(DynamicImage::from_decoder(decoder).map_err(damaged)?);
     Image::new(width as usize, height as usize, channels, data)
 }

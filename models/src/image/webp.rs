@@ -73,7 +73,7 @@ fn check_frame(kind: &[u8], data: &[u8], announced: Option<(u32, u32)>, limits: 
     if announced.is_some_and(|announced| announced != (width, height)) {
         return Err(damaged("a frame of another size than announced"));
     }
-    check_pixels(width, height, limits)
+    check_pixels(width.into(), height.into(), limits)
 }
 
 /// A chunk's name and content.

@@ -4,13 +4,40 @@ use std::ffi::{c_char, c_int};
 use std::mem::MaybeUninit;
 use std::sync::{Arc, Mutex, MutexGuard, TryLockError};
 
-use smalti_runtime::models::image::View;
+use smalti_runtime::models::image::{PixelFormat, View};
 use smalti_runtime::{Error, Output, Session};
 
 use crate::border::{self, Failure, Result, entry, usage};
 use crate::codes::{SMALTI_BUSY, SMALTI_DATA};
 use crate::handles::Table;
 use crate::model::{self, Opened, smalti_model};
+
+/// Red, green, blue.
+pub const SMALTI_RGB8: i32 = 1;
+/// Blue, green, red.
+pub const SMALTI_BGR8: i32 = 2;
+/// Grey.
+pub const SMALTI_GREY8: i32 = 3;
+/// 16 bits, the lower byte first: 5 of red (the upper ones), 6 of green, 5 of blue.
+pub const SMALTI_RGB565: i32 = 4;
+/// Y, U, Y, V for two pixels of a row; the width is even.
+pub const SMALTI_YUYV: i32 = 5;
+/// U, Y, V, Y for two pixels of a row; the width is even.
+pub const SMALTI_UYVY: i32 = 6;
+/// All Y, then U and V in turn, one of each for 2 x 2 pixels; both sides are even.
+pub const SMALTI_NV12: i32 = 7;
+/// As SMALTI_NV12, V before U.
+pub const SMALTI_NV21: i32 = 8;
+/// All Y, then all U, then all V, one of each for 2 x 2 pixels; both sides are even.
+pub const SMALTI_I420: i32 = 9;
+/// One colour a pixel, rows of red and green and rows of green and blue in turn; both sides are even.
+pub const SMALTI_BAYER_RGGB8: i32 = 10;
+/// As SMALTI_BAYER_RGGB8, blue and green above green and red.
+pub const SMALTI_BAYER_BGGR8: i32 = 11;
+/// As SMALTI_BAYER_RGGB8, green and blue above red and green.
+pub const SMALTI_BAYER_GBRG8: i32 = 12;
+/// As SMALTI_BAYER_RGGB8, green and red above blue and green.
+pub const SMALTI_BAYER_GRBG8: i32 = 13;
 
 /// A session: the memory of one run at a time. Each thread has its own; one that is in use elsewhere is SMALTI_BUSY.
 pub struct smalti_session {
@@ -139,6 +166,50 @@ pub unsafe extern "C" fn smalti_run_pixels(
         let view = View::new(width, height, channels, stride, pixels)
             .map_err(|error| Failure { code: SMALTI_DATA, message: error.to_string() })?;
         held.run(|session, output| session.run_image_into(view, output))
+    })
+}
+
+/// Runs the model on a camera's frame of `width` x `height` pixels in a format from SMALTI_RGB8 to SMALTI_BAYER_GRBG8: rows
+/// from top to bottom, without gaps. `length` is exactly the number of bytes of such a frame. Y, U and V are those of ITU-R
+/// BT.601 in limited range. The frame is resized and cropped as in training, and is not used after the call.
+///
+/// Allocates as smalti_run_pixels. Frames in formats other than SMALTI_RGB8 and SMALTI_GREY8 become RGB first: they have at
+/// most 64 Mi pixels, and take 3 x width x height bytes besides what smalti_memory_bound says of an RGB image.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn smalti_run_frame(
+    session: *mut smalti_session,
+    bytes: *const u8,
+    length: usize,
+    format: i32,
+    width: usize,
+    height: usize,
+) -> c_int {
+    entry("smalti_run_frame", || {
+        let held = SESSIONS.get(session)?;
+        // SAFETY: what the header asks of callers.
+        let bytes = unsafe { border::slice(bytes, length, "bytes") }?;
+        let format = pixel_format(format)?;
+        held.run(|session, output| session.run_frame_into(format, width, height, bytes, output))
+    })
+}
+
+/// The format of a number.
+fn pixel_format(number: i32) -> Result<PixelFormat> {
+    Ok(match number {
+        SMALTI_RGB8 => PixelFormat::Rgb8,
+        SMALTI_BGR8 => PixelFormat::Bgr8,
+        SMALTI_GREY8 => PixelFormat::Grey8,
+        SMALTI_RGB565 => PixelFormat::Rgb565,
+        SMALTI_YUYV => PixelFormat::Yuyv,
+        SMALTI_UYVY => PixelFormat::Uyvy,
+        SMALTI_NV12 => PixelFormat::Nv12,
+        SMALTI_NV21 => PixelFormat::Nv21,
+        SMALTI_I420 => PixelFormat::I420,
+        SMALTI_BAYER_RGGB8 => PixelFormat::BayerRggb8,
+        SMALTI_BAYER_BGGR8 => PixelFormat::BayerBggr8,
+        SMALTI_BAYER_GBRG8 => PixelFormat::BayerGbrg8,
+        SMALTI_BAYER_GRBG8 => PixelFormat::BayerGrbg8,
+        other => return Err(usage(format!("format {other}: expected SMALTI_RGB8 to SMALTI_BAYER_GRBG8"))),
     })
 }
 

@@ -8,6 +8,7 @@ use smalti::codes::*;
 use smalti::model::*;
 use smalti::session::*;
 use smalti::status::*;
+use smalti_runtime::models::image::PixelFormat;
 use smalti_runtime::{Model, images};
 
 fn path(name: &str) -> PathBuf {
@@ -32,6 +33,11 @@ fn session(model: *const smalti_model, threads: usize) -> *mut smalti_session {
 fn run_pixels(session: *mut smalti_session, pixels: &[u8], [width, height, channels]: [usize; 3]) -> i32 {
     // SAFETY: a slice's pointer and length.
     unsafe { smalti_run_pixels(session, pixels.as_ptr(), pixels.len(), width, height, channels, 0) }
+}
+
+fn run_frame(session: *mut smalti_session, frame: &[u8], format: i32, [width, height]: [usize; 2]) -> i32 {
+    // SAFETY: a slice's pointer and length.
+    unsafe { smalti_run_frame(session, frame.as_ptr(), frame.len(), format, width, height) }
 }
 
 fn run_u8(session: *mut smalti_session, values: &[u8]) -> i32 {
@@ -104,6 +110,51 @@ fn answers_are_the_librarys() {
     assert_eq!(smalti_close(model), SMALTI_OK);
 }
 
+/// The formats of frames with their numbers.
+const FORMATS: [(i32, PixelFormat); 13] = [
+    (SMALTI_RGB8, PixelFormat::Rgb8),
+    (SMALTI_BGR8, PixelFormat::Bgr8),
+    (SMALTI_GREY8, PixelFormat::Grey8),
+    (SMALTI_RGB565, PixelFormat::Rgb565),
+    (SMALTI_YUYV, PixelFormat::Yuyv),
+    (SMALTI_UYVY, PixelFormat::Uyvy),
+    (SMALTI_NV12, PixelFormat::Nv12),
+    (SMALTI_NV21, PixelFormat::Nv21),
+    (SMALTI_I420, PixelFormat::I420),
+    (SMALTI_BAYER_RGGB8, PixelFormat::BayerRggb8),
+    (SMALTI_BAYER_BGGR8, PixelFormat::BayerBggr8),
+    (SMALTI_BAYER_GBRG8, PixelFormat::BayerGbrg8),
+    (SMALTI_BAYER_GRBG8, PixelFormat::BayerGrbg8),
+];
+
+/// A frame's bytes, without a pattern.
+fn frame(format: PixelFormat, [width, height]: [usize; 2]) -> Vec<u8> {
+    let length = format.frame_bytes(width, height).unwrap() as u32;
+    (0..length).map(|i| (i.wrapping_mul(2_654_435_761) >> 24) as u8).collect()
+}
+
+#[test]
+fn frames_are_answered_as_their_pixels() {
+    let (model, size) = (open("colours_u8.onnx"), [12, 10]);
+    let (session, mut logits, mut wanted) = (session(model, 1), [0f32; 3], [0f32; 3]);
+    assert_eq!(FORMATS.map(|(_, format)| format), PixelFormat::ALL);
+    for (number, format) in FORMATS {
+        let frame = frame(format, size);
+        let rgb = format.to_rgb(12, 10, &frame, &Default::default()).unwrap();
+        assert_eq!(run_pixels(session, rgb.data(), [12, 10, 3]), SMALTI_OK);
+        // SAFETY: arrays' pointers and lengths.
+        assert_eq!(unsafe { smalti_logits(session, wanted.as_mut_ptr(), 3) }, SMALTI_OK);
+        assert_eq!(run_frame(session, &frame, number, size), SMALTI_OK, "{}", message());
+        // SAFETY: arrays' pointers and lengths.
+        assert_eq!(unsafe { smalti_logits(session, logits.as_mut_ptr(), 3) }, SMALTI_OK);
+        assert_eq!(logits, wanted, "{format}");
+        assert_eq!(run_frame(session, &frame[1..], number, size), SMALTI_DATA);
+        assert!(message().contains(format.name()), "{}", message());
+    }
+    smalti_session_free(session);
+    smalti_close(model);
+}
+
 #[test]
 fn runs_allocate_nothing() {
     for name in ["colours_u8.onnx", "colours_f32.onnx", "colours_qdq.onnx"] {
@@ -139,6 +190,14 @@ fn runs_allocate_nothing() {
                 }
             });
             assert_eq!(resized.count_total, 0, "{name}");
+            for (number, format) in FORMATS {
+                let frame = frame(format, [640, 480]);
+                assert_eq!(run_frame(session, &frame, number, [640, 480]), SMALTI_OK);
+                let again = allocation_counter::measure(|| {
+                    assert_eq!(run_frame(session, &frame, number, [640, 480]), SMALTI_OK);
+                });
+                assert_eq!(again.count_total, 0, "{name} {format}");
+            }
         }
         smalti_session_free(session);
         smalti_close(model);
@@ -184,6 +243,25 @@ fn the_memory_bound_holds_and_is_close() {
             assert!(peak <= bound, "{name} {image:?}: peak {peak}, bound {bound}");
             assert!(bound as f64 <= 1.6 * peak as f64, "{name} {image:?}: peak {peak}, bound {bound}");
         }
+    }
+}
+
+#[test]
+fn frames_take_three_bytes_a_pixel_besides() {
+    let (size, pixels) = ([640, 480], 640 * 480);
+    for (number, format) in FORMATS {
+        let (frame, mut promised) = (frame(format, size), 0);
+        let info = allocation_counter::measure(|| {
+            let model = open("colours_u8.onnx");
+            promised = bound(model, 1, [640, 480, format.channels().unwrap_or(3)]);
+            let session = session(model, 1);
+            assert_eq!(run_frame(session, &frame, number, size), SMALTI_OK);
+            smalti_session_free(session);
+            smalti_close(model);
+        });
+        let besides = if format.channels().is_some() { 0 } else { 3 * pixels };
+        let bound = promised as u64 + besides;
+        assert!(info.bytes_max <= bound, "{format}: peak {}, bound {bound}", info.bytes_max);
     }
 }
 

@@ -74,6 +74,8 @@ static void null_pointers(void) {
     SAME(1, none == NULL);
     EXPECT(SMALTI_NULL, smalti_run_pixels(session, NULL, 3, 1, 1, 3, 0));
     EXPECT(SMALTI_NULL, smalti_run_pixels(NULL, &byte, 1, 1, 1, 1, 0));
+    EXPECT(SMALTI_NULL, smalti_run_frame(session, NULL, 3, SMALTI_RGB8, 1, 1));
+    EXPECT(SMALTI_NULL, smalti_run_frame(NULL, &byte, 1, SMALTI_GREY8, 1, 1));
     EXPECT(SMALTI_NULL, smalti_run_u8(session, NULL, 3));
     EXPECT(SMALTI_NULL, smalti_run_u8(NULL, &byte, 1));
     EXPECT(SMALTI_NULL, smalti_run_f32(session, NULL, 3));
@@ -183,6 +185,7 @@ static void wrong_handles(void) {
     EXPECT(SMALTI_OK, smalti_session_free(session));
     EXPECT(SMALTI_HANDLE, smalti_session_free(session));
     EXPECT(SMALTI_HANDLE, smalti_run_pixels(session, bytes, 27, 3, 3, 3, 0));
+    EXPECT(SMALTI_HANDLE, smalti_run_frame(session, bytes, 27, SMALTI_RGB8, 3, 3));
     EXPECT(SMALTI_HANDLE, smalti_run_u8(session, bytes, 1));
     EXPECT(SMALTI_HANDLE, smalti_run_f32(session, &value, 1));
     EXPECT(SMALTI_HANDLE, smalti_logits(session, &value, 1));
@@ -264,6 +267,31 @@ static void wrong_sizes(void) {
     EXPECT(SMALTI_DATA, smalti_run_pixels(session, long_row, wide, wide, 1, 1, 0));
     EXPECT(SMALTI_DATA, smalti_run_pixels(session, long_row, wide, 1, wide, 1, 0));
     free(long_row);
+
+    /* Frames. */
+    static const int32_t formats[] = {SMALTI_RGB8, SMALTI_BGR8, SMALTI_GREY8, SMALTI_RGB565, SMALTI_YUYV,
+                                      SMALTI_UYVY, SMALTI_NV12, SMALTI_NV21, SMALTI_I420, SMALTI_BAYER_RGGB8,
+                                      SMALTI_BAYER_BGGR8, SMALTI_BAYER_GBRG8, SMALTI_BAYER_GRBG8};
+    static const size_t halves[] = {6, 6, 2, 4, 4, 4, 3, 3, 3, 2, 2, 2, 2};
+    for (size_t i = 0; i < sizeof formats / sizeof *formats; i++) {
+        /* Of its own size, so that a read beyond the end is seen. */
+        size_t size = 4 * 2 * halves[i] / 2;
+        uint8_t *frame = calloc(size, 1);
+        EXPECT(SMALTI_OK, smalti_run_frame(session, frame, size, formats[i], 4, 2));
+        EXPECT(SMALTI_DATA, smalti_run_frame(session, frame, size - 1, formats[i], 4, 2));
+        EXPECT(SMALTI_DATA, smalti_run_frame(session, frame, size, formats[i], 4, 4));
+        EXPECT(SMALTI_DATA, smalti_run_frame(session, frame, size, formats[i], 0, 2));
+        EXPECT(SMALTI_DATA, smalti_run_frame(session, frame, size, formats[i], 4, 0));
+        EXPECT(SMALTI_DATA, smalti_run_frame(session, frame, size, formats[i], SIZE_MAX, SIZE_MAX));
+        EXPECT(SMALTI_DATA, smalti_run_frame(session, frame, size, formats[i], SIZE_MAX - 1, 2));
+        EXPECT(SMALTI_USAGE, smalti_run_frame(session, frame, SIZE_MAX, formats[i], 4, 2));
+        free(frame);
+    }
+    EXPECT(SMALTI_DATA, smalti_run_frame(session, bytes, 12, SMALTI_YUYV, 3, 2));
+    EXPECT(SMALTI_DATA, smalti_run_frame(session, bytes, 9, SMALTI_NV12, 2, 3));
+    EXPECT(SMALTI_USAGE, smalti_run_frame(session, bytes, 12, 0, 2, 2));
+    EXPECT(SMALTI_USAGE, smalti_run_frame(session, bytes, 12, 14, 2, 2));
+    EXPECT(SMALTI_USAGE, smalti_run_frame(session, bytes, 12, -1, 2, 2));
     /* The failed run took the result with it. */
     EXPECT(SMALTI_USAGE, smalti_logits(session, logits, classes));
 
@@ -417,6 +445,7 @@ static void panics(void) {
     PANIC("smalti_selftest", smalti_selftest(model));
     PANIC("smalti_session_new", smalti_session_new(model, 1, &second));
     PANIC("smalti_run_pixels", smalti_run_pixels(session, pixels, 27, 3, 3, 3, 0));
+    PANIC("smalti_run_frame", smalti_run_frame(session, pixels, 27, SMALTI_RGB8, 3, 3));
     PANIC("smalti_run_u8", smalti_run_u8(session, pixels, 27));
     PANIC("smalti_run_f32", smalti_run_f32(session, values, 64));
     PANIC("smalti_logits", smalti_logits(session, values, 3));

@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use clap::{Args as Flags, Parser, Subcommand, ValueEnum};
+use smalti_runtime::models::image::PixelFormat;
 use smalti_runtime::trust::Version;
 
 /// Runs, checks and measures the image classifiers that Smalti trains, and vision transformers that PyTorch
@@ -29,7 +30,8 @@ const EXIT_CODES: &str = "Exit codes: 0 ok, 1 error, 2 usage, 3 model refused, 4
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
     /// Classify images: files, folders (all images below, sorted), `-` for one image on standard input, or a
-    /// stream: `mjpeg:FILE`, `raw:WIDTHxHEIGHT:rgb8:FILE` (or `grey8`), where FILE may be `-`.
+    /// stream: `mjpeg:FILE` or `raw:WIDTHxHEIGHT:PIXELS:FILE`, where FILE may be `-`.
+    #[command(after_help = pixels())]
     Run(RunArgs),
     /// Accuracy over a folder of class folders, per class and as a confusion matrix.
     Eval(EvalArgs),
@@ -237,6 +239,11 @@ pub(crate) enum FitArg {
 pub(crate) enum InterpolationArg {
     Bilinear,
     Bicubic,
+}
+
+/// What raw frames may hold.
+fn pixels() -> String {
+    format!("PIXELS is one of {}.", PixelFormat::names())
 }
 
 /// `5%` or `0.05`.

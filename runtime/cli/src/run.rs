@@ -20,9 +20,9 @@ pub(super) fn run(command: &RunArgs, args: &Args) -> anyhow::Result<u8> {
     let usage = |problem: &str| Err(Error::Usage(problem.into()).into());
     match specs.collect::<Result<Vec<_>, _>>()?.as_slice() {
         [spec] if command.inputs.len() == 1 => stream::run(spec, command, args),
-        [] if command.stream.watch || command.stream.every_frame => {
-            usage("--watch and --every-frame are for streams: give mjpeg:FILE or raw:WIDTHxHEIGHT:rgb8:FILE")
-        }
+        [] if command.stream.watch || command.stream.every_frame => usage(
+            "--watch and --every-frame are for streams: give mjpeg:FILE or raw:WIDTHxHEIGHT:PIXELS:FILE",
+        ),
         [] => files(command, args),
         _ => usage("a stream must be the only input (a file of that name: put ./ in front)"),
     }

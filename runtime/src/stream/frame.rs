@@ -17,7 +17,7 @@ pub struct Frame {
 /// A frame's pixels.
 #[derive(Clone, Debug)]
 pub enum Pixels<'a> {
-    /// Decoded from a file.
+    /// Decoded from a file, or converted from other pixels.
     Decoded(Image),
     /// As they are in the frame.
     Raw(View<'a>),
@@ -48,9 +48,12 @@ impl Frame {
     pub fn pixels(&self, limits: &Limits) -> Result<Pixels<'_>> {
         let pixels = match self.format {
             Format::Mjpeg => image::decode(&self.bytes, limits).map(Pixels::Decoded),
-            Format::Raw { width, height, channels } => {
-                View::new(width, height, channels, width * channels, &self.bytes).map(Pixels::Raw)
-            }
+            Format::Raw { width, height, pixels } => match pixels.channels() {
+                Some(channels) => {
+                    View::new(width, height, channels, width * channels, &self.bytes).map(Pixels::Raw)
+                }
+                None => pixels.to_rgb(width, height, &self.bytes, limits).map(Pixels::Decoded),
+            },
         };
         pixels.map_err(|error| Error::data(format!("frame {}", self.number), error))
     }

@@ -1,6 +1,6 @@
 //! Images from a camera: a stream of bytes, cut into frames, of which the newest is classified.
 //!
-//! A [`Spec`] says what a stream holds and where it comes from (`mjpeg:-`, `raw:640x480:rgb8:/run/camera`). [`Stream`]
+//! A [`Spec`] says what a stream holds and where it comes from (`mjpeg:-`, `raw:640x480:yuyv:/run/camera`). [`Stream`]
 //! reads it on a thread of its own and keeps one frame: while the model is busy, newer frames take its place and the
 //! older ones are counted as dropped. So what is classified is never older than one frame and one run, and memory is
 //! three frames at most (for a moment four, while one grows), whatever comes in. [`Splitter`] does the cutting alone,

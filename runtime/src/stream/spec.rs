@@ -6,6 +6,8 @@ use std::fs::File;
 use std::io::{Read, stdin};
 use std::path::PathBuf;
 
+use smalti_models::image::PixelFormat;
+
 use super::Keep;
 use crate::error::{Error, Result};
 
@@ -15,14 +17,14 @@ pub enum Format {
     /// JPEG files, one after the other.
     #[default]
     Mjpeg,
-    /// Pixels: rows from top to bottom, channels interleaved, no gaps.
+    /// Frames of pixels, one after the other.
     Raw {
         /// Pixels of a row.
         width: usize,
         /// Rows.
         height: usize,
-        /// 1 (grey) or 3 (RGB).
-        channels: usize,
+        /// How the pixels lie in a frame.
+        pixels: PixelFormat,
     },
 }
 
@@ -35,7 +37,7 @@ pub enum Place {
     File(PathBuf),
 }
 
-/// A stream as users type it: `mjpeg:PLACE`, `raw:WIDTHxHEIGHT:rgb8:PLACE` or `raw:WIDTHxHEIGHT:grey8:PLACE`.
+/// A stream as users type it: `mjpeg:PLACE` or `raw:WIDTHxHEIGHT:PIXELS:PLACE`, where PIXELS is a [`PixelFormat`]'s name.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Spec {
     /// What it holds.
@@ -58,9 +60,11 @@ impl Spec {
             let place = if place == "-" { Place::StandardInput } else { Place::File(place.into()) };
             Spec { format, place }
         });
-        let expected = "expected mjpeg:FILE, raw:WIDTHxHEIGHT:rgb8:FILE or raw:WIDTHxHEIGHT:grey8:FILE, \
-                        where FILE may be -";
-        Some(spec.ok_or_else(|| Error::Usage(format!("the stream `{text}`: {expected}"))))
+        Some(spec.ok_or_else(|| {
+            let expected = "expected mjpeg:FILE or raw:WIDTHxHEIGHT:PIXELS:FILE, \
+                            where FILE may be - and PIXELS is one of";
+            Error::Usage(format!("the stream `{text}`: {expected} {}", PixelFormat::names()))
+        }))
     }
 }
 
@@ -70,12 +74,8 @@ fn raw(text: &str) -> Option<(Format, &str)> {
     let (pixels, place) = rest.split_once(':')?;
     let (width, height) = size.split_once('x')?;
     let side = |text: &str| text.parse::<usize>().ok().filter(|&side| side > 0);
-    let channels = match pixels {
-        "rgb8" => 3,
-        "grey8" | "gray8" => 1,
-        _ => return None,
-    };
-    Some((Format::Raw { width: side(width)?, height: side(height)?, channels }, place))
+    let pixels = PixelFormat::named(pixels)?;
+    Some((Format::Raw { width: side(width)?, height: side(height)?, pixels }, place))
 }
 
 impl fmt::Display for Place {
@@ -130,10 +130,14 @@ mod tests {
         let camera = parse("mjpeg:-").unwrap().unwrap();
         assert_eq!(camera, Spec { format: Format::Mjpeg, place: Place::StandardInput });
         let raw = parse("raw:640x480:rgb8:/tmp/a:b").unwrap().unwrap();
-        assert_eq!(raw.format, Format::Raw { width: 640, height: 480, channels: 3 });
+        assert_eq!(raw.format, Format::Raw { width: 640, height: 480, pixels: PixelFormat::Rgb8 });
         assert_eq!(raw.place, Place::File("/tmp/a:b".into()));
-        let grey = parse("raw:1x2:grey8:-").unwrap().unwrap();
-        assert_eq!(grey.format, Format::Raw { width: 1, height: 2, channels: 1 });
+        let grey = parse("raw:1x2:gray8:-").unwrap().unwrap();
+        assert_eq!(grey.format, Format::Raw { width: 1, height: 2, pixels: PixelFormat::Grey8 });
+        for pixels in PixelFormat::ALL {
+            let spec = parse(&format!("raw:4x2:{pixels}:-")).unwrap().unwrap();
+            assert_eq!(spec.format, Format::Raw { width: 4, height: 2, pixels });
+        }
         for file in ["a.jpg", "-", "./mjpeg:-", "c:/a.jpg", ""] {
             assert!(parse(file).is_none(), "{file}");
         }
@@ -155,6 +159,7 @@ mod tests {
         ] {
             let error = parse(text).unwrap().unwrap_err();
             assert!(error.exit_code() == 2 && error.to_string().contains(text), "{error}");
+            assert!(error.to_string().ends_with(&PixelFormat::names()), "{error}");
         }
     }
 

@@ -44,7 +44,9 @@ pub struct Splitter {
     limit: usize,
     frame: Vec<u8>,
     state: State,
-    /// Bytes of a raw frame so far.
+    /// Bytes of a raw frame; 0 for JPEG.
+    size: usize,
+    /// Bytes of it so far.
     filled: usize,
     outside: u64,
 }
@@ -60,16 +62,30 @@ enum State {
 }
 
 impl Splitter {
-    /// A splitter for frames of at most so many bytes. [`Error::Usage`] for raw frames that are larger.
+    /// A splitter for frames of at most so many bytes. [`Error::Usage`] for raw frames that are larger, or of a size that
+    /// their pixels cannot have.
     pub fn new(format: Format, limit: usize) -> Result<Splitter> {
-        if let Format::Raw { width, height, channels } = format {
-            let bytes = width.checked_mul(height).and_then(|pixels| pixels.checked_mul(channels));
-            if bytes.is_none_or(|bytes| bytes > limit) {
-                let found = format!("raw frames of {width} x {height} x {channels} bytes");
-                return Err(Error::Usage(format!("{found}: expected at most {limit} bytes a frame")));
+        let size = match format {
+            Format::Mjpeg => 0,
+            Format::Raw { width, height, pixels } => {
+                let bytes = pixels.frame_bytes(width, height);
+                let bytes = bytes.map_err(|error| Error::Usage(error.to_string()))?;
+                if bytes > limit {
+                    let found = format!("{pixels} frames of {width} x {height} pixels have {bytes} bytes");
+                    return Err(Error::Usage(format!("{found}: expected at most {limit} bytes a frame")));
+                }
+                bytes
             }
-        }
-        Ok(Splitter { format, limit, frame: Vec::new(), state: State::Between(0), filled: 0, outside: 0 })
+        };
+        Ok(Splitter {
+            format,
+            limit,
+            frame: Vec::new(),
+            state: State::Between(0),
+            size,
+            filled: 0,
+            outside: 0,
+        })
     }
 
     /// Reads up to the end of a frame, or up to where one turns out bad, and leaves in `bytes` what comes behind.
@@ -77,7 +93,7 @@ impl Splitter {
     pub fn push(&mut self, bytes: &mut &[u8]) -> Option<Event> {
         match self.format {
             Format::Mjpeg => self.push_jpeg(bytes),
-            Format::Raw { width, height, channels } => self.push_raw(bytes, width * height * channels),
+            Format::Raw { .. } => self.push_raw(bytes),
         }
     }
 
@@ -96,7 +112,7 @@ impl Splitter {
         self.outside
     }
 
-    fn push_raw(&mut self, bytes: &mut &[u8], size: usize) -> Option<Event> {
+    fn push_raw(&mut self, bytes: &mut &[u8]) -> Option<Event> {
         if bytes.is_empty() {
             return None;
         }
@@ -104,14 +120,14 @@ impl Splitter {
             (self.state, self.filled) = (State::Within(Markers::default()), 0);
             self.frame.clear();
         }
-        let (piece, rest) = bytes.split_at(bytes.len().min(size - self.filled));
+        let (piece, rest) = bytes.split_at(bytes.len().min(self.size - self.filled));
         *bytes = rest;
         self.filled += piece.len();
         // Without memory for a frame its bytes are counted all the same: where the next begins depends on it.
         if matches!(self.state, State::Within(_)) && !append(&mut self.frame, piece, self.limit) {
             (self.state, self.frame) = (State::Passing(Markers::default()), Vec::new());
         }
-        if self.filled < size {
+        if self.filled < self.size {
             return None;
         }
         let kept = matches!(self.state, State::Within(_));

@@ -5,6 +5,7 @@ use std::sync::mpsc;
 use std::time::Duration;
 
 use proptest::prelude::*;
+use smalti_models::image::PixelFormat;
 
 use super::*;
 
@@ -113,15 +114,24 @@ fn endless_frames_and_endless_garbage_take_bounded_memory() {
 #[test]
 fn raw_frames_follow_each_other() {
     let bytes: Vec<u8> = (0..40).collect();
-    let format = Format::Raw { width: 2, height: 2, channels: 3 };
+    let format = Format::Raw { width: 2, height: 2, pixels: PixelFormat::Rgb8 };
     for piece in 1..=bytes.len() {
         let cut = cut(format, 12, bytes.chunks(piece));
         assert_eq!(cut.frames(), [&bytes[..12], &bytes[12..24], &bytes[24..36]]);
         assert_eq!((cut.faults(), cut.outside, cut.within), (vec![], 0, true));
     }
     assert_eq!(Splitter::new(format, 11).unwrap_err().exit_code(), 2);
-    let huge = Format::Raw { width: usize::MAX, height: 3, channels: 3 };
+    let huge = Format::Raw { width: usize::MAX, height: 3, pixels: PixelFormat::Grey8 };
     assert_eq!(Splitter::new(huge, usize::MAX).unwrap_err().exit_code(), 2);
+    let odd = Format::Raw { width: 3, height: 2, pixels: PixelFormat::Yuyv };
+    let error = Splitter::new(odd, 12).unwrap_err();
+    assert!(error.exit_code() == 2 && error.to_string().contains("even width"), "{error}");
+    for (width, height) in [(0, 2), (2, 0)] {
+        assert!(Splitter::new(Format::Raw { width, height, pixels: PixelFormat::Rgb8 }, 12).is_err());
+    }
+    // Six bytes for four pixels.
+    let planes = Format::Raw { width: 2, height: 2, pixels: PixelFormat::Nv12 };
+    assert_eq!(cut(planes, 6, [&bytes[..]]).frames(), bytes.chunks_exact(6).collect::<Vec<_>>());
 }
 
 /// Bytes of which many mean something in a JPEG file.
@@ -283,7 +293,11 @@ fn damaged_frames_are_errors_that_say_which() {
     let frame = Frame { number: 7, format: Format::Mjpeg, bytes: jpeg(b"no image") };
     let error = frame.pixels(&Default::default()).unwrap_err();
     assert!(error.exit_code() == 5 && error.to_string().starts_with("frame 7: "), "{error}");
-    let format = Format::Raw { width: 2, height: 1, channels: 3 };
-    let frame = Frame { number: 1, format, bytes: vec![1, 2, 3, 4, 5, 6] };
-    assert_eq!(frame.pixels(&Default::default()).unwrap().view().rows().next().unwrap(), [1, 2, 3, 4, 5, 6]);
+    let frame =
+        |pixels, bytes| Frame { number: 1, format: Format::Raw { width: 2, height: 1, pixels }, bytes };
+    let row =
+        |frame: Frame| frame.pixels(&Default::default()).unwrap().view().rows().next().unwrap().to_vec();
+    assert_eq!(row(frame(PixelFormat::Rgb8, vec![1, 2, 3, 4, 5, 6])), [1, 2, 3, 4, 5, 6]);
+    assert_eq!(row(frame(PixelFormat::Bgr8, vec![1, 2, 3, 4, 5, 6])), [3, 2, 1, 6, 5, 4]);
+    assert_eq!(row(frame(PixelFormat::Yuyv, vec![16, 128, 235, 128])), [0, 0, 0, 255, 255, 255]);
 }

@@ -38,6 +38,62 @@ fn every_frame_of_a_recording_is_answered() {
     assert_eq!(objects(&grey)[0]["predictions"], objects(&colour)[0]["predictions"]);
 }
 
+/// Y, U and V of an RGB pixel: ITU-R BT.601, limited range.
+fn yuv(rgb: &[u8]) -> [f64; 3] {
+    let [r, g, b] = [0, 1, 2].map(|channel| f64::from(rgb[channel]) / 255.0);
+    let luma = 0.299 * r + 0.587 * g + 0.114 * b;
+    [16.0 + 219.0 * luma, 128.0 + 224.0 * (b - luma) / 1.772, 128.0 + 224.0 * (r - luma) / 1.402]
+}
+
+/// The mean Y, U and V of some pixels of a row as bytes.
+fn mean_yuv(pixels: &[&[u8]]) -> [u8; 3] {
+    let sums =
+        pixels.iter().map(|rgb| yuv(rgb)).fold([0.0; 3], |sum, yuv| [0, 1, 2].map(|i| sum[i] + yuv[i]));
+    sums.map(|sum| (sum / pixels.len() as f64).round() as u8)
+}
+
+#[test]
+fn a_picture_has_the_same_label_in_every_format() {
+    for colour in ["red", "green", "blue"] {
+        let still = fixture(&format!("models/{colour}.png"));
+        let (out, _) = expect(0, &[], &[&"run", &model(), &still, &"--json"]);
+        let object: Value = serde_json::from_str(&out).unwrap();
+        assert_eq!(object["results"][0]["predictions"][0]["label"], colour);
+
+        let picture = image::open(&still).unwrap().into_rgb8();
+        let (width, height) = (picture.width() as usize, picture.height() as usize);
+        let at = |x: usize, y: usize| picture.get_pixel(x as u32, y as u32).0;
+        let luma = |x, y| mean_yuv(&[&at(x, y)])[0];
+        let pairs = (0..height).flat_map(|y| (0..width).step_by(2).map(move |x| (x, y)));
+        let yuyv: Vec<u8> = pairs
+            .flat_map(|(x, y)| {
+                let [_, u, v] = mean_yuv(&[&at(x, y), &at(x + 1, y)]);
+                [luma(x, y), u, luma(x + 1, y), v]
+            })
+            .collect();
+        let mut nv12: Vec<u8> = (0..width * height).map(|i| luma(i % width, i / width)).collect();
+        for (x, y) in (0..height).step_by(2).flat_map(|y| (0..width).step_by(2).map(move |x| (x, y))) {
+            let [_, u, v] = mean_yuv(&[&at(x, y), &at(x + 1, y), &at(x, y + 1), &at(x + 1, y + 1)]);
+            nv12.extend([u, v]);
+        }
+        let mut jpeg = Vec::new();
+        let encoder = image::codecs::jpeg::JpegEncoder::new_with_quality(&mut jpeg, 95);
+        picture.write_with_encoder(encoder).unwrap();
+
+        let raw = |pixels: &str| format!("raw:{width}x{height}:{pixels}:-");
+        for (stream, frame) in [
+            (raw("rgb8"), picture.to_vec()),
+            (raw("yuyv"), yuyv),
+            (raw("nv12"), nv12),
+            ("mjpeg:-".into(), jpeg),
+        ] {
+            let arguments: [&dyn AsRef<OsStr>; 5] = [&"run", &model(), &stream, &"--every-frame", &"--json"];
+            let (out, _) = expect(0, &frame.repeat(2), &arguments);
+            assert_eq!(labels(&objects(&out)), [colour; 2], "{stream}");
+        }
+    }
+}
+
 #[test]
 fn the_newest_frame_wins() {
     // More frames than a pipe holds, all but the last in one colour.
@@ -84,6 +140,15 @@ fn streams_without_frames_are_5_and_wrong_streams_2() {
     }
     expect(2, &[], &[&"run", &model(), &"raw:0x4:rgb8:-"]);
     expect(2, &[], &[&"run", &model(), &"raw:40000x40000:rgb8:-"]);
+    for (stream, words) in [
+        ("raw:641x480:yuyv:-", "641 x 480 pixels: expected an even width"),
+        ("raw:640x480:yuv:-", "PIXELS is one of rgb8, bgr8, grey8, rgb565, yuyv, "),
+    ] {
+        let (_, err) = expect(2, &[], &[&"run", &model(), &stream]);
+        assert!(err.contains(words), "{err}");
+    }
+    let (help, _) = expect(0, &[], &[&"run", &"--help"]);
+    assert!(help.split_whitespace().any(|word| word == "bayer-grbg8."), "{help}");
     expect(2, &[], &[&"run", &model(), &"mjpeg:-", &fixture("models/red.png")]);
     expect(2, &[], &[&"run", &model(), &fixture("models/red.png"), &"--watch"]);
     let (_, err) = expect(6, &[], &[&"run", &model(), &"mjpeg:/no/such/camera"]);
