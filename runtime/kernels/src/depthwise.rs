@@ -74,6 +74,12 @@ impl Depthwise {
     pub fn bytes(&self) -> usize {
         size_of_val(&self.weight[..]) + size_of_val(&self.bias[..])
     }
+
+    /// Bytes of a packed weight and bias of these sizes.
+    pub fn packed_bytes(windows: &Windows, channels: usize) -> usize {
+        let panel = windows.taps().saturating_add(1).saturating_mul(COLS * size_of::<f32>());
+        channels.div_ceil(COLS).saturating_mul(panel)
+    }
 }
 
 /// Elements of a map and a weight, and their sums.

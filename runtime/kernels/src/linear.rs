@@ -75,7 +75,7 @@ impl Linear {
     }
 
     /// Bytes of a packed weight and bias of these sizes.
-    pub(crate) fn packed_bytes([outputs, inputs]: [usize; 2]) -> usize {
+    pub fn packed_bytes([outputs, inputs]: [usize; 2]) -> usize {
         let column = inputs.saturating_add(1).saturating_mul(size_of::<f32>());
         outputs.div_ceil(COLS).saturating_mul(COLS).saturating_mul(column)
     }

@@ -76,6 +76,13 @@ impl QuantConv {
         self.layers.iter().map(QuantLinear::bytes).sum()
     }
 
+    /// Bytes of everything packed, of these sizes.
+    pub fn packed_bytes(isa: Isa, windows: &Windows, sizes: &ConvSizes) -> usize {
+        let groups = sizes.groups.max(1);
+        let group = [sizes.outputs / groups, windows.taps().saturating_mul(byte_channels(sizes))];
+        QuantLinear::packed_bytes(isa, group).saturating_mul(groups)
+    }
+
     /// What [`quant_conv`] needs to write into.
     pub fn scratch(windows: &Windows, sizes: &ConvSizes) -> ScratchSizes {
         let stride = row_stride(windows.taps() * byte_channels(sizes));
@@ -144,6 +151,24 @@ mod tests {
     use crate::windows::tests::any_windows;
 
     proptest! {
+        #[test]
+        fn what_is_packed_takes_the_bytes_that_were_told(
+            windows in any_windows(), groups in 1usize..4, channels in 1usize..40, each in 1usize..40
+        ) {
+            let sizes = sizes([groups, channels, each]);
+            let (bias, x) = (vec![0.0; sizes.outputs], QuantParams::new(1.0, 0).unwrap());
+            let conv = crate::Conv::new(windows, sizes, |_, _, _| 1.0, &bias).unwrap();
+            prop_assert_eq!(conv.bytes(), crate::Conv::packed_bytes(&windows, &sizes));
+            each_isa(|isa| {
+                let conv = QuantConv::new(isa, windows, sizes, |_, _, _| 1, (&bias, &bias), x).unwrap();
+                assert_eq!(conv.bytes(), QuantConv::packed_bytes(isa, &windows, &sizes));
+            });
+            let depthwise = crate::Depthwise::new(windows, sizes.outputs, |_, _| 1.0, &bias).unwrap();
+            prop_assert_eq!(depthwise.bytes(), crate::Depthwise::packed_bytes(&windows, sizes.outputs));
+            let depthwise = crate::QuantDepthwise::new(windows, sizes.outputs, |_, _| 1, (&bias, &bias), x).unwrap();
+            prop_assert_eq!(depthwise.bytes(), crate::QuantDepthwise::packed_bytes(&windows, sizes.outputs));
+        }
+
         #[test]
         fn sums_of_bytes_are_exact_on_every_isa(
             windows in any_windows(), groups in 1usize..4, channels in 1usize..7, each in 1usize..20, seed: u64,

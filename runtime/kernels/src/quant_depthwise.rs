@@ -82,6 +82,15 @@ impl QuantDepthwise {
             size_of_val(&self.start[..]) + size_of_val(&self.scale[..]) + size_of_val(&self.bias[..]);
         size_of_val(&self.weight[..]) + numbers
     }
+
+    /// Bytes of everything packed, of these sizes.
+    pub fn packed_bytes(windows: &Windows, channels: usize) -> usize {
+        let panel = windows
+            .taps()
+            .saturating_mul(size_of::<[i16; COLS]>())
+            .saturating_add(3 * size_of::<[f32; COLS]>());
+        channels.div_ceil(COLS).saturating_mul(panel)
+    }
 }
 
 enum Bytes<const WIDE: bool> {}

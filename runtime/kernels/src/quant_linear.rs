@@ -83,11 +83,7 @@ impl QuantLinear {
             return None;
         }
         let (row, panels) = (inputs.div_ceil(DEPTH), outputs.div_ceil(COLS));
-        let steps = match isa.integers() {
-            #[cfg(target_arch = "aarch64")]
-            Int8Dot::Neon => row.next_multiple_of(crate::dot::BLOCK_STEPS),
-            _ => row,
-        };
+        let steps = panel_steps(isa, inputs);
         let mut weight = vec![[0; COLS * DEPTH]; panels * steps];
         let mut weight_sums = vec![[0; COLS]; panels];
         for (p, (panel, sums)) in weight.chunks_exact_mut(steps).zip(&mut weight_sums).enumerate() {
@@ -150,6 +146,24 @@ impl QuantLinear {
         let others =
             size_of_val(&self.weight_sums[..]) + size_of_val(&self.scale[..]) + size_of_val(&self.bias[..]);
         size_of_val(&self.weight[..]) + others
+    }
+
+    /// Bytes of everything packed, of these sizes.
+    pub fn packed_bytes(isa: Isa, [outputs, inputs]: [usize; 2]) -> usize {
+        let step = size_of::<[i8; COLS * DEPTH]>();
+        let panel =
+            panel_steps(isa, inputs).saturating_mul(step).saturating_add(3 * size_of::<[f32; COLS]>());
+        outputs.div_ceil(COLS).saturating_mul(panel)
+    }
+}
+
+/// Steps of a panel.
+fn panel_steps(isa: Isa, inputs: usize) -> usize {
+    let row = inputs.div_ceil(DEPTH);
+    match isa.integers() {
+        #[cfg(target_arch = "aarch64")]
+        Int8Dot::Neon => row.next_multiple_of(crate::dot::BLOCK_STEPS),
+        _ => row,
     }
 }
 

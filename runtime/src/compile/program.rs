@@ -251,28 +251,20 @@ fn is_depthwise(sizes: &ConvSizes) -> bool {
 fn packed_bytes(step: &Step) -> u64 {
     let bytes = match step {
         Step::Linear { x, conv, bias, weight, .. } => {
-            let sizes = conv.as_ref().map(|conv| (conv.windows, conv_sizes(conv, bias.len())));
-            match (&**weight, sizes) {
-                (Weight::Floats(_), Some((windows, sizes))) if !is_depthwise(&sizes) => {
-                    Conv::packed_bytes(&windows, &sizes)
+            let outputs = bias.len();
+            let conv = conv.as_ref().map(|conv| (conv.windows, conv_sizes(conv, outputs)));
+            match (&**weight, conv) {
+                (Weight::Floats(_), None) => Linear::packed_bytes([outputs, x.cols]),
+                (Weight::Bytes(..), None) => QuantLinear::packed_bytes(Isa::best(), [outputs, x.cols]),
+                (Weight::Floats(_), Some((windows, sizes))) if is_depthwise(&sizes) => {
+                    Depthwise::packed_bytes(&windows, outputs)
                 }
-                (weight, sizes) => {
-                    let (groups, inputs) = match sizes {
-                        Some((windows, sizes)) => (sizes.groups, windows.taps() * sizes.channels),
-                        None => (1, x.cols),
-                    };
-                    let depthwise = sizes.is_some_and(|(_, sizes)| is_depthwise(&sizes));
-                    // Each group's columns are filled up, but for those that are channels.
-                    let columns = match depthwise {
-                        true => bias.len().next_multiple_of(16),
-                        false => (bias.len() / groups.max(1)).next_multiple_of(16).saturating_mul(groups),
-                    };
-                    let each = match weight {
-                        Weight::Floats(_) => size_of::<f32>(),
-                        Weight::Bytes(..) => 1,
-                    };
-                    // Kernels for bytes take a few inputs more than there are.
-                    columns.saturating_mul((inputs + 64) * each + 3 * size_of::<f32>())
+                (Weight::Bytes(..), Some((windows, sizes))) if is_depthwise(&sizes) => {
+                    QuantDepthwise::packed_bytes(&windows, outputs)
+                }
+                (Weight::Floats(_), Some((windows, sizes))) => Conv::packed_bytes(&windows, &sizes),
+                (Weight::Bytes(..), Some((windows, sizes))) => {
+                    QuantConv::packed_bytes(Isa::best(), &windows, &sizes)
                 }
             }
         }

@@ -173,7 +173,7 @@ impl Autotrain<'_> {
 
     fn keep(&self, choice: &Choice) -> anyhow::Result<()> {
         self.owner.write_json(CHOICE, choice)?;
-        Ok(())
+        self.note_time()
     }
 
     /// Trains the candidate that was chosen on all labels.

@@ -53,8 +53,9 @@ const OF_DISTILLATION: f64 = 0.65;
 /// Share of what is left then that measuring and exporting take.
 const OF_THE_REST: f64 = 0.1;
 /// What the command writes into its folder.
-const FILES: [&str; 9] = [
+const FILES: [&str; 10] = [
     "config.toml",
+    SPENT,
     "distil",
     CHOICE,
     SOFT_LABELS,
@@ -67,6 +68,8 @@ const FILES: [&str; 9] = [
 /// What was chosen, and what an ensemble said of all images.
 const CHOICE: &str = "choice.json";
 const SOFT_LABELS: &str = "soft-labels.safetensors";
+/// CPU seconds that were spent up to an interruption.
+const SPENT: &str = "spent.json";
 
 /// A `smalti train` at work.
 struct Autotrain<'a> {
@@ -75,7 +78,7 @@ struct Autotrain<'a> {
     owner: Owner,
     exec: ExecConfig,
     stop: Stop,
-    /// The CPU time at the beginning, in seconds.
+    /// The CPU time at the beginning, in seconds; negative where a command before this one was interrupted.
     began: f64,
     /// CPU seconds that everything may take.
     budget: f64,
@@ -118,14 +121,18 @@ pub(crate) fn execute(
     stop: Stop,
     global: &Global,
 ) -> anyhow::Result<Trained> {
-    let began = cpu_seconds();
+    let now = cpu_seconds();
     let out = required(&args.out, "--out", "a folder")?;
     let (resumes, overwrite) = (args.resume == Some(true), args.overwrite == Some(true));
     let budget = duration(&fill(&mut args.budget, BUDGET.into()))?.as_secs_f64();
     let owner = claim(&out, &args, resumes, overwrite)?;
+    let began = now - if resumes { spent(&out) } else { 0.0 };
     let job = Autotrain { global, out, owner, exec, stop, began, budget, resumes, overwrite };
     job.save(&args)?;
-    let trained = job.run(&mut args).map_err(|error| job.explain_stop(error))?;
+    let trained = job.run(&mut args).map_err(|error| match job.note_time() {
+        Ok(()) => job.explain_stop(error),
+        Err(second) => error.context(second),
+    })?;
     job.owner.write_json("report.json", &trained.report)?;
     Ok(trained)
 }
@@ -183,8 +190,10 @@ impl Autotrain<'_> {
         ));
         let start = Start::choose(args, &images)?;
         let start = self.learn_without_labels(args, start, &images)?;
+        self.note_time()?;
         self.stop.check()?;
         let Learned { model, settings, run, choice } = self.learn_from_labels(args, &images, &start)?;
+        self.note_time()?;
         self.stop.check()?;
         let found = match &images.test {
             Some((test, _)) => Some(commands::finetune::evaluate(&model, test, &self.exec)?),
@@ -220,6 +229,12 @@ impl Autotrain<'_> {
         // DIR is no flag, and said again with --resume.
         let saved = TrainArgs { data: None, ..args.clone() };
         self.owner.write("config.toml", config::to_toml(&saved)?.as_bytes())?;
+        Ok(())
+    }
+
+    /// Keeps the time so far for a command that continues: the budget is for all of them together.
+    pub(super) fn note_time(&self) -> anyhow::Result<()> {
+        self.owner.write_json(SPENT, &(cpu_seconds() - self.began))?;
         Ok(())
     }
 
@@ -290,7 +305,13 @@ impl Autotrain<'_> {
     }
 }
 
-/// CPU time so far, in seconds.
+/// The CPU time that commands before an interruption noted, in seconds.
+fn spent(out: &Path) -> f64 {
+    let text = std::fs::read(out.join(SPENT)).unwrap_or_default();
+    serde_json::from_slice(&text).unwrap_or(0.0)
+}
+
+/// CPU time of this process so far, in seconds.
 fn cpu_seconds() -> f64 {
     clock::cpu_time().as_secs_f64()
 }
