@@ -1,7 +1,7 @@
 //! Images in memory: bytes of 8 bits, rows top to bottom, channels interleaved.
 //!
-//! With the feature `decode`, [`decode`] and [`open`] read JPEG, PNG, WebP and BMP within [`Limits`]. [`PixelFormat`] says
-//! what a camera's frames hold.
+//! With the feature `decode`, [`decode`] and [`open`] read JPEG, PNG, WebP and BMP within [`Limits`]; [`decode_for`] and
+//! [`open_for`] do for a model, which wants few pixels of a large photo. [`PixelFormat`] says what a camera's frames hold.
 
 use std::fmt;
 use std::path::Path;
@@ -20,10 +20,14 @@ pub mod jpeg;
 mod orientation;
 mod pixel_format;
 #[cfg(feature = "decode")]
+mod reduce;
+#[cfg(feature = "decode")]
+mod scaled;
+#[cfg(feature = "decode")]
 mod webp;
 
 #[cfg(feature = "decode")]
-pub use decode::{decode, open};
+pub use decode::{decode, decode_for, open, open_for};
 pub use foreign::foreign_name;
 pub use pixel_format::PixelFormat;
 

@@ -2,6 +2,9 @@
 //!
 //! Written and read as Hugging Face's `preprocessor_config.json`. What that file can say and this crate cannot
 //! do exactly (another filter, a crop larger than the resize) is refused, never approximated.
+//!
+//! A JPEG whose short side is at least 4 times [`Preprocess::side`] is not decoded at its full size
+//! ([`crate::image::decode_for`]), in training as on a device. The file says nothing of it: it is the same for all models.
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -86,6 +89,12 @@ impl Preprocess {
             return refuse("std", format!("{:?}", self.std), "positive numbers on the scale 0 to 1");
         }
         Ok(())
+    }
+
+    /// The side in pixels that an image's short side is resized to, or its longer one for an input that is not square:
+    /// what a large photo is decoded for ([`crate::image::decode_for`]).
+    pub fn side(&self) -> usize {
+        self.resize.unwrap_or(self.img_size)
     }
 
     /// The same preprocessing for another input, of which the resize keeps its ratio to the crop.

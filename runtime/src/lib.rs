@@ -4,8 +4,8 @@
 //! # std::env::set_current_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/models")).unwrap();
 //! use smalti_runtime::{Model, images};
 //!
-//! let mut session = Model::open("colours_u8.onnx")?.session()?;
-//! let prediction = session.classify(&images::open("red.png")?)?;
+//! let model = Model::open("colours_u8.onnx")?;
+//! let prediction = model.session()?.classify(&images::open_for("red.png", &model)?)?;
 //! assert_eq!(prediction.best().map(|best| best.label.as_str()), Some("red"));
 //! # Ok::<(), smalti_runtime::Error>(())
 //! ```

@@ -2,10 +2,10 @@
 
 use smalti_models::presets::Preset;
 use smalti_models::{Pooling, VitConfig};
-use smalti_runtime::{Model, selftest};
+use smalti_runtime::{Model, images, selftest};
 use smalti_system_tests::cases::largest_difference;
 use smalti_system_tests::drawn::Drawn;
-use smalti_trainer::data::synthetic;
+use smalti_trainer::data::{Dataset, Loader, LoaderSettings, Split, synthetic};
 use smalti_trainer::export::{InputForm, export};
 
 /// The largest difference of a logit or of a value of an embedding.
@@ -95,4 +95,21 @@ fn images_of_any_shape_are_classified_alike() {
             assert!(found.best().unwrap().label.starts_with("class "));
         }
     }
+}
+
+#[test]
+fn a_large_photo_is_decoded_alike() {
+    let folder = tempfile::tempdir().unwrap();
+    let photo = folder.path().join("1.jpg");
+    let golden = concat!(env!("CARGO_MANIFEST_DIR"), "/../models/tests/golden/reduced/444.jpg");
+    std::fs::copy(golden, &photo).unwrap();
+    let drawn = Drawn::new(&Preset::Nano.encoder(16, 4, 3), 7, Pooling::Mean, 4);
+    let preprocess = &drawn.details.preprocess;
+    let bytes = export(&drawn.model, &drawn.params, &drawn.details, InputForm::U8Nhwc).unwrap();
+    let image = images::open_for(&photo, &Model::from_bytes(&bytes).unwrap()).unwrap();
+    assert_eq!([image.width(), image.height()], [47, 37]);
+    let data = Dataset::open(folder.path(), Split::All).unwrap();
+    let loader = Loader::new(data, LoaderSettings::new(1, preprocess.clone())).unwrap();
+    let batch = loader.epoch(0, 0).next().unwrap().unwrap();
+    assert_eq!(batch.pixels(), drawn.normalised(&[drawn.prepare(&image).unwrap()]));
 }

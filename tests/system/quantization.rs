@@ -51,7 +51,7 @@ fn values_are_those_of_tract(bytes: &[u8], model: &Model, sample: &Sample) {
             shown[i] = (shape.to_vec(), values.to_vec());
             Ok(())
         };
-        taps.run_image(sample.open().unwrap().view(), see).unwrap();
+        taps.run_image(sample.open_for(model).unwrap().view(), see).unwrap();
         shown
     };
     let ours = Taps::new(bytes, model, &names).unwrap();

@@ -5,8 +5,8 @@ use std::process::ExitCode;
 use smalti_runtime::{Error, Model, images};
 
 fn classify(model: &str, image: &str) -> Result<(), Error> {
-    let mut session = Model::open(model)?.session()?;
-    let prediction = session.classify(&images::open(image)?)?;
+    let model = Model::open(model)?;
+    let prediction = model.session()?.classify(&images::open_for(image, &model)?)?;
     for ranked in &prediction.ranked {
         println!("{:5.1} %  {}", 100.0 * ranked.probability, ranked.label);
     }

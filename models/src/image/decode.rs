@@ -4,6 +4,9 @@
 //! allocated for it; a file that ends early is refused, where decoders would fill the rest with grey; the EXIF
 //! orientation is applied. Where a format has more than grey or RGB of 8 bits, alpha is dropped, as Pillow's
 //! `convert("RGB")` does, and of 16 bits the upper 8 remain. Of an animation the first frame is read.
+//!
+//! For a model that wants far fewer pixels than a JPEG has, [`decode_for`] reads it at a half, a quarter or an eighth of
+//! its size.
 
 use std::fs::File;
 use std::io::{Cursor, Read};
@@ -15,7 +18,8 @@ use image::metadata::Orientation;
 use image::{DynamicImage, GrayImage, ImageDecoder, ImageFormat, ImageResult, RgbImage};
 
 use super::orientation::orientation;
-use super::{Image, Limits, check_pixels, complete, foreign, jpeg, webp};
+use super::reduce::{reduce, reduction};
+use super::{Image, Limits, check_pixels, complete, foreign, jpeg, scaled, webp};
 use crate::error::{Error, Result};
 
 /// Bytes of a decoder's own tables and rows, besides the pixels.
@@ -23,6 +27,19 @@ const DECODER_ROOM: u64 = 64 << 20;
 
 /// The image in the bytes of a JPEG, PNG, WebP or BMP file.
 pub fn decode(bytes: &[u8], limits: &Limits) -> Result<Image> {
+    decode_at(bytes, limits, None)
+}
+
+/// As [`decode`], for a resize of the short side to `side` pixels ([`Preprocess::side`](crate::Preprocess::side)).
+///
+/// A JPEG comes at the largest 1/s of its size, s being 2, 4 or 8, of which the short side is at least 2 * `side`, each
+/// side rounded up; as it is if there is none. Pixels are libjpeg-turbo's with `scale_denom` s; means of s x s pixels for
+/// JPEGs that are not baseline. Other formats come as they are.
+pub fn decode_for(bytes: &[u8], limits: &Limits, side: usize) -> Result<Image> {
+    decode_at(bytes, limits, Some(side))
+}
+
+fn decode_at(bytes: &[u8], limits: &Limits, side: Option<usize>) -> Result<Image> {
     if bytes.is_empty() {
         return Err(Error::Image("the file is empty".into()));
     }
@@ -30,7 +47,7 @@ pub fn decode(bytes: &[u8], limits: &Limits) -> Result<Image> {
     let format = format_of(bytes)?;
     let bytes = complete::trim(format, bytes)?;
     // The last fence: one file must not end a run, whatever a decoder makes of it.
-    match catch_unwind(AssertUnwindSafe(|| decode_as(format, bytes, limits))) {
+    match catch_unwind(AssertUnwindSafe(|| decode_as(format, bytes, limits, side))) {
         Ok(result) => result,
         Err(_) => Err(Error::Image("damaged: the decoder panicked on it".into())),
     }
@@ -38,6 +55,15 @@ pub fn decode(bytes: &[u8], limits: &Limits) -> Result<Image> {
 
 /// The image in a file; errors name the file.
 pub fn open(path: &Path, limits: &Limits) -> Result<Image> {
+    open_at(path, limits, None)
+}
+
+/// As [`open`], for a resize of the short side to `side` pixels; see [`decode_for`].
+pub fn open_for(path: &Path, limits: &Limits, side: usize) -> Result<Image> {
+    open_at(path, limits, Some(side))
+}
+
+fn open_at(path: &Path, limits: &Limits, side: Option<usize>) -> Result<Image> {
     let in_file = |cause| Error::File { path: path.to_owned(), cause: Box::new(cause) };
     let failed = |source| Error::Read { path: path.to_owned(), source };
     let file = File::open(path).map_err(failed)?;
@@ -46,7 +72,7 @@ pub fn open(path: &Path, limits: &Limits) -> Result<Image> {
     let mut bytes = Vec::with_capacity(size as usize);
     // The file may grow, or be a pipe, which has no size.
     file.take(limits.max_bytes.saturating_add(1)).read_to_end(&mut bytes).map_err(failed)?;
-    decode(&bytes, limits).map_err(in_file)
+    decode_at(&bytes, limits, side).map_err(in_file)
 }
 
 fn check_bytes(size: u64, limits: &Limits) -> Result<()> {
@@ -71,13 +97,10 @@ fn format_of(bytes: &[u8]) -> Result<ImageFormat> {
     }
 }
 
-fn decode_as(format: ImageFormat, bytes: &[u8], limits: &Limits) -> Result<Image> {
+fn decode_as(format: ImageFormat, bytes: &[u8], limits: &Limits, side: Option<usize>) -> Result<Image> {
     let upright = |image: Image| image.turned(orientation(format, bytes));
     match format {
-        ImageFormat::Jpeg => {
-            let bytes = jpeg::prepare(bytes)?;
-            read_pixels(JpegDecoder::new(Cursor::new(&bytes)), limits).and_then(upright)
-        }
+        ImageFormat::Jpeg => read_jpeg(&jpeg::prepare(bytes)?, limits, side).and_then(upright),
         ImageFormat::Png => {
             let decoder = PngDecoder::with_limits(Cursor::new(bytes), table_limits());
             read_pixels(decoder, limits).and_then(upright)
@@ -94,6 +117,20 @@ fn decode_as(format: ImageFormat, bytes: &[u8], limits: &Limits) -> Result<Image
             if grey { image.into_channels(1) } else { Ok(image) }
         }
     }
+}
+
+/// A JPEG, reduced for a resize to `side`.
+fn read_jpeg(bytes: &[u8], limits: &Limits, side: Option<usize>) -> Result<Image> {
+    let [width, height] = jpeg::size(bytes).unwrap_or_default();
+    let by = side.map_or(1, |side| reduction(width, height, side));
+    if by > 1 {
+        check_pixels(width as u64, height as u64, limits)?;
+        if let Some(image) = scaled::decode(bytes, by) {
+            return image;
+        }
+    }
+    let image = read_pixels(JpegDecoder::new(Cursor::new(bytes)), limits)?;
+    if by > 1 { reduce(&image, by) } else { Ok(image) }
 }
 
 /// What a decoder may allocate besides the pixels.

@@ -92,6 +92,8 @@ pub(super) struct Segment<'a> {
     pub(super) marker: u8,
     /// The content behind the length; empty for markers that have none.
     pub(super) body: &'a [u8],
+    /// Where in the file what follows it begins.
+    pub(super) end: usize,
 }
 
 /// A file's segments in order; entropy-coded data is passed over, but for the restarts in it. Ends at a segment that does
@@ -112,14 +114,23 @@ pub(super) fn segments(bytes: &[u8]) -> impl Iterator<Item = Segment<'_>> {
                 continue;
             }
             if matches!(marker, 0x01 | 0xd0..=0xd9) {
-                return Some(Segment { marker, body: &[] });
+                return Some(Segment { marker, body: &[], end: bytes.len() - rest.len() });
             }
             let length = usize::from(u16::from_be_bytes(*rest.first_chunk()?)).max(2);
             let body = rest.get(2..length)?;
             rest = &rest[length..];
-            return Some(Segment { marker, body });
+            return Some(Segment { marker, body, end: bytes.len() - rest.len() });
         }
     })
+}
+
+/// The width and height that a file says.
+pub(super) fn size(bytes: &[u8]) -> Option<[usize; 2]> {
+    // Frames of any kind; between their markers lie those of tables.
+    let is_frame = |marker: u8| matches!(marker, 0xc0..=0xcf) && !matches!(marker, DHT | 0xc8 | 0xcc);
+    let frame = segments(bytes).find(|segment| is_frame(segment.marker))?;
+    let [height, low_height, width, low_width] = *frame.body.get(1..)?.first_chunk()?;
+    Some([[width, low_width], [height, low_height]].map(|side| u16::from_be_bytes(side).into()))
 }
 
 /// A whole file as the decoder needs it: with the standard's Huffman tables where a camera leaves them out (as Motion JPEG
@@ -132,7 +143,7 @@ pub(super) fn prepare(bytes: &[u8]) -> Result<Cow<'_, [u8]>> {
     let damaged = |problem: &str| Err(Error::Image(format!("damaged or unsupported JPEG: {problem}")));
     let (mut components, mut has_tables, mut restarts, mut next, mut in_scan) =
         (None, false, false, 0, false);
-    for Segment { marker, body } in segments(bytes) {
+    for Segment { marker, body, .. } in segments(bytes) {
         match marker {
             // Baseline and extended, by Huffman codes.
             0xc0 | 0xc1 => components = body.get(5).copied(),

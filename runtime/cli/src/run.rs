@@ -85,7 +85,8 @@ fn refuse(input: &Path, error: &Error) -> Value {
 
 /// Classifies one image.
 fn one(session: &mut Session, file: &Path) -> Result<Prediction, Error> {
-    let image = if file.as_os_str() == "-" { standard_input()? } else { images::open(file)? };
+    let model = session.model();
+    let image = if file.as_os_str() == "-" { standard_input(model)? } else { images::open_for(file, model)? };
     session.classify(&image).map_err(|error| match error {
         Error::Data { problem, .. } => Error::Data { place: file.display().to_string(), problem },
         other => other,
@@ -93,12 +94,12 @@ fn one(session: &mut Session, file: &Path) -> Result<Prediction, Error> {
 }
 
 /// The image on the standard input.
-fn standard_input() -> Result<Image, Error> {
+fn standard_input(model: &Model) -> Result<Image, Error> {
     let (place, limit) = ("standard input", Limits::default().max_bytes);
     let mut bytes = Vec::new();
     let read = std::io::stdin().lock().take(limit.saturating_add(1)).read_to_end(&mut bytes);
     read.map_err(|error| Error::Data { place: place.into(), problem: error.to_string() })?;
-    images::decode(place, &bytes)
+    images::decode_for(place, &bytes, model)
 }
 
 /// The most probable labels.

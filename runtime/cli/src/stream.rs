@@ -159,7 +159,7 @@ impl Run<'_> {
     fn answer(&mut self, frame: &Frame) -> anyhow::Result<()> {
         let start = Instant::now();
         let prediction = frame
-            .pixels(&image::Limits::default())
+            .pixels_for(&image::Limits::default(), self.session.model())
             .and_then(|pixels| self.session.classify_view(pixels.view()));
         let ms = start.elapsed().as_secs_f64() * 1e3;
         match prediction {

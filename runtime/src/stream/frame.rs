@@ -1,10 +1,11 @@
 //! One frame of a stream.
 
-use smalti_models::Image;
 use smalti_models::image::{self, Limits, View};
+use smalti_models::{Image, Preprocess};
 
 use super::Format;
 use crate::error::{Error, Result};
+use crate::load::Model;
 
 /// One frame of a stream.
 #[derive(Clone, Debug, Default)]
@@ -46,9 +47,20 @@ impl Frame {
 
     /// The pixels; [`Error::Data`] if the frame is damaged.
     pub fn pixels(&self, limits: &Limits) -> Result<Pixels<'_>> {
-        let pixels = match self.format {
-            Format::Mjpeg => image::decode(&self.bytes, limits).map(Pixels::Decoded),
-            Format::Raw { width, height, pixels } => match pixels.channels() {
+        self.pixels_at(limits, None)
+    }
+
+    /// As [`Frame::pixels`], for a model: of a JPEG that is much larger than what the model sees a smaller picture is
+    /// decoded ([`image::decode_for`]).
+    pub fn pixels_for(&self, limits: &Limits, model: &Model) -> Result<Pixels<'_>> {
+        self.pixels_at(limits, model.preprocess().map(Preprocess::side))
+    }
+
+    fn pixels_at(&self, limits: &Limits, side: Option<usize>) -> Result<Pixels<'_>> {
+        let pixels = match (self.format, side) {
+            (Format::Mjpeg, Some(side)) => image::decode_for(&self.bytes, limits, side).map(Pixels::Decoded),
+            (Format::Mjpeg, None) => image::decode(&self.bytes, limits).map(Pixels::Decoded),
+            (Format::Raw { width, height, pixels }, _) => match pixels.channels() {
                 Some(channels) => {
                     View::new(width, height, channels, width * channels, &self.bytes).map(Pixels::Raw)
                 }

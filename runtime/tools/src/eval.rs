@@ -112,7 +112,7 @@ fn classify(model: &Model, images: &[(PathBuf, usize)], step: &(dyn Fn() + Sync)
     let mut session = model.session()?;
     let mut answers = Vec::with_capacity(images.len());
     for (path, class) in images {
-        let prediction = images::open(path).and_then(|image| session.classify(&image));
+        let prediction = images::open_for(path, model).and_then(|image| session.classify(&image));
         answers.push(match prediction {
             Ok(prediction) => Ok((*class, prediction.best().map_or(0, |best| best.index))),
             Err(Error::Data { problem, .. }) => Err((path.clone(), problem)),

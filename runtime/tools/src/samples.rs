@@ -38,10 +38,10 @@ impl Sample {
         Sample { name: path.display().to_string(), source: Source::File(path), class }
     }
 
-    /// The image; an error of kind [`Error::Data`] names a file that cannot be used.
-    pub fn open(&self) -> Result<Cow<'_, Image>> {
+    /// The image as far as that model needs it; an error of kind [`Error::Data`] names a file that cannot be used.
+    pub fn open_for(&self, model: &Model) -> Result<Cow<'_, Image>> {
         Ok(match &self.source {
-            Source::File(path) => Cow::Owned(images::open(path)?),
+            Source::File(path) => Cow::Owned(images::open_for(path, model)?),
             Source::Memory(image) => Cow::Borrowed(image),
         })
     }
@@ -108,7 +108,7 @@ fn one_thread(model: &Model, samples: &[Sample], step: &(dyn Fn() + Sync)) -> Re
     let mut session = model.session()?;
     let mut outputs = Vec::with_capacity(samples.len());
     for sample in samples {
-        let output = sample.open().and_then(|image| session.classify(&image));
+        let output = sample.open_for(model).and_then(|image| session.classify(&image));
         outputs.push(match output {
             Ok(prediction) => Ok(prediction.output),
             Err(Error::Data { problem, .. }) => Err(problem),

@@ -65,8 +65,10 @@ fn embed_mirrored(job: &Autotrain<'_>, frozen: &Frozen, labelled: &Dataset) -> R
     for first in (0..labelled.len()).step_by(BATCH) {
         let numbers = first..(first + BATCH).min(labelled.len());
         // What cannot be read has no embedding of its own either.
-        let mirror =
-            |i: usize| Some((i, (augment::mirrored(labelled.image(i).ok()?).ok()?, labelled.label(i))));
+        let mirror = |i: usize| {
+            let image = labelled.image_for(i, frozen.classifier.preprocess.side()).ok()?;
+            Some((i, (augment::mirrored(image).ok()?, labelled.label(i))))
+        };
         let (numbers, images): (Vec<usize>, Vec<_>) = numbers.filter_map(mirror).unzip();
         if images.is_empty() {
             continue;

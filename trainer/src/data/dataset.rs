@@ -157,8 +157,18 @@ impl Dataset {
 
     /// Image `i` as it was made, turned as its EXIF record says.
     pub fn image(&self, i: usize) -> Result<Image> {
+        self.image_at(i, None)
+    }
+
+    /// As [`Dataset::image`], for a resize of the short side to `side` pixels: of a much larger JPEG a smaller picture is
+    /// decoded ([`decode_for`](smalti_models::image::decode_for)), as the runtime does.
+    pub fn image_for(&self, i: usize, side: usize) -> Result<Image> {
+        self.image_at(i, Some(side))
+    }
+
+    fn image_at(&self, i: usize, side: Option<usize>) -> Result<Image> {
         match self.items.get(i) {
-            Some(&item) => self.source.image(item as usize),
+            Some(&item) => self.source.image(item as usize, side),
             None => Err(Error::data(self.root(), format!("no image {i}, there are {}", self.len()))),
         }
     }

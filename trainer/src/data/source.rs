@@ -141,17 +141,18 @@ impl Source {
         }
     }
 
-    /// Image `i`, decoded. Panics of a decoder are caught: one bad file must not end a run.
-    pub(crate) fn image(&self, i: usize) -> Result<Image> {
-        catch_unwind(AssertUnwindSafe(|| self.decode(i))).unwrap_or_else(|_| {
+    /// Image `i`, decoded, for a resize to that side if one is given. Panics of a decoder are caught: one bad file must
+    /// not end a run.
+    pub(crate) fn image(&self, i: usize, side: Option<usize>) -> Result<Image> {
+        catch_unwind(AssertUnwindSafe(|| self.decode(i, side))).unwrap_or_else(|_| {
             Err(Error::data(self.place(i), "the decoder failed on it; leave the file out"))
         })
     }
 
-    fn decode(&self, i: usize) -> Result<Image> {
+    fn decode(&self, i: usize, side: Option<usize>) -> Result<Image> {
         let missing = || Error::data(self.root(), format!("no image {i}, there are {}", self.len()));
         match &self.store {
-            Store::Files(files) => open(files.get(i).ok_or_else(missing)?),
+            Store::Files(files) => open(files.get(i).ok_or_else(missing)?, side),
             Store::Raw(raw) => {
                 let start = i.checked_mul(raw.record()).ok_or_else(missing)?;
                 let pixels =
@@ -160,8 +161,7 @@ impl Source {
             }
             Store::Shards(shards) => {
                 let bytes = shards.bytes(i).map_err(|problem| Error::data(self.place(i), problem))?;
-                image::decode(&bytes, &Limits::default())
-                    .map_err(|e| Error::data(self.place(i), e.to_string()))
+                decode(&bytes, side).map_err(|e| Error::data(self.place(i), e.to_string()))
             }
             Store::Memory(images) => images.get(i).cloned().ok_or_else(missing),
         }
@@ -184,7 +184,7 @@ impl Source {
 }
 
 /// Opens an image file. What is no ordinary file is refused first: opening a pipe would wait forever.
-fn open(path: &Path) -> Result<Image> {
+fn open(path: &Path, side: Option<usize>) -> Result<Image> {
     let place = || path.display().to_string();
     let found = std::fs::metadata(path).map_err(|e| Error::data(place(), format!("cannot be read: {e}")))?;
     if !found.is_file() {
@@ -195,7 +195,12 @@ fn open(path: &Path) -> Result<Image> {
     }
     // The reader names the file itself.
     let bytes = std::fs::read(path).map_err(|e| Error::data(place(), format!("cannot be read: {e}")))?;
-    image::decode(&bytes, &Limits::default()).map_err(|e| Error::data(place(), e.to_string()))
+    decode(&bytes, side).map_err(|e| Error::data(place(), e.to_string()))
+}
+
+fn decode(bytes: &[u8], side: Option<usize>) -> smalti_models::Result<Image> {
+    let limits = Limits::default();
+    side.map_or_else(|| image::decode(bytes, &limits), |side| image::decode_for(bytes, &limits, side))
 }
 
 #[cfg(test)]

@@ -36,7 +36,7 @@ pub fn statistics(data: &Dataset, preprocess: &Preprocess, most: usize) -> Resul
     let zero = || (vec![(0, 0); preprocess.channels], 0usize);
     let (sums, images) = spread(data.len(), most)
         .into_par_iter()
-        .filter_map(|i| match data.image(i).and_then(|p| Ok(preprocess.apply(&p)?)) {
+        .filter_map(|i| match data.image_for(i, preprocess.side()).and_then(|p| Ok(preprocess.apply(&p)?)) {
             Ok(image) => Some(sums(image.data(), preprocess.channels)),
             Err(why) => {
                 data.note_bad(i, &why);

@@ -3,7 +3,7 @@
 use std::io::Cursor;
 
 use image::{ExtendedColorType, ImageEncoder};
-use smalti_models::Preprocess;
+use smalti_models::{Image, Preprocess};
 
 use crate::data::Dataset;
 use crate::error::{Error, Result};
@@ -42,9 +42,7 @@ impl Shown<'_> {
                 break;
             }
             // An unusable image was named in training.
-            let Ok(image) = data.image(i).and_then(|image| Ok(self.preprocess.apply(&image)?)) else {
-                continue;
-            };
+            let Ok(image) = self.input(data, i) else { continue };
             rows.push(self.row(i as u32, image.data(), &mut acts)?);
         }
         if rows.is_empty() {
@@ -64,6 +62,11 @@ impl Shown<'_> {
             }
         }
         encode_png(&enlarge(&canvas, width, channels, zoom), width * zoom, height * zoom, channels)
+    }
+
+    /// Image `i` as the model sees it.
+    fn input(&self, data: &Dataset, i: usize) -> Result<Image> {
+        Ok(self.preprocess.apply(&data.image_for(i, self.preprocess.side())?)?)
     }
 
     /// Original, masked and reconstructed pixels of one image, HWC.

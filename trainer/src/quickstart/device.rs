@@ -3,6 +3,7 @@
 use std::path::Path;
 use std::time::Duration;
 
+use smalti_models::Preprocess;
 use smalti_runtime::Model;
 use smalti_tools::bench;
 use smalti_trainer::data::Dataset;
@@ -23,11 +24,13 @@ pub(super) struct Device {
 
 /// Runs the model file over the images that the trainer saw.
 pub(super) fn run(file: &Path, data: &Dataset, trainer: &Predictions) -> anyhow::Result<Device> {
-    let mut session = Model::open(file)?.session()?;
+    let model = Model::open(file)?;
+    let (mut session, side) = (model.session()?, model.preprocess().map(Preprocess::side));
     let (mut same, mut largest) = (0, 0f32);
     let rows = trainer.logits.chunks_exact(trainer.classes);
     for (&id, logits) in trainer.ids.iter().zip(rows) {
-        let output = session.classify(&data.image(id as usize)?)?.output;
+        let image = side.map_or_else(|| data.image(id as usize), |side| data.image_for(id as usize, side))?;
+        let output = session.classify(&image)?.output;
         same += usize::from(top(&output.logits) == top(logits));
         let differences = output.logits.iter().zip(logits).map(|(a, b)| (a - b).abs());
         largest = differences.fold(largest, f32::max);

@@ -117,7 +117,7 @@ pub(super) fn calibrate(
             }
             Ok(())
         };
-        match sample.open().and_then(|image| taps.run_image(image.view(), look)) {
+        match sample.open_for(model).and_then(|image| taps.run_image(image.view(), look)) {
             Ok(()) => images += 1,
             Err(Error::Data { problem, .. }) => {
                 log::warn!("{}: {problem}", sample.name);

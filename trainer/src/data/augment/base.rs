@@ -39,6 +39,14 @@ impl Base {
         }
     }
 
+    /// The side that the short side of an image is resized to.
+    pub(crate) fn side(&self) -> usize {
+        match self {
+            Base::Input(input) => input.side(),
+            Base::Whole { short, .. } => *short,
+        }
+    }
+
     /// Whether images of this width, height and number of channels stay as they are.
     pub(crate) fn keeps(&self, [width, height, channels]: [usize; 3]) -> bool {
         match self {

@@ -76,7 +76,9 @@ impl Images {
         if let Some(why) = self.data.known_bad(i) {
             return Err(Error::data(self.data.place(i), why));
         }
-        let mut image = Some(self.data.image(i)?);
+        // Decoded once: what needs less is made of the same pixels.
+        let side = self.bases.iter().map(Base::side).max().unwrap_or(1);
+        let mut image = Some(self.data.image_for(i, side)?);
         let mut prepared = Vec::with_capacity(self.bases.len());
         for (b, base) in self.bases.iter().enumerate() {
             let image = if b + 1 < self.bases.len() { image.clone() } else { image.take() };
