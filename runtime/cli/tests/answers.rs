@@ -83,6 +83,14 @@ fn a_softmax_at_the_end_is_the_answer() {
     }
 }
 
+fn named(name: &str) -> AttributeProto {
+    AttributeProto { name: name.into(), ..Default::default() }
+}
+
+fn ints(name: &str, ints: &[i64]) -> AttributeProto {
+    AttributeProto { r#type: AttributeType::Ints as i32, ints: ints.to_vec(), ..named(name) }
+}
+
 /// A graph whose only input is an image of bytes, `[1, 8, 8, 3]`.
 struct Pixels {
     graph: GraphProto,
@@ -98,18 +106,12 @@ impl Pixels {
         Pixels { graph: GraphProto { input: vec![input], ..Default::default() } }
     }
 
-    fn node(&mut self, op: &str, input: &[&str], output: &str, int: Option<(&str, i64)>) {
-        let attribute = int.map(|(name, i)| AttributeProto {
-            name: name.into(),
-            r#type: AttributeType::Int as i32,
-            i,
-            ..Default::default()
-        });
+    fn node(&mut self, op: &str, input: &[&str], output: &str, attribute: &[AttributeProto]) {
         self.graph.node.push(NodeProto {
             op_type: op.into(),
             input: input.iter().map(|name| (*name).to_owned()).collect(),
             output: vec![output.into()],
-            attribute: attribute.into_iter().collect(),
+            attribute: attribute.to_vec(),
             ..Default::default()
         });
     }
@@ -121,10 +123,14 @@ impl Pixels {
         self.graph.initializer.push(TensorProto { name, dims, data_type: 1, raw_data, ..Default::default() });
     }
 
-    /// All pixels in one row of floats, `flat`.
-    fn flat(mut self) -> Pixels {
-        self.node("Cast", &["image"], "floats", Some(("to", 1)));
-        self.node("Flatten", &["floats"], "flat", None);
+    /// A layer of all pixels with so many outputs, `[1, outputs]`: one window of a convolution.
+    fn layer(mut self, outputs: usize, output: &str, weight: impl Fn(usize) -> f32) -> Pixels {
+        self.floats("layer", &[outputs as i64, 3, 8, 8], weight);
+        let to = AttributeProto { r#type: AttributeType::Int as i32, i: 1, ..named("to") };
+        self.node("Cast", &["image"], "floats", &[to]);
+        self.node("Transpose", &["floats"], "channels", &[ints("perm", &[0, 3, 1, 2])]);
+        self.node("Conv", &["channels", "layer"], "window", &[ints("strides", &[8, 8])]);
+        self.node("Flatten", &["window"], output, &[]);
         self
     }
 
@@ -139,11 +145,9 @@ impl Pixels {
 
 /// A graph with two outputs for classes: two scores, and three.
 fn two_outputs() -> Vec<u8> {
-    let mut pixels = Pixels::new().flat();
-    pixels.floats("a", &[192, 2], |i| (i % 7) as f32 * 1e-4);
+    let mut pixels = Pixels::new().layer(2, "features", |i| (i % 7) as f32 * 1e-4);
     pixels.floats("b", &[2, 3], |i| i as f32 - 2.0);
-    pixels.node("MatMul", &["flat", "a"], "features", None);
-    pixels.node("MatMul", &["features", "b"], "scores", None);
+    pixels.node("MatMul", &["features", "b"], "scores", &[]);
     pixels.outputs(&["features", "scores"])
 }
 
@@ -210,9 +214,7 @@ fn what_cannot_run_is_refused_by_inspect_too() {
 #[test]
 fn an_answer_that_is_not_finite_is_a_bad_image_and_no_end() {
     // White overflows, black does not.
-    let mut pixels = Pixels::new().flat();
-    pixels.floats("a", &[192, 2], |i| if i % 2 == 0 { 3e38 } else { -3e38 });
-    pixels.node("MatMul", &["flat", "a"], "logits", None);
+    let pixels = Pixels::new().layer(2, "logits", |i| if i < 192 { 3e38 } else { -3e38 });
     let root = tempfile::tempdir().unwrap();
     let (model, stream) = (root.path().join("model.onnx"), root.path().join("frames"));
     fs::write(&model, pixels.outputs(&["logits"])).unwrap();

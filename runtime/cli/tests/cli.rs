@@ -285,6 +285,7 @@ fn a_reader_that_leaves_early_is_no_error() {
     assert_eq!((output.status.code(), text(&output.stderr)), (Some(0), ""));
 }
 
+#[cfg(feature = "shell")]
 #[test]
 fn completions_and_manual_pages_come_from_the_arguments() {
     let (out, _) = expect(0, &[&"completions", &"bash"]);

@@ -157,6 +157,7 @@ fn pipes_and_circles_in_a_folder_end() {
     assert!(err.contains("broken.png") && err.contains("a pipe, socket or device: ./a/x.jpg"), "{err}");
 }
 
+#[cfg(feature = "quantize")]
 #[test]
 fn calibration_and_measuring_have_splits_of_their_own() {
     let root = folder(&[
