@@ -45,6 +45,21 @@ dispatch! {
 }
 
 #[inline(always)]
+fn scale_columns_body<const FMA: bool, const WIDE: bool>(x: &[f32], scales: &[f32], y: &mut [f32]) {
+    let n = scales.len().max(1);
+    for (x, y) in x.chunks_exact(n).zip(y.chunks_exact_mut(n)) {
+        for i in 0..scales.len() {
+            y[i] = x[i] * scales[i];
+        }
+    }
+}
+
+dispatch! {
+    /// `y[i][j] = x[i][j] · scales[j]`, rows of `scales.len()` values.
+    pub fn scale_columns(x: &[f32], scales: &[f32], y: &mut [f32]) = scale_columns_body
+}
+
+#[inline(always)]
 fn sum_squares_body<const FMA: bool, const WIDE: bool>(x: &[f32]) -> f64 {
     let mut lanes = [0f64; 16];
     let (chunks, rest) = x.as_chunks::<16>();
@@ -83,6 +98,10 @@ mod tests {
                 super::add_rows(isa, &x, &row, &mut y);
                 plain::add_rows(&widen(&x), &widen(&row), &mut want);
                 close(&y, &want, 1e-6);
+                let mut y = start.clone();
+                super::scale_columns(isa, &x, &row, &mut y);
+                let want: Vec<f32> = x.iter().zip(row.iter().cycle()).map(|(x, scale)| x * scale).collect();
+                assert_eq!(y, want, "{}", isa.name());
                 let want: f64 = widen(&x).iter().map(|x| x * x).sum();
                 assert!((super::sum_squares(isa, &x) - want).abs() <= 1e-9 * want.max(1.0));
             });

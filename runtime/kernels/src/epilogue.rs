@@ -3,7 +3,7 @@
 use crate::dot::COLS;
 use crate::gelu::{gelu, gelu_tanh};
 use crate::isa::dispatch;
-use crate::math::exp;
+use crate::math::{exp, madd};
 use crate::quantize::Out;
 
 /// A function of each value of a result.
@@ -23,8 +23,17 @@ pub enum Activation {
     Gelu,
     /// GELU's approximation by a hyperbolic tangent (arXiv 1606.08415, section 2).
     GeluTanh,
+    /// `min(max(slope · x + shift, 0), 1)`.
+    HardSigmoid {
+        /// What `x` is multiplied by.
+        slope: f32,
+        /// The result for 0.
+        shift: f32,
+    },
     /// `x · min(max(x + 3, 0), 6) / 6` (arXiv 1905.02244, section 5.2).
     HardSwish,
+    /// `1 / (1 + exp(-x))`.
+    Sigmoid,
     /// `x / (1 + exp(-x))`, also called swish (arXiv 1606.08415, 1710.05941).
     Silu,
 }
@@ -50,31 +59,40 @@ impl Activation {
             }
             Activation::Gelu => each(tile, gelu::<FMA>),
             Activation::HardSwish => each(tile, hard_swish),
-            Activation::GeluTanh | Activation::Silu => self.apply_sigmoid::<FMA>(tile),
+            Activation::GeluTanh
+            | Activation::HardSigmoid { .. }
+            | Activation::Sigmoid
+            | Activation::Silu => self.apply_rarer::<FMA>(tile),
         }
     }
 
-    /// As [`Activation::apply`] for those with a sigmoid in them, compiled once for all kernels that have fused
-    /// multiply-adds: they are long, and most of the kernels' many copies never run them.
+    /// As [`Activation::apply`] for those that are long or rare, compiled once for all kernels that have fused
+    /// multiply-adds: most of the kernels' many copies never run them.
     #[inline(always)]
-    fn apply_sigmoid<const FMA: bool>(self, tile: &mut [[f32; COLS]]) {
+    fn apply_rarer<const FMA: bool>(self, tile: &mut [[f32; COLS]]) {
         #[inline(always)]
-        fn body<const FMA: bool>(is_gelu: bool, tile: &mut [[f32; COLS]]) {
-            if is_gelu { each(tile, gelu_tanh::<FMA>) } else { each(tile, silu::<FMA>) }
+        fn body<const FMA: bool>(activation: Activation, tile: &mut [[f32; COLS]]) {
+            match activation {
+                Activation::GeluTanh => each(tile, gelu_tanh::<FMA>),
+                Activation::HardSigmoid { slope, shift } => {
+                    each(tile, |x| clip(madd::<FMA>(slope, x, shift), 0.0, 1.0));
+                }
+                Activation::Sigmoid => each(tile, sigmoid::<FMA>),
+                _ => each(tile, silu::<FMA>),
+            }
         }
         #[cfg(target_arch = "x86_64")]
         #[target_feature(enable = "avx2,fma")]
         #[inline(never)]
-        fn avx2(is_gelu: bool, tile: &mut [[f32; COLS]]) {
-            body::<true>(is_gelu, tile);
+        fn avx2(activation: Activation, tile: &mut [[f32; COLS]]) {
+            body::<true>(activation, tile);
         }
-        let is_gelu = self == Activation::GeluTanh;
         #[cfg(target_arch = "x86_64")]
         if FMA {
             // SAFETY: on x86-64 kernels are compiled so only for processors with AVX2 and FMA.
-            return unsafe { avx2(is_gelu, tile) };
+            return unsafe { avx2(self, tile) };
         }
-        body::<FMA>(is_gelu, tile);
+        body::<FMA>(self, tile);
     }
 }
 
@@ -103,6 +121,11 @@ fn clip_of<const FMA: bool>(tile: &mut [[f32; COLS]], low: f32, high: f32) {
 #[inline(always)]
 fn hard_swish(x: f32) -> f32 {
     x * (clip(x + 3.0, 0.0, 6.0) * (1.0 / 6.0))
+}
+
+#[inline(always)]
+fn sigmoid<const FMA: bool>(x: f32) -> f32 {
+    1.0 / (1.0 + exp::<FMA>(-x))
 }
 
 #[inline(always)]
@@ -272,13 +295,16 @@ mod tests {
     use crate::quantize::QuantParams;
     use crate::test_support::{close, each_isa, values};
 
-    const ALL: [Activation; 7] = [
+    const ALL: [Activation; 10] = [
         Activation::None,
         Activation::RELU,
         Activation::RELU6,
         Activation::Gelu,
         Activation::GeluTanh,
+        Activation::HardSigmoid { slope: 1.0 / 6.0, shift: 0.5 },
+        Activation::HardSigmoid { slope: -0.3, shift: 0.1 },
         Activation::HardSwish,
+        Activation::Sigmoid,
         Activation::Silu,
     ];
 
@@ -290,6 +316,10 @@ mod tests {
             Activation::GeluTanh => {
                 0.5 * x * (1.0 + ((2.0 / std::f64::consts::PI).sqrt() * (x + 0.044_715 * x.powi(3))).tanh())
             }
+            Activation::HardSigmoid { slope, shift } => {
+                (f64::from(slope) * x + f64::from(shift)).clamp(0.0, 1.0)
+            }
+            Activation::Sigmoid => 1.0 / (1.0 + (-x).exp()),
             Activation::HardSwish => x * (x + 3.0).clamp(0.0, 6.0) / 6.0,
             Activation::Silu => x / (1.0 + (-x).exp()),
         }

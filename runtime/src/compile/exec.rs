@@ -254,6 +254,10 @@ impl Stage {
                         let sides = floats_at(a, &rows).iter().zip(floats_at(b, &rows));
                         out.iter_mut().zip(sides).for_each(|(out, (a, b))| *out = a * b);
                     }
+                    Op::ScaleColumns { x, scales } => {
+                        let scales = &all_floats(scales)[..x.cols];
+                        elementwise::scale_columns(isa, floats_at(x, &rows), scales, out);
+                    }
                     Op::Affine { a, scale, shift } => {
                         let rows = floats_at(a, &rows).chunks_exact(a.cols).zip(out.chunks_exact_mut(a.cols));
                         for (a, out) in rows {

@@ -17,6 +17,8 @@ const MAX_TERMS: usize = 4;
 const SIZES: std::ops::RangeInclusive<f64> = 1e-6..=1e6;
 /// A sum below this part of its sides has lost digits in floats, so it is not computed.
 const CANCELLED: f64 = 1e-3;
+/// The largest shift of a hard sigmoid: beyond, a sum between 0 and 1 has lost digits.
+const MAX_SHIFT: f64 = 100.0;
 /// How far a constant may be from the one that is meant, in relation to it: a few roundings to f32.
 const ROUNDED: f64 = 1e-6;
 
@@ -98,6 +100,12 @@ impl Formula {
     /// `min(max(x, low), high)` of the formula.
     pub(super) fn clip(&self, low: f64, high: f64) -> Option<Formula> {
         self.under(Elementary::Clip(low, high))
+    }
+
+    /// `min(max(slope · x + shift, 0), 1)` of the formula.
+    pub(super) fn hard_sigmoid(&self, slope: f64, shift: f64) -> Option<Formula> {
+        let sum = self.with("Mul", &Formula::constant(slope))?.with("Add", &Formula::constant(shift))?;
+        sum.clip(0.0, 1.0)
     }
 
     /// `x · min(max(x + 3, 0), 6) / 6` of the formula.
@@ -190,6 +198,14 @@ fn known_product(factor: &Polynomial, of: Elementary, at: &Polynomial) -> Option
         {
             Some(Activation::HardSwish)
         }
+        // HardSwish again: `x` times a hard sigmoid.
+        Elementary::Clip(0.0, 1.0) if *factor == x && is(at, &[0.5, 1.0 / 6.0, 0.0, 0.0]) => {
+            Some(Activation::HardSwish)
+        }
+        Elementary::Clip(0.0, 1.0) if *factor == one && at[2..] == [0.0; 2] && at[0].abs() <= MAX_SHIFT => {
+            Some(Activation::HardSigmoid { slope: at[1] as f32, shift: at[0] as f32 })
+        }
+        Elementary::Sigmoid if *factor == one && *at == x => Some(Activation::Sigmoid),
         Elementary::Sigmoid if *factor == x && *at == x => Some(Activation::Silu),
         _ => None,
     }
@@ -303,6 +319,16 @@ mod tests {
         assert_eq!(known(after), Some(Known::Activation(Activation::HardSwish)));
         let silu = x.then("Sigmoid").unwrap().with("Mul", &x);
         assert_eq!(known(silu), Some(Known::Activation(Activation::Silu)));
+        assert_eq!(known(x.then("Sigmoid")), Some(Known::Activation(Activation::Sigmoid)));
+        let hard = |slope: f32, shift: f32| x.hard_sigmoid(slope.into(), shift.into());
+        for (slope, shift) in [(1.0 / 6.0, 0.5), (0.2, 0.5), (-3.0, 2.0)] {
+            let want = Known::Activation(Activation::HardSigmoid { slope, shift });
+            assert_eq!(known(hard(slope, shift)), Some(want));
+        }
+        let product = |slope: f32| hard(slope, 0.5)?.with("Mul", &x);
+        assert_eq!(known(product(1.0 / 6.0)), Some(Known::Activation(Activation::HardSwish)));
+        assert_eq!((known(product(0.2)), known(hard(1e3, -1e3))), (None, None));
+        assert_eq!((hard(1e7, 0.5), hard(0.2, 1e-7)), (None, None), "floats are no real numbers here");
         let scaled = chain(&[("Mul", Some(2.0))]).unwrap().clip(0.0, 6.0);
         assert_eq!(known(scaled), None);
         let other = x.with("Add", &number(3.0)).unwrap().clip(0.0, 5.0).unwrap();
@@ -319,14 +345,9 @@ mod tests {
         let x = Formula::identity();
         let quick = x.with("Mul", &chain(&[("Mul", Some(1.702)), ("Sigmoid", None)]).unwrap()).unwrap();
         assert_eq!(quick.known(), None);
-        for (op, value) in [
-            ("Sigmoid", None),
-            ("Tanh", None),
-            ("Sqrt", None),
-            ("Exp", None),
-            ("Reciprocal", None),
-            ("Add", Some(1.0)),
-        ] {
+        for (op, value) in
+            [("Tanh", None), ("Sqrt", None), ("Exp", None), ("Reciprocal", None), ("Add", Some(1.0))]
+        {
             assert_eq!(chain(&[(op, value)]).unwrap().known(), None, "{op}");
         }
         assert_eq!((x.then("Softmax"), x.with("Div", &x), x.with("Pow", &number(2.5))), (None, None, None));

@@ -82,6 +82,7 @@ pub(super) enum Op {
     Softmax { x: Location },
     Add { a: Location, b: Location },
     Multiply { a: Location, b: Location },
+    ScaleColumns { x: Location, scales: Location },
     Constant { a: Location, values: Vec<f32>, multiply: bool },
     Copy { from: Location, values: Values, at: usize },
     StoreConstant { values: Vec<f32>, at: usize },
@@ -349,6 +350,9 @@ impl Place<'_> {
             Step::Softmax { x, .. } => Op::Softmax { x: self.at(&x) },
             Step::Add { a, b, .. } => Op::Add { a: self.at(&a), b: self.at(&b) },
             Step::Multiply { a, b, .. } => Op::Multiply { a: self.at(&a), b: self.at(&b) },
+            Step::ScaleColumns { x, scales, .. } => {
+                Op::ScaleColumns { x: self.at(&x), scales: self.at(&scales) }
+            }
             Step::Constant { a, values, multiply, .. } => Op::Constant { a: self.at(&a), values, multiply },
             Step::Copy { from, values, at, .. } => Op::Copy { from: self.whole(from), values, at },
             Step::StoreConstant { values, at, .. } => Op::StoreConstant { values, at },

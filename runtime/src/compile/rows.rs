@@ -86,6 +86,10 @@ impl Demand<'_> {
                 self.span(a, rows.clone());
                 self.span(b, rows.clone());
             }
+            Step::ScaleColumns { x, scales, .. } => {
+                self.span(x, rows.clone());
+                self.span(scales, 0..1);
+            }
             Step::Pointwise { x, .. } => self.add(*x, rows.clone()),
             Step::Attention { qkv: [q, k, v], .. } => {
                 self.add(q.buffer, of_queries(q, rows.clone(), self.buffers[q.buffer]));

@@ -175,6 +175,8 @@ pub(super) enum Step {
     Add { a: Span, b: Span, out: Buffer },
     /// `a · b`, value by value.
     Multiply { a: Span, b: Span, out: Buffer },
+    /// `x · scales`, one computed value a column: what squeeze-and-excitation does to a map (arXiv 1709.01507).
+    ScaleColumns { x: Span, scales: Span, out: Buffer },
     /// `a + values`, or `a · values`: one value a column, or one a place.
     Constant { a: Span, values: Vec<f32>, multiply: bool, out: Buffer },
     /// `a · scale + shift`, a value of each for a column: a batch norm.
@@ -206,6 +208,7 @@ impl Step {
             | Step::Softmax { out, .. }
             | Step::Add { out, .. }
             | Step::Multiply { out, .. }
+            | Step::ScaleColumns { out, .. }
             | Step::Constant { out, .. }
             | Step::Affine { out, .. }
             | Step::Copy { out, .. }
@@ -236,6 +239,7 @@ impl Step {
             Step::Attention { qkv, .. } => qkv.iter().map(|heads| heads.buffer).collect(),
             Step::Pointwise { x, .. } => vec![*x],
             Step::Add { a, b, .. } | Step::Multiply { a, b, .. } => vec![a.buffer, b.buffer],
+            Step::ScaleColumns { x, scales, .. } => vec![x.buffer, scales.buffer],
             Step::Constant { a, .. } | Step::Affine { a, .. } => vec![a.buffer],
             Step::Copy { from, .. } => vec![*from],
         }
@@ -256,7 +260,7 @@ impl Step {
             Step::Pointwise { .. } => "pointwise",
             Step::Softmax { .. } => "softmax",
             Step::Add { .. } | Step::Constant { .. } | Step::Affine { .. } => "add",
-            Step::Multiply { .. } => "multiply",
+            Step::Multiply { .. } | Step::ScaleColumns { .. } => "multiply",
             Step::MaxPool { .. } => "max pool",
             Step::Copy { .. } | Step::StoreConstant { .. } => "copy",
             Step::Mean { .. } => "mean",

@@ -104,6 +104,10 @@ impl Check<'_> {
             Step::Pointwise { x, .. } => hold(self.buffers[*x] == out, "a result of another shape"),
             Step::Levels { x, .. } | Step::Softmax { x, .. } | Step::Quantize { x, .. } => same(x),
             Step::Add { a, b, .. } | Step::Multiply { a, b, .. } => same(a).and_then(|()| same(b)),
+            Step::ScaleColumns { x, scales, .. } => {
+                same(x).and_then(|()| self.within(scales))?;
+                hold([scales.rows, scales.cols] == [1, cols], "scales of another number")
+            }
             Step::Affine { a, scale, shift, .. } => {
                 same(a)?;
                 hold([scale.len(), shift.len()] == [cols; 2], "a scale or a shift of another length")
@@ -189,6 +193,10 @@ impl Check<'_> {
             Step::Add { a, b, .. } | Step::Multiply { a, b, .. } => {
                 self.is_written(a, rows.clone())?;
                 self.is_written(b, rows.clone())
+            }
+            Step::ScaleColumns { x, scales, .. } => {
+                self.is_written(x, rows.clone())?;
+                self.is_written(scales, 0..1)
             }
             Step::Pointwise { x, .. } => self.rows_are_written(*x, rows.clone()),
             Step::Attention { qkv: [q, k, v], .. } => {
@@ -341,6 +349,15 @@ mod tests {
             fault(|p| p.steps.push(Step::StoreConstant { values: vec![0.0; 3], out: 3, at: 2 }))
                 .contains("beyond")
         );
+        let scaled = |offset, rows| {
+            move |p: &mut Lowered| {
+                let span = |buffer| Span { buffer, offset: 0, rows: 2, cols: 2 };
+                let scales = Span { offset, rows, ..span(2) };
+                p.steps.push(Step::ScaleColumns { x: span(1), scales, out: 3 });
+            }
+        };
+        assert!(fault(scaled(0, 2)).contains("scales of another number"));
+        assert!(fault(scaled(3, 1)).contains("beyond its buffer"));
     }
 
     #[test]

@@ -84,6 +84,9 @@ const GEMM: &[Attribute] = &[
     attribute("transB", Check::Int(0, 1)),
 ];
 
+const HARD_SIGMOID: &[Attribute] =
+    &[attribute("alpha", Check::Float(-1e6, 1e6)), attribute("beta", Check::Float(-1e6, 1e6))];
+
 const LAYER_NORM: &[Attribute] = &[
     attribute("axis", Check::Int(-AXIS, AXIS)),
     attribute("epsilon", Check::Float(1e-12, 1.0)),
@@ -140,6 +143,7 @@ pub(super) const RULES: &[Rule] = &[
     plain("Gather", (2, 2), index::gather, Cost::Element(1)).with(AXIS_ONLY),
     plain("Gemm", (2, 3), product::gemm, Cost::Product).with(GEMM),
     plain("GlobalAveragePool", (1, 1), images::global_average, Cost::Element(1)),
+    plain("HardSigmoid", (1, 1), elementwise::unary, Cost::Element(2)).with(HARD_SIGMOID),
     Rule { since: 14, ..plain("HardSwish", (1, 1), elementwise::unary, Cost::Element(2)) },
     plain("Identity", (1, 1), elementwise::identity, Cost::Free),
     Rule {

@@ -43,6 +43,14 @@ fn conv_int(model: &mut ModelProto, name: &str, i: i64) {
     conv_attribute(model, name, AttributeType::Int).i = i;
 }
 
+/// A hard sigmoid in the place of the first softmax.
+fn hard_sigmoid(model: &mut ModelProto, name: &str, f: f32) {
+    let node = node(model, "Softmax");
+    let kind = AttributeType::Float as i32;
+    node.attribute = vec![AttributeProto { name: name.into(), r#type: kind, f, ..Default::default() }];
+    node.op_type = "HardSigmoid".into();
+}
+
 fn weight<'a>(model: &'a mut ModelProto, name: &str) -> &'a mut TensorProto {
     graph(model).initializer.iter_mut().find(|weight| weight.name == name).unwrap()
 }
@@ -104,6 +112,10 @@ const ATTACKS: &[Attack] = &[
         |m| attribute(m, "Softmax", "axis").r#type = AttributeType::Float as i32,
         "type",
     ),
+    ("slope that is no number", |m| hard_sigmoid(m, "alpha", f32::NAN), "alpha"),
+    ("slope beyond bounds", |m| hard_sigmoid(m, "alpha", -2e6), "alpha"),
+    ("shift without end", |m| hard_sigmoid(m, "beta", f32::INFINITY), "beta"),
+    ("attribute of another operator", |m| hard_sigmoid(m, "gamma", 1.0), "`gamma`"),
     ("unknown attribute", |m| attribute(m, "Softmax", "axis").name = "axes".into(), "`axes`"),
     ("axes out of range", |m| attribute(m, "ReduceMean", "axes").ints = vec![3], "axis 3"),
     ("axes twice", |m| attribute(m, "ReduceMean", "axes").ints = vec![1, -2], "twice"),

@@ -25,7 +25,7 @@ const INTS: [i64; 16] =
     [i64::MIN, -2_147_483_649, -100, -3, -2, -1, 0, 1, 2, 3, 4, 7, 64, 4097, 1 << 40, i64::MAX];
 const FLOATS: [f32; 9] = [f32::NAN, f32::INFINITY, f32::NEG_INFINITY, -1.0, 0.0, -0.0, 1e-45, 3.4e38, 1e-6];
 /// Operators inside and outside the profile.
-const OPS: [&str; 33] = [
+const OPS: [&str; 34] = [
     "Add",
     "Mul",
     "Div",
@@ -51,6 +51,7 @@ const OPS: [&str; 33] = [
     "BatchNormalization",
     "Clip",
     "GlobalAveragePool",
+    "HardSigmoid",
     "HardSwish",
     "MaxPool",
     "Pad",
@@ -62,10 +63,11 @@ const OPS: [&str; 33] = [
 ];
 
 /// Operators that take each other's place.
-const UNARY: [&str; 14] = [
+const UNARY: [&str; 15] = [
     "Abs",
     "Erf",
     "Exp",
+    "HardSigmoid",
     "HardSwish",
     "Identity",
     "Neg",

@@ -8,8 +8,8 @@
     /tmp/venv/bin/python runtime/tests/operators/cnns.py bench /tmp/cnns --ours 'smalti-run bench {model} --json'
 
 `make` writes `graphs/*.onnx` and `expected.json` in the form of `make.py`. `bench` runs the contenders in turns, one thread
-each, and prints medians over the rounds. `resnet18` and `mobilenet_v2` are torchvision's, `efficientnet_lite0` is the one of
-`efficientnet_lite_pytorch`, `hybrid96` stands for residual stages of 3x3 convolutions in front of transformer blocks.
+each, and prints medians over the rounds. `efficientnet_lite0` is the one of `efficientnet_lite_pytorch`, `hybrid96` stands for
+residual stages of 3x3 convolutions in front of transformer blocks; all others are torchvision's.
 """
 import argparse
 import json
@@ -80,6 +80,9 @@ def networks():
     torch.manual_seed(0)
     yield "resnet18", torchvision.models.resnet18(), 224
     yield "mobilenet_v2", torchvision.models.mobilenet_v2(), 224
+    yield "mobilenet_v3_small", torchvision.models.mobilenet_v3_small(), 224
+    yield "mobilenet_v3_large", torchvision.models.mobilenet_v3_large(), 224
+    yield "efficientnet_b0", torchvision.models.efficientnet_b0(), 224
     yield "efficientnet_lite0", EfficientNet.from_name("efficientnet-lite0"), 224
     yield "hybrid96", hybrid(), 96
 

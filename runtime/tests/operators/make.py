@@ -344,7 +344,11 @@ ACTIVATIONS = dict(
     clip=lambda g, x: g("Clip", x, F32(-0.3), F32(0.8)), clip_below=lambda g, x: g("Clip", x, F32(-0.1)),
     clip_above=lambda g, x: g("Clip", x, None, F32(0.2)), hard_swish=lambda g, x: g("HardSwish", x),
     hard_swish_in_parts=hard_swish, silu=lambda g, x: g("Mul", x, g("Sigmoid", x)), gelu=lambda g, x: gelu()(g, x),
-    twice=lambda g, x: g("Clip", g("Relu", x), None, F32(1)),
+    twice=lambda g, x: g("Clip", g("Relu", x), None, F32(1)), sigmoid=lambda g, x: g("Sigmoid", x),
+    hard_sigmoid=lambda g, x: g("HardSigmoid", x, alpha=1 / 6), hard_sigmoid_by_default=lambda g, x: g("HardSigmoid", x),
+    hard_sigmoid_falling=lambda g, x: g("HardSigmoid", x, alpha=-0.4, beta=0.3),
+    hard_sigmoid_in_parts=lambda g, x: g("Clip", g("Add", g("Mul", x, F32(0.3)), F32(0.4)), F32(0), F32(1)),
+    hard_swish_by_hard_sigmoid=lambda g, x: g("Mul", x, g("HardSigmoid", x, alpha=1 / 6)),
 )
 
 
@@ -383,6 +387,97 @@ def residual_stages(g, int8):
     y = g("Relu", g("Add", y, conv(g("Relu", conv(y, 8, 8)), 8, 8)))
     tokens = g("Transpose", g("Reshape", y, np.array([1, 8, 16])), perm=[0, 2, 1])
     g.head(g.linear(g("Add", tokens, g.normal(1, 16, 8))))
+
+
+def excitation(g, y, inputs=8, outputs=8, apply=ACTIVATIONS["sigmoid"], kept=False):
+    """Squeeze and excitation: numbers made of the means of all channels, `[1, outputs, 1, 1]`."""
+    y = g("ReduceMean", y, axes=[2, 3], keepdims=1) if kept else g("GlobalAveragePool", y)
+    y = g("Relu", convolution(g, y, inputs, 4, (1, 1)))
+    return apply(g, convolution(g, y, 4, outputs, (1, 1)))
+
+
+@forms("K", **{name: ACTIVATIONS[name] for name in ["sigmoid", "hard_sigmoid", "hard_sigmoid_falling", "silu"]})
+def channels_scaled(g, apply):
+    """As in MobileNetV3 and EfficientNet."""
+    x = g("HardSwish", stem(g))
+    corner(g, convolution(g, g("Mul", x, excitation(g, x, apply=apply)), pads=[1, 1, 1, 1]))
+
+
+@forms("K", first=False, twice=True)
+def channels_scaled_order(g, twice):
+    """The numbers first, and once more before an activation."""
+    x = stem(g)
+    y = g("Mul", excitation(g, x, kept=True), x)
+    corner(g, g("Relu", g("Mul", excitation(g, y), y)) if twice else y)
+
+
+@forms("K", residual=True, pooled=False)
+def channels_scaled_then(g, residual):
+    x = g("Relu", stem(g))
+    y = g("Mul", x, excitation(g, x))
+    corner(g, g("Add", g("HardSwish", y), x)) if residual else pooled(g, y)
+
+
+@forms("K", rank_4=[1, 8, 1, 1], rank_3=[8, 1, 1])
+def channels_scaled_by_tokens(g, dims):
+    """The numbers come out of a linear layer."""
+    x = stem(g)
+    y = g("Gemm", g("Flatten", g("GlobalAveragePool", x)), g.normal(8, 8), g.normal(8))
+    corner(g, g("Mul", g("Reshape", g("Sigmoid", y), np.array(dims)), x))
+
+
+@form("K")
+def channels_scaled_of_tokens(g):
+    """The map lies in the order of the graph."""
+    x = g("Reshape", g.linear(g.tokens()), np.array([1, 8, 2, 2]))
+    corner(g, g("Mul", x, excitation(g, x)))
+
+
+@form("K")
+def channels_scaled_on_one_pixel(g):
+    x = g("GlobalAveragePool", stem(g))
+    corner(g, g("Mul", x, excitation(g, x)))
+
+
+@form("K")
+def channels_scaled_int8(g):
+    x = g.pair(g("Relu", stem(g)), 0.02, U8(0))
+    scales = g.pair(excitation(g, x, apply=ACTIVATIONS["hard_sigmoid"]), 0.0041, U8(3))
+    y = g.pair(g("Mul", x, scales), 0.013, U8(0))
+    corner(g, g("Conv", y, g.int8(8, 8, 3, 3, axis=0), g.normal(8), pads=[1, 1, 1, 1]))
+
+
+@forms("T", pixel=lambda g, x: g("Sigmoid", convolution(g, x, outputs=1, pads=[1, 1, 1, 1])),
+       column=lambda g, x: g("Sigmoid", g("ReduceMean", x, axes=[2], keepdims=1)),
+       line=lambda g, x: g("Sigmoid", g("ReduceMean", x, axes=[3], keepdims=1)),
+       channels_across=lambda g, x: g("Transpose", excitation(g, x), perm=[0, 2, 1, 3]),
+       channels_along=lambda g, x: g("Transpose", excitation(g, x), perm=[0, 2, 3, 1]),
+       one_number=lambda g, x: excitation(g, x, outputs=1))
+def map_scaled_by(g, scales):
+    """Broadcast to other axes than the channels: the map is 8 x 8 with 8 channels."""
+    x = stem(g)
+    corner(g, g("Mul", x, scales(g, x)))
+
+
+@forms("T", added=("Add", False), taken=("Sub", False), divided=("Div", False), divides=("Div", True))
+def channels_other(g, case):
+    op, first = case
+    x = stem(g)
+    sides = [x, g("Add", excitation(g, x), g.random.uniform(1, 2, (1, 8, 1, 1)).astype(F32))]
+    sides[0] = g("Add", g("Clip", x, F32(0), F32(1)), g.random.uniform(1, 2, (1, 8, 1, 1)).astype(F32)) if first else x
+    corner(g, g(op, *(reversed(sides) if first else sides)))
+
+
+@form("T")
+def channels_scaled_to_more(g):
+    """A map of one channel becomes eight."""
+    x = stem(g)
+    corner(g, g("Mul", convolution(g, x, outputs=1, pads=[1, 1, 1, 1]), excitation(g, x)))
+
+
+@form("T")
+def channels_scaled_of_the_image(g):
+    corner(g, g("Mul", "image", excitation(g, "image", inputs=3, outputs=3)))
 
 
 def batch_norm(g, y, channels=8):
@@ -571,6 +666,8 @@ KNOWN = dict(
     gelu=gelu(), gelu_half_first=gelu(order=1), gelu_half_within=gelu(order=2), gelu_tanh=gelu_tanh(),
     gelu_tanh_by_products=gelu_tanh(power=False), factor=chain(("Mul", -0.3)), quotient=chain(("Div", 7.0)),
     silu=with_itself("Mul", chain(("Sigmoid",))), relu=chain(("Relu",)), negative=chain(("Neg",)), twice=with_itself("Add"), half_of_itself=with_itself("Add", chain(("Mul", -0.5))),
+    sigmoid=chain(("Sigmoid",)), hard_sigmoid=ACTIVATIONS["hard_sigmoid"],
+    hard_sigmoid_twice=lambda g, x: g("HardSigmoid", g("HardSigmoid", x)),
 )
 OTHER = dict(
     gelu_other_root=gelu(root=1.4125), gelu_other_one=gelu(one=1.0008, order=1), gelu_other_half=gelu(half=0.5003),
@@ -579,13 +676,15 @@ OTHER = dict(
     gelu_shifted=lambda g, x: g("Sub", gelu()(g, g("Add", x, F32(4))), F32(4)),
     gelu_quick=with_itself("Mul", chain(("Mul", 1.702), ("Sigmoid",))), relu_shifted=chain(("Add", 2.5), ("Relu",), ("Sub", 2.5)),
     relu_mirrored=chain(("Sub", (2.5,)), ("Relu",), ("Sub", (2.5,))),
-    abs_shifted=chain(("Add", 3.0), ("Abs",), ("Sub", 3.0)), sigmoid=chain(("Sigmoid",)), tanh=chain(("Tanh",)),
+    abs_shifted=chain(("Add", 3.0), ("Abs",), ("Sub", 3.0)), tanh=chain(("Tanh",)),
     exp=chain(("Mul", 0.3), ("Exp",)), root=chain(("Abs",), ("Sqrt",)), reciprocal=chain(("Abs",), ("Add", 1.0), ("Reciprocal",)),
     power=chain(("Abs",), ("Pow", 1.7)), square=chain(("Pow", 2.0)), square_of_itself=with_itself("Mul"),
     shifted=chain(("Add", 1.5)), shifted_far_and_back=chain(("Add", 1e5), ("Sub", 1e5)),
     scaled_far_and_back=chain(("Mul", 1e-30), ("Mul", 1e-10), ("Mul", 1e30), ("Mul", 1e10)),
     quotient_of_a_constant=chain(("Abs",), ("Add", 2.0), ("Div", (3.0,))),
     root_of_square=chain(("Pow", 2.0), ("Sqrt",)),
+    hard_swish_of_other_slope=with_itself("Mul", lambda g, x: g("HardSigmoid", x, alpha=0.2)),
+    hard_sigmoid_far=lambda g, x: g("HardSigmoid", x, alpha=170.0, beta=-110.0),
 )
 
 

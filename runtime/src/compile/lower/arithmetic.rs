@@ -42,6 +42,10 @@ impl<'a> Lower<'a> {
             Value::Data(data) => {
                 // What there is no form for as one function may be two.
                 let known = |data: &Data| match op {
+                    "HardSigmoid" => {
+                        let number = |name, default| attribute(node, name).map_or(default, |found| found.f);
+                        data.function.hard_sigmoid(number("alpha", 0.2), number("beta", 0.5))
+                    }
                     "HardSwish" => data.function.hard_swish(),
                     _ => data.function.then(op),
                 };
@@ -154,6 +158,11 @@ impl<'a> Lower<'a> {
             return Ok(());
         }
         let is_product = node.op_type == "Mul";
+        for (map, scales) in [(a, b), (b, a)] {
+            if is_product && self.is_scaled(node, map, scales)? {
+                return self.scale_channels(node, map, scales);
+            }
+        }
         if !is_product && node.op_type != "Add" || a.dims() != b.dims() {
             return Err("two sides other than a sum or a product of equal shapes".into());
         }
@@ -174,6 +183,25 @@ impl<'a> Lower<'a> {
             None => View::whole(dims),
         };
         self.define_data(node, Data::new(out, view));
+        Ok(())
+    }
+
+    /// Whether a product is that of a map with one value for each of its channels.
+    fn is_scaled(&self, node: &NodeProto, map: &Data, scales: &Data) -> Result<bool> {
+        let (&[1, channels, rows, columns], &[.., of, 1, 1]) = (map.dims(), scales.dims()) else {
+            return Ok(false);
+        };
+        let fits = of == channels && scales.view.len() == channels && map.dims() == self.dims(node)?;
+        Ok(fits && rows * columns > 1)
+    }
+
+    fn scale_channels(&mut self, node: &'a NodeProto, map: &Data, scales: &Data) -> Result<()> {
+        let map = need(turned(map), "other axes than an image's")?;
+        let x = self.span(&map)?;
+        let scales = Span { rows: 1, cols: x.cols, ..self.span(scales)? };
+        let out = self.buffer(x.rows, x.cols);
+        self.steps.push(Step::ScaleColumns { x, scales, out });
+        self.define_data(node, Data::new(out, map_view(self.dims(node)?)));
         Ok(())
     }
 

@@ -89,6 +89,18 @@ impl Function {
         }
     }
 
+    /// `min(max(slope · x + shift, 0), 1)` of the function.
+    pub(super) fn hard_sigmoid(&self, slope: f32, shift: f32) -> Option<Function> {
+        match self {
+            Function::Formula(formula) => {
+                formula.hard_sigmoid(slope.into(), shift.into()).map(Function::Formula)
+            }
+            Function::Table(table) => {
+                Some(Function::Table(table.map(|x| (slope * x + shift).clamp(0.0, 1.0))))
+            }
+        }
+    }
+
     /// `x · min(max(x + 3, 0), 6) / 6` of the function; none if there is no form for it.
     pub(super) fn hard_swish(&self) -> Option<Function> {
         match self {

@@ -5,7 +5,8 @@ use super::super::value::{Kind, Value};
 use super::{broadcast, known};
 use crate::error::Result;
 
-/// One float in, one float out: `Sqrt Erf Tanh Sigmoid Exp Neg Abs Relu Reciprocal`.
+/// One float in, one float out: `Sqrt Erf Tanh Sigmoid Exp Neg Abs Relu Reciprocal HardSigmoid
+/// HardSwish`.
 pub(in super::super) fn unary<'a>(node: &Node<'a>) -> Result<Vec<Value<'a>>> {
     let input = node.input_of(0, Kind::F32)?;
     Ok(vec![Value::computed(Kind::F32, input.dims.clone())])

@@ -102,3 +102,48 @@ fn maps_are_added_and_scaled_where_they_lie() {
     graph.node("GlobalAveragePool", &["sum"], "y", []);
     assert_eq!(kinds(graph, "y"), ["convolution f32", "max pool", "add", "add", "mean"]);
 }
+
+/// A map and one value for each of its channels, made of the map by a convolution of `[3, 3, 1, 1]`.
+fn squeezed() -> Graph {
+    let mut graph = map();
+    graph.floats("w", &[3, 3, 1, 1], |i| (i % 4) as f32 * 1e-3);
+    graph.node("GlobalAveragePool", &["map"], "means", []);
+    graph.node("Conv", &["means", "w"], "scores", []);
+    graph
+}
+
+#[test]
+fn a_map_is_scaled_by_a_value_for_each_channel() {
+    let graph = |sides: [&str; 2]| {
+        let mut graph = squeezed();
+        graph.node("HardSigmoid", &["scores"], "scales", [float("alpha", 1.0 / 6.0)]);
+        graph.node("Mul", &sides, "scaled", []);
+        graph
+    };
+    let [map_values, scores] =
+        [map().run("map"), squeezed().run("scores")].map(|values| values.into_iter().map(f64::from));
+    let scales: Vec<f64> = scores.map(|score| (score / 6.0 + 0.5).clamp(0.0, 1.0)).collect();
+    let want: Vec<f64> = map_values.enumerate().map(|(i, value)| value * scales[i / 16]).collect();
+    for sides in [["map", "scales"], ["scales", "map"]] {
+        let kinds = kinds(graph(sides), "scaled");
+        assert_eq!(kinds, ["convolution f32", "mean", "linear f32", "multiply", "copy"], "{sides:?}");
+        let found = graph(sides).run("scaled");
+        let close = |(a, b): (&f32, &f64)| (f64::from(*a) - b).abs() <= 1e-5 * b.abs().max(1.0);
+        assert!(found.len() == want.len() && found.iter().zip(&want).all(close), "{found:?} {want:?}");
+    }
+}
+
+#[test]
+fn a_value_for_each_pixel_or_for_another_axis_scales_no_map() {
+    let refusal = |order: [i64; 4]| {
+        let mut graph = squeezed();
+        graph.node("Transpose", &["scores"], "turned", [ints("perm", &order)]);
+        graph.node("MaxPool", &["map"], "part", [ints("kernel_shape", &[2, 2])]);
+        graph.node("Mul", &["part", "turned"], "y", []);
+        graph.refusal("y")
+    };
+    // The part of the map is 3 x 3 x 3, so that all of these broadcast.
+    for order in [[0, 2, 1, 3], [0, 2, 3, 1], [1, 0, 2, 3]] {
+        assert!(refusal(order).contains("of equal shapes"), "{order:?}");
+    }
+}
