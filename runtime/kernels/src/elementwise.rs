@@ -55,7 +55,7 @@ fn scale_columns_body<const FMA: bool, const WIDE: bool>(x: &[f32], scales: &[f3
 }
 
 dispatch! {
-    /// `y[i][j] = x[i][j] · scales[j]`, rows of `scales.len()` values.
+    /// `y[i][j] = x[i][j] · scales[j]`, rows of `scales.len()` values; the product of two of one length.
     pub fn scale_columns(x: &[f32], scales: &[f32], y: &mut [f32]) = scale_columns_body
 }
 

@@ -251,8 +251,8 @@ impl Stage {
                         elementwise::axpy(isa, 1.0, floats_at(b, &rows), out);
                     }
                     Op::Multiply { a, b } => {
-                        let sides = floats_at(a, &rows).iter().zip(floats_at(b, &rows));
-                        out.iter_mut().zip(sides).for_each(|(out, (a, b))| *out = a * b);
+                        // As one row.
+                        elementwise::scale_columns(isa, floats_at(a, &rows), floats_at(b, &rows), out);
                     }
                     Op::ScaleColumns { x, scales } => {
                         let scales = &all_floats(scales)[..x.cols];
@@ -267,12 +267,13 @@ impl Stage {
                             }
                         }
                     }
-                    Op::Constant { a, values, multiply } => {
-                        // One row for all, or one for each.
-                        let skip = if values.len() == a.cols { 0 } else { (first + rows.start) * a.cols };
-                        let values = values[skip..].chunks_exact(a.cols).cycle();
-                        let rows = floats_at(a, &rows).chunks_exact(a.cols).zip(values);
-                        constant(rows, *multiply, out.chunks_exact_mut(a.cols));
+                    Op::AddConstant { a, values } => {
+                        let values = constants(values, a.cols, first + rows.start, out.len());
+                        elementwise::add_rows(isa, floats_at(a, &rows), values, out);
+                    }
+                    Op::MulConstant { a, values } => {
+                        let values = constants(values, a.cols, first + rows.start, out.len());
+                        elementwise::scale_columns(isa, floats_at(a, &rows), values, out);
                     }
                     _ => {}
                 }
@@ -328,20 +329,9 @@ fn softmax_rows(isa: Isa, x: &[f32], cols: usize, scratch: &mut [f32], out: &mut
     }
 }
 
-/// Rows, each with a row of constants that is added or multiplied.
-fn constant<'a>(
-    rows: impl Iterator<Item = (&'a [f32], &'a [f32])>,
-    multiply: bool,
-    out: impl Iterator<Item = &'a mut [f32]>,
-) {
-    for ((a, values), out) in rows.zip(out) {
-        let each = out.iter_mut().zip(a).zip(values);
-        if multiply {
-            each.for_each(|((out, a), value)| *out = a * value);
-        } else {
-            each.for_each(|((out, a), value)| *out = a + value);
-        }
-    }
+/// The constants of `len` values from a row on: one row for all rows, or one value for each.
+fn constants(values: &[f32], cols: usize, row: usize, len: usize) -> &[f32] {
+    if values.len() == cols { values } else { &values[row * cols..][..len] }
 }
 
 /// One patch of an image `[C, H, W]`, counted row by row, in the order channel, row, column.

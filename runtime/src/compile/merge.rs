@@ -50,8 +50,11 @@ impl Followed<'_> {
     /// Puts the step into an earlier one, or gives it back.
     fn absorb(mut self, step: Step) -> Option<Step> {
         let done = match &step {
-            Step::Constant { a, values, multiply, out } if self.is_whole(a) && values.len() == a.cols => {
-                self.row(a.buffer, values, *multiply, *out)
+            Step::AddConstant { a, values, out } if self.is_whole(a) && values.len() == a.cols => {
+                self.bias(a.buffer, values, *out)
+            }
+            Step::MulConstant { a, values, out } if self.is_whole(a) && values.len() == a.cols => {
+                self.scale(a.buffer, values, *out)
             }
             Step::Affine { a, scale, shift, out } if self.is_whole(a) => {
                 self.affine(a.buffer, scale, shift, *out)
@@ -69,40 +72,43 @@ impl Followed<'_> {
         (!done).then_some(step)
     }
 
-    /// A bias or a scale.
-    fn row(&mut self, buffer: Buffer, values: &[f32], multiply: bool, to: Buffer) -> bool {
-        let Some(maker) = self.maker(buffer) else { return false };
+    /// Bias and scale of the linear layer that makes a buffer and has nothing after its product yet; its result goes to
+    /// another buffer.
+    fn layer(&mut self, buffer: Buffer, to: Buffer) -> Option<(&mut [f64], &mut Option<Vec<f64>>)> {
+        let maker = self.maker(buffer)?;
         let Some(Step::Linear { bias, scale, activation: Activation::None, residual: None, out, .. }) =
             &mut self.steps[maker]
         else {
-            return false;
+            return None;
         };
-        let values = || values.iter().copied().map(f64::from);
-        if multiply {
-            let scale = scale.get_or_insert_with(|| vec![1.0; bias.len()]);
-            scale.iter_mut().zip(values()).for_each(|(scale, value)| *scale *= value);
-            bias.iter_mut().zip(values()).for_each(|(bias, value)| *bias *= value);
-        } else {
-            bias.iter_mut().zip(values()).for_each(|(bias, value)| *bias += value);
-        }
         out.buffer = to;
+        Some((bias, scale))
+    }
+
+    fn bias(&mut self, buffer: Buffer, values: &[f32], to: Buffer) -> bool {
+        let Some((bias, _)) = self.layer(buffer, to) else { return false };
+        bias.iter_mut().zip(values).for_each(|(bias, value)| *bias += f64::from(*value));
+        true
+    }
+
+    fn scale(&mut self, buffer: Buffer, values: &[f32], to: Buffer) -> bool {
+        let Some((bias, scale)) = self.layer(buffer, to) else { return false };
+        let scale = scale.get_or_insert_with(|| vec![1.0; bias.len()]);
+        for ((bias, scale), value) in bias.iter_mut().zip(scale).zip(values) {
+            *bias *= f64::from(*value);
+            *scale *= f64::from(*value);
+        }
         true
     }
 
     /// A batch norm.
     fn affine(&mut self, buffer: Buffer, factors: &[f64], shifts: &[f64], to: Buffer) -> bool {
-        let Some(maker) = self.maker(buffer) else { return false };
-        let Some(Step::Linear { bias, scale, activation: Activation::None, residual: None, out, .. }) =
-            &mut self.steps[maker]
-        else {
-            return false;
-        };
+        let Some((bias, scale)) = self.layer(buffer, to) else { return false };
         let scale = scale.get_or_insert_with(|| vec![1.0; bias.len()]);
-        scale.iter_mut().zip(factors).for_each(|(scale, factor)| *scale *= factor);
-        for (bias, (factor, shift)) in bias.iter_mut().zip(factors.iter().zip(shifts)) {
+        for ((bias, scale), (factor, shift)) in bias.iter_mut().zip(scale).zip(factors.iter().zip(shifts)) {
             *bias = *bias * factor + shift;
+            *scale *= factor;
         }
-        out.buffer = to;
         true
     }
 
@@ -182,8 +188,12 @@ mod tests {
         }
     }
 
-    fn row(a: Buffer, values: [f32; 2], multiply: bool, out: Buffer) -> Step {
-        Step::Constant { a: span(a), values: values.to_vec(), multiply, out }
+    fn added(a: Buffer, values: [f32; 2], out: Buffer) -> Step {
+        Step::AddConstant { a: span(a), values: values.to_vec(), out }
+    }
+
+    fn scaled(a: Buffer, values: [f32; 2], out: Buffer) -> Step {
+        Step::MulConstant { a: span(a), values: values.to_vec(), out }
     }
 
     fn gelu(x: Buffer, out: Buffer) -> Step {
@@ -204,8 +214,7 @@ mod tests {
 
     #[test]
     fn rows_of_constants_become_bias_and_scale() {
-        let steps =
-            merged(vec![layer(1, 2), row(2, [5.0, 6.0], false, 3), row(3, [2.0, 3.0], true, 4)], &[4]);
+        let steps = merged(vec![layer(1, 2), added(2, [5.0, 6.0], 3), scaled(3, [2.0, 3.0], 4)], &[4]);
         let [Step::Linear { bias, scale, out, .. }] = &steps[..] else { panic!("{steps:?}") };
         assert_eq!((&bias[..], scale.as_deref()), (&[10.0, 21.0][..], Some(&[2.0, 3.0][..])));
         assert_eq!(out.buffer, 4);
@@ -225,7 +234,7 @@ mod tests {
         assert_eq!(of(&steps), Some((Activation::Gelu, Some(1), true, 4)));
         // A second activation, a bias behind an activation: steps of their own.
         assert_eq!(merged(vec![layer(1, 2), gelu(2, 3), gelu(3, 4)], &[4]).len(), 2);
-        assert_eq!(merged(vec![layer(1, 2), gelu(2, 3), row(3, [1.0; 2], false, 4)], &[4]).len(), 2);
+        assert_eq!(merged(vec![layer(1, 2), gelu(2, 3), added(3, [1.0; 2], 4)], &[4]).len(), 2);
     }
 
     #[test]

@@ -83,7 +83,8 @@ pub(super) enum Op {
     Add { a: Location, b: Location },
     Multiply { a: Location, b: Location },
     ScaleColumns { x: Location, scales: Location },
-    Constant { a: Location, values: Vec<f32>, multiply: bool },
+    AddConstant { a: Location, values: Vec<f32> },
+    MulConstant { a: Location, values: Vec<f32> },
     Copy { from: Location, values: Values, at: usize },
     StoreConstant { values: Vec<f32>, at: usize },
     Mean { x: Location, rows: usize },
@@ -271,7 +272,9 @@ fn packed_bytes(step: &Step) -> u64 {
         }
         Step::LayerNorm { scale, shift, .. } => size_of_val(&scale[..]) + size_of_val(&shift[..]),
         Step::Affine { scale, shift, .. } => size_of_val(&scale[..]) + size_of_val(&shift[..]),
-        Step::Constant { values, .. } | Step::StoreConstant { values, .. } => size_of_val(&values[..]),
+        Step::AddConstant { values, .. }
+        | Step::MulConstant { values, .. }
+        | Step::StoreConstant { values, .. } => size_of_val(&values[..]),
         Step::Copy { values, .. } => values.bytes(),
         _ => 0,
     };
@@ -353,7 +356,8 @@ impl Place<'_> {
             Step::ScaleColumns { x, scales, .. } => {
                 Op::ScaleColumns { x: self.at(&x), scales: self.at(&scales) }
             }
-            Step::Constant { a, values, multiply, .. } => Op::Constant { a: self.at(&a), values, multiply },
+            Step::AddConstant { a, values, .. } => Op::AddConstant { a: self.at(&a), values },
+            Step::MulConstant { a, values, .. } => Op::MulConstant { a: self.at(&a), values },
             Step::Copy { from, values, at, .. } => Op::Copy { from: self.whole(from), values, at },
             Step::StoreConstant { values, at, .. } => Op::StoreConstant { values, at },
             Step::Mean { x, .. } => Op::Mean { x: self.at(&x), rows: x.rows },
@@ -417,7 +421,9 @@ impl Stage {
             }
             Op::Affine { scale, shift, .. } => size_of_val(&scale[..]) + size_of_val(&shift[..]),
             Op::LayerNorm { scale, shift, .. } => size_of_val(&scale[..]) + size_of_val(&shift[..]),
-            Op::Constant { values, .. } | Op::StoreConstant { values, .. } => size_of_val(&values[..]),
+            Op::AddConstant { values, .. }
+            | Op::MulConstant { values, .. }
+            | Op::StoreConstant { values, .. } => size_of_val(&values[..]),
             Op::Copy { values, .. } => values.bytes(),
             Op::Levels { .. } | Op::Patches { bytes: Some(_), .. } => {
                 size_of::<LevelMap>() + 256 * size_of::<f32>()

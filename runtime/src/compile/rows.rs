@@ -80,7 +80,8 @@ impl Demand<'_> {
             | Step::Levels { x, .. }
             | Step::Softmax { x, .. }
             | Step::Affine { a: x, .. }
-            | Step::Constant { a: x, .. } => self.span(x, rows.clone()),
+            | Step::AddConstant { a: x, .. }
+            | Step::MulConstant { a: x, .. } => self.span(x, rows.clone()),
             Step::MaxPool { x, windows, .. } => self.span(x, windows.pixels_of(rows.clone())),
             Step::Add { a, b, .. } | Step::Multiply { a, b, .. } => {
                 self.span(a, rows.clone());

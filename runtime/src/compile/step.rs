@@ -177,8 +177,10 @@ pub(super) enum Step {
     Multiply { a: Span, b: Span, out: Buffer },
     /// `x · scales`, one computed value a column: what squeeze-and-excitation does to a map (arXiv 1709.01507).
     ScaleColumns { x: Span, scales: Span, out: Buffer },
-    /// `a + values`, or `a · values`: one value a column, or one a place.
-    Constant { a: Span, values: Vec<f32>, multiply: bool, out: Buffer },
+    /// `a + values`: one value a column, or one a place.
+    AddConstant { a: Span, values: Vec<f32>, out: Buffer },
+    /// `a · values`, as many.
+    MulConstant { a: Span, values: Vec<f32>, out: Buffer },
     /// `a · scale + shift`, a value of each for a column: a batch norm.
     Affine { a: Span, scale: Vec<f64>, shift: Vec<f64>, out: Buffer },
     /// The largest values of windows of a map with a row for each pixel.
@@ -209,7 +211,8 @@ impl Step {
             | Step::Add { out, .. }
             | Step::Multiply { out, .. }
             | Step::ScaleColumns { out, .. }
-            | Step::Constant { out, .. }
+            | Step::AddConstant { out, .. }
+            | Step::MulConstant { out, .. }
             | Step::Affine { out, .. }
             | Step::Copy { out, .. }
             | Step::StoreConstant { out, .. }
@@ -240,7 +243,9 @@ impl Step {
             Step::Pointwise { x, .. } => vec![*x],
             Step::Add { a, b, .. } | Step::Multiply { a, b, .. } => vec![a.buffer, b.buffer],
             Step::ScaleColumns { x, scales, .. } => vec![x.buffer, scales.buffer],
-            Step::Constant { a, .. } | Step::Affine { a, .. } => vec![a.buffer],
+            Step::AddConstant { a, .. } | Step::MulConstant { a, .. } | Step::Affine { a, .. } => {
+                vec![a.buffer]
+            }
             Step::Copy { from, .. } => vec![*from],
         }
     }
@@ -259,8 +264,8 @@ impl Step {
             Step::Attention { .. } => "attention",
             Step::Pointwise { .. } => "pointwise",
             Step::Softmax { .. } => "softmax",
-            Step::Add { .. } | Step::Constant { .. } | Step::Affine { .. } => "add",
-            Step::Multiply { .. } | Step::ScaleColumns { .. } => "multiply",
+            Step::Add { .. } | Step::AddConstant { .. } | Step::Affine { .. } => "add",
+            Step::Multiply { .. } | Step::MulConstant { .. } | Step::ScaleColumns { .. } => "multiply",
             Step::MaxPool { .. } => "max pool",
             Step::Copy { .. } | Step::StoreConstant { .. } => "copy",
             Step::Mean { .. } => "mean",

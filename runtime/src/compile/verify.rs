@@ -117,7 +117,7 @@ impl Check<'_> {
                 map(windows, [x.rows, x.cols], out)?;
                 hold(x.cols == cols, "a result of another shape")
             }
-            Step::Constant { a, values, .. } => {
+            Step::AddConstant { a, values, .. } | Step::MulConstant { a, values, .. } => {
                 same(a)?;
                 hold(values.len() == a.cols || values.len() == a.len(), "constants of another number")
             }
@@ -188,7 +188,8 @@ impl Check<'_> {
             | Step::Softmax { x, .. }
             | Step::Quantize { x, .. }
             | Step::Affine { a: x, .. }
-            | Step::Constant { a: x, .. } => self.is_written(x, rows.clone()),
+            | Step::AddConstant { a: x, .. }
+            | Step::MulConstant { a: x, .. } => self.is_written(x, rows.clone()),
             Step::MaxPool { x, windows, .. } => self.is_written(x, windows.pixels_of(rows.clone())),
             Step::Add { a, b, .. } | Step::Multiply { a, b, .. } => {
                 self.is_written(a, rows.clone())?;

@@ -311,7 +311,10 @@ impl<'a> Lower<'a> {
             self.floats(&spread)?
         };
         let out = self.buffer(a.rows, a.cols);
-        self.steps.push(Step::Constant { a, values, multiply, out });
+        self.steps.push(match multiply {
+            true => Step::MulConstant { a, values, out },
+            false => Step::AddConstant { a, values, out },
+        });
         self.define_data(node, Data::new(out, View::whole(dims)));
         Ok(())
     }

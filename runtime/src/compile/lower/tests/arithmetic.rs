@@ -142,9 +142,7 @@ fn constants_are_computed_beforehand() {
         graph
     };
     folded(2.0).lowered("y", |lowered| {
-        let Some(Step::Constant { values, multiply: false, .. }) = lowered.steps.last() else {
-            panic!("no sum")
-        };
+        let Some(Step::AddConstant { values, .. }) = lowered.steps.last() else { panic!("no sum") };
         assert_eq!(values[..], [-0.5, -1.0, -1.5, -2.0, -2.5, -3.0]);
     });
     assert!(folded(0.0).refusal("y").contains("not finite"));
