@@ -129,10 +129,9 @@ pub(crate) fn execute(
     let began = now - if resumes { spent(&out) } else { 0.0 };
     let job = Autotrain { global, out, owner, exec, stop, began, budget, resumes, overwrite };
     job.save(&args)?;
-    let trained = job.run(&mut args).map_err(|error| match job.note_time() {
-        Ok(()) => job.explain_stop(error),
-        Err(second) => error.context(second),
-    })?;
+    let trained = job.run(&mut args);
+    job.note_time()?;
+    let trained = trained.map_err(|error| job.explain_stop(error))?;
     job.owner.write_json("report.json", &trained.report)?;
     Ok(trained)
 }

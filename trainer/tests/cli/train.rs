@@ -118,6 +118,8 @@ fn a_start_is_in_the_program_and_images_without_labels_are_learned_from() {
     for key in ["accuracy", "chosen", "validation", "int8_accuracy"] {
         assert_eq!(again[key], found[key], "{key}");
     }
+    let spent = |report: &Value| report["cpu_seconds"].as_f64().unwrap();
+    assert!(spent(&again) > spent(&found), "the time of both counts: {again}");
     folder.run(&["train", "data", "--start=no-such", "--out=other"]).fails(6, &["no-such"]);
     folder.run(&["train", "data", "--start=photos-nano", "--dim=64", "--out=third"]).fails(2, &["dim is 64"]);
 }
