@@ -3,3 +3,4 @@
 mod golden;
 mod parity;
 mod quantization;
+mod ready;

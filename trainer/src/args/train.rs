@@ -44,6 +44,12 @@ pub(crate) struct TrainArgs {
     /// Where everything goes: runs, model.onnx, report.json [default: smalti-train].
     #[arg(long, short, value_name = "RUN")]
     pub(crate) out: Option<PathBuf>,
+    /// One line about the model, kept in its files [default: Made by smalti train].
+    #[arg(long, value_name = "TEXT")]
+    pub(crate) description: Option<String>,
+    /// The licence of the weights, kept in the model's files [default: unspecified].
+    #[arg(long, value_name = "TEXT")]
+    pub(crate) license: Option<String>,
     /// Continue in --out after an interruption [default: off].
     #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = ON, value_name = "BOOL")]
     pub(crate) resume: Option<bool>,

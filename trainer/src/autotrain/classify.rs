@@ -96,7 +96,8 @@ impl Autotrain<'_> {
         match (&choice.self_training, labels, scratch) {
             (Some(training), Some(labels), _) => {
                 let settings = self.plan(args, start, &labels.images, SELF_TRAINING_BATCH)?;
-                let settings = FinetuneSettings { interpolate: KEPT, ..with_steps(&settings, training.steps) };
+                let settings =
+                    FinetuneSettings { interpolate: KEPT, ..with_steps(&settings, training.steps) };
                 let SelfTraining { steps, images, .. } = training;
                 self.tell(&format!("  {}: {steps} steps on {images} images", choice.candidate));
                 self.learn(args, "self-train", settings, &labels.images(), Some(&frozen), choice)

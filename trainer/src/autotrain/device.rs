@@ -13,6 +13,7 @@ use smalti_trainer::stages::finetune::{FinetuneSettings, Finetuned};
 
 use super::Autotrain;
 use super::images::Images;
+use crate::args::TrainArgs;
 
 /// Images that ranges of activations are found on.
 const CALIBRATION: usize = 200;
@@ -34,14 +35,16 @@ pub(super) fn export(
     job: &Autotrain<'_>,
     model: &Finetuned,
     settings: &FinetuneSettings,
+    args: &TrainArgs,
     images: &Images,
 ) -> anyhow::Result<Device> {
     job.tell("4 exporting");
+    let or = |text: &Option<String>, default: &str| text.clone().unwrap_or_else(|| default.into());
     let details = Details {
         names: model.labels.clone(),
         preprocess: model.preprocess.clone(),
-        description: "Made by smalti train".into(),
-        license: "unspecified".into(),
+        description: or(&args.description, "Made by smalti train"),
+        license: or(&args.license, "unspecified"),
         version: "1".into(),
         training: json!(settings),
     };

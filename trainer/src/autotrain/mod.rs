@@ -198,7 +198,7 @@ impl Autotrain<'_> {
             Some((test, _)) => Some(commands::finetune::evaluate(&model, test, &self.exec)?),
             None => None,
         };
-        let device = device::export(self, &model, &settings, &images)?;
+        let device = device::export(self, &model, &settings, args, &images)?;
         let report = Report {
             schema_version: 1,
             accuracy: found.as_ref().map(|found| found.accuracy),

@@ -104,7 +104,13 @@ fn a_start_is_in_the_program_and_images_without_labels_are_learned_from() {
         "-t2",
         "--json",
     ];
-    let found = folder.run(&[&args[..], &["--out=out"]].concat()).json(&KEYS);
+    let words = ["--license=CC0-1.0", "--description=For tests"];
+    let found = folder.run(&[&args[..], &["--out=out"], &words[..]].concat()).json(&KEYS);
+    for model in ["out/model.onnx", "out/model-int8.onnx"] {
+        let model = smalti_runtime::Model::open(folder.path(model)).unwrap();
+        let record = model.record().unwrap();
+        assert_eq!((&*record.license, &*record.description), ("CC0-1.0", "For tests"));
+    }
     assert_eq!((found["start"].as_str(), found["labels"].as_u64()), (Some("photos-nano"), Some(20)));
     let choice: Value = serde_json::from_str(&read(&folder.path("out/choice.json"))).unwrap();
     let self_trains = !choice["self_training"].is_null();
