@@ -6,7 +6,7 @@ use std::thread;
 use smalti_runtime::{Error, Model, images};
 
 fn classify(model: &Model, image: &str) -> Result<String, Error> {
-    let prediction = model.session()?.classify(&images::open_for(image, &model)?)?;
+    let prediction = model.session()?.classify(&images::open_for(image, model)?)?;
     let best = prediction.best().map(|best| format!("{} {:.3}", best.label, best.probability));
     Ok(best.unwrap_or_default())
 }
