@@ -46,6 +46,10 @@ fn imported(source: &Path, args: &TeacherArgs) -> Result<NetworkTeacher> {
     let path = file(source)?;
     let weights = Weights::open(&path)?;
     let settings = match weights.stated()? {
+        Some(_) if args.teacher_mean.is_some() => {
+            let problem = format!("--teacher-mean and --teacher-std: {} states its own", path.display());
+            return Err(Error::Usage(problem));
+        }
         Some((encoder, preprocess)) => {
             let img_size = args.teacher_img_size.unwrap_or(encoder.img_size);
             ImportSettings {

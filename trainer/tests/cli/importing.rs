@@ -211,4 +211,6 @@ fn weights_teach_without_being_imported() {
     // What a run learned without labels, as the one file that `--init` and `--start` take.
     folder.run(&["export", "a", "-o", "start.safetensors"]).ok();
     distil(&["--teacher=start.safetensors", "--out=e"]).ok();
+    let moments = ["--teacher=start.safetensors", "--teacher-mean=0,0,0", "--teacher-std=1,1,1", "--out=f"];
+    distil(&moments).fails(2, &["states its own"]);
 }
