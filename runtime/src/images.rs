@@ -3,9 +3,9 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use smalti_models::Image;
 use smalti_models::folder::{ImageFolder, Split, Tree};
 use smalti_models::image::{self, Limits};
+use smalti_models::{Image, Preprocess};
 
 use crate::error::{Error, Result};
 use crate::load::Model;
@@ -45,24 +45,23 @@ fn no_images(folder: &Path, notes: &[String]) -> Error {
 
 /// Reads and decodes one image; any failure names the file.
 pub fn open(path: impl AsRef<Path>) -> Result<Image> {
-    let path = path.as_ref();
-    image::open(path, &Limits::default()).map_err(|error| in_file(path, &error))
+    open_at(path.as_ref(), None)
 }
 
 /// As [`open`], for a model: of a JPEG that is much larger than what the model sees a smaller picture is decoded
 /// ([`image::decode_for`]). `smalti` and `smalti-run` read images so.
 pub fn open_for(path: impl AsRef<Path>, model: &Model) -> Result<Image> {
-    let path = path.as_ref();
-    let Some(preprocess) = model.preprocess() else { return open(path) };
-    image::open_for(path, &Limits::default(), preprocess.side()).map_err(|error| in_file(path, &error))
+    open_at(path.as_ref(), model.preprocess().map(Preprocess::side))
 }
 
-fn in_file(path: &Path, error: &smalti_models::Error) -> Error {
-    let (place, problem) = (path.display().to_string(), error.to_string());
-    // Some messages name the file already.
-    let problem =
-        problem.strip_prefix(&place).map_or(problem.as_str(), |rest| rest.trim_start_matches([':', ' ']));
-    Error::data(place.clone(), problem)
+fn open_at(path: &Path, side: Option<usize>) -> Result<Image> {
+    image::open_for(path, &Limits::default(), side).map_err(|error| {
+        let (place, problem) = (path.display().to_string(), error.to_string());
+        // Some messages name the file already.
+        let problem =
+            problem.strip_prefix(&place).map_or(problem.as_str(), |rest| rest.trim_start_matches([':', ' ']));
+        Error::data(place.clone(), problem)
+    })
 }
 
 /// Decodes an image in memory.
@@ -72,8 +71,8 @@ pub fn decode(place: &str, bytes: &[u8]) -> Result<Image> {
 
 /// As [`decode`], for a model; see [`open_for`].
 pub fn decode_for(place: &str, bytes: &[u8], model: &Model) -> Result<Image> {
-    let Some(preprocess) = model.preprocess() else { return decode(place, bytes) };
-    image::decode_for(bytes, &Limits::default(), preprocess.side()).map_err(|error| Error::data(place, error))
+    let side = model.preprocess().map(Preprocess::side);
+    image::decode_for(bytes, &Limits::default(), side).map_err(|error| Error::data(place, error))
 }
 
 /// A folder of images to measure on or to calibrate with, as the trainer reads it: with or without splits and classes.

@@ -27,19 +27,16 @@ const DECODER_ROOM: u64 = 64 << 20;
 
 /// The image in the bytes of a JPEG, PNG, WebP or BMP file.
 pub fn decode(bytes: &[u8], limits: &Limits) -> Result<Image> {
-    decode_at(bytes, limits, None)
+    decode_for(bytes, limits, None)
 }
 
-/// As [`decode`], for a resize of the short side to `side` pixels ([`Preprocess::side`](crate::Preprocess::side)).
+/// As [`decode`], for a resize of the short side to `side` pixels ([`Preprocess::side`](crate::Preprocess::side)), if one is
+/// given.
 ///
 /// A JPEG comes at the largest 1/s of its size, s being 2, 4 or 8, of which the short side is at least 2 * `side`, each
 /// side rounded up; as it is if there is none. Pixels are libjpeg-turbo's with `scale_denom` s; means of s x s pixels for
 /// JPEGs that are not baseline. Other formats come as they are.
-pub fn decode_for(bytes: &[u8], limits: &Limits, side: usize) -> Result<Image> {
-    decode_at(bytes, limits, Some(side))
-}
-
-fn decode_at(bytes: &[u8], limits: &Limits, side: Option<usize>) -> Result<Image> {
+pub fn decode_for(bytes: &[u8], limits: &Limits, side: impl Into<Option<usize>>) -> Result<Image> {
     if bytes.is_empty() {
         return Err(Error::Image("the file is empty".into()));
     }
@@ -47,6 +44,7 @@ fn decode_at(bytes: &[u8], limits: &Limits, side: Option<usize>) -> Result<Image
     let format = format_of(bytes)?;
     let bytes = complete::trim(format, bytes)?;
     // The last fence: one file must not end a run, whatever a decoder makes of it.
+    let side = side.into();
     match catch_unwind(AssertUnwindSafe(|| decode_as(format, bytes, limits, side))) {
         Ok(result) => result,
         Err(_) => Err(Error::Image("damaged: the decoder panicked on it".into())),
@@ -55,15 +53,11 @@ fn decode_at(bytes: &[u8], limits: &Limits, side: Option<usize>) -> Result<Image
 
 /// The image in a file; errors name the file.
 pub fn open(path: &Path, limits: &Limits) -> Result<Image> {
-    open_at(path, limits, None)
+    open_for(path, limits, None)
 }
 
-/// As [`open`], for a resize of the short side to `side` pixels; see [`decode_for`].
-pub fn open_for(path: &Path, limits: &Limits, side: usize) -> Result<Image> {
-    open_at(path, limits, Some(side))
-}
-
-fn open_at(path: &Path, limits: &Limits, side: Option<usize>) -> Result<Image> {
+/// As [`open`], for a resize of the short side to `side` pixels, if one is given; see [`decode_for`].
+pub fn open_for(path: &Path, limits: &Limits, side: impl Into<Option<usize>>) -> Result<Image> {
     let in_file = |cause| Error::File { path: path.to_owned(), cause: Box::new(cause) };
     let failed = |source| Error::Read { path: path.to_owned(), source };
     let file = File::open(path).map_err(failed)?;
@@ -72,7 +66,7 @@ fn open_at(path: &Path, limits: &Limits, side: Option<usize>) -> Result<Image> {
     let mut bytes = Vec::with_capacity(size as usize);
     // The file may grow, or be a pipe, which has no size.
     file.take(limits.max_bytes.saturating_add(1)).read_to_end(&mut bytes).map_err(failed)?;
-    decode_at(&bytes, limits, side).map_err(in_file)
+    decode_for(&bytes, limits, side).map_err(in_file)
 }
 
 fn check_bytes(size: u64, limits: &Limits) -> Result<()> {

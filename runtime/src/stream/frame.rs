@@ -57,10 +57,9 @@ impl Frame {
     }
 
     fn pixels_at(&self, limits: &Limits, side: Option<usize>) -> Result<Pixels<'_>> {
-        let pixels = match (self.format, side) {
-            (Format::Mjpeg, Some(side)) => image::decode_for(&self.bytes, limits, side).map(Pixels::Decoded),
-            (Format::Mjpeg, None) => image::decode(&self.bytes, limits).map(Pixels::Decoded),
-            (Format::Raw { width, height, pixels }, _) => match pixels.channels() {
+        let pixels = match self.format {
+            Format::Mjpeg => image::decode_for(&self.bytes, limits, side).map(Pixels::Decoded),
+            Format::Raw { width, height, pixels } => match pixels.channels() {
                 Some(channels) => {
                     View::new(width, height, channels, width * channels, &self.bytes).map(Pixels::Raw)
                 }

@@ -161,7 +161,8 @@ impl Source {
             }
             Store::Shards(shards) => {
                 let bytes = shards.bytes(i).map_err(|problem| Error::data(self.place(i), problem))?;
-                decode(&bytes, side).map_err(|e| Error::data(self.place(i), e.to_string()))
+                image::decode_for(&bytes, &Limits::default(), side)
+                    .map_err(|e| Error::data(self.place(i), e.to_string()))
             }
             Store::Memory(images) => images.get(i).cloned().ok_or_else(missing),
         }
@@ -195,12 +196,7 @@ fn open(path: &Path, side: Option<usize>) -> Result<Image> {
     }
     // The reader names the file itself.
     let bytes = std::fs::read(path).map_err(|e| Error::data(place(), format!("cannot be read: {e}")))?;
-    decode(&bytes, side).map_err(|e| Error::data(place(), e.to_string()))
-}
-
-fn decode(bytes: &[u8], side: Option<usize>) -> smalti_models::Result<Image> {
-    let limits = Limits::default();
-    side.map_or_else(|| image::decode(bytes, &limits), |side| image::decode_for(bytes, &limits, side))
+    image::decode_for(&bytes, &Limits::default(), side).map_err(|e| Error::data(place(), e.to_string()))
 }
 
 #[cfg(test)]
