@@ -172,6 +172,28 @@ pub struct AttributeProto {
     pub graphs: Vec<Ignored>,
 }
 
+impl AttributeProto {
+    /// An integer.
+    pub fn int(name: &str, i: i64) -> AttributeProto {
+        AttributeProto { i, ..AttributeProto::of(name, attribute_proto::AttributeType::Int) }
+    }
+
+    /// Integers.
+    pub fn ints(name: &str, ints: &[i64]) -> AttributeProto {
+        let ints = ints.to_vec();
+        AttributeProto { ints, ..AttributeProto::of(name, attribute_proto::AttributeType::Ints) }
+    }
+
+    /// A real number.
+    pub fn float(name: &str, f: f32) -> AttributeProto {
+        AttributeProto { f, ..AttributeProto::of(name, attribute_proto::AttributeType::Float) }
+    }
+
+    fn of(name: &str, kind: attribute_proto::AttributeType) -> AttributeProto {
+        AttributeProto { name: name.into(), r#type: kind as i32, ..AttributeProto::default() }
+    }
+}
+
 /// What belongs to [`AttributeProto`].
 pub mod attribute_proto {
     /// Types of attributes.
@@ -316,6 +338,20 @@ pub struct ValueInfoProto {
     /// A description for people.
     #[prost(string, tag = "3")]
     pub doc_string: String,
+}
+
+impl ValueInfoProto {
+    /// A tensor of a fixed shape, or of whatever shape where none is given.
+    pub fn tensor(name: &str, elements: tensor_proto::DataType, shape: Option<&[usize]>) -> ValueInfoProto {
+        let dim = |&size: &usize| tensor_shape_proto::Dimension {
+            value: Some(tensor_shape_proto::dimension::Value::DimValue(size as i64)),
+            ..Default::default()
+        };
+        let shape = shape.map(|shape| TensorShapeProto { dim: shape.iter().map(dim).collect() });
+        let tensor = type_proto::Tensor { elem_type: elements as i32, shape };
+        let r#type = TypeProto { value: Some(type_proto::Value::TensorType(tensor)), ..Default::default() };
+        ValueInfoProto { name: name.into(), r#type: Some(r#type), ..Default::default() }
+    }
 }
 
 /// A value's type.

@@ -1,7 +1,8 @@
 //! Values inside a model while it runs, such as a quantizer calibrates on.
 
 use smalti_models::image::View;
-use smalti_models::onnx::{GraphProto, ModelProto, NodeProto, TypeProto, ValueInfoProto, type_proto};
+use smalti_models::onnx::tensor_proto::DataType;
+use smalti_models::onnx::{GraphProto, ModelProto, NodeProto, ValueInfoProto};
 use smalti_models::preprocess::Scratch;
 
 use crate::backend::{Plan, Runner};
@@ -149,7 +150,8 @@ fn on_tract(mut proto: ModelProto, model: &Model, values: &[&str], why: &str) ->
     proto.metadata_props.clear();
     if let Some(graph) = &mut proto.graph {
         graph.value_info.clear();
-        graph.output = values.iter().map(|name| float(&tap(graph, name))).collect();
+        let float = |name: &&str| ValueInfoProto::tensor(&tap(graph, name), DataType::Float, None);
+        graph.output = values.iter().map(float).collect();
     }
     Plan::new(proto, why)?.runner(model.input()).map(|runner| Runs::Tract(Box::new(runner), why.into()))
 }
@@ -169,11 +171,4 @@ fn tap(graph: &mut GraphProto, name: &str) -> String {
         ..Default::default()
     });
     copy
-}
-
-/// An output of floats, of whatever shape.
-fn float(name: &str) -> ValueInfoProto {
-    let tensor = type_proto::Tensor { elem_type: 1, shape: None };
-    let r#type = TypeProto { value: Some(type_proto::Value::TensorType(tensor)), ..Default::default() };
-    ValueInfoProto { name: name.into(), r#type: Some(r#type), ..Default::default() }
 }

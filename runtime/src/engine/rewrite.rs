@@ -246,13 +246,10 @@ fn operator(op: &str, inputs: &[&str], output: &str) -> NodeProto {
 }
 
 fn cast(input: &str, output: &str, kind: DataType) -> NodeProto {
-    let to = AttributeProto {
-        name: "to".into(),
-        r#type: AttributeType::Int as i32,
-        i: kind as i64,
-        ..Default::default()
-    };
-    NodeProto { attribute: vec![to], ..operator("Cast", &[input], output) }
+    NodeProto {
+        attribute: vec![AttributeProto::int("to", kind as i64)],
+        ..operator("Cast", &[input], output)
+    }
 }
 
 #[cfg(test)]

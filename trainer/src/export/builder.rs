@@ -2,13 +2,8 @@
 //!
 //! Every node has one output, or some, and is named after its first.
 
-use smalti_models::onnx::attribute_proto::AttributeType;
 use smalti_models::onnx::tensor_proto::DataType;
-use smalti_models::onnx::tensor_shape_proto::{Dimension, dimension};
-use smalti_models::onnx::{
-    AttributeProto, GraphProto, NodeProto, TensorProto, TensorShapeProto, TypeProto, ValueInfoProto,
-    type_proto,
-};
+use smalti_models::onnx::{AttributeProto, GraphProto, NodeProto, TensorProto, ValueInfoProto};
 
 /// The graph under construction.
 #[derive(Debug, Default)]
@@ -16,44 +11,16 @@ pub(super) struct Builder {
     graph: GraphProto,
 }
 
-/// An attribute with an integer.
-pub(super) fn int(name: &str, i: i64) -> AttributeProto {
-    AttributeProto { name: name.into(), r#type: AttributeType::Int as i32, i, ..Default::default() }
-}
-
-/// An attribute with integers.
-pub(super) fn ints(name: &str, ints: &[i64]) -> AttributeProto {
-    let ints = ints.to_vec();
-    AttributeProto { name: name.into(), r#type: AttributeType::Ints as i32, ints, ..Default::default() }
-}
-
-/// An attribute with a real number.
-pub(super) fn float(name: &str, f: f32) -> AttributeProto {
-    AttributeProto { name: name.into(), r#type: AttributeType::Float as i32, f, ..Default::default() }
-}
-
-/// A name, element type and fixed shape.
-fn port(name: &str, elements: DataType, shape: &[usize]) -> ValueInfoProto {
-    let dim = |&size: &usize| Dimension {
-        value: Some(dimension::Value::DimValue(size as i64)),
-        ..Default::default()
-    };
-    let shape = Some(TensorShapeProto { dim: shape.iter().map(dim).collect() });
-    let tensor = type_proto::Tensor { elem_type: elements as i32, shape };
-    let r#type = TypeProto { value: Some(type_proto::Value::TensorType(tensor)), ..Default::default() };
-    ValueInfoProto { name: name.into(), r#type: Some(r#type), ..Default::default() }
-}
-
 impl Builder {
     /// A graph's input.
     pub(super) fn input(&mut self, name: &str, elements: DataType, shape: &[usize]) -> String {
-        self.graph.input.push(port(name, elements, shape));
+        self.graph.input.push(ValueInfoProto::tensor(name, elements, Some(shape)));
         name.into()
     }
 
     /// Makes a value an output of the graph.
     pub(super) fn output(&mut self, name: &str, shape: &[usize]) {
-        self.graph.output.push(port(name, DataType::Float, shape));
+        self.graph.output.push(ValueInfoProto::tensor(name, DataType::Float, Some(shape)));
     }
 
     /// Stored numbers.

@@ -7,9 +7,10 @@
 //! times the norm's factor, `NAME.conv.bias_folded` its offset. Bytes are normalised before the first convolution and not
 //! within it, since its border of zeros stands for pixels of the mean.
 
+use smalti_models::onnx::AttributeProto;
 use smalti_models::{Preprocess, VitConfig};
 
-use super::builder::{Builder, ints};
+use super::builder::Builder;
 use crate::error::{Error, Result};
 use crate::model::ops::batch_norm::BatchNorm;
 use crate::model::params::Layout;
@@ -60,7 +61,7 @@ impl Stem<'_> {
         let map = self.relu("stages.relu", &x);
         let shape = self.graph.sizes("stages.shape", &[1, self.vit.dim, self.vit.patches()]);
         let columns = self.graph.node("Reshape", "stages.columns", &[map, shape], vec![]);
-        Ok(self.graph.node("Transpose", "stages", &[columns], vec![ints("perm", &[0, 2, 1])]))
+        Ok(self.graph.node("Transpose", "stages", &[columns], vec![AttributeProto::ints("perm", &[0, 2, 1])]))
     }
 
     fn relu(&mut self, name: &str, x: &str) -> String {
@@ -77,8 +78,11 @@ impl Stem<'_> {
         let shape = [offsets.len(), inputs, 3, 3];
         let weight = self.graph.floats(&format!("{name}.conv.weight_folded"), &shape, &folded);
         let bias = self.graph.floats(&format!("{name}.conv.bias_folded"), &[offsets.len()], &offsets);
-        let attributes =
-            vec![ints("kernel_shape", &[3; 2]), ints("pads", &[1; 4]), ints("strides", &[stride; 2])];
+        let attributes = vec![
+            AttributeProto::ints("kernel_shape", &[3; 2]),
+            AttributeProto::ints("pads", &[1; 4]),
+            AttributeProto::ints("strides", &[stride; 2]),
+        ];
         Ok(self.graph.node("Conv", &format!("{name}.conv"), &[x, &weight, &bias], attributes))
     }
 }

@@ -16,12 +16,12 @@
 //! stored as they are carry timm's names.
 
 use smalti_models::contract::{EMBEDDING, INPUT, LOGITS};
-use smalti_models::onnx::GraphProto;
 use smalti_models::onnx::tensor_proto::DataType;
+use smalti_models::onnx::{AttributeProto, GraphProto};
 use smalti_models::variant::Mlp;
 use smalti_models::{Pooling, Preprocess, VitConfig, names, stem};
 
-use super::builder::{Builder, float, int, ints};
+use super::builder::Builder;
 use super::convolutions::Stem;
 use super::fold::{fold, scale_rows};
 use super::{Head, InputForm};
@@ -106,8 +106,18 @@ impl Export<'_> {
     fn byte_planes(&mut self) -> String {
         let VitConfig { img_size, channels, .. } = *self.vit();
         let image = self.graph.input(INPUT, DataType::Uint8, &[1, img_size, img_size, channels]);
-        let real = self.graph.node("Cast", "image.float", &[image], vec![int("to", DataType::Float as i64)]);
-        self.graph.node("Transpose", "image.planes", &[real], vec![ints("perm", &[0, 3, 1, 2])])
+        let real = self.graph.node(
+            "Cast",
+            "image.float",
+            &[image],
+            vec![AttributeProto::int("to", DataType::Float as i64)],
+        );
+        self.graph.node(
+            "Transpose",
+            "image.planes",
+            &[real],
+            vec![AttributeProto::ints("perm", &[0, 3, 1, 2])],
+        )
     }
 
     /// Patches of an image of normalised floats.
@@ -135,11 +145,19 @@ impl Export<'_> {
     fn patches(&mut self, planes: String, weight: String, bias: String) -> String {
         let side = self.vit().patch_size as i64;
         let sizes = [1, self.vit().dim, self.vit().patches()];
-        let attributes = vec![ints("kernel_shape", &[side; 2]), ints("strides", &[side; 2])];
+        let attributes = vec![
+            AttributeProto::ints("kernel_shape", &[side; 2]),
+            AttributeProto::ints("strides", &[side; 2]),
+        ];
         let map = self.graph.node("Conv", "patch_embed.proj", &[planes, weight, bias], attributes);
         let shape = self.graph.sizes("patch_embed.shape", &sizes);
         let columns = self.graph.node("Reshape", "patch_embed.columns", &[map, shape], vec![]);
-        self.graph.node("Transpose", "patch_embed", &[columns], vec![ints("perm", &[0, 2, 1])])
+        self.graph.node(
+            "Transpose",
+            "patch_embed",
+            &[columns],
+            vec![AttributeProto::ints("perm", &[0, 2, 1])],
+        )
     }
 
     /// What the stages of a convolutional stem make of the image: `[1, patches, dim]`.
@@ -172,10 +190,15 @@ impl Export<'_> {
             }
             let positions = self.tensor("pos_embed", &[1, rows, dim])?;
             prefix.push(self.graph.node("Add", "tokens.placed", &[patches, &positions], vec![]));
-            return Ok(self.graph.node("Concat", "tokens", &prefix, vec![int("axis", 1)]));
+            return Ok(self.graph.node("Concat", "tokens", &prefix, vec![AttributeProto::int("axis", 1)]));
         }
         let positions = self.tensor("pos_embed", &[1, rows, dim])?;
-        let all = self.graph.node("Concat", "tokens", &[class_token.as_str(), patches], vec![int("axis", 1)]);
+        let all = self.graph.node(
+            "Concat",
+            "tokens",
+            &[class_token.as_str(), patches],
+            vec![AttributeProto::int("axis", 1)],
+        );
         Ok(self.graph.node("Add", "tokens.placed", &[all, positions], vec![]))
     }
 
@@ -183,7 +206,7 @@ impl Export<'_> {
         let (dim, eps) = (self.values(&format!("{name}.bias"))?.len(), self.vit().variant.norm_eps);
         let weight = self.tensor(&format!("{name}.weight"), &[dim])?;
         let bias = self.tensor(&format!("{name}.bias"), &[dim])?;
-        let attributes = vec![int("axis", -1), float("epsilon", eps)];
+        let attributes = vec![AttributeProto::int("axis", -1), AttributeProto::float("epsilon", eps)];
         Ok(self.graph.node("LayerNormalization", output, &[x, &weight, &bias], attributes))
     }
 
@@ -255,7 +278,7 @@ impl Export<'_> {
             false => {
                 let qkv = self.linear(&format!("{name}.qkv"), &format!("{name}.qkv"), x)?;
                 let rows = ["q", "k", "v"].map(|part| format!("{name}.{part}_rows"));
-                self.graph.split("Split", rows, &[qkv], vec![int("axis", 2)])
+                self.graph.split("Split", rows, &[qkv], vec![AttributeProto::int("axis", 2)])
             }
         };
         let q = self.heads(&name, "q", &rows[0], &[0, 2, 1, 3])?;
@@ -264,9 +287,14 @@ impl Export<'_> {
         let graph = &mut self.graph;
         let scores = graph.node("MatMul", &format!("{name}.products"), &[q, k], vec![]);
         let scores = graph.node("Mul", &format!("{name}.scores"), &[scores.as_str(), SCALE], vec![]);
-        let shares = graph.node("Softmax", &format!("{name}.softmax"), &[scores], vec![int("axis", -1)]);
+        let shares = graph.node(
+            "Softmax",
+            &format!("{name}.softmax"),
+            &[scores],
+            vec![AttributeProto::int("axis", -1)],
+        );
         let mixed = graph.node("MatMul", &format!("{name}.mixed_heads"), &[shares, v], vec![]);
-        let order = vec![ints("perm", &[0, 2, 1, 3])];
+        let order = vec![AttributeProto::ints("perm", &[0, 2, 1, 3])];
         let mixed = graph.node("Transpose", &format!("{name}.mixed_tokens"), &[mixed], order);
         let mixed = graph.node("Reshape", &format!("{name}.mixed"), &[mixed.as_str(), ROWS], vec![]);
         self.branch_end(&format!("{name}.proj"), &format!("{block}.ls1"), &mixed)
@@ -290,7 +318,12 @@ impl Export<'_> {
             let norm = format!("{name}.{part}_norm");
             heads = self.layer_norm(&norm, &norm, &heads)?;
         }
-        Ok(self.graph.node("Transpose", &format!("{name}.{part}"), &[heads], vec![ints("perm", perm)]))
+        Ok(self.graph.node(
+            "Transpose",
+            &format!("{name}.{part}"),
+            &[heads],
+            vec![AttributeProto::ints("perm", perm)],
+        ))
     }
 
     /// `x / 2 · (1 + erf(x / √2))`, in the order of operations that PyTorch writes.
@@ -326,7 +359,7 @@ impl Export<'_> {
     /// The class token's row: `[1, dim]`. The norm behind works row by row, so the others need none.
     fn class_row(&mut self, x: &str) -> String {
         let index = self.graph.index("pool.index", 0);
-        self.graph.node("Gather", "pool", &[x, &index], vec![int("axis", 1)])
+        self.graph.node("Gather", "pool", &[x, &index], vec![AttributeProto::int("axis", 1)])
     }
 
     /// The mean over the patches' rows, without those in front: `[1, dim]`.
@@ -340,7 +373,7 @@ impl Export<'_> {
 
     /// The mean over all rows: `[1, dim]`.
     fn mean(&mut self, output: &str, x: &str) -> String {
-        let attributes = vec![ints("axes", &[1]), int("keepdims", 0)];
+        let attributes = vec![AttributeProto::ints("axes", &[1]), AttributeProto::int("keepdims", 0)];
         self.graph.node("ReduceMean", output, &[x], attributes)
     }
 }

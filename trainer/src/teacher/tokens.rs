@@ -1,8 +1,8 @@
 //! Networks whose output is many vectors, tokens `[1, T, K]` or maps `[1, K, H, W]`: their mean becomes the embedding.
 
+use smalti_models::onnx::tensor_proto::DataType;
 use smalti_models::onnx::{
-    AttributeProto, GraphProto, ModelProto, NodeProto, TensorProto, TypeProto, ValueInfoProto,
-    attribute_proto, tensor_proto, type_proto,
+    AttributeProto, GraphProto, ModelProto, NodeProto, TensorProto, ValueInfoProto, type_proto,
 };
 
 /// The name of the output that is added.
@@ -38,18 +38,12 @@ fn rank(value: &ValueInfoProto) -> Option<usize> {
 
 /// Appends a ReduceMean, and leaves its result as the only output.
 fn add_mean(graph: &mut GraphProto, of: String, axes: &[i64], axes_are_an_input: bool) {
-    let attribute = |name: &str, kind: attribute_proto::AttributeType| AttributeProto {
-        name: name.into(),
-        r#type: kind as i32,
-        ..AttributeProto::default()
-    };
     let mut node = NodeProto {
         name: POOLED.into(),
         op_type: "ReduceMean".into(),
         input: vec![of],
         output: vec![POOLED.into()],
-        // `keepdims` is 0.
-        attribute: vec![attribute("keepdims", attribute_proto::AttributeType::Int)],
+        attribute: vec![AttributeProto::int("keepdims", 0)],
         ..NodeProto::default()
     };
     if axes_are_an_input {
@@ -58,43 +52,27 @@ fn add_mean(graph: &mut GraphProto, of: String, axes: &[i64], axes_are_an_input:
         graph.initializer.push(TensorProto {
             name,
             dims: vec![axes.len() as i64],
-            data_type: tensor_proto::DataType::Int64 as i32,
+            data_type: DataType::Int64 as i32,
             int64_data: axes.to_vec(),
             ..TensorProto::default()
         });
     } else {
-        let axes = axes.to_vec();
-        node.attribute
-            .push(AttributeProto { ints: axes, ..attribute("axes", attribute_proto::AttributeType::Ints) });
+        node.attribute.push(AttributeProto::ints("axes", axes));
     }
     graph.node.push(node);
-    let tensor = type_proto::Tensor { elem_type: tensor_proto::DataType::Float as i32, shape: None };
-    let value = Some(type_proto::Value::TensorType(tensor));
-    graph.output = vec![ValueInfoProto {
-        name: POOLED.into(),
-        r#type: Some(TypeProto { value, ..TypeProto::default() }),
-        ..ValueInfoProto::default()
-    }];
+    graph.output = vec![ValueInfoProto::tensor(POOLED, DataType::Float, None)];
 }
 
 #[cfg(test)]
 mod tests {
     use prost::Message as _;
-    use smalti_models::onnx::{OperatorSetIdProto, TensorShapeProto, tensor_shape_proto::Dimension};
+    use smalti_models::onnx::OperatorSetIdProto;
 
     use super::*;
     use crate::teacher::{Hints, OnnxTeacher, Teacher as _};
 
-    fn value(name: &str, dims: &[i64]) -> ValueInfoProto {
-        let dim = dims.iter().map(|&dim| Dimension {
-            value: Some(smalti_models::onnx::tensor_shape_proto::dimension::Value::DimValue(dim)),
-            ..Dimension::default()
-        });
-        let shape = Some(TensorShapeProto { dim: dim.collect() });
-        let tensor = type_proto::Tensor { elem_type: tensor_proto::DataType::Float as i32, shape };
-        let value = Some(type_proto::Value::TensorType(tensor));
-        let r#type = Some(TypeProto { value, ..TypeProto::default() });
-        ValueInfoProto { name: name.into(), r#type, ..ValueInfoProto::default() }
+    fn value(name: &str, dims: &[usize]) -> ValueInfoProto {
+        ValueInfoProto::tensor(name, DataType::Float, Some(dims))
     }
 
     /// Maps of 5 channels on 4 x 4 pixels, and the same as 16 tokens.
@@ -107,23 +85,17 @@ mod tests {
             attribute,
             ..NodeProto::default()
         };
-        let perm = AttributeProto {
-            name: "perm".into(),
-            r#type: attribute_proto::AttributeType::Ints as i32,
-            ints: vec![0, 2, 1],
-            ..AttributeProto::default()
-        };
         let weight = TensorProto {
             name: "w".into(),
             dims: vec![5, 3, 1, 1],
-            data_type: tensor_proto::DataType::Float as i32,
+            data_type: DataType::Float as i32,
             float_data: (0..15).map(|i| i as f32 - 7.0).collect(),
             ..TensorProto::default()
         };
         let shape = TensorProto {
             name: "shape".into(),
             dims: vec![3],
-            data_type: tensor_proto::DataType::Int64 as i32,
+            data_type: DataType::Int64 as i32,
             int64_data: vec![1, 5, 16],
             ..TensorProto::default()
         };
@@ -132,7 +104,7 @@ mod tests {
             node: vec![
                 node("Conv", &["image", "w"], "maps", vec![]),
                 node("Reshape", &["maps", "shape"], "rows", vec![]),
-                node("Transpose", &["rows"], "tokens", vec![perm]),
+                node("Transpose", &["rows"], "tokens", vec![AttributeProto::ints("perm", &[0, 2, 1])]),
             ],
             initializer: vec![weight, shape],
             input: vec![value("image", &[1, 3, 4, 4])],

@@ -9,7 +9,6 @@
 
 use std::collections::{HashMap, HashSet};
 
-use smalti_models::onnx::attribute_proto::AttributeType;
 use smalti_models::onnx::tensor_proto::DataType;
 use smalti_models::onnx::{AttributeProto, GraphProto, NodeProto, TensorProto};
 
@@ -126,12 +125,7 @@ impl Editor {
 }
 
 fn node(op: &str, inputs: [&str; 3], output: &str, axis: Option<usize>) -> NodeProto {
-    let axis = axis.map(|axis| AttributeProto {
-        name: "axis".into(),
-        r#type: AttributeType::Int as i32,
-        i: axis as i64,
-        ..Default::default()
-    });
+    let axis = axis.map(|axis| AttributeProto::int("axis", axis as i64));
     NodeProto {
         name: output.into(),
         op_type: op.into(),
