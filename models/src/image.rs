@@ -22,8 +22,6 @@ mod pixel_format;
 #[cfg(feature = "decode")]
 mod reduce;
 #[cfg(feature = "decode")]
-mod scaled;
-#[cfg(feature = "decode")]
 mod webp;
 
 #[cfg(feature = "decode")]

@@ -20,15 +20,6 @@ fn files() -> Vec<(String, Vec<u8>)> {
     names.map(|name| (name.clone(), std::fs::read(folder().join(name)).unwrap())).collect()
 }
 
-/// How far decoders may differ at most and on average: JPEG leaves the rounding of its transforms open.
-fn tolerance(name: &str) -> (u8, f64) {
-    match name {
-        "grey.jpg" | "plain-rgb.jpg" | "rgb-444.jpg" => (2, 0.05),
-        name if name.ends_with(".jpg") => (4, 0.75),
-        _ => (0, 0.0),
-    }
-}
-
 fn unhex(text: &str) -> Vec<u8> {
     (0..text.len()).step_by(2).map(|i| u8::from_str_radix(&text[i..i + 2], 16).unwrap()).collect()
 }
@@ -43,14 +34,7 @@ fn images_are_pillows() {
         let shape = (image.width(), image.height(), image.channels());
         assert_eq!(shape, (number("width"), number("height"), number("channels")), "{name}");
         let expected = unhex(entry["pixels"].as_str().unwrap());
-        let apart: Vec<u8> = image.data().iter().zip(&expected).map(|(a, b)| a.abs_diff(*b)).collect();
-        let most = *apart.iter().max().unwrap();
-        let mean = apart.iter().map(|&apart| f64::from(apart)).sum::<f64>() / apart.len() as f64;
-        let allowed = tolerance(name);
-        assert!(
-            most <= allowed.0 && mean <= allowed.1,
-            "{name}: at most {most}, on average {mean} levels off"
-        );
+        assert!(image.data() == expected, "{name}");
     }
 }
 

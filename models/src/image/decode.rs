@@ -13,13 +13,12 @@ use std::io::{Cursor, Read};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 
-use image::codecs::{bmp::BmpDecoder, jpeg::JpegDecoder, png::PngDecoder, webp::WebPDecoder};
+use image::codecs::{bmp::BmpDecoder, png::PngDecoder, webp::WebPDecoder};
 use image::metadata::Orientation;
 use image::{DynamicImage, GrayImage, ImageDecoder, ImageFormat, ImageResult, RgbImage};
 
-use super::orientation::orientation;
-use super::reduce::{reduce, reduction};
-use super::{Image, Limits, check_pixels, complete, foreign, jpeg, scaled, webp};
+use super::orientation::{jpeg_orientation, orientation};
+use super::{Image, Limits, check_pixels, complete, foreign, jpeg, webp};
 use crate::error::{Error, Result};
 
 /// Bytes of a decoder's own tables and rows, besides the pixels.
@@ -34,8 +33,8 @@ pub fn decode(bytes: &[u8], limits: &Limits) -> Result<Image> {
 /// given.
 ///
 /// A JPEG comes at the largest 1/s of its size, s being 2, 4 or 8, of which the short side is at least 2 * `side`, each
-/// side rounded up; as it is if there is none. Pixels are libjpeg-turbo's with `scale_denom` s; means of s x s pixels for
-/// JPEGs that are not baseline. Other formats come as they are.
+/// side rounded up; as it is if there is none. Pixels are libjpeg-turbo's with `scale_denom` s. Other formats come as they
+/// are.
 pub fn decode_for(bytes: &[u8], limits: &Limits, side: impl Into<Option<usize>>) -> Result<Image> {
     if bytes.is_empty() {
         return Err(Error::Image("the file is empty".into()));
@@ -94,7 +93,10 @@ fn format_of(bytes: &[u8]) -> Result<ImageFormat> {
 fn decode_as(format: ImageFormat, bytes: &[u8], limits: &Limits, side: Option<usize>) -> Result<Image> {
     let upright = |image: Image| image.turned(orientation(format, bytes));
     match format {
-        ImageFormat::Jpeg => read_jpeg(&jpeg::prepare(bytes)?, limits, side).and_then(upright),
+        ImageFormat::Jpeg => {
+            let segments = jpeg::segments(bytes)?;
+            jpeg::decode(&segments, limits, side)?.turned(jpeg_orientation(&segments))
+        }
         ImageFormat::Png => {
             let decoder = PngDecoder::with_limits(Cursor::new(bytes), table_limits());
             read_pixels(decoder, limits).and_then(upright)
@@ -111,20 +113,6 @@ fn decode_as(format: ImageFormat, bytes: &[u8], limits: &Limits, side: Option<us
             if grey { image.into_channels(1) } else { Ok(image) }
         }
     }
-}
-
-/// A JPEG, reduced for a resize to `side`.
-fn read_jpeg(bytes: &[u8], limits: &Limits, side: Option<usize>) -> Result<Image> {
-    let [width, height] = jpeg::size(bytes).unwrap_or_default();
-    let by = side.map_or(1, |side| reduction(width, height, side));
-    if by > 1 {
-        check_pixels(width as u64, height as u64, limits)?;
-        if let Some(image) = scaled::decode(bytes, by) {
-            return image;
-        }
-    }
-    let image = read_pixels(JpegDecoder::new(Cursor::new(bytes)), limits)?;
-    if by > 1 { reduce(&image, by) } else { Ok(image) }
 }
 
 /// What a decoder may allocate besides the pixels.

@@ -6,7 +6,7 @@
 use image::ImageFormat;
 use image::metadata::Orientation;
 
-use super::jpeg::segments;
+use super::jpeg::Segment;
 use super::webp;
 
 /// The tag of EXIF's orientation.
@@ -16,28 +16,47 @@ const EXIF: &[u8] = b"Exif\0\0";
 /// JPEG's introduction of XMP.
 const XMP: &[u8] = b"http://ns.adobe.com/xap/1.0/\0";
 
-/// What a file says; damaged metadata says nothing about the pixels.
-pub(super) fn orientation(format: ImageFormat, bytes: &[u8]) -> Orientation {
-    let (mut exif, mut xmp) = (None, None);
-    let mut note = |found: Option<u8>, is_exif: bool| {
-        let kept = if is_exif { &mut exif } else { &mut xmp };
-        *kept = kept.or(found);
-    };
-    match format {
-        ImageFormat::Jpeg => {
-            for segment in segments(bytes).filter(|segment| segment.marker == 0xe1) {
-                if let Some(tiff) = segment.body.strip_prefix(EXIF) {
-                    note(of_exif(tiff), true);
-                } else if let Some(text) = segment.body.strip_prefix(XMP) {
-                    note(of_xmp(text), false);
-                }
-            }
+/// What was found so far: of EXIF, and of XMP.
+#[derive(Default)]
+struct Found([Option<u8>; 2]);
+
+impl Found {
+    fn exif(&mut self, tiff: &[u8]) {
+        self.0[0] = self.0[0].or_else(|| of_exif(tiff));
+    }
+
+    fn xmp(&mut self, text: &[u8]) {
+        self.0[1] = self.0[1].or_else(|| of_xmp(text));
+    }
+
+    fn orientation(self) -> Orientation {
+        let [exif, xmp] = self.0;
+        exif.or(xmp).and_then(Orientation::from_exif).unwrap_or(Orientation::NoTransforms)
+    }
+}
+
+/// What a JPEG says; damaged metadata says nothing about the pixels.
+pub(super) fn jpeg_orientation(segments: &[Segment<'_>]) -> Orientation {
+    let mut found = Found::default();
+    for segment in segments.iter().filter(|segment| segment.marker == 0xe1) {
+        if let Some(tiff) = segment.body.strip_prefix(EXIF) {
+            found.exif(tiff);
+        } else if let Some(text) = segment.body.strip_prefix(XMP) {
+            found.xmp(text);
         }
+    }
+    found.orientation()
+}
+
+/// What a PNG or a WebP says.
+pub(super) fn orientation(format: ImageFormat, bytes: &[u8]) -> Orientation {
+    let mut found = Found::default();
+    match format {
         ImageFormat::Png => {
             for (kind, data) in png_chunks(bytes) {
                 match kind {
-                    b"eXIf" => note(of_exif(data), true),
-                    b"iTXt" if data.starts_with(b"XML:com.adobe.xmp\0") => note(of_xmp(data), false),
+                    b"eXIf" => found.exif(data),
+                    b"iTXt" if data.starts_with(b"XML:com.adobe.xmp\0") => found.xmp(data),
                     _ => {}
                 }
             }
@@ -45,15 +64,15 @@ pub(super) fn orientation(format: ImageFormat, bytes: &[u8]) -> Orientation {
         ImageFormat::WebP => {
             for (kind, data) in webp::chunks(bytes) {
                 match kind {
-                    b"EXIF" => note(of_exif(data), true),
-                    b"XMP " => note(of_xmp(data), false),
+                    b"EXIF" => found.exif(data),
+                    b"XMP " => found.xmp(data),
                     _ => {}
                 }
             }
         }
         _ => {}
     }
-    exif.or(xmp).and_then(Orientation::from_exif).unwrap_or(Orientation::NoTransforms)
+    found.orientation()
 }
 
 /// The orientation in a TIFF structure, of whatever integer type.
@@ -106,6 +125,7 @@ fn png_chunks(bytes: &[u8]) -> impl Iterator<Item = (&[u8], &[u8])> {
 
 #[cfg(test)]
 mod tests {
+    use super::super::jpeg::segments;
     use super::*;
 
     /// A TIFF structure whose first entry is another one.
@@ -160,7 +180,7 @@ mod tests {
             (vec![], Orientation::NoTransforms),
         ] {
             let bytes = [&[0xff, 0xd8][..], &parts.concat(), &[0xff, 0xd9]].concat();
-            assert_eq!(orientation(ImageFormat::Jpeg, &bytes), expected);
+            assert_eq!(jpeg_orientation(&segments(&bytes).unwrap()), expected);
         }
     }
 
