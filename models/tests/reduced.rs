@@ -211,7 +211,12 @@ fn a_few_bytes_behind_the_last_block_do_no_harm() {
     let with = |more: usize| [&bytes[..end], &vec![0; more], &bytes[end..]].concat();
     assert_eq!(whole(&with(16)), whole(&bytes));
     assert_eq!(reduced(&with(16), 8), reduced(&bytes, 8));
-    assert!(refusal(&with(1000)).contains("damaged JPEG"));
+    let restart = [&bytes[..end], &[0xff, 0xff, 0xd0], &bytes[end..]].concat();
+    assert_eq!(whole(&restart), whole(&bytes));
+    let more = [&bytes[..end], &[0xff, 0xd0], &[0; 1000], &bytes[end..]].concat();
+    for bytes in [with(1000), more] {
+        assert!(refusal(&bytes).contains("damaged JPEG"));
+    }
 }
 
 proptest! {

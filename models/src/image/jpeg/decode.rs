@@ -16,7 +16,7 @@ pub(in crate::image) fn decode(
     limits: &Limits,
     side: Option<usize>,
 ) -> Result<Image> {
-    let (mut tables, mut frame, mut names) = (Tables::default(), None::<Frame>, Names::default());
+    let (mut tables, mut frame, mut colours) = (Tables::default(), None::<Frame>, ColourMarkers::default());
     for (index, &Segment { marker, body, data }) in segments.iter().enumerate() {
         let (read, what) = match marker {
             0xd8 if index == 0 => continue,
@@ -37,7 +37,7 @@ pub(in crate::image) fn decode(
             }
             // Applications' own, comments, and what only other codes need.
             0xe0..=0xef | 0xfe | 0xcc | 0xdc => {
-                names.note(marker, body);
+                colours.note(marker, body);
                 continue;
             }
             0xd8 => return Err(damaged("it begins anew before its end")),
@@ -53,20 +53,20 @@ pub(in crate::image) fn decode(
         component.plane.transform();
     }
     let planes: Vec<&Plane> = frame.components.iter().map(|component| &component.plane).collect();
-    let colours = names.colours(&frame);
+    let colours = colours.colours(&frame);
     let data = colours.convert(&planes, frame.width, frame.height);
     Image::new(frame.width, frame.height, if colours == Colours::Grey { 1 } else { 3 }, data)
 }
 
 /// What applications say of the colours.
 #[derive(Default)]
-struct Names {
+struct ColourMarkers {
     is_jfif: bool,
     /// Adobe's number of the transform.
     adobe: Option<u8>,
 }
 
-impl Names {
+impl ColourMarkers {
     fn note(&mut self, marker: u8, body: &[u8]) {
         match marker {
             0xe0 => self.is_jfif |= body.starts_with(b"JFIF\0") && body.len() >= 14,

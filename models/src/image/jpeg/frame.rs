@@ -154,43 +154,42 @@ impl Frame {
         }
         check_pixels(width as u64, height as u64, limits)?;
         let reduction = side.map_or(1, |side| reduction(width, height, side));
-        let samplings: Vec<[usize; 2]> = components
+        let mut samplings: Vec<[usize; 2]> = components
             .iter()
             .map(|&[_, sampling, _]| [sampling >> 4, sampling & 15].map(usize::from))
             .collect();
         if samplings.iter().flatten().any(|side| !(1..=4).contains(side)) {
             return Err(problem());
         }
+        if let [alone] = &mut samplings[..] {
+            // It is not interleaved, whatever its sampling.
+            *alone = [1, 1];
+        }
+        let size = [width, height];
         let most = [0, 1].map(|axis| samplings.iter().map(|sampling| sampling[axis]).max().unwrap_or(1));
+        let mcus = [0, 1].map(|axis| size[axis].div_ceil(8 * most[axis]));
         let is_progressive = marker == 0xc2;
-        let read = |(&[id, _, table], sampling): (&[u8; 3], &[usize; 2])| {
-            // A component alone is not interleaved, whatever its sampling.
-            let (sampling, most) = if count == 1 { ([1, 1], [1, 1]) } else { (*sampling, most) };
-            let blocks = [0, 1].map(|axis| ([width, height][axis] * sampling[axis]).div_ceil(8 * most[axis]));
-            let mcus = [0, 1].map(|axis| [width, height][axis].div_ceil(8 * most[axis]));
-            let plane = Plane::new([width, height], sampling, most, mcus, 8 / reduction)
+        let component = |(&[id, _, table], &sampling): (&[u8; 3], &[usize; 2])| {
+            let plane = Plane::new(size, sampling, most, mcus, 8 / reduction)
                 .ok_or_else(|| unsupported("components sampled in fractions of each other"))?;
-            let progress = Progress::new(
-                [0, 1].map(|axis| if is_progressive { mcus[axis] * sampling[axis] } else { 0 }),
-            );
+            let kept = [0, 1].map(|axis| if is_progressive { mcus[axis] * sampling[axis] } else { 0 });
             Ok(Component {
                 id,
                 sampling,
-                blocks,
+                blocks: [0, 1].map(|axis| (size[axis] * sampling[axis]).div_ceil(8 * most[axis])),
                 table: table.into(),
                 quantisation: [0; 64],
                 was_scanned: false,
-                progress,
+                progress: Progress::new(kept),
                 plane,
             })
         };
-        let most = if count == 1 { [1, 1] } else { most };
         Ok(Frame {
             is_progressive,
             width: width.div_ceil(reduction),
             height: height.div_ceil(reduction),
-            mcus: [width.div_ceil(8 * most[0]), height.div_ceil(8 * most[1])],
-            components: components.iter().zip(&samplings).map(read).collect::<Result<_>>()?,
+            mcus,
+            components: components.iter().zip(&samplings).map(component).collect::<Result<_>>()?,
         })
     }
 }

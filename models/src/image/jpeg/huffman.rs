@@ -266,8 +266,13 @@ impl<'a> Bits<'a> {
     }
 
     /// Whole bytes that were not read up to the next marker.
-    pub(super) fn unread(&self) -> usize {
+    fn unread(&self) -> usize {
         (8 * (self.bytes.len() - PADDING)).saturating_sub(self.cursor.position()) / 8
+    }
+
+    /// Whole bytes of the scan that were not read, but for filling.
+    pub(super) fn left_over(&self) -> usize {
+        self.unread() + self.rest.iter().skip_while(|byte| **byte == 0xff).count()
     }
 
     /// The marker behind these codes, if all of them were read; goes on behind that.

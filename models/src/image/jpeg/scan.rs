@@ -7,7 +7,7 @@ use super::progressive::Band;
 use crate::error::Result;
 
 /// Bytes behind the last block that do no harm: some cameras fill the scan up. More of them say that codes were lost.
-const MAX_UNREAD: usize = 64;
+const MAX_LEFT_OVER: usize = 64;
 
 /// A component in a scan.
 pub(super) struct Scanned {
@@ -43,7 +43,7 @@ impl Frame {
                 band.block(state, i, &mut component.progress, table.as_ref(), at)
             }),
         };
-        let is_whole = read.is_some() && state.bits.unread() <= MAX_UNREAD;
+        let is_whole = read.is_some() && state.bits.left_over() <= MAX_LEFT_OVER;
         is_whole
             .then_some(())
             .ok_or_else(|| damaged("the data of a scan end early, or have codes that no image has"))

@@ -132,6 +132,67 @@ fn bad_frames_are_left_out_and_counted() {
     assert_eq!(expect(0, &bytes, &allowed).0.lines().count(), 3);
 }
 
+/// Codes that are lost in the middle of a frame's data, whose markers are all there: decoders fill what is missing with grey.
+#[test]
+fn a_frame_with_a_hole_in_its_data_is_bad_and_costs_no_other() {
+    let photo = |shade: u8| {
+        let pixels: Vec<u8> = (0..64 * 48 * 3u32).map(|i| (i * i / 7 + u32::from(shade)) as u8).collect();
+        let mut bytes = Vec::new();
+        let mut encoder = image::codecs::jpeg::JpegEncoder::new_with_quality(&mut bytes, 90);
+        encoder.encode(&pixels, 64, 48, image::ExtendedColorType::Rgb8).unwrap();
+        bytes
+    };
+    let mut hole = photo(1);
+    let middle = hole.len() / 2;
+    hole.drain(middle..hole.len() - 2);
+    let bytes = [photo(0), hole, photo(2), photo(3)].concat();
+    let arguments: [&dyn AsRef<OsStr>; 7] =
+        [&"run", &model(), &"mjpeg:-", &"--every-frame", &"--max-bad", &"25%", &"--json"];
+    let (out, err) = expect(0, &bytes, &arguments);
+    let objects = objects(&out);
+    assert_eq!(labels(&objects).len(), 3, "{out}");
+    let error = objects[1]["error"].as_str().unwrap();
+    assert!(error.starts_with("frame 2: ") && error.contains("damaged JPEG"), "{error}");
+    assert!(err.contains("3 frames answered, 0 dropped, 1 bad"), "{err}");
+}
+
+/// Frames of a camera that is slower than the model, a few bytes at a time: each is answered before the next one begins, and
+/// what the camera leaves unfinished is not.
+#[test]
+fn frames_that_come_in_pieces_are_answered_as_they_end() {
+    let yuyv = |[y, u, v]: [u8; 3]| [y, u, y, v].repeat(16 * 12 / 2);
+    let nv12 = |[y, u, v]: [u8; 3]| [vec![y; 16 * 12], [u, v].repeat(8 * 6)].concat();
+    let colours = [("red", RED), ("green", GREEN), ("blue", BLUE), ("red", RED)];
+    for (stream, frame) in [
+        ("mjpeg:-", &jpeg as &dyn Fn([u8; 3]) -> Vec<u8>),
+        ("raw:16x12:rgb8:-", &|colour| colour.repeat(16 * 12)),
+        ("raw:16x12:yuyv:-", &|colour| yuyv(mean_yuv(&[&colour]))),
+        ("raw:16x12:nv12:-", &|colour| nv12(mean_yuv(&[&colour]))),
+    ] {
+        let mut child = command(&[&"run", &model(), &stream, &"--json"]).spawn().unwrap();
+        let mut pipe = child.stdin.take().unwrap();
+        let mut answers = BufReader::new(child.stdout.take().unwrap());
+        for (name, colour) in colours {
+            for piece in frame(colour).chunks(97) {
+                pipe.write_all(piece).unwrap();
+            }
+            let mut line = String::new();
+            answers.read_line(&mut line).unwrap();
+            assert_eq!(labels(&objects(&line)), [name], "{stream}: {line}");
+        }
+        let unfinished = frame(BLUE);
+        pipe.write_all(&unfinished[..unfinished.len() / 2]).unwrap();
+        drop(pipe);
+        let output = child.wait_with_output().unwrap();
+        let err = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success(), "{stream}: {err}");
+        assert!(
+            err.contains("4 frames answered, 0 dropped, 0 bad") && err.contains("incomplete"),
+            "{stream}: {err}"
+        );
+    }
+}
+
 #[test]
 fn streams_without_frames_are_5_and_wrong_streams_2() {
     for bytes in [&b""[..], b"no image", &[0xff; 100_000]] {
