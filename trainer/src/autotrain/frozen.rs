@@ -9,6 +9,11 @@ use smalti_trainer::stages::head::Embedded;
 use super::Autotrain;
 use crate::plan::finetune::Init;
 
+/// Embeddings that heads are fitted to, for each second of the budget: about a tenth of it.
+const ROWS_PER_SECOND: f64 = 20.0;
+/// The same, at least.
+const LEAST_ROWS: f64 = 1000.0;
+
 /// The start with a head that has learned from all labels, and what heads of a part of them are fitted to.
 pub(super) struct Frozen {
     pub(super) classifier: Finetuned,
@@ -18,7 +23,7 @@ pub(super) struct Frozen {
 }
 
 impl Frozen {
-    /// Embeds the labelled images and fits the regression.
+    /// Embeds the labelled images, as many as there is time for, and fits the regression.
     pub(super) fn new(
         job: &Autotrain<'_>,
         settings: &FinetuneSettings,
@@ -27,7 +32,9 @@ impl Frozen {
     ) -> Result<Frozen> {
         let mut classifier = finetune::start(settings, labelled.classes(), init.file())?;
         let (augment, seed, stop) = (&settings.augment, settings.optim.seed, || job.stop.code());
-        let embedded = Embedded::new(&classifier, labelled, augment, seed, &job.exec, &stop)?;
+        // By the budget alone, not by time that passed: a command that continues takes as many.
+        let rows = (ROWS_PER_SECOND * job.budget).max(LEAST_ROWS) as usize;
+        let embedded = Embedded::new(&classifier, labelled, augment, seed, rows, &job.exec, &stop)?;
         let head = embedded.fit(None, None)?;
         head.write(classifier.model.layout(), &mut classifier.params)?;
         Ok(Frozen { classifier, embedded, decay: head.decay })

@@ -23,7 +23,8 @@ const SHARE: f64 = 0.05;
 
 /// Whether mirror images are taken for other classes.
 pub(super) fn changes_classes(job: &Autotrain<'_>, frozen: &Frozen, labelled: &Dataset) -> Result<bool> {
-    let (whole, mirrored) = (frozen.whole(), embed_mirrored(job, frozen, labelled)?);
+    let whole = frozen.whole();
+    let mirrored = embed_mirrored(job, frozen, labelled, &whole.images)?;
     let classes = whole.classes;
     let [mut lost, mut won] = [0; 2];
     for fold in folds(labelled, FOLDS) {
@@ -60,22 +61,28 @@ struct Mirrored {
     rows: Vec<f32>,
 }
 
-fn embed_mirrored(job: &Autotrain<'_>, frozen: &Frozen, labelled: &Dataset) -> Result<Mirrored> {
+/// Mirrors and embeds the labelled images of these numbers.
+fn embed_mirrored(
+    job: &Autotrain<'_>,
+    frozen: &Frozen,
+    labelled: &Dataset,
+    numbers: &[u32],
+) -> Result<Mirrored> {
     let mut all = Mirrored { images: Vec::new(), rows: Vec::new() };
-    for first in (0..labelled.len()).step_by(BATCH) {
-        let numbers = first..(first + BATCH).min(labelled.len());
+    for numbers in numbers.chunks(BATCH) {
         // What cannot be read has no embedding of its own either.
-        let mirror = |i: usize| {
+        let mirror = |&number: &u32| {
+            let i = number as usize;
             let image = labelled.image_for(i, frozen.classifier.preprocess.side()).ok()?;
-            Some((i, (augment::mirrored(image).ok()?, labelled.label(i))))
+            Some((number, (augment::mirrored(image).ok()?, labelled.label(i))))
         };
-        let (numbers, images): (Vec<usize>, Vec<_>) = numbers.filter_map(mirror).unzip();
+        let (numbers, images): (Vec<u32>, Vec<_>) = numbers.iter().filter_map(mirror).unzip();
         if images.is_empty() {
             continue;
         }
         let images = Dataset::from_images(labelled.classes().to_vec(), images)?;
         let found = predictions(job, &frozen.classifier, &images)?;
-        all.images.extend(found.ids.iter().map(|id| numbers[*id as usize] as u32));
+        all.images.extend(found.ids.iter().map(|id| numbers[*id as usize]));
         all.rows.extend(found.embeddings);
     }
     Ok(all)

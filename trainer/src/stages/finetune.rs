@@ -12,7 +12,7 @@ mod settings;
 
 pub use settings::{FULL_TOKENS, FinetuneSettings, HeadInit};
 
-use super::head::Embedded;
+use super::head::{self, Embedded};
 use super::{flags, to_json};
 use crate::data::mix::soft_targets;
 use crate::data::{Batch, Dataset, Loader, LoaderSettings, Mix};
@@ -243,7 +243,8 @@ impl Finetuning<'_> {
             let exec = ExecConfig { ranks: None, ..self.exec.clone() };
             let FinetuneSettings { augment, optim, .. } = self.settings;
             let data = self.images.train.labelled();
-            let embedded = Embedded::new(&start, &data, augment, optim.seed, &exec, &|| None)?;
+            let embedded =
+                Embedded::new(&start, &data, augment, optim.seed, head::MAX_ROWS, &exec, &|| None)?;
             let head = embedded.fit(None, None)?;
             head.write(start.model.layout(), &mut start.params)?;
             log::info!("the head's logistic regression: {:.3} right in cross-validation", head.validation);

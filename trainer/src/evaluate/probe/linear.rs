@@ -18,14 +18,12 @@ use crate::rng::{Rng, stream};
 const DECAYS: [f64; 8] = [1e-4, 1e-3, 1e-2, 0.03, 0.1, 0.3, 1.0, 3.0];
 /// Parts of the images, each of which is held out once.
 const FOLDS: usize = 5;
-/// Images that cross-validation looks at, at most: more change nothing about the decay.
-const CROSS_VALIDATED: usize = 5000;
-/// Maximum number of the optimizer's steps.
-const STEPS: usize = 200;
-/// Pairs of steps and gradient changes that it remembers.
+/// Maximum number of rows in cross-validation: more change nothing about the decay.
+const CROSS_VALIDATED: usize = 8000;
+/// Cross-validation ends after so many decays in a row that are worse than the best one.
+const PATIENCE: usize = 2;
+/// Pairs of steps and gradient changes that the optimizer remembers.
 const MEMORY: usize = 10;
-/// It ends when the gradient is this short.
-const ENOUGH: f64 = 1e-5;
 /// Rows of one task; sums over tasks are taken in order, so that threads change nothing.
 const ROWS: usize = 2048;
 
@@ -78,7 +76,7 @@ impl LinearHead {
             Some(decay) => (decay, f64::NAN),
             None => train_set.choose_decay()?,
         };
-        let found = train_set.solve(decay, None)?;
+        let found = train_set.solve(decay, None, FIT)?;
         let mut head = LinearHead { weight: Vec::new(), bias: Vec::new(), decay, validation };
         for class in found.chunks_exact(dim + 1) {
             let weight = class.iter().zip(&std).map(|(w, std)| w / std);
@@ -157,6 +155,30 @@ struct TrainSet<'a> {
     classes: usize,
 }
 
+/// A part of cross-validation.
+struct Part {
+    rows: Vec<f32>,
+    labels: Vec<u32>,
+    held: Vec<f32>,
+    held_labels: Vec<u32>,
+    /// Of the decay before.
+    weights: Option<Vec<f64>>,
+}
+
+/// When the optimizer ends.
+#[derive(Clone, Copy)]
+struct Effort {
+    /// Maximum number of steps.
+    steps: usize,
+    /// Gradient norm that counts as the optimum.
+    gradient_norm: f64,
+}
+
+/// For a head that is used.
+const FIT: Effort = Effort { steps: 200, gradient_norm: 1e-5 };
+/// For one that is only compared with those of other decays.
+const COMPARISON: Effort = Effort { steps: 60, gradient_norm: 1e-3 };
+
 fn shape(error: ndarray::ShapeError) -> Error {
     Error::Usage(format!("embeddings: {error}"))
 }
@@ -171,62 +193,86 @@ fn logits(rows: &[f32], dim: usize, weights: &[f64], classes: usize) -> Result<A
 }
 
 impl TrainSet<'_> {
-    /// The decay of least cross-entropy in cross-validation, and the fraction that is right there.
+    /// The decay of least cross-entropy in cross-validation, and the fraction that is right there. From the strongest decay
+    /// down, each solution starts from that of the one before.
     fn choose_decay(&self) -> Result<(f64, f64)> {
-        let folds = self.folds();
-        let held_out = |fold: usize| (0..folds.len()).partition::<Vec<usize>, _>(|&row| folds[row] == fold);
-        let mut scores = [(0.0, 0usize); DECAYS.len()];
-        let mut judged = 0;
-        for fold in 0..FOLDS {
-            let (held, kept) = held_out(fold);
-            let kept: Vec<usize> = kept.into_iter().filter(|&row| folds[row] < FOLDS).collect();
-            if held.is_empty() || kept.is_empty() {
-                continue;
+        let mut folds = self.train_and_held_out();
+        let judged: usize = folds.iter().map(|fold| fold.held_labels.len()).sum();
+        // A single image: any decay will do.
+        let (mut best, mut best_loss, mut worse) = ((DECAYS[4], f64::NAN), f64::INFINITY, 0);
+        for decay in DECAYS.iter().rev().filter(|_| judged > 0) {
+            let (mut loss, mut right) = (0.0, 0);
+            for fold in &mut folds {
+                let (of_fold, right_of_fold) = self.score(fold, *decay)?;
+                loss += of_fold;
+                right += right_of_fold;
             }
-            let ((held, truth, _), (kept, labels, images)) = (self.select(&held), self.select(&kept));
-            let part = TrainSet { rows: &kept, labels: &labels, images: &images, ..*self };
-            judged += truth.len();
-            // From the strongest decay down, each from the optimum of the one before.
-            let mut weights = None;
-            for (decay, (loss, right)) in DECAYS.iter().zip(&mut scores).rev() {
-                let found = part.solve(*decay, weights.take())?;
-                let logits = logits(&held, self.dim, &found, self.classes)?;
-                weights = Some(found);
-                for (row, &truth) in logits.rows().into_iter().zip(&truth) {
-                    let row = row.to_vec();
-                    let most = row[top(&row)];
-                    let sum: f64 = row.iter().map(|x| f64::from(x - most).exp()).sum();
-                    *loss += sum.ln() - f64::from(row[truth as usize] - most);
-                    *right += usize::from(top(&row) == truth as usize);
-                }
+            if loss < best_loss {
+                (best, best_loss, worse) = ((*decay, right as f64 / judged as f64), loss, 0);
+            } else {
+                worse += 1;
+            }
+            if worse == PATIENCE {
+                break;
             }
         }
-        let best =
-            (0..DECAYS.len()).min_by(|&a, &b| scores[a].0.total_cmp(&scores[b].0)).filter(|_| judged > 0);
-        // A single image: any decay will do.
-        Ok(best.map_or((DECAYS[4], f64::NAN), |i| (DECAYS[i], scores[i].1 as f64 / judged as f64)))
+        Ok(best)
     }
 
-    /// The fold that each row is held out in: each class is dealt out evenly; rows of one image stay together. Rows beyond
-    /// [`CROSS_VALIDATED`] images have none ([`FOLDS`]).
+    /// The parts of cross-validation in which there is something to learn from and to hold out.
+    fn train_and_held_out(&self) -> Vec<Part> {
+        let fold_of = self.folds();
+        let part = |fold: usize| {
+            let rows = |held: bool| {
+                let rows =
+                    (0..fold_of.len()).filter(|&row| (fold_of[row] == fold) == held && fold_of[row] < FOLDS);
+                self.select(&rows.collect::<Vec<_>>())
+            };
+            let ((rows, labels), (held, held_labels)) = (rows(false), rows(true));
+            Part { rows, labels, held, held_labels, weights: None }
+        };
+        let is_usable = |part: &Part| !part.labels.is_empty() && !part.held_labels.is_empty();
+        (0..FOLDS).map(part).filter(is_usable).collect()
+    }
+
+    /// Summed cross-entropy on the held-out rows of a part, and how many of them are right; leaves the weights in it.
+    fn score(&self, part: &mut Part, decay: f64) -> Result<(f64, usize)> {
+        let Part { rows, labels, held, held_labels, weights } = part;
+        let start = weights.take();
+        let found = TrainSet { rows, labels, images: &[], ..*self }.solve(decay, start, COMPARISON)?;
+        let logits = logits(held, self.dim, &found, self.classes)?;
+        *weights = Some(found);
+        let (mut loss, mut right) = (0.0, 0);
+        for (row, &truth) in logits.rows().into_iter().zip(held_labels.iter()) {
+            let row = row.to_vec();
+            let most = row[top(&row)];
+            let sum: f64 = row.iter().map(|x| f64::from(x - most).exp()).sum();
+            loss += sum.ln() - f64::from(row[truth as usize] - most);
+            right += usize::from(top(&row) == truth as usize);
+        }
+        Ok((loss, right))
+    }
+
+    /// The fold that each row is held out in: each class is dealt out evenly; rows of one image stay together. Images
+    /// beyond [`CROSS_VALIDATED`] rows have none ([`FOLDS`]).
     fn folds(&self) -> Vec<usize> {
         let mut images: Vec<(u32, u32)> =
             self.images.iter().copied().zip(self.labels.iter().copied()).collect();
         images.sort_unstable();
         images.dedup_by_key(|(image, _)| *image);
         Rng::new(0, stream::PROBE, []).shuffle(&mut images);
-        images.truncate(CROSS_VALIDATED);
+        images.truncate((CROSS_VALIDATED * images.len()).div_ceil(self.images.len().max(1)));
         images.sort_by_key(|(_, label)| *label);
         let dealt = images.iter().enumerate().map(|(i, (image, _))| (*image, i % FOLDS));
         let folds: std::collections::BTreeMap<u32, usize> = dealt.collect();
         self.images.iter().map(|image| folds.get(image).copied().unwrap_or(FOLDS)).collect()
     }
 
-    fn select(&self, chosen: &[usize]) -> (Vec<f32>, Vec<u32>, Vec<u32>) {
+    /// Rows and labels of these numbers.
+    fn select(&self, chosen: &[usize]) -> (Vec<f32>, Vec<u32>) {
         let row = |&i: &usize| self.rows.get(i * self.dim..(i + 1) * self.dim).unwrap_or_default();
         let rows = chosen.iter().flat_map(row).copied().collect();
-        let of = |values: &[u32]| chosen.iter().filter_map(|&i| values.get(i).copied()).collect();
-        (rows, of(self.labels), of(self.images))
+        (rows, chosen.iter().filter_map(|&i| self.labels.get(i).copied()).collect())
     }
 
     /// Loss and gradient.
@@ -254,12 +300,12 @@ impl TrainSet<'_> {
     }
 
     /// The weights of least loss, sought from `start` on, or from zeros.
-    fn solve(&self, decay: f64, start: Option<Vec<f64>>) -> Result<Vec<f64>> {
+    fn solve(&self, decay: f64, start: Option<Vec<f64>>, effort: Effort) -> Result<Vec<f64>> {
         let mut weights = start.unwrap_or_else(|| vec![0.0; self.classes * (self.dim + 1)]);
         let (mut loss, mut gradient) = self.loss(&weights, decay)?;
         let mut memory = VecDeque::new();
-        for _ in 0..STEPS {
-            if dot(&gradient, &gradient).sqrt() < ENOUGH {
+        for _ in 0..effort.steps {
+            if dot(&gradient, &gradient).sqrt() < effort.gradient_norm {
                 break;
             }
             let direction = direction(&gradient, &memory);
@@ -374,7 +420,7 @@ mod tests {
     fn the_fit_is_an_optimum() {
         let (rows, labels) = labelled(&clouds(4, 200, 1.0));
         let train_set = TrainSet { rows: &rows, labels: &labels, images: &[], dim: 6, classes: 3 };
-        let weights = train_set.solve(1e-2, None).unwrap();
+        let weights = train_set.solve(1e-2, None, FIT).unwrap();
         let (_, gradient) = train_set.loss(&weights, 1e-2).unwrap();
         assert!(dot(&gradient, &gradient).sqrt() < 1e-3);
     }
