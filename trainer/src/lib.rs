@@ -23,5 +23,6 @@ pub mod clock;
 pub mod error;
 pub mod files;
 pub mod rng;
+pub mod sheet;
 
 pub use error::{Error, Result};

@@ -1,19 +1,15 @@
 //! Images of what an autoencoder makes of hidden patches: original, masked, reconstructed, side by side.
 
-use std::io::Cursor;
-
-use image::{ExtendedColorType, ImageEncoder};
 use smalti_models::{Image, Preprocess};
 
 use crate::data::Dataset;
 use crate::error::{Error, Result};
 use crate::model::{Mae, mae};
 use crate::objective::{Mask, pixels};
+use crate::sheet::{self, GREY};
 
 /// Pixels between images.
 const GAP: usize = 2;
-/// Grey of hidden patches and gaps.
-const GREY: u8 = 128;
 
 /// A trained autoencoder and how it was trained.
 pub struct Shown<'a> {
@@ -35,33 +31,23 @@ impl Shown<'_> {
     /// A PNG of the first `count` usable images, one a row.
     pub fn png(&self, data: &Dataset, count: usize) -> Result<Vec<u8>> {
         let (size, channels) = (self.preprocess.img_size, self.preprocess.channels);
-        let mut rows = Vec::new();
+        let mut cells = Vec::new();
         let mut acts = mae::Activations::default();
         for i in 0..data.len() {
-            if rows.len() == count {
+            if cells.len() == 3 * count {
                 break;
             }
             // An unusable image was named in training.
             let Ok(image) = self.input(data, i) else { continue };
-            rows.push(self.row(i as u32, image.data(), &mut acts)?);
+            for pixels in self.row(i as u32, image.data(), &mut acts)? {
+                cells.push(Image::new(size, size, channels, pixels)?);
+            }
         }
-        if rows.is_empty() {
+        if cells.is_empty() {
             return Err(Error::data(data.root(), "has no usable image to reconstruct"));
         }
         // Small images are shown enlarged.
-        let zoom = (96 / size).max(1);
-        let (width, height) = (3 * size + 2 * GAP, rows.len() * (size + GAP) - GAP);
-        let mut canvas = vec![GREY; width * height * channels];
-        for (r, row) in rows.iter().enumerate() {
-            for (c, image) in row.iter().enumerate() {
-                for y in 0..size {
-                    let to = ((r * (size + GAP) + y) * width + c * (size + GAP)) * channels;
-                    let from = y * size * channels;
-                    canvas[to..to + size * channels].copy_from_slice(&image[from..from + size * channels]);
-                }
-            }
-        }
-        encode_png(&enlarge(&canvas, width, channels, zoom), width * zoom, height * zoom, channels)
+        sheet::png(&enlarged(&sheet::sheet(&cells, 3, GAP)?, (96 / size).max(1))?)
     }
 
     /// Image `i` as the model sees it.
@@ -114,23 +100,13 @@ impl Shown<'_> {
 }
 
 /// Repeats each pixel `zoom` times both ways.
-fn enlarge(pixels: &[u8], width: usize, channels: usize, zoom: usize) -> Vec<u8> {
-    let rows = pixels.chunks_exact(width * channels);
-    rows.flat_map(|row| {
-        let row: Vec<u8> = row.chunks_exact(channels).flat_map(|pixel| pixel.repeat(zoom)).collect();
+fn enlarged(image: &Image, zoom: usize) -> Result<Image> {
+    let rows = image.data().chunks_exact(image.width() * image.channels());
+    let pixels = rows.flat_map(|row| {
+        let row: Vec<u8> = row.chunks_exact(image.channels()).flat_map(|pixel| pixel.repeat(zoom)).collect();
         row.repeat(zoom)
-    })
-    .collect()
-}
-
-/// Grey or RGB pixels as a PNG.
-fn encode_png(pixels: &[u8], width: usize, height: usize, channels: usize) -> Result<Vec<u8>> {
-    let mut bytes = Cursor::new(Vec::new());
-    let colour = if channels == 1 { ExtendedColorType::L8 } else { ExtendedColorType::Rgb8 };
-    image::codecs::png::PngEncoder::new(&mut bytes)
-        .write_image(pixels, width as u32, height as u32, colour)
-        .map_err(|e| Error::data("reconstructions", format!("cannot be encoded as PNG: {e}")))?;
-    Ok(bytes.into_inner())
+    });
+    Ok(Image::new(image.width() * zoom, image.height() * zoom, image.channels(), pixels.collect())?)
 }
 
 #[cfg(test)]

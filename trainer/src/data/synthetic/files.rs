@@ -2,13 +2,11 @@
 
 use std::path::Path;
 
-use image::ImageEncoder;
 use rayon::prelude::*;
-use smalti_models::image::Image;
 
 use super::{classes, draw, label};
 use crate::error::{Error, Result};
-use crate::files;
+use crate::{files, sheet};
 
 /// Writes `train` images to learn from and `test` others to measure by as PNG files, `folder/train/CLASS/NUMBER.png` and
 /// `folder/test/CLASS/NUMBER.png`.
@@ -27,21 +25,8 @@ pub fn write(folder: &Path, train: usize, test: usize, size: usize, seed: u64) -
         files::make_folder(&class)?;
         let path = class.join(format!("{i:06}.png"));
         let (image, _) = draw(seed, i as u64, size)?;
-        let bytes = encode_png(&image).map_err(|e| Error::data(path.display().to_string(), e.to_string()))?;
-        std::fs::write(&path, bytes).map_err(Error::file("write", &path))
+        std::fs::write(&path, sheet::png(&image)?).map_err(Error::file("write", &path))
     })
-}
-
-fn encode_png(image: &Image) -> image::ImageResult<Vec<u8>> {
-    let mut bytes = std::io::Cursor::new(Vec::new());
-    let (width, height) = (image.width() as u32, image.height() as u32);
-    image::codecs::png::PngEncoder::new(&mut bytes).write_image(
-        image.data(),
-        width,
-        height,
-        image::ExtendedColorType::Rgb8,
-    )?;
-    Ok(bytes.into_inner())
 }
 
 #[cfg(test)]
