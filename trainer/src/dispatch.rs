@@ -14,7 +14,7 @@ use crate::commands::{
     bench, data, distil, embed, eval, export, finetune, import, job, pretrain, reconstruct, shell,
 };
 use crate::console::log;
-use crate::{autotrain, curve, quickstart};
+use crate::{autotrain, curve, label, quickstart, select};
 
 /// The exit code for a failure without a kind of its own.
 const FAILED: u8 = 1;
@@ -83,6 +83,8 @@ fn dispatch(command: Command, global: &Global) -> anyhow::Result<()> {
         Command::Train(args) => autotrain::run(*args, global),
         Command::Curve(args) => curve::run(*args, global),
         Command::Data(args) => data::run(&config::merge(args, file)?, global),
+        Command::Select(args) => select::run(*args, global),
+        Command::Label(args) => label::run(&config::merge(args, file)?, global),
         Command::Pretrain(args) => pretrain::run(*args, global),
         Command::Distil(args) => distil::run(*args, global),
         Command::Finetune(args) => finetune::run(*args, global),

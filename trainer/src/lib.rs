@@ -3,7 +3,7 @@
 //! The modules follow the data. [`data`] reads images and makes batches, [`model`] runs forward and backward over one
 //! flat parameter vector, [`objective`] says what is hidden and what is compared, [`run`] owns the folder that a run
 //! writes, [`train`] sums gradients and moves the parameters, [`stages`] are what users ask for, [`evaluate`] measures
-//! the outcome and [`export`] writes it for a device.
+//! the outcome, [`export`] writes it for a device and [`selection`] says what to label next.
 #![forbid(unsafe_code)]
 
 pub mod data;
@@ -18,6 +18,7 @@ pub mod stages;
 pub mod bench;
 pub mod evaluate;
 pub mod export;
+pub mod selection;
 
 pub mod clock;
 pub mod error;

@@ -10,8 +10,10 @@ mod commands;
 mod console;
 mod curve;
 mod dispatch;
+mod label;
 mod plan;
 mod quickstart;
+mod select;
 
 use std::process::ExitCode;
 

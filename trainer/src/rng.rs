@@ -23,6 +23,8 @@ pub mod stream {
     pub const SYNTHETIC: u64 = 8;
     /// The linear probe.
     pub const PROBE: u64 = 9;
+    /// Where clusters begin.
+    pub const CLUSTERS: u64 = 10;
 }
 
 /// A small, fast generator whose whole sequence follows from its key.

@@ -6,6 +6,8 @@
 pub(crate) mod config;
 pub(crate) mod curve;
 pub(crate) mod distil;
+pub(crate) mod label;
+pub(crate) mod select;
 pub(crate) mod train;
 pub(crate) mod training;
 pub(crate) mod words;
@@ -17,6 +19,8 @@ use serde::{Deserialize, Serialize};
 
 pub(crate) use curve::CurveArgs;
 pub(crate) use distil::DistilArgs;
+pub(crate) use label::LabelArgs;
+pub(crate) use select::SelectArgs;
 pub(crate) use train::TrainArgs;
 pub(crate) use training::{FinetuneArgs, PretrainArgs};
 
@@ -64,6 +68,10 @@ pub(crate) enum Command {
     Curve(Box<CurveArgs>),
     /// Look a data set over before any training.
     Data(DataArgs),
+    /// Which images to label first: typical ones, then those that a classifier is not sure about.
+    Select(Box<SelectArgs>),
+    /// A page on this machine to label images by key press.
+    Label(LabelArgs),
     /// Pretrain on images without labels, as a masked autoencoder.
     Pretrain(Box<PretrainArgs>),
     /// Learn a frozen teacher's embeddings on images without labels.
@@ -162,7 +170,8 @@ pub(crate) struct DataArgs {
 #[derive(Clone, Debug, Default, Args, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub(crate) struct EvalArgs {
-    /// The run: what `smalti finetune` wrote; for a probe also what `smalti pretrain` or `smalti import` wrote.
+    /// The run: what `smalti finetune` wrote; for a probe also what `smalti pretrain` or `smalti import` wrote, a safetensors
+    /// file, or `photos-nano`.
     #[arg(required = true)]
     pub(crate) run: Option<PathBuf>,
     /// The data set.
@@ -189,7 +198,7 @@ pub(crate) struct EvalArgs {
 #[derive(Clone, Debug, Default, Args, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub(crate) struct EmbedArgs {
-    /// The run: what `smalti pretrain`, `smalti finetune` or `smalti import` wrote.
+    /// The run: what `smalti pretrain`, `smalti finetune` or `smalti import` wrote; or a safetensors file, or `photos-nano`.
     #[arg(required = true)]
     pub(crate) run: Option<PathBuf>,
     /// The data set.

@@ -1,7 +1,7 @@
 //! Several classifiers of the same classes, whose mean answer is more often right than each one's.
 
 use serde::{Deserialize, Serialize};
-use smalti_trainer::evaluate::top;
+use smalti_trainer::evaluate::{probabilities, top};
 
 /// Temperatures that are tried, from the sharpest, each [`FACTOR`] times the one before.
 const SHARPEST: f64 = 0.1;
@@ -97,14 +97,6 @@ fn weights(said: &[Vec<f64>]) -> Vec<f64> {
     weights.iter_mut().filter(|weight| **weight < LEAST_WEIGHT).for_each(|weight| *weight = 0.0);
     let all: f64 = weights.iter().sum();
     weights.into_iter().map(|weight| weight / all).collect()
-}
-
-/// Softmax of `logits / temperature`.
-pub(super) fn probabilities(logits: &[f32], temperature: f64) -> Vec<f64> {
-    let most = f64::from(logits[top(logits)]);
-    let powers: Vec<f64> = logits.iter().map(|x| ((f64::from(*x) - most) / temperature).exp()).collect();
-    let sum: f64 = powers.iter().sum();
-    powers.into_iter().map(|x| x / sum).collect()
 }
 
 /// The fraction of images whose largest value is that of their class.

@@ -3,9 +3,10 @@
 
 use smalti_trainer::Result;
 use smalti_trainer::evaluate::label_spreading::NeighbourGraph;
+use smalti_trainer::evaluate::probabilities;
 use smalti_trainer::evaluate::probe::linear::LinearHead;
 
-use super::ensemble::{cross_entropies, fraction_right, probabilities, temperature};
+use super::ensemble::{cross_entropies, fraction_right, temperature};
 use super::folds::Fold;
 
 /// How much neighbours count, from not at all.

@@ -8,7 +8,7 @@ use smalti_trainer::model::weights;
 
 use crate::args::{EmbedArgs, Global};
 use crate::console::out;
-use crate::plan::{required, split};
+use crate::plan::{self, required, split};
 
 pub(crate) fn run(args: &EmbedArgs, global: &Global) -> anyhow::Result<()> {
     let path =
@@ -18,7 +18,7 @@ pub(crate) fn run(args: &EmbedArgs, global: &Global) -> anyhow::Result<()> {
     let exec = super::machine(&args.machine)?;
     let part = args.split.as_deref().map_or(Ok(Split::All), split)?;
     let data = Dataset::open(&data, part)?;
-    let model = probe::load(&path)?;
+    let model = plan::teacher::embedder(&path)?;
     let found = probe::embed(&model, &data, &exec)?;
     let shape = [found.ids.len(), found.dim];
     let tensors = [("embeddings", &shape[..], &found.embeddings[..])];

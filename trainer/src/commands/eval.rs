@@ -13,7 +13,7 @@ use smalti_trainer::train::ExecConfig;
 use crate::args::{EvalArgs, Global};
 use crate::console::log::tell;
 use crate::console::out;
-use crate::plan::{held_out, required};
+use crate::plan::{self, held_out, required};
 
 /// A confusion matrix with more classes than this is left to --json.
 const SHOWN: usize = 20;
@@ -65,7 +65,7 @@ fn run_probe(
     test: &Dataset,
     exec: &ExecConfig,
 ) -> anyhow::Result<Evaluation> {
-    let model = probe::load(run)?;
+    let model = plan::teacher::embedder(run)?;
     let classes = train.classes();
     let (train, test) = (probe::embed(&model, train, exec)?, probe::embed(&model, test, exec)?);
     let said = match kind {

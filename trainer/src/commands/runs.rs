@@ -55,6 +55,15 @@ pub(crate) fn exec(run: &RunArgs, exec: ExecConfig) -> Result<ExecConfig> {
     Ok(ExecConfig { checkpoint_every: Duration::from_secs_f64(minutes * 60.0), ..exec })
 }
 
+/// The run of the classifier in what `smalti train` left in a folder; of any other folder itself.
+pub(crate) fn of_train(folder: &Path) -> PathBuf {
+    let report = std::fs::read(folder.join("report.json")).unwrap_or_default();
+    let report = serde_json::from_slice::<serde_json::Value>(&report).unwrap_or_default();
+    // The folder may have been moved since.
+    let name = report["run"].as_str().and_then(|run| Path::new(run).file_name());
+    name.map(|name| folder.join(name)).filter(|run| run.is_dir()).unwrap_or_else(|| folder.into())
+}
+
 /// Number of processes that share the work.
 pub(super) fn size(exec: &ExecConfig) -> usize {
     exec.ranks.as_ref().map_or(1, |ranks| ranks.size())

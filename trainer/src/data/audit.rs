@@ -15,7 +15,7 @@ use super::dataset::Dataset;
 use super::splits::Splits;
 use super::{Split, statistics};
 use crate::error::Result;
-use duplicates::ImageHash;
+pub use duplicates::ImageHash;
 
 /// Maximum number of images of each split that are audited.
 pub const MAX_IMAGES: usize = 100_000;

@@ -211,14 +211,10 @@ impl Dataset {
     /// # Errors
     /// Images that are not files of their own.
     pub fn with_images_of(&self, other: &Dataset) -> Result<Dataset> {
-        let refuse = |data: &Dataset| {
-            let problem = format!("{}: expected a folder of image files or a table of them", data.kind());
-            Error::data(data.root(), problem)
-        };
-        let mut files = self.files().ok_or_else(|| refuse(self))?;
+        let mut files = self.files()?;
         let mut labels = self.labels.to_vec();
         let known: HashSet<PathBuf> = files.iter().cloned().collect();
-        let more = other.files().ok_or_else(|| refuse(other))?;
+        let more = other.files()?;
         files.extend(more.into_iter().filter(|file| !known.contains(file)));
         labels.resize(files.len(), None);
         let source = Source::new(Path::new(&self.root()), self.kind(), Store::Files(files));
@@ -226,9 +222,16 @@ impl Dataset {
         Dataset::from_listing(Listing { source, labels, classes, splits, notes: Vec::new() })
     }
 
-    /// The image files, where each image is one.
-    fn files(&self) -> Option<Vec<PathBuf>> {
-        self.items.iter().map(|&item| self.source.file(item as usize).map(Path::to_owned)).collect()
+    /// The files of all images, in order.
+    ///
+    /// # Errors
+    /// Images that are not files of their own.
+    pub fn files(&self) -> Result<Vec<PathBuf>> {
+        let files = self.items.iter().map(|&item| self.source.file(item as usize).map(Path::to_owned));
+        files.collect::<Option<_>>().ok_or_else(|| {
+            let problem = format!("{}: expected a folder of image files or a table of them", self.kind());
+            Error::data(self.root(), problem)
+        })
     }
 
     /// The same images under another list of classes, labels translated by name: for measuring a model, whose list

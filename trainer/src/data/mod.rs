@@ -40,3 +40,4 @@ pub use loader::{Batch, CacheBudget, Loader, LoaderSettings, OnBad, Share, Strea
 pub use mix::Mix;
 pub use splits::Splits;
 pub use statistics::{Statistics, statistics};
+pub use table::{LabelTable, Row};

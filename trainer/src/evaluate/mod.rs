@@ -69,6 +69,22 @@ pub fn top(values: &[f32]) -> usize {
     values.iter().enumerate().fold(0, |best, (i, &x)| if x > values[best] { i } else { best })
 }
 
+/// Softmax of `logits / temperature`.
+pub fn probabilities(logits: &[f32], temperature: f64) -> Vec<f64> {
+    let most = f64::from(logits[top(logits)]);
+    let powers: Vec<f64> = logits.iter().map(|x| ((f64::from(*x) - most) / temperature).exp()).collect();
+    let sum: f64 = powers.iter().sum();
+    powers.into_iter().map(|x| x / sum).collect()
+}
+
+/// How much likelier the likeliest class is than the second, from 0 to 1: a small margin is an unsure answer.
+pub fn margin(logits: &[f32]) -> f32 {
+    let [first, second] = probabilities(logits, 1.0)
+        .into_iter()
+        .fold([0.0; 2], |[first, second], p| if p > first { [p, first] } else { [first, second.max(p)] });
+    (first - second) as f32
+}
+
 /// Batches of every image once, in order, unchanged; of several ranks each has its share of every batch.
 pub fn loader(data: &Dataset, preprocess: &Preprocess, exec: &ExecConfig) -> Result<Loader> {
     let share = exec.ranks.clone();
@@ -219,6 +235,12 @@ pub fn evaluate(said: &[usize], labels: &[Option<u32>], names: &[String]) -> Res
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn margins_are_between_the_two_likeliest() {
+        assert!((margin(&[2.0, 0.0, 1.0]) - (0.66524 - 0.24473)).abs() < 1e-4);
+        assert_eq!((margin(&[3.0, 3.0]), margin(&[5.0])), (0.0, 1.0));
+    }
 
     #[test]
     fn counts_are_right() {

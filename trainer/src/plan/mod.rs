@@ -14,6 +14,8 @@ pub(crate) mod pretrain;
 pub(crate) mod size;
 pub(crate) mod teacher;
 
+use std::path::PathBuf;
+
 use smalti_trainer::data::{CacheBudget, Dataset, Split, Splits};
 use smalti_trainer::train::ExecConfig;
 use smalti_trainer::{Error, Result};
@@ -28,6 +30,15 @@ pub(crate) fn required<T: Clone>(value: &Option<T>, flag: &str, what: &str) -> R
 /// A value that was given, else the default, which is then as good as given.
 pub(crate) fn fill<T: Clone>(value: &mut Option<T>, default: T) -> T {
     value.get_or_insert(default).clone()
+}
+
+/// The folder of image files that must be given: a table of labels names files in it.
+pub(crate) fn folder(path: &Option<PathBuf>) -> Result<PathBuf> {
+    let path = required(path, "DIR", "a folder of images")?;
+    match path.is_file() {
+        true => Err(Error::data(path.display().to_string(), "a file: expected a folder of image files")),
+        false => Ok(path),
+    }
 }
 
 /// `5%` or `0.05`.

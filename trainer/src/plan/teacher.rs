@@ -1,9 +1,11 @@
 //! Which network a teacher is.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
-use smalti_models::{Pooling, VitConfig};
+use smalti_models::{Pooling, VitConfig, starts};
+use smalti_trainer::evaluate::probe;
 use smalti_trainer::model::weights::Weights;
+use smalti_trainer::stages::finetune::Finetuned;
 use smalti_trainer::stages::import::{self, ImportSettings};
 use smalti_trainer::teacher::{self, Hints, NetworkTeacher, Teacher};
 use smalti_trainer::{Error, Result};
@@ -17,7 +19,8 @@ use crate::args::distil::TeacherArgs;
 pub(crate) fn open(args: &TeacherArgs) -> Result<Box<dyn Teacher>> {
     let path = required(&args.teacher, "--teacher", "an ONNX file, a safetensors file or a run")?;
     if is_weights(&path) {
-        return Ok(Box::new(imported(&path, args)?));
+        let (network, file) = imported(&path, args)?;
+        return Ok(Box::new(NetworkTeacher::new(network, &file)?));
     }
     if args.teacher_img_size.is_some() {
         let problem =
@@ -33,16 +36,25 @@ pub(crate) fn open(args: &TeacherArgs) -> Result<Box<dyn Teacher>> {
     teacher::open(&path, &hints)
 }
 
-/// Whether this is a safetensors file, or a folder with one that is no run.
+/// Whether this is a safetensors file, the name of a start, or a folder with such a file that is no run.
 fn is_weights(path: &Path) -> bool {
     match path.is_dir() {
         true => file(path).is_ok(),
+        false if path.to_str().is_some_and(|name| starts::find(name).is_some()) => true,
         false => path.extension().is_some_and(|extension| extension.eq_ignore_ascii_case("safetensors")),
     }
 }
 
-/// A network of weights that were not imported as a run.
-fn imported(source: &Path, args: &TeacherArgs) -> Result<NetworkTeacher> {
+/// A run, or weights that were not imported as one, as something that embeds images.
+pub(crate) fn embedder(path: &Path) -> Result<Finetuned> {
+    match is_weights(path) {
+        true => Ok(imported(path, &TeacherArgs::default())?.0),
+        false => probe::load(path),
+    }
+}
+
+/// The network of weights that were not imported as a run, and their file.
+fn imported(source: &Path, args: &TeacherArgs) -> Result<(Finetuned, PathBuf)> {
     let path = file(source)?;
     let weights = Weights::open(&path)?;
     let settings = match weights.stated()? {
@@ -71,5 +83,5 @@ fn imported(source: &Path, args: &TeacherArgs) -> Result<NetworkTeacher> {
     };
     let (network, loaded) = import::read(&weights, &settings)?;
     log::info!("{}: {loaded}", path.display());
-    NetworkTeacher::new(network, &path)
+    Ok((network, path))
 }

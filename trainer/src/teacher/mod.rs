@@ -2,9 +2,10 @@
 //!
 //! A [`Teacher`] embeds images: an ONNX file on the runtime's kernels ([`onnx`]), or a run or imported weights ([`network`]).
 //! [`open`] tells which it is. What it says of a data set's crops is kept in a [`Cache`], since it costs more than anything
-//! that the student does with it.
+//! that the student does with it; what it says of whole images in [`Embeddings`].
 
 pub mod cache;
+pub mod embeddings;
 pub mod network;
 pub mod onnx;
 mod tokens;
@@ -15,11 +16,13 @@ use serde::{Deserialize, Serialize};
 use smalti_models::Preprocess;
 
 pub use cache::Cache;
+pub use embeddings::Embeddings;
 pub use network::NetworkTeacher;
 pub use onnx::OnnxTeacher;
 
 use crate::clock;
 use crate::error::Result;
+use crate::evaluate::probe::linear::LinearHead;
 
 /// What a teacher is: part of a student's settings, so that a run is resumed with the same one.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -43,6 +46,13 @@ pub trait Teacher {
     /// # Errors
     /// What the network cannot run.
     fn embed(&self, pixels: &[f32]) -> Result<Vec<f32>>;
+    /// The layer on its embeddings that answers with logits, where there is one.
+    ///
+    /// # Errors
+    /// A classifier without a head.
+    fn head(&self) -> Result<Option<LinearHead>> {
+        Ok(None)
+    }
 }
 
 /// Seconds of CPU time that a teacher takes for an image, with cutting it out.

@@ -4,16 +4,13 @@ use std::path::Path;
 
 use super::{Teacher, TeacherConfig, digest};
 use crate::error::Result;
-use crate::evaluate::probe;
-use crate::files;
+use crate::evaluate::probe::{self, linear::LinearHead};
 use crate::model::classifier;
+use crate::model::weights::file;
 use crate::objective::Mask;
 use crate::run::RunDir;
 use crate::stages::finetune::Finetuned;
 use crate::train::step::{GradLanes, micro_batch};
-
-/// The largest file of weights that is read.
-const LIMIT: u64 = 4 << 30;
 
 /// A network whose encoder is frozen.
 pub struct NetworkTeacher {
@@ -37,7 +34,7 @@ impl NetworkTeacher {
     /// The file system.
     pub fn new(network: Finetuned, weights: &Path) -> Result<NetworkTeacher> {
         let config = TeacherConfig {
-            digest: digest(&files::read(weights, LIMIT)?),
+            digest: digest(&file::bytes(weights)?),
             width: network.model.vit().dim,
             preprocess: network.preprocess.clone(),
         };
@@ -61,5 +58,11 @@ impl Teacher for NetworkTeacher {
             model.predict(params, input.slice(part.start, part.end), acts).1.to_vec()
         });
         Ok(parts.concat())
+    }
+
+    fn head(&self) -> Result<Option<LinearHead>> {
+        let Finetuned { model, params, labels, .. } = &self.network;
+        let is_classifier = !labels.is_empty();
+        is_classifier.then(|| LinearHead::read(model.layout(), params)).transpose()
     }
 }

@@ -84,6 +84,8 @@ fn help_manuals_and_completions_are_there() {
     let commands = [
         "quickstart",
         "data",
+        "select",
+        "label",
         "pretrain",
         "finetune",
         "eval",

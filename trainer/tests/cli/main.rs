@@ -7,6 +7,7 @@ mod data_sets;
 mod distil;
 mod importing;
 mod init;
+mod labelling;
 mod outcomes;
 mod owning;
 mod resuming;

@@ -25,7 +25,8 @@ const NEIGHBOURS: usize = 64;
 const SIDE: usize = 8;
 
 /// What tells an image from others.
-pub(super) struct ImageHash {
+#[derive(Clone, Debug)]
+pub struct ImageHash {
     difference: u64,
     thumbnail: Vec<u8>,
     /// The start of a digest of size and pixels.
@@ -42,7 +43,11 @@ pub(super) struct Entry {
 }
 
 impl ImageHash {
-    pub(super) fn of(image: Image) -> Result<ImageHash> {
+    /// The hash of an image.
+    ///
+    /// # Errors
+    /// An image too long to be resized.
+    pub fn of(image: Image) -> Result<ImageHash> {
         let mut digest = Sha256::new();
         for size in [image.width(), image.height(), image.channels()] {
             digest.update((size as u64).to_le_bytes());
@@ -58,7 +63,8 @@ impl ImageHash {
         Ok(ImageHash { difference, thumbnail: colours.into_data(), pixels })
     }
 
-    fn like(&self, other: &ImageHash) -> bool {
+    /// Whether two images look alike.
+    pub fn looks_like(&self, other: &ImageHash) -> bool {
         if (self.difference ^ other.difference).count_ones() > DISTANCE {
             return false;
         }
@@ -129,7 +135,8 @@ fn near(entries: &[Entry], skip: &[bool]) -> Vec<(usize, usize)> {
             for &b in neighbours.take_while(|&&b| entries[b].hash.band(band) == one.band(band)) {
                 let other = &entries[b].hash;
                 // A pair that shares an earlier band was seen there.
-                if (0..band).all(|earlier| one.band(earlier) != other.band(earlier)) && one.like(other) {
+                if (0..band).all(|earlier| one.band(earlier) != other.band(earlier)) && one.looks_like(other)
+                {
                     pairs.push((a.min(b), a.max(b)));
                 }
             }
@@ -165,7 +172,9 @@ mod tests {
         let mut expected = Vec::new();
         for a in 0..entries.len() {
             expected.extend(
-                (a + 1..entries.len()).filter(|&b| entries[a].hash.like(&entries[b].hash)).map(|b| (a, b)),
+                (a + 1..entries.len())
+                    .filter(|&b| entries[a].hash.looks_like(&entries[b].hash))
+                    .map(|b| (a, b)),
             );
         }
         assert!(expected.len() > 100);

@@ -2,10 +2,13 @@
 //!
 //! [`dialect`] makes rows of fields from the file, [`columns`] finds out which column is what, [`places`] where the
 //! files are. An empty label is none; whole numbers count from 0; anything else is the name of a class. Rows of a table
-//! without a split column belong to `train`.
+//! without a split column belong to `train`. A path that is no text is written as [`escape`] says; a [`LabelTable`] is
+//! written, too.
 
 mod columns;
 mod dialect;
+mod escape;
+mod label_table;
 mod names;
 mod places;
 #[cfg(test)]
@@ -14,6 +17,8 @@ mod tests;
 use std::path::{Path, PathBuf};
 
 use smalti_models::folder::{Split, split_of_name};
+
+pub use self::label_table::{LabelTable, Row};
 
 use self::columns::{Columns, Label, SplitColumn};
 use self::dialect::Record;

@@ -7,6 +7,8 @@ use std::path::{Path, PathBuf};
 use smalti_models::folder::{Split, Tree, split_of_name};
 use smalti_models::image::is_image_name;
 
+use super::escape;
+
 /// Names of folders that hold the images, rather than masks or thumbnails of the same names.
 const IMAGES: [&str; 6] = ["images", "image", "imgs", "img", "photos", "pictures"];
 
@@ -100,12 +102,13 @@ impl Places {
         }
     }
 
-    /// The file with this path from the table's folder, or from the folder around it.
+    /// The file with this path from the table's folder, or from the folder around it; the path may be encoded.
     fn direct(&mut self, name: &str) -> Option<PathBuf> {
-        let name = slashes(name);
-        let around = self.folder.join("..");
-        let candidates = [self.folder.join(&name), around.join(&name)];
-        candidates.into_iter().find(|path| self.is_file(path))
+        let folders = [self.folder.clone(), self.folder.join("..")];
+        let names = [Some(PathBuf::from(slashes(name))), escape::path(name)];
+        let mut candidates =
+            names.into_iter().flatten().flat_map(|name| folders.each_ref().map(|folder| folder.join(&name)));
+        candidates.find(|path| self.is_file(path))
     }
 
     fn is_file(&mut self, path: &Path) -> bool {

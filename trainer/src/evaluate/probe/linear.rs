@@ -97,6 +97,16 @@ impl LinearHead {
         Ok(())
     }
 
+    /// The head in a classifier's parameters.
+    ///
+    /// # Errors
+    /// A model without a head.
+    pub fn read(layout: &Layout, params: &[f32]) -> Result<LinearHead> {
+        let values = |name| Ok::<_, Error>(layout.slot(name)?.of(params).to_vec());
+        let (weight, bias) = (values("head.weight")?, values("head.bias")?);
+        Ok(LinearHead { weight, bias, decay: f64::NAN, validation: f64::NAN })
+    }
+
     /// The class of each row.
     pub fn classify(&self, rows: &[f32]) -> Result<Vec<usize>> {
         Ok(self.logits(rows)?.chunks_exact(self.bias.len().max(1)).map(top).collect())

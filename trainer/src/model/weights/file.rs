@@ -109,14 +109,18 @@ pub fn save_model(path: &Path, layout: &Layout, params: &[f32], details: &Value)
     save(path, tensors, details)
 }
 
+/// The bytes of a file of weights, or of the start of this name.
+pub(crate) fn bytes(path: &Path) -> Result<Cow<'static, [u8]>> {
+    let start = path.to_str().and_then(starts::find).filter(|_| !path.exists());
+    start.map_or_else(|| files::read(path, LIMIT).map(Cow::Owned), |start| Ok(start.weights.into()))
+}
+
 /// Reads every tensor of a file, or of the start of this name ([`starts`]), and our metadata if it has any (else null).
 ///
 /// # Errors
 /// A file that is no safetensors file, a value that is not finite, or the file system.
 pub fn load(path: &Path) -> Result<(Tensors, Value)> {
-    let start = path.to_str().and_then(starts::find).filter(|_| !path.exists());
-    let bytes =
-        start.map_or_else(|| files::read(path, LIMIT).map(Cow::Owned), |start| Ok(start.weights.into()))?;
+    let bytes = bytes(path)?;
     let foreign = |e| unusable(path, format!("is no safetensors file: {e}{}", advice(&bytes)));
     let file = SafeTensors::deserialize(&bytes).map_err(foreign)?;
     let (_, header) = SafeTensors::read_metadata(&bytes).map_err(foreign)?;
