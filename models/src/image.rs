@@ -1,7 +1,8 @@
 //! Images in memory: bytes of 8 bits, rows top to bottom, channels interleaved.
 //!
 //! With the feature `decode`, [`decode`] and [`open`] read JPEG, PNG, WebP and BMP within [`Limits`]; [`decode_for`] and
-//! [`open_for`] do for a model, which wants few pixels of a large photo. [`PixelFormat`] says what a camera's frames hold.
+//! [`open_for`] do for a model, which wants few pixels of a large photo; [`Image::to_png`] writes. [`PixelFormat`] says what a
+//! camera's frames hold.
 
 use std::fmt;
 use std::path::Path;
@@ -13,6 +14,8 @@ use crate::resize::{MAX_BYTES, room};
 mod complete;
 #[cfg(feature = "decode")]
 mod decode;
+#[cfg(feature = "decode")]
+mod encode;
 mod foreign;
 #[cfg(feature = "decode")]
 pub mod jpeg;

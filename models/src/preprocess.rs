@@ -140,6 +140,17 @@ impl Preprocess {
         scratch.resizer.resample(converted, plan)
     }
 
+    /// The part of an image of width and height `from` that an input of width and height `to` shows: left, top, right and
+    /// bottom in pixels of the image.
+    ///
+    /// # Errors
+    /// As [`Preprocess::apply_to`].
+    pub fn visible_region(&self, from: [usize; 2], to: [usize; 2]) -> Result<[f64; 4]> {
+        self.check()?;
+        check_shape(from[0], from[1], self.channels)?;
+        Ok(self.plan(from, to)?.region())
+    }
+
     /// Bytes that a [`Scratch`] takes for images of that shape.
     pub fn scratch_bytes(&self, width: usize, height: usize, channels: usize) -> Result<u64> {
         self.scratch_bytes_to([self.img_size; 2], width, height, channels)
@@ -265,6 +276,17 @@ mod tests {
         }
         let problem = Preprocess { resize: Some(36), ..rgb(16, FitMode::Squash) };
         assert!(problem.apply_to([16, 8], image.view(), &mut Scratch::default()).is_err());
+    }
+
+    #[test]
+    fn the_visible_region_is_what_the_crop_leaves() {
+        let region = |preprocess: Preprocess, from| preprocess.visible_region(from, [32; 2]).unwrap();
+        assert_eq!(region(rgb(32, FitMode::Crop), [200, 100]), [50.0, 0.0, 150.0, 100.0]);
+        assert_eq!(region(rgb(32, FitMode::Squash), [200, 100]), [0.0, 0.0, 200.0, 100.0]);
+        let larger = Preprocess { resize: Some(64), ..rgb(32, FitMode::Crop) };
+        assert_eq!(region(larger, [100, 200]), [25.0, 75.0, 75.0, 125.0]);
+        assert!(rgb(32, FitMode::Crop).visible_region([0, 1], [32; 2]).is_err());
+        assert!(rgb(32, FitMode::Crop).visible_region([9, 9], [32, 16]).is_err());
     }
 
     #[test]

@@ -258,6 +258,14 @@ impl Plan {
         Plan { across: axis(0), down: axis(1), how }
     }
 
+    /// What the pixels cover of the image: left, top, right, bottom.
+    pub(crate) fn region(&self) -> [f64; 4] {
+        let edge = |axis: &Axis, i: usize| axis.from + i as f64 * (axis.to - axis.from) / axis.output as f64;
+        let [across, down] = [&self.across, &self.down];
+        let [right, bottom] = [across, down].map(|axis| edge(axis, axis.first + axis.count));
+        [edge(across, across.first), edge(down, down.first), right, bottom]
+    }
+
     /// Refuses sizes that no image has or that take too much memory.
     pub(crate) fn check(&self, channels: usize) -> Result<()> {
         let Plan { across, down, .. } = self;

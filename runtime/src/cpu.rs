@@ -56,6 +56,11 @@ pub fn peak_memory_mb() -> Option<f64> {
     proc_mb("/proc/self/status", "VmHWM")
 }
 
+/// The memory that this process has in use, in MiB, where the system tells it.
+pub fn memory_mb() -> Option<f64> {
+    proc_mb("/proc/self/status", "VmRSS")
+}
+
 /// A size in MiB from a line `NAME: N kB` of a file under /proc.
 pub(crate) fn proc_mb(file: &str, name: &str) -> Option<f64> {
     let text = std::fs::read_to_string(file).ok()?;

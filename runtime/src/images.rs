@@ -8,7 +8,7 @@ use smalti_models::image::{self, Limits};
 use smalti_models::{Image, Preprocess};
 
 use crate::error::{Error, Result};
-use crate::load::Model;
+use crate::load::{Model, listed};
 
 /// The images that a path stands for: a file itself, whatever its name; all images below a folder, sorted.
 ///
@@ -193,9 +193,7 @@ pub fn labelled(folder: &Path, labels: &[String]) -> Result<Labelled> {
 
 /// The message for a class whose name the model does not know.
 fn unknown(class: &str, labels: &[String]) -> String {
-    let some: Vec<_> = labels.iter().take(8).map(|label| format!("`{label}`")).collect();
-    let more = if labels.len() > some.len() { ", ..." } else { "" };
-    format!("the class folder `{class}` is none of the model's labels ({}{more})", some.join(", "))
+    format!("the class folder `{class}` is none of the model's labels ({})", listed(labels))
 }
 
 #[cfg(test)]

@@ -29,6 +29,7 @@ mod text;
 pub mod cpu;
 pub mod doctor;
 pub mod error;
+pub mod explain;
 pub mod gate;
 pub mod images;
 pub mod inspect;

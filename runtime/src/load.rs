@@ -222,6 +222,24 @@ impl Model {
         self.0.preprocess.as_ref()
     }
 
+    /// As [`Model::preprocess`], where nothing works without it.
+    pub(crate) fn known_preprocess(&self) -> Result<&Preprocess> {
+        let problem =
+            "the model file does not say how to prepare images; give preprocessing (mean, std, fit)";
+        self.preprocess().ok_or_else(|| Error::Usage(problem.into()))
+    }
+
+    /// The number of the class with that label.
+    ///
+    /// # Errors
+    /// [`Error::Usage`] for a label that the model does not have.
+    pub fn class(&self, label: &str) -> Result<usize> {
+        let found = self.labels().iter().position(|other| other == label);
+        found.ok_or_else(|| {
+            Error::Usage(format!("`{label}` is none of the model's labels ({})", listed(self.labels())))
+        })
+    }
+
     /// A session on the calling thread alone.
     pub fn session(&self) -> Result<Session> {
         self.session_with_threads(1)
@@ -280,6 +298,13 @@ fn check_preprocess(preprocess: &Preprocess, input: &Input) -> Result<()> {
         return Err(Error::Usage(format!("{found}, the model takes {width} x {height} and {channels}")));
     }
     Ok(())
+}
+
+/// The first of some labels, for a message.
+pub(crate) fn listed(labels: &[String]) -> String {
+    let some: Vec<_> = labels.iter().take(8).map(|label| format!("`{label}`")).collect();
+    let more = if labels.len() > some.len() { ", ..." } else { "" };
+    format!("{}{more}", some.join(", "))
 }
 
 /// Labels from the record, from `names` as other exporters write it, or numbers.

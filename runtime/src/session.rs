@@ -107,11 +107,7 @@ impl Session {
     /// Prepares an image of any size as the model's record says and runs the model. With an output that is used again
     /// and images of one size, nothing is allocated after the first run where our own kernels run the model.
     pub fn run_image_into(&mut self, image: View<'_>, output: &mut Output) -> Result<()> {
-        let Some(preprocess) = self.model.preprocess() else {
-            let problem =
-                "the model file does not say how to prepare images; give preprocessing (mean, std, fit)";
-            return Err(Error::Usage(problem.into()));
-        };
+        let preprocess = self.model.known_preprocess()?;
         let mut scratch = std::mem::take(&mut self.scratch);
         let prepared = preprocess.apply_to(self.model.input().size(), image, &mut scratch);
         let prepared = prepared.map_err(|error| Error::data("image", error));

@@ -93,11 +93,7 @@ impl Taps {
         image: View<'_>,
         show: impl FnMut(usize, &[f32], &[usize]) -> Result<()>,
     ) -> Result<()> {
-        let Some(preprocess) = self.model.preprocess() else {
-            let problem =
-                "the model file does not say how to prepare images; give preprocessing (mean, std, fit)";
-            return Err(Error::Usage(problem.into()));
-        };
+        let preprocess = self.model.known_preprocess()?;
         let (input, unusable) = (self.model.input(), |error| Error::data("image", error));
         let pixels = preprocess.apply_to(input.size(), image, &mut self.scratch).map_err(unusable)?;
         let image = match input.form {

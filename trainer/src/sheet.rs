@@ -1,8 +1,7 @@
-//! Images to look at: scaled into a square, side by side on a sheet, as PNG and JPEG files.
+//! Images to look at: scaled into a square, side by side on a sheet, as JPEG files.
 
-use std::io::Cursor;
-
-use image::{ExtendedColorType, ImageEncoder, ImageResult};
+use image::codecs::jpeg::JpegEncoder;
+use image::{ExtendedColorType, ImageEncoder};
 use smalti_models::Image;
 use smalti_models::resize::{Interpolation, resize};
 
@@ -68,37 +67,17 @@ fn paste(image: &Image, canvas: &mut [u8], canvas_width: usize, left: usize, top
     }
 }
 
-/// An image as a PNG file.
-///
-/// # Errors
-/// An image beyond the format's sizes.
-pub fn png(image: &Image) -> Result<Vec<u8>> {
-    encode(image, "PNG", |bytes, pixels, width, height, colour| {
-        image::codecs::png::PngEncoder::new(bytes).write_image(pixels, width, height, colour)
-    })
-}
-
 /// An image as a JPEG file.
 ///
 /// # Errors
 /// An image beyond the format's sizes.
 pub fn jpeg(image: &Image) -> Result<Vec<u8>> {
-    encode(image, "JPEG", |bytes, pixels, width, height, colour| {
-        image::codecs::jpeg::JpegEncoder::new_with_quality(bytes, QUALITY)
-            .write_image(pixels, width, height, colour)
-    })
-}
-
-fn encode(
-    image: &Image,
-    format: &str,
-    write: impl FnOnce(&mut Cursor<Vec<u8>>, &[u8], u32, u32, ExtendedColorType) -> ImageResult<()>,
-) -> Result<Vec<u8>> {
-    let mut bytes = Cursor::new(Vec::new());
+    let mut bytes = Vec::new();
     let colour = if image.channels() == 1 { ExtendedColorType::L8 } else { ExtendedColorType::Rgb8 };
-    write(&mut bytes, image.data(), image.width() as u32, image.height() as u32, colour)
-        .map_err(|e| Error::data(format!("{image:?}"), format!("cannot be encoded as {format}: {e}")))?;
-    Ok(bytes.into_inner())
+    JpegEncoder::new_with_quality(&mut bytes, QUALITY)
+        .write_image(image.data(), image.width() as u32, image.height() as u32, colour)
+        .map_err(|e| Error::data(format!("{image:?}"), format!("cannot be encoded as JPEG: {e}")))?;
+    Ok(bytes)
 }
 
 #[cfg(test)]
@@ -138,7 +117,7 @@ mod tests {
     fn files_hold_what_they_were_given() {
         let image = thumbnail(grey(40, 30, 200), 40).unwrap();
         let read = |bytes: Vec<u8>| image::load_from_memory(&bytes).unwrap().to_rgb8();
-        assert_eq!(read(png(&image).unwrap()).into_raw(), image.data());
+        assert_eq!(read(image.to_png().unwrap()).into_raw(), image.data());
         let jpeg = read(jpeg(&image).unwrap()).into_raw();
         assert!(jpeg.iter().zip(image.data()).all(|(a, b)| a.abs_diff(*b) < 30));
         assert!(super::jpeg(&grey(70_000, 1, 0)).unwrap_err().to_string().contains("JPEG"));

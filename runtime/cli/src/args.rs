@@ -25,7 +25,7 @@ pub(crate) struct Args {
 }
 
 const EXIT_CODES: &str = "Exit codes: 0 ok, 1 error, 2 usage, 3 model refused, 4 check failed (selftest, inspect, quantize, compare), \
-    5 unusable input data, 6 file system, 70 internal bug caught, 130 and 143 a stream stopped by a signal.";
+    5 unusable input data, 6 file system, 70 internal bug caught, 130 and 143 a stream or server stopped by a signal.";
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
@@ -35,6 +35,15 @@ pub(crate) enum Command {
     Run(RunArgs),
     /// Accuracy over a folder of class folders, per class and as a confusion matrix.
     Eval(EvalArgs),
+    /// What did the model look at? A heat map over an image: covers one place after another and shows where the probability
+    /// of the class falls.
+    #[cfg(feature = "explain")]
+    #[command(after_help = super::explain::EXAMPLE)]
+    Explain(super::explain::ExplainArgs),
+    /// Answer over HTTP: a page to try the model in a browser, and POST /classify, /embed, /explain for programs.
+    #[cfg(feature = "serve")]
+    #[command(after_help = super::serve::EXAMPLE)]
+    Serve(super::serve::ServeArgs),
     /// Turn a float model into int8 with the help of some images: standard ONNX, smaller, and held to a budget.
     #[cfg(feature = "quantize")]
     Quantize(super::quantize::QuantizeArgs),
@@ -119,6 +128,13 @@ pub(crate) struct StreamArgs {
     /// The most bytes of a frame; larger ones count as bad.
     #[arg(long, default_value_t = 32 << 20, value_parser = clap::value_parser!(u32).range(1..))]
     pub(crate) max_frame_bytes: u32,
+    #[command(flatten)]
+    pub(crate) watch: WatchArgs,
+}
+
+/// For what goes on for long.
+#[derive(Debug, Flags)]
+pub(crate) struct WatchArgs {
     /// When the model file is replaced, go on with the new one, if it is as good: signed (--pubkey), no older, of the
     /// same shapes, passing its self-test.
     #[arg(long)]

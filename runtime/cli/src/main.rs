@@ -5,6 +5,8 @@ mod bench;
 mod compare;
 mod doctor;
 mod eval;
+#[cfg(feature = "explain")]
+mod explain;
 mod inspect;
 mod open;
 mod out;
@@ -13,6 +15,8 @@ mod progress;
 mod quantize;
 mod run;
 mod selftest;
+#[cfg(feature = "serve")]
+mod serve;
 mod service;
 #[cfg(feature = "shell")]
 mod shell;
@@ -83,6 +87,10 @@ fn dispatch(args: &Args) -> anyhow::Result<u8> {
     match &args.command {
         Command::Run(command) => run::run(command, args),
         Command::Eval(command) => eval::run(command, args),
+        #[cfg(feature = "explain")]
+        Command::Explain(command) => explain::run(command, args),
+        #[cfg(feature = "serve")]
+        Command::Serve(command) => serve::run(command, args),
         #[cfg(feature = "quantize")]
         Command::Quantize(command) => quantize::run(command, args),
         Command::Compare(command) => compare::run(command, args),

@@ -1,13 +1,15 @@
 //! Opening models as the command line says.
 
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use smalti_runtime::models::preprocess::FitMode;
 use smalti_runtime::models::resize::Interpolation;
 use smalti_runtime::trust::{PublicKey, Trust};
+use smalti_runtime::watch::{ModelWatcher, WatchHandle, WatchOptions};
 use smalti_runtime::{Error, Model, OpenOptions, Preprocess};
 
-use super::args::{FitArg, ForeignArgs, InterpolationArg, TrustArgs};
+use super::args::{FitArg, ForeignArgs, InterpolationArg, TrustArgs, WatchArgs};
 
 /// What model files must show.
 pub(super) fn trust(args: &TrustArgs) -> Result<Trust, Error> {
@@ -31,8 +33,27 @@ pub(super) fn open_output(
     Overrides::new(foreign)?.apply(Model::open_with(path, &options)?)
 }
 
+/// As [`open_output`], with a look-out for the file's replacement where the flags ask for it.
+pub(super) fn watched(
+    path: &Path,
+    output: Option<&String>,
+    watch: &WatchArgs,
+    args: &TrustArgs,
+    foreign: &ForeignArgs,
+) -> Result<(Model, Option<WatchHandle>), Error> {
+    if !watch.watch {
+        return Ok((open_output(path, output, args, foreign)?, None));
+    }
+    let overrides = Overrides::new(foreign)?;
+    let prepare = Box::new(move |model| overrides.apply(model));
+    let open = OpenOptions { trust: trust(args)?, output: output.cloned(), ..OpenOptions::default() };
+    let (watcher, model) = ModelWatcher::open(path, WatchOptions { open, threads: 1, prepare })?;
+    let handle = watcher.start(Duration::from_secs_f64(watch.watch_interval))?;
+    Ok((model, Some(handle)))
+}
+
 /// What the command line says in a model file's place.
-pub(super) struct Overrides {
+struct Overrides {
     mean: Option<Vec<f32>>,
     std: Option<Vec<f32>>,
     fit: Option<FitMode>,
@@ -41,7 +62,7 @@ pub(super) struct Overrides {
 }
 
 impl Overrides {
-    pub(super) fn new(args: &ForeignArgs) -> Result<Overrides, Error> {
+    fn new(args: &ForeignArgs) -> Result<Overrides, Error> {
         Ok(Overrides {
             mean: args.mean.clone(),
             std: args.std.clone(),
@@ -57,7 +78,7 @@ impl Overrides {
         })
     }
 
-    pub(super) fn apply(&self, model: Model) -> Result<Model, Error> {
+    fn apply(&self, model: Model) -> Result<Model, Error> {
         let model = match self.preprocess(&model)? {
             Some(preprocess) => model.with_preprocess(preprocess)?,
             None => model,

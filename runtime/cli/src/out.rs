@@ -11,12 +11,17 @@ const SCHEMA_VERSION: u64 = 1;
 
 /// Prints one object, the schema version first.
 pub(super) fn json(fields: Value) -> anyhow::Result<()> {
+    write(&object(fields))
+}
+
+/// One object as text, the schema version first.
+pub(super) fn object(fields: Value) -> String {
     let mut object = Map::from_iter([("schema_version".to_owned(), SCHEMA_VERSION.into())]);
     if let Value::Object(fields) = fields {
         object.extend(fields);
     }
     // Only strings can hold what JSON lets through and terminals obey.
-    write(&json_escaped(&Value::Object(object).to_string()))
+    json_escaped(&Value::Object(object).to_string())
 }
 
 /// Prints lines of text, in which names from files may stand.

@@ -20,7 +20,7 @@ pub(super) fn run(command: &RunArgs, args: &Args) -> anyhow::Result<u8> {
     let usage = |problem: &str| Err(Error::Usage(problem.into()).into());
     match specs.collect::<Result<Vec<_>, _>>()?.as_slice() {
         [spec] if command.inputs.len() == 1 => stream::run(spec, command, args),
-        [] if command.stream.watch || command.stream.every_frame => usage(
+        [] if command.stream.watch.watch || command.stream.every_frame => usage(
             "--watch and --every-frame are for streams: give mjpeg:FILE or raw:WIDTHxHEIGHT:PIXELS:FILE",
         ),
         [] => files(command, args),
@@ -28,14 +28,10 @@ pub(super) fn run(command: &RunArgs, args: &Args) -> anyhow::Result<u8> {
     }
 }
 
-/// The model, answering from the output that was asked for.
-pub(super) fn open_model(command: &RunArgs) -> Result<Model, Error> {
-    open::open_output(&command.model, command.output.as_ref(), &command.trust, &command.foreign)
-}
-
 fn files(command: &RunArgs, args: &Args) -> anyhow::Result<u8> {
-    let mut session = open_model(command)?.session()?;
-    let mut answered = 0u64;
+    let model = open::open_output(&command.model, command.output.as_ref(), &command.trust, &command.foreign)?;
+    let mut session = model.session()?;
+    let mut done = 0u64;
     let (mut results, mut failed) = (Vec::new(), 0u64);
     for input in &command.inputs {
         let files = match input.as_os_str() == "-" {
@@ -53,12 +49,10 @@ fn files(command: &RunArgs, args: &Args) -> anyhow::Result<u8> {
         for file in files {
             match one(&mut session, &file) {
                 Ok(prediction) => {
-                    answered += 1;
+                    done += 1;
                     let name = file.display().to_string();
                     match args.json {
-                        true => results.push(
-                            json!({ "input": name, "predictions": as_json(&prediction, command.top_k) }),
-                        ),
+                        true => results.push(answered(&name, &prediction, command.top_k)),
                         false => out::line(&as_text(&name, &prediction, command.top_k))?,
                     }
                 }
@@ -71,26 +65,45 @@ fn files(command: &RunArgs, args: &Args) -> anyhow::Result<u8> {
         }
     }
     if args.json {
-        out::json(json!({ "results": results, "failed": failed }))?;
+        out::json(summary(results, failed))?;
     }
     let most = command.max_bad.unwrap_or(0.0);
-    Ok(if share(failed, failed + answered) > most { BAD_INPUT } else { 0 })
+    Ok(if share(failed, failed + done) > most { BAD_INPUT } else { 0 })
 }
 
 /// Reports an image that cannot be used, and goes on.
 fn refuse(input: &Path, error: &Error) -> Value {
     out::error(error);
-    json!({ "input": input.display().to_string(), "error": error.to_string() })
+    unusable(&input.display().to_string(), error)
+}
+
+/// What `--json` says of an image.
+pub(super) fn answered(input: &str, prediction: &Prediction, top_k: u32) -> Value {
+    json!({ "input": input, "predictions": as_json(prediction, top_k) })
+}
+
+/// What `--json` says of an image that cannot be used.
+pub(super) fn unusable(input: &str, error: &Error) -> Value {
+    json!({ "input": input, "error": error.to_string() })
+}
+
+/// What `--json` says of all images.
+pub(super) fn summary(results: Vec<Value>, failed: u64) -> Value {
+    json!({ "results": results, "failed": failed })
 }
 
 /// Classifies one image.
 fn one(session: &mut Session, file: &Path) -> Result<Prediction, Error> {
-    let model = session.model();
-    let image = if file.as_os_str() == "-" { standard_input(model)? } else { images::open_for(file, model)? };
+    let image = read(file, session.model())?;
     session.classify(&image).map_err(|error| match error {
         Error::Data { problem, .. } => Error::Data { place: file.display().to_string(), problem },
         other => other,
     })
+}
+
+/// The image in a file, or on the standard input (`-`).
+pub(super) fn read(file: &Path, model: &Model) -> Result<Image, Error> {
+    if file.as_os_str() == "-" { standard_input(model) } else { images::open_for(file, model) }
 }
 
 /// The image on the standard input.

@@ -5,16 +5,15 @@ use std::time::{Duration, Instant};
 use serde_json::{Value, json};
 use smalti_runtime::models::image;
 use smalti_runtime::stream::{Counts, Frame, Keep, Next, Settings, Spec, Stream};
-use smalti_runtime::watch::{ModelWatcher, WatchHandle, WatchOptions};
-use smalti_runtime::{Error, OpenOptions, Prediction, Session};
+use smalti_runtime::watch::WatchHandle;
+use smalti_runtime::{Error, Prediction, Session};
 use smalti_tools::eval::share;
 
 use super::args::{Args, RunArgs};
-use super::open::{self, Overrides};
-use super::out;
-use super::run::{BAD_INPUT, as_json, as_text, open_model as open_model_of};
+use super::run::{BAD_INPUT, as_json, as_text};
 use super::service::Service;
 use super::signals::Stop;
+use super::{open, out};
 
 /// How long a signal waits at most while no frame comes.
 const PATIENCE: Duration = Duration::from_millis(100);
@@ -24,9 +23,11 @@ const MAX_BAD: f64 = 0.05;
 
 pub(super) fn run(spec: &Spec, command: &RunArgs, args: &Args) -> anyhow::Result<u8> {
     let stop = Stop::listen();
-    let (session, watch) = open_model(command)?;
-    let keep = if command.stream.every_frame { Keep::Every } else { spec.place.keep() };
-    let settings = Settings { keep, max_frame_bytes: command.stream.max_frame_bytes as usize };
+    let RunArgs { model, output, stream: flags, trust, foreign, .. } = command;
+    let (model, watch) = open::watched(model, output.as_ref(), &flags.watch, trust, foreign)?;
+    let session = model.session()?;
+    let keep = if flags.every_frame { Keep::Every } else { spec.place.keep() };
+    let settings = Settings { keep, max_frame_bytes: flags.max_frame_bytes as usize };
     let mut stream = Stream::open(spec, &settings)?;
     let name = command.inputs.first().map_or_else(String::new, |input| input.display().to_string());
     let mut run =
@@ -40,21 +41,6 @@ pub(super) fn run(spec: &Spec, command: &RunArgs, args: &Args) -> anyhow::Result
         Some(code) => Ok(code),
         None => run.tally.judge(&run.name, command.max_bad.unwrap_or(MAX_BAD)),
     }
-}
-
-/// The model's session, and who looks for a new one.
-fn open_model(command: &RunArgs) -> Result<(Session, Option<WatchHandle>), Error> {
-    if !command.stream.watch {
-        return Ok((open_model_of(command)?.session()?, None));
-    }
-    let overrides = Overrides::new(&command.foreign)?;
-    let prepare = Box::new(move |model| overrides.apply(model));
-    let (trust, output) = (open::trust(&command.trust)?, command.output.clone());
-    let open = OpenOptions { trust, output, ..OpenOptions::default() };
-    let options = WatchOptions { open, threads: 1, prepare };
-    let (watcher, model) = ModelWatcher::open(&command.model, options)?;
-    let interval = Duration::from_secs_f64(command.stream.watch_interval);
-    Ok((model.session()?, Some(watcher.start(interval)?)))
 }
 
 /// What came of a stream's frames.

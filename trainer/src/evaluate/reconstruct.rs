@@ -47,7 +47,7 @@ impl Shown<'_> {
             return Err(Error::data(data.root(), "has no usable image to reconstruct"));
         }
         // Small images are shown enlarged.
-        sheet::png(&enlarged(&sheet::sheet(&cells, 3, GAP)?, (96 / size).max(1))?)
+        Ok(enlarged(&sheet::sheet(&cells, 3, GAP)?, (96 / size).max(1))?.to_png()?)
     }
 
     /// Image `i` as the model sees it.

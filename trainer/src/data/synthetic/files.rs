@@ -6,7 +6,7 @@ use rayon::prelude::*;
 
 use super::{classes, draw, label};
 use crate::error::{Error, Result};
-use crate::{files, sheet};
+use crate::files;
 
 /// Writes `train` images to learn from and `test` others to measure by as PNG files, `folder/train/CLASS/NUMBER.png` and
 /// `folder/test/CLASS/NUMBER.png`.
@@ -25,7 +25,7 @@ pub fn write(folder: &Path, train: usize, test: usize, size: usize, seed: u64) -
         files::make_folder(&class)?;
         let path = class.join(format!("{i:06}.png"));
         let (image, _) = draw(seed, i as u64, size)?;
-        std::fs::write(&path, sheet::png(&image)?).map_err(Error::file("write", &path))
+        std::fs::write(&path, image.to_png()?).map_err(Error::file("write", &path))
     })
 }
 
