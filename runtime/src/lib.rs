@@ -24,6 +24,7 @@ mod compile;
 mod engine;
 mod guard;
 mod outputs;
+mod pieces;
 mod text;
 
 pub mod cpu;

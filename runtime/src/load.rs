@@ -1,7 +1,6 @@
 //! From a file's bytes to a model that sessions run: gate, then our compiler, or tract where that has no kernels.
 
 use std::fs::File;
-use std::io::Read;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -16,6 +15,7 @@ use crate::error::{Error, Result};
 use crate::gate::{self, Input, Limits, Summary};
 use crate::memory::Opening;
 use crate::outputs::Outputs;
+use crate::pieces::Pieces;
 use crate::session::{Output, Session};
 use crate::trust::Trust;
 
@@ -55,20 +55,12 @@ impl std::fmt::Debug for Model {
 
 /// Reads a model file, not more of it than the limits allow.
 pub fn read(path: &Path, limits: &Limits) -> Result<Vec<u8>> {
-    read_open(&File::open(path).map_err(Error::io("open", path))?, path, limits)
+    read_pieces(path, limits).map(Pieces::into_vec)
 }
 
-/// As [`read`], of a file that is open.
-pub(crate) fn read_open(file: &File, path: &Path, limits: &Limits) -> Result<Vec<u8>> {
-    let most = limits.file_bytes.saturating_add(1);
-    // One allocation of the right size; growing would take thrice as much for a moment.
-    let size = file.metadata().map_or(0, |metadata| metadata.len().saturating_add(1).min(most));
-    let mut bytes = Vec::new();
-    bytes
-        .try_reserve_exact(usize::try_from(size).unwrap_or(usize::MAX))
-        .map_err(|_| Error::refused("file", format!("{size} bytes"), "what fits into memory"))?;
-    file.take(most).read_to_end(&mut bytes).map_err(Error::io("read", path))?;
-    Ok(bytes)
+/// As [`read`], in pieces.
+pub(crate) fn read_pieces(path: &Path, limits: &Limits) -> Result<Pieces<'static>> {
+    Pieces::read(&File::open(path).map_err(Error::io("open", path))?, path, limits)
 }
 
 impl Model {
@@ -87,17 +79,16 @@ impl Model {
     /// Also [`Error::Refused`] for a file that does not show what `options.trust` asks for, and [`Error::Usage`] for an
     /// output that the model does not have.
     pub fn open_with(path: impl AsRef<Path>, options: &OpenOptions) -> Result<Model> {
-        let bytes = options.trust.read(path.as_ref(), &options.limits)?;
-        let model = Model::from_owned_bytes(bytes, options)?;
-        options.trust.check_version(model.record())?;
-        Ok(model)
+        let file = options.trust.read_pieces(path.as_ref(), &options.limits)?;
+        Model::from_pieces(file, options)
     }
 
-    /// Checks and prepares a file's bytes, which are gone before the weights are packed.
-    pub(crate) fn from_owned_bytes(bytes: Vec<u8>, options: &OpenOptions) -> Result<Model> {
-        let (proto, summary) = gate::open(&bytes, &options.limits)?;
-        drop(bytes);
-        Model::new(proto, summary, options.output.as_deref())
+    /// Checks and prepares a file whose signature, if one is asked for, was checked.
+    pub(crate) fn from_pieces(file: Pieces<'_>, options: &OpenOptions) -> Result<Model> {
+        let (proto, summary) = gate::open_pieces(file, &options.limits)?;
+        let model = Model::new(proto, summary, options.output.as_deref())?;
+        options.trust.check_version(model.record())?;
+        Ok(model)
     }
 
     /// Checks and prepares a model that is in memory already.
@@ -115,10 +106,7 @@ impl Model {
     /// As [`Model::open_with`].
     pub fn from_bytes_with(bytes: &[u8], options: &OpenOptions) -> Result<Model> {
         options.trust.check(bytes, None)?;
-        let (proto, summary) = gate::open(bytes, &options.limits)?;
-        let model = Model::new(proto, summary, options.output.as_deref())?;
-        options.trust.check_version(model.record())?;
-        Ok(model)
+        Model::from_pieces(bytes.into(), options)
     }
 
     /// As [`Model::from_bytes`], but tract runs the model even where our own kernels could: to compare both.

@@ -7,17 +7,20 @@ use crate::backend::Backend;
 use crate::error::{Error, Result};
 use crate::gate::{Fact, Form, Summary};
 use crate::load::Model;
+use crate::pieces::PIECE;
 
 /// An upper bound of the bytes of heap that opening a model and running one session of it on `threads` threads take at
 /// any one time. Where images are prepared, `image` is width, height and channels of the largest.
 ///
-/// tract does not say what it takes: for a model that it runs this is a rough estimate.
+/// tract does not say what it takes: for a model that it runs this is a rough estimate. To check a signature of minisign's
+/// older form, which is of the file itself and not of its hash, takes twice the file's size before that.
 pub fn bound(model: &Model, threads: usize, image: Option<[usize; 3]>) -> Result<u64> {
     let (open, session) = (prepared(model) + described(model), session(model, threads, image)?);
-    // First the file is decoded, then the model made of that; then the decoded file goes, and a session comes.
-    let Opening { decoded, noted } = *model.opening();
-    let decoding = model.summary().file_bytes + decoded;
-    let preparing = decoded + open + NOTES * noted;
+    // First the file is decoded, and goes piece by piece; then the model is made of that, whose weights go one by one; then
+    // a session comes.
+    let Opening { decoded, raw, largest, noted } = *model.opening();
+    let decoding = model.summary().file_bytes + decoded - raw.saturating_sub(PIECE as u64 + largest);
+    let preparing = decoded + packing(model) + described(model) + NOTES * noted;
     // What else stays, the record, names, a place among the handles, is less than the notes were.
     Ok((decoding + noted).max(preparing).max(open + session + noted))
 }
@@ -34,13 +37,31 @@ const SHARED: usize = 4 * size_of::<usize>();
 pub(crate) struct Opening {
     /// The decoded file.
     decoded: u64,
+    /// The part of it that was copied from the file as it is.
+    raw: u64,
+    /// The largest copy.
+    largest: u64,
     /// What the gate notes about tensors.
     noted: u64,
 }
 
 impl Opening {
     pub(crate) fn of(proto: &ModelProto, summary: &Summary) -> Opening {
-        Opening { decoded: decoded(proto), noted: noted(summary) }
+        let raw = proto
+            .graph
+            .iter()
+            .flat_map(|graph| &graph.initializer)
+            .map(|tensor| tensor.raw_data.len() as u64);
+        let largest = raw.clone().max().unwrap_or(0);
+        Opening { decoded: decoded(proto), raw: raw.sum(), largest, noted: noted(summary) }
+    }
+}
+
+/// What a model takes at most, besides the decoded file, while it is made of that.
+fn packing(model: &Model) -> u64 {
+    match model.backend() {
+        Backend::Program(program) => program.packing_bytes() as u64,
+        Backend::Tract(..) => prepared(model),
     }
 }
 

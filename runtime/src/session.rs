@@ -257,7 +257,7 @@ impl Model {
 /// Softmax, safe for large logits.
 fn softmax(logits: &[f32]) -> impl Iterator<Item = f32> {
     let most = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
-    let power = move |&logit: &f32| f64::from(logit - most).exp();
+    let power = move |&logit: &f32| libm::exp(f64::from(logit - most));
     let sum: f64 = logits.iter().map(power).sum();
     logits.iter().map(move |logit| (power(logit) / sum) as f32)
 }

@@ -21,7 +21,8 @@ use sha2::{Digest, Sha256};
 use crate::error::{Error, Result};
 use crate::gate::{self, Input, Limits};
 use crate::inspect;
-use crate::load::{self, Model, OpenOptions};
+use crate::load::{Model, OpenOptions};
+use crate::pieces::Pieces;
 use crate::selftest;
 use crate::session::Session;
 use crate::trust::{Trust, Version, beside};
@@ -139,13 +140,12 @@ impl ModelWatcher {
     /// Opens a model file for the first time.
     pub fn open(path: impl Into<PathBuf>, options: WatchOptions) -> Result<(ModelWatcher, Model)> {
         let path = path.into();
-        let (open, (bytes, seen)) = (&options.open, look(&path, &options.open.limits)?);
+        let (open, (file, seen)) = (&options.open, look(&path, &options.open.limits)?);
         // What was written to while it was read is read again at the first look.
         let seen = seen.unwrap_or(Seen::new(None, None));
-        let digest = digest(&bytes);
-        open.trust.check(&bytes, open.trust.signature_of(&path)?.as_deref())?;
-        let model = (options.prepare)(Model::from_owned_bytes(bytes, open)?)?;
-        open.trust.check_version(model.record())?;
+        let digest = digest(file.iter());
+        open.trust.check_pieces(&file, open.trust.signature_of(&path)?.as_deref())?;
+        let model = (options.prepare)(Model::from_pieces(file, open)?)?;
         let running = Running::new(digest, &model);
         Ok((ModelWatcher { path, options, running, seen, refused: None }, model))
     }
@@ -164,10 +164,10 @@ impl ModelWatcher {
         if there.is(&self.seen) && (self.seen.settled || self.seen.since.elapsed() < STEP) {
             return None;
         }
-        let bytes = match look(&self.path, &self.options.open.limits) {
-            Ok((bytes, Some(seen))) => {
+        let file = match look(&self.path, &self.options.open.limits) {
+            Ok((file, Some(seen))) => {
                 self.see(seen);
-                bytes
+                file
             }
             // Written to just now: another look will tell.
             Ok((_, None)) => return None,
@@ -177,7 +177,7 @@ impl ModelWatcher {
                 return self.refuse([0; 32], error);
             }
         };
-        let of_file = digest(&bytes);
+        let of_file = digest(file.iter());
         if of_file == self.running.digest {
             self.refused = None;
             return None;
@@ -186,11 +186,12 @@ impl ModelWatcher {
             Ok(signature) => signature,
             Err(error) => return self.refuse(of_file, error),
         };
-        let candidate = digest(&[&of_file[..], signature.as_deref().unwrap_or_default().as_bytes()].concat());
+        let candidate =
+            digest([&of_file[..], signature.as_deref().unwrap_or_default().as_bytes()].into_iter());
         if self.refused == Some(candidate) {
             return None;
         }
-        match self.try_out(bytes, signature.as_deref()) {
+        match self.try_out(file, signature.as_deref()) {
             Ok((model, session)) => {
                 (self.running, self.refused) = (Running::new(of_file, &model), None);
                 Some(Ok(session))
@@ -209,11 +210,10 @@ impl ModelWatcher {
     }
 
     /// Everything that a new model must stand.
-    fn try_out(&self, bytes: Vec<u8>, signature: Option<&str>) -> Result<(Model, Session)> {
+    fn try_out(&self, file: Pieces<'_>, signature: Option<&str>) -> Result<(Model, Session)> {
         let WatchOptions { open: OpenOptions { limits, trust, output }, threads, prepare } = &self.options;
-        trust.check(&bytes, signature)?;
-        let (proto, summary) = gate::open(&bytes, limits)?;
-        drop(bytes);
+        trust.check_pieces(&file, signature)?;
+        let (proto, summary) = gate::open_pieces(file, limits)?;
         let weights = inspect::weights_sha256(&proto);
         let model = Model::new(proto, summary, output.as_deref())?;
         if model.record().is_some_and(|record| record.weights_sha256 != weights) {
@@ -257,16 +257,16 @@ impl ModelWatcher {
 }
 
 /// A file's bytes and what distinguishes it; nothing for the latter if it was written to meanwhile.
-fn look(path: &Path, limits: &Limits) -> Result<(Vec<u8>, Option<Seen>)> {
+fn look(path: &Path, limits: &Limits) -> Result<(Pieces<'static>, Option<Seen>)> {
     let file = File::open(path).map_err(Error::io("open", path))?;
     let seen = Seen::new(stamp(file.metadata()), stamp(std::fs::metadata(beside(path))));
-    let bytes = load::read_open(&file, path, limits)?;
+    let pieces = Pieces::read(&file, path, limits)?;
     let whole = stamp(file.metadata()) == seen.model;
-    Ok((bytes, whole.then_some(seen)))
+    Ok((pieces, whole.then_some(seen)))
 }
 
-fn digest(bytes: &[u8]) -> [u8; 32] {
-    Sha256::digest(bytes).into()
+fn digest<'a>(pieces: impl Iterator<Item = &'a [u8]>) -> [u8; 32] {
+    pieces.fold(Sha256::new(), |digest, piece| digest.chain_update(piece)).finalize().into()
 }
 
 /// A model file that is looked at on a thread of its own, until this is dropped.

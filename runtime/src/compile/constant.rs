@@ -36,6 +36,14 @@ impl Data {
         }
     }
 
+    /// Bytes of the file's that go with this, as nothing else holds them.
+    fn sole_bytes(&self) -> usize {
+        match self {
+            Data::Raw(_, bytes) if bytes.is_unique() => bytes.len(),
+            _ => 0,
+        }
+    }
+
     /// The signed bytes, if these are some.
     fn signed_bytes(&self) -> Option<Signed<'_>> {
         match self {
@@ -61,7 +69,7 @@ struct Part {
 pub(super) struct Constant {
     values: Part,
     /// Scale and zero, broadcast to the shape of the values.
-    quantized: Option<[Part; 2]>,
+    quantized: Option<Rc<[Part; 2]>>,
 }
 
 /// A weight `[outputs, inputs]` of signed bytes with a scale for each output.
@@ -74,6 +82,11 @@ pub(super) struct QuantWeight {
 impl QuantWeight {
     pub(super) fn dims(&self) -> &[usize] {
         &self.values.view.dims
+    }
+
+    /// Bytes of the file's that go with it.
+    pub(super) fn sole_bytes(&self) -> usize {
+        self.values.data.sole_bytes()
     }
 
     /// The weight, read place by place.
@@ -132,6 +145,11 @@ impl Constant {
         &self.values.view.dims
     }
 
+    /// Bytes of the file's that go with it.
+    pub(super) fn sole_bytes(&self) -> usize {
+        self.values.data.sole_bytes()
+    }
+
     /// Number of values.
     pub(super) fn len(&self) -> usize {
         self.values.view.len()
@@ -140,8 +158,8 @@ impl Constant {
     /// The same numbers seen otherwise.
     pub(super) fn map(&self, change: impl Fn(&View) -> Option<View>) -> Option<Constant> {
         let map = |part: &Part| Some(Part { data: part.data.clone(), view: change(&part.view)? });
-        let quantized = match &self.quantized {
-            Some([scale, zero]) => Some([map(scale)?, map(zero)?]),
+        let quantized = match self.quantized.as_deref() {
+            Some([scale, zero]) => Some([map(scale)?, map(zero)?].into()),
             None => None,
         };
         Some(Constant { values: map(&self.values)?, quantized })
@@ -151,7 +169,7 @@ impl Constant {
     pub(super) fn floats(&self) -> Vec<f32> {
         let all = |part: &Part| part.view.places().map(|place| part.data.at(place)).collect::<Vec<f32>>();
         let mut values = all(&self.values);
-        if let Some([scale, zero]) = &self.quantized {
+        if let Some([scale, zero]) = self.quantized.as_deref() {
             let (scales, zeros) = (scale.view.places(), zero.view.places());
             for ((value, at), zero_at) in values.iter_mut().zip(scales).zip(zeros) {
                 *value = (*value - zero.data.at(zero_at)) * scale.data.at(at);
@@ -182,7 +200,7 @@ impl Constant {
 
     /// `DequantizeLinear` of this tensor.
     pub(super) fn dequantize(&self, params: &Params<'_>) -> Option<Constant> {
-        let quantized = Some(params.spread(self.dims())?);
+        let quantized = Some(params.spread(self.dims())?.into());
         self.quantized.is_none().then(|| Constant { values: self.values.clone(), quantized })
     }
 
@@ -196,7 +214,7 @@ impl Constant {
             part.data.at(offset + j * step + i * stride)
         };
         let values = steps(&self.values)?;
-        let quantized = match &self.quantized {
+        let quantized = match self.quantized.as_deref() {
             Some([scale, zero]) => Some([(scale, steps(scale)?), (zero, steps(zero)?)]),
             None => None,
         };
@@ -211,7 +229,7 @@ impl Constant {
 
     /// A quantized matrix `[outputs, inputs]`, if it is one of signed bytes around 0 with a scale for each output.
     pub(super) fn quant_weight(&self) -> Option<QuantWeight> {
-        let [scale, zero] = self.quantized.as_ref()?;
+        let [scale, zero] = self.quantized.as_deref()?;
         let &[outputs, _] = &self.values.view.dims[..] else { return None };
         // The kernels' range: -128 has no negative.
         if self.values.data.signed_bytes()?.contains(&(i8::MIN as u8)) {

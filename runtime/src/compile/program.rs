@@ -115,6 +115,7 @@ pub(crate) struct Program {
     /// In the order of the steps.
     taps: Vec<PlacedTap>,
     scratch: ScratchLen,
+    packing_bytes: usize,
 }
 
 /// A checked program whose weights are still as the file has them.
@@ -159,8 +160,14 @@ impl Unpacked {
         let mut taps: Vec<PlacedTap> = taps.into_iter().map(|tap| place.tap(tap, &steps)).collect();
         taps.sort_by_key(PlacedTap::after);
         let mut stages = Vec::with_capacity(steps.len());
+        let (mut packed, mut freed, mut packing_bytes) = (0usize, 0, 0);
         for (step, rows) in steps.into_iter().zip(needed) {
-            stages.push(place.stage(step, rows)?);
+            let frees = step.sole_bytes();
+            let stage = place.stage(step, rows)?;
+            packed += stage.bytes();
+            packing_bytes = packing_bytes.max(packed.saturating_sub(freed));
+            freed += frees;
+            stages.push(stage);
         }
         let outputs = outputs.iter().map(|span| (place.at(span), span.len())).collect();
         let scratch = stages.iter().map(|stage| match &stage.op {
@@ -170,7 +177,8 @@ impl Unpacked {
             _ => 0,
         });
         let scratch = ScratchLen { floats: scratch.max().unwrap_or(0), conv };
-        Ok(Program { stages, floats: slots.floats, bytes: slots.bytes, outputs, taps, scratch })
+        let Slots { floats, bytes, .. } = slots;
+        Ok(Program { stages, floats, bytes, outputs, taps, scratch, packing_bytes })
     }
 }
 
@@ -183,6 +191,12 @@ impl Program {
     /// Bytes of the steps and their weights.
     pub(crate) fn bytes(&self) -> usize {
         self.stages.iter().map(Stage::bytes).sum()
+    }
+
+    /// The most bytes that the steps and their weights took while weights were packed, less what was given up of the
+    /// file's.
+    pub(crate) fn packing_bytes(&self) -> usize {
+        self.packing_bytes
     }
 
     /// Bytes of an [`Arena`].
@@ -438,58 +452,4 @@ impl Stage {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    /// Twice the constants 1, 2, 3, 4 in two rows; and something that nobody reads.
-    fn doubled(budget: u64) -> Result<Program, Unknown> {
-        let steps = vec![
-            Step::StoreConstant { values: vec![1.0, 2.0, 3.0, 4.0], out: 1, at: 0 },
-            Step::StoreConstant { values: vec![9.0; 4], out: 3, at: 0 },
-            Step::Pointwise { x: 1, function: Pointwise::Scale(2.0), out: 2 },
-        ];
-        // The last row alone.
-        let outputs = vec![Span { buffer: 2, offset: 2, rows: 1, cols: 2 }];
-        let buffers = vec![[1, 4], [2, 2], [2, 2], [2, 2]];
-        Unpacked::new(Lowered { steps, buffers, outputs, taps: vec![] }, budget)?.pack()
-    }
-
-    #[test]
-    fn a_program_runs_what_is_needed() {
-        let program = doubled(1 << 20).unwrap();
-        assert_eq!(program.steps().map(|(_, kind, _)| kind).collect::<Vec<_>>(), ["copy", "pointwise"]);
-        let mut arena = program.arena(2);
-        for _ in 0..2 {
-            program.run(&mut arena, ImageView::F32(&[0.0; 4]));
-            assert_eq!(program.output(&arena, 0), Some(&[6.0, 8.0][..]));
-        }
-        assert_eq!(program.output(&arena, 1), None);
-        // Two slots, and two buffers of each thread.
-        assert_eq!(program.arena_bytes(2), 2 * 4 * size_of::<f32>() + 6 * 64);
-    }
-
-    #[test]
-    fn each_step_has_a_time() {
-        let program = doubled(1 << 20).unwrap();
-        let mut times = vec![Duration::from_secs(7); 2];
-        program.time(&mut program.arena(1), ImageView::F32(&[0.0; 4]), &mut times);
-        assert!(times.iter().all(|time| *time >= Duration::from_secs(7)));
-    }
-
-    #[test]
-    fn memory_is_refused_before_it_is_taken() {
-        // 16 bytes of constants, two slots of 16.
-        let why = doubled(47).unwrap_err();
-        assert!(why.contains("48 bytes for its steps, 47 are allowed"), "{why}");
-        assert!(doubled(48).is_ok());
-    }
-
-    #[test]
-    fn a_fault_of_the_lowering_is_reported() {
-        let steps = vec![Step::StoreConstant { values: vec![1.0; 3], out: 1, at: 2 }];
-        let outputs = vec![Span { buffer: 1, offset: 0, rows: 2, cols: 2 }];
-        let lowered = Lowered { steps, buffers: vec![[1, 4], [2, 2]], outputs, taps: vec![] };
-        let why = Unpacked::new(lowered, 1 << 20).unwrap_err();
-        assert!(why.contains("please report it") && why.contains("step 0, copy"), "{why}");
-    }
-}
+mod tests;

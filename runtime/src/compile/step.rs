@@ -250,6 +250,15 @@ impl Step {
         }
     }
 
+    /// Bytes of the file's that go with the step, as nothing else holds them.
+    pub(super) fn sole_bytes(&self) -> usize {
+        let Step::Linear { weight, .. } = self else { return 0 };
+        match &**weight {
+            Weight::Floats(weight) => weight.sole_bytes(),
+            Weight::Bytes(weight, _) => weight.sole_bytes(),
+        }
+    }
+
     /// What the step is called in reports.
     pub(super) fn kind(&self) -> &'static str {
         match self {

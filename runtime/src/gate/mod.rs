@@ -33,16 +33,23 @@ pub(crate) use weights::integers;
 pub use windows::{WindowFacts, windows};
 
 use prost::Message as _;
+use prost::bytes::Buf as _;
 use smalti_models::onnx::ModelProto;
 
 use crate::error::{Error, Result};
+use crate::pieces::Pieces;
 
 /// The opsets that the gate lets through.
 pub const OPSETS: std::ops::RangeInclusive<i64> = 13..=18;
 
 /// Decodes and checks a model file. What comes back is safe to hand to the engine.
 pub fn open(bytes: &[u8], limits: &Limits) -> Result<(ModelProto, Summary)> {
-    let size = bytes.len() as u64;
+    open_pieces(bytes.into(), limits)
+}
+
+/// As [`open`], of bytes in pieces, which go while they are decoded.
+pub(crate) fn open_pieces(file: Pieces<'_>, limits: &Limits) -> Result<(ModelProto, Summary)> {
+    let size = file.remaining() as u64;
     if size == 0 {
         return Err(Error::refused("file", "0 bytes", "an ONNX model"));
     }
@@ -50,11 +57,11 @@ pub fn open(bytes: &[u8], limits: &Limits) -> Result<(ModelProto, Summary)> {
         return Err(Error::refused("file", format!("{size} bytes"), format!("{} bytes", limits.file_bytes)));
     }
     let budget = size.saturating_add(limits.overhead_bytes);
-    if wire::decoded_size(bytes, budget)? > budget {
+    if wire::decoded_size(file.borrowed(), budget)? > budget {
         let allowed = format!("about {budget} bytes of memory once decoded");
         return Err(Error::refused("file", "more nodes, names or texts than a model has", allowed));
     }
-    let model = ModelProto::decode(bytes)
+    let model = ModelProto::decode(file)
         .map_err(|problem| Error::refused("file", problem.to_string(), "an ONNX model"))?;
     let mut summary = check(&model, limits)?;
     summary.file_bytes = size;

@@ -4,6 +4,7 @@
 //! fields adds up an upper estimate before anything is decoded, so that no file can ask for more than its
 //! budget.
 
+use prost::bytes::Buf;
 use smalti_models::onnx::AttributeProto;
 
 use crate::error::{Error, Result};
@@ -74,48 +75,69 @@ fn malformed(problem: &str) -> Error {
     Error::refused("file", problem, "an ONNX model (protobuf)")
 }
 
-/// Reads a base-128 varint off the front.
-fn varint(bytes: &mut &[u8]) -> Result<u64> {
-    let mut value = 0u64;
-    for shift in (0..64).step_by(7) {
-        let (&byte, rest) = bytes.split_first().ok_or_else(|| malformed("bytes that end inside a number"))?;
-        *bytes = rest;
-        value |= u64::from(byte & 0x7f) << shift;
-        if byte & 0x80 == 0 {
-            return Ok(value);
-        }
-    }
-    Err(malformed("a number of more than ten bytes"))
+/// A message's bytes, the next of the file's.
+struct Inside<'f, B> {
+    file: &'f mut B,
+    /// What the file has left behind the message.
+    end: usize,
 }
 
-/// Takes `length` bytes off the front.
-fn take<'a>(bytes: &mut &'a [u8], length: u64) -> Result<&'a [u8]> {
-    let length = usize::try_from(length).ok().filter(|&length| length <= bytes.len());
-    let length = length.ok_or_else(|| malformed("a field longer than the file (cut off, or no model)"))?;
-    let (front, rest) = bytes.split_at(length);
-    *bytes = rest;
-    Ok(front)
+impl<B: Buf> Inside<'_, B> {
+    fn left(&self) -> usize {
+        self.file.remaining().saturating_sub(self.end)
+    }
+
+    /// Reads a base-128 varint.
+    fn varint(&mut self) -> Result<u64> {
+        let mut value = 0u64;
+        for shift in (0..64).step_by(7) {
+            if self.left() == 0 {
+                return Err(malformed("bytes that end inside a number"));
+            }
+            let byte = self.file.get_u8();
+            value |= u64::from(byte & 0x7f) << shift;
+            if byte & 0x80 == 0 {
+                return Ok(value);
+            }
+        }
+        Err(malformed("a number of more than ten bytes"))
+    }
+
+    /// The next `length` bytes.
+    fn field(&mut self, length: u64) -> Result<Inside<'_, B>> {
+        let length = usize::try_from(length).ok().filter(|&length| length <= self.left());
+        let length =
+            length.ok_or_else(|| malformed("a field longer than the file (cut off, or no model)"))?;
+        Ok(Inside { end: self.file.remaining() - length, file: self.file })
+    }
+
+    /// Passes over what is left.
+    fn skip(self) {
+        self.file.advance(self.left());
+    }
 }
 
 /// An upper estimate of the memory that decoding one message takes; stops early above `limit`.
-fn cost(message: Message, mut bytes: &[u8], limit: u64) -> Result<u64> {
+fn cost(message: Message, inside: &mut Inside<'_, impl Buf>, limit: u64) -> Result<u64> {
     let mut sum = MESSAGE;
-    while !bytes.is_empty() && sum <= limit {
-        let key = varint(&mut bytes)?;
+    while inside.left() > 0 && sum <= limit {
+        let key = inside.varint()?;
         sum = sum.saturating_add(match key & 7 {
-            0 => varint(&mut bytes).map(|_| 8)?,
-            1 => take(&mut bytes, 8).map(|_| 8)?,
-            5 => take(&mut bytes, 4).map(|_| 8)?,
+            0 => inside.varint().map(|_| 8)?,
+            1 => inside.field(8).map(Inside::skip).map(|()| 8)?,
+            5 => inside.field(4).map(Inside::skip).map(|()| 8)?,
             2 => {
-                let length = varint(&mut bytes)?;
-                let inside = take(&mut bytes, length)?;
-                match field(message, key >> 3) {
-                    Field::Nested(inner) => cost(inner, inside, limit)?,
+                let length = inside.varint()?;
+                let mut contents = inside.field(length)?;
+                let cost = match field(message, key >> 3) {
+                    Field::Nested(inner) => cost(inner, &mut contents, limit)?,
                     Field::Bytes => STRING + length,
                     Field::Packed => 8 * length,
                     Field::Small => SMALL.0 + SMALL.1 * length,
                     Field::Skipped => 0,
-                }
+                };
+                contents.skip();
+                cost
             }
             _ => return Err(malformed("a field of a kind that protobuf does not have")),
         });
@@ -123,10 +145,10 @@ fn cost(message: Message, mut bytes: &[u8], limit: u64) -> Result<u64> {
     Ok(sum)
 }
 
-/// An upper estimate of the memory that decoding `bytes` as an ONNX model takes, in bytes; exact walking stops
+/// An upper estimate of the memory that decoding `file` as an ONNX model takes, in bytes; exact walking stops
 /// above `limit`.
-pub(super) fn decoded_size(bytes: &[u8], limit: u64) -> Result<u64> {
-    cost(Message::Model, bytes, limit)
+pub(super) fn decoded_size(mut file: impl Buf, limit: u64) -> Result<u64> {
+    cost(Message::Model, &mut Inside { file: &mut file, end: 0 }, limit)
 }
 
 #[cfg(test)]
@@ -141,8 +163,8 @@ mod tests {
         let model = pb::ModelProto { graph: Some(graph), ..Default::default() };
         let bytes = model.encode_to_vec();
         assert!(bytes.len() < 3000);
-        assert!(decoded_size(&bytes, u64::MAX).unwrap() >= 1000 * size_of::<pb::NodeProto>() as u64);
-        assert!(decoded_size(&bytes, 1000).unwrap() > 1000);
+        assert!(decoded_size(&*bytes, u64::MAX).unwrap() >= 1000 * size_of::<pb::NodeProto>() as u64);
+        assert!(decoded_size(&*bytes, 1000).unwrap() > 1000);
     }
 
     #[test]
@@ -150,7 +172,7 @@ mod tests {
         let tensor = pb::TensorProto { raw_data: vec![1; 100_000].into(), ..Default::default() };
         let graph = pb::GraphProto { initializer: vec![tensor], ..Default::default() };
         let model = pb::ModelProto { graph: Some(graph), ..Default::default() };
-        let size = decoded_size(&model.encode_to_vec(), u64::MAX).unwrap();
+        let size = decoded_size(&*model.encode_to_vec(), u64::MAX).unwrap();
         assert!((100_000..120_000).contains(&size), "{size}");
     }
 

@@ -17,6 +17,7 @@ pub use version::Version;
 use crate::error::{Error, Result};
 use crate::gate::Limits;
 use crate::load;
+use crate::pieces::Pieces;
 
 /// What a model file must show. The default asks for nothing.
 #[derive(Clone, Debug, Default)]
@@ -30,9 +31,14 @@ pub struct Trust {
 impl Trust {
     /// Reads a model file and checks its signature, if one is asked for. The version is for [`Trust::check_version`].
     pub fn read(&self, path: &Path, limits: &Limits) -> Result<Vec<u8>> {
-        let bytes = load::read(path, limits)?;
-        self.check(&bytes, self.signature_of(path)?.as_deref())?;
-        Ok(bytes)
+        self.read_pieces(path, limits).map(Pieces::into_vec)
+    }
+
+    /// As [`Trust::read`], in pieces.
+    pub(crate) fn read_pieces(&self, path: &Path, limits: &Limits) -> Result<Pieces<'static>> {
+        let file = load::read_pieces(path, limits)?;
+        self.check_pieces(&file, self.signature_of(path)?.as_deref())?;
+        Ok(file)
     }
 
     /// The signature beside a file, if one is asked for.
@@ -42,9 +48,14 @@ impl Trust {
 
     /// Checks the signature of bytes that are in memory, if one is asked for.
     pub fn check(&self, bytes: &[u8], signature: Option<&str>) -> Result<()> {
+        self.check_pieces(&bytes.into(), signature)
+    }
+
+    /// As [`Trust::check`], of bytes in pieces.
+    pub(crate) fn check_pieces(&self, file: &Pieces<'_>, signature: Option<&str>) -> Result<()> {
         let Some(key) = &self.key else { return Ok(()) };
         let none = || Error::refused("signature", "none", "one by the key that was given");
-        key.check(bytes, signature.ok_or_else(none)?).map(drop)
+        key.check_pieces(file, signature.ok_or_else(none)?).map(drop)
     }
 
     /// Checks the version in a model's record, if one is asked for.

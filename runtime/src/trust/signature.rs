@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use minisign_verify::Signature;
 
 use crate::error::{Error, Result};
+use crate::pieces::Pieces;
 
 /// The most bytes of a key or signature file; they have four lines at most.
 const MAX: u64 = 16 << 10;
@@ -41,11 +42,27 @@ impl PublicKey {
 
     /// Checks that this key signed these bytes; the signature's comment, which it signed too.
     pub fn check(&self, bytes: &[u8], signature: &str) -> Result<String> {
+        self.check_pieces(&bytes.into(), signature)
+    }
+
+    /// As [`PublicKey::check`], of bytes in pieces.
+    pub(crate) fn check_pieces(&self, file: &Pieces<'_>, signature: &str) -> Result<String> {
         let refused = |found: String| Error::refused("signature", found, "one by the key that was given");
         let parsed = Signature::decode(signature.trim())
             .map_err(|error| refused(format!("none of minisign's ({error})")))?;
-        let legacy = true; // Files are in memory anyway.
-        self.0.verify(bytes, &parsed, legacy).map_err(|error| match error {
+        let verified = match self.0.verify_stream(&parsed) {
+            Ok(mut stream) => {
+                file.iter().for_each(|piece| stream.update(piece));
+                stream.finalize()
+            }
+            // The older form signs the file itself, so all of it is needed at once.
+            Err(minisign_verify::Error::UnsupportedLegacyMode) => {
+                let legacy = true;
+                self.0.verify(&file.borrowed().into_vec(), &parsed, legacy)
+            }
+            Err(error) => Err(error),
+        };
+        verified.map_err(|error| match error {
             minisign_verify::Error::UnexpectedKeyId => refused("one by another key".into()),
             minisign_verify::Error::InvalidSignature => refused("one that is not for this file".into()),
             other => refused(other.to_string()),

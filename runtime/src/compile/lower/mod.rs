@@ -103,7 +103,8 @@ pub(super) fn lower<'a>(
 ) -> Result<Lowered> {
     let mut lower = Lower {
         facts,
-        values: HashMap::new(),
+        // Of the right size; growing would take half as much again for a moment.
+        values: HashMap::with_capacity(facts.len()),
         steps: Vec::new(),
         buffers: Vec::new(),
         computed: Vec::new(),
