@@ -162,7 +162,10 @@ impl<'a> View<'a> {
     }
 
     /// Writes the pixels in grey or RGB, as [`Image::into_channels`], without gaps; `out` is used again.
-    pub(crate) fn convert(&self, channels: usize, out: &mut Vec<u8>) -> Result<()> {
+    ///
+    /// # Errors
+    /// For other channels than 1 and 3, and for more bytes than an image may have.
+    pub fn convert(&self, channels: usize, out: &mut Vec<u8>) -> Result<()> {
         check_shape(self.width, self.height, channels)?;
         let bytes = self.width as u64 * self.height as u64 * channels as u64;
         if bytes > MAX_BYTES && bytes > self.data.len() as u64 {

@@ -174,8 +174,26 @@ impl Preprocess {
         Ok(resizing + if channels == self.channels { 0 } else { converted })
     }
 
+    /// The part of an image of that width and height that a model sees whose input is `to`: left, top, width and height in
+    /// pixels of the image.
+    ///
+    /// # Errors
+    /// As [`Preprocess::apply_to`].
+    pub fn region(&self, to: [usize; 2], from: [usize; 2]) -> Result<[f64; 4]> {
+        let (size, first) = self.window(from, to)?;
+        let scale = [0, 1].map(|axis| from[axis] as f64 / size[axis] as f64);
+        let (start, side) = (first.map(|x| x as f64), to.map(|x| x as f64));
+        Ok([start[0] * scale[0], start[1] * scale[1], side[0] * scale[0], side[1] * scale[1]])
+    }
+
     /// What is resized to what, and which part of it is kept.
     fn plan(&self, from: [usize; 2], to: [usize; 2]) -> Result<Plan> {
+        let (size, first) = self.window(from, to)?;
+        Ok(Plan::window(from, size, first, to, self.interpolation))
+    }
+
+    /// What an image is resized to, and where in it the input begins.
+    fn window(&self, from: [usize; 2], to: [usize; 2]) -> Result<([usize; 2], [usize; 2])> {
         let is_square = to == [self.img_size; 2];
         let size = match (self.fit, self.resize) {
             (FitMode::Squash, None) => to,
@@ -187,8 +205,7 @@ impl Preprocess {
                 return Err(Error::Config { field: "fit", found, expected: expected.into() });
             }
         };
-        let first = [0, 1].map(|axis| crop_start(size[axis] - to[axis]));
-        Ok(Plan::window(from, size, first, to, self.interpolation))
+        Ok((size, [0, 1].map(|axis| crop_start(size[axis] - to[axis]))))
     }
 
     /// `(x / 255 - mean) / std`, from interleaved bytes to planes.

@@ -8,9 +8,12 @@ use crate::text::one_line;
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
-    /// A model file outside the profile of [`crate::gate`].
-    #[error("model refused: {place}: found {found}; allowed: {allowed}")]
+    /// A model file outside the profile of [`crate::gate`], or a file of what was learned beside a model that is damaged
+    /// or of another one.
+    #[error("{what} refused: {place}: found {found}; allowed: {allowed}")]
     Refused {
+        /// What kind of file: `model`, `class bank`.
+        what: &'static str,
         /// The node, tensor or part of the file.
         place: String,
         /// What was found there.
@@ -82,7 +85,15 @@ impl Error {
     /// A refusal of a model: where, what was found there, and what would be right. Text from files is put on one line.
     pub fn refused(place: impl Into<String>, found: impl Into<String>, allowed: impl Into<String>) -> Error {
         let [place, found] = [place.into(), found.into()].map(|text| one_line(&text));
-        Error::Refused { place, found, allowed: allowed.into() }
+        Error::Refused { what: "model", place, found, allowed: allowed.into() }
+    }
+
+    /// A refusal of a file of another kind than a model.
+    pub(crate) fn about(self, what: &'static str) -> Error {
+        match self {
+            Error::Refused { place, found, allowed, .. } => Error::Refused { what, place, found, allowed },
+            other => other,
+        }
     }
 
     /// A file-system failure while trying to `action` (a verb) a file.

@@ -6,9 +6,10 @@ use smalti_models::ModelRecord;
 use smalti_models::contract::weights_digest;
 use smalti_models::onnx::{ModelProto, TensorProto};
 
+use crate::digest::Digest;
 use crate::error::{Error, Result};
 use crate::gate::{self, Limits, Summary};
-use crate::load::Model;
+use crate::load::{Model, OpenOptions};
 
 /// A model file, looked at without preparing it for running.
 #[derive(Clone, Debug)]
@@ -72,7 +73,7 @@ pub fn inspect(bytes: &[u8]) -> Result<Inspection> {
     let producer = format!("{} {}", proto.producer_name, proto.producer_version).trim().to_owned();
     let weights_sha256 = weights_sha256(&proto);
     // What cannot run is refused here, as where it would run.
-    let model = Model::new(proto, summary.clone(), None)?;
+    let model = Model::new(proto, summary.clone(), Digest::of(bytes), &OpenOptions::default())?;
     Ok(Inspection {
         file_bytes: bytes.len() as u64,
         producer,

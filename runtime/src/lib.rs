@@ -22,15 +22,21 @@ mod backend;
 mod compile;
 #[cfg(feature = "tract")]
 mod engine;
+mod gaussian;
 mod guard;
 mod outputs;
 mod pieces;
+mod store;
 mod text;
 
+pub mod anomaly;
+pub mod bank;
 pub mod cpu;
+pub mod digest;
 pub mod doctor;
 pub mod error;
 pub mod explain;
+pub mod files;
 pub mod gate;
 pub mod images;
 pub mod inspect;
@@ -40,6 +46,7 @@ pub mod selftest;
 pub mod session;
 pub mod stream;
 pub mod taps;
+pub mod tokens;
 pub mod trust;
 pub mod watch;
 

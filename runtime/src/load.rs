@@ -4,19 +4,21 @@ use std::fs::File;
 use std::path::Path;
 use std::sync::Arc;
 
-use smalti_models::contract::names_from_text;
+use smalti_models::contract::{EMBEDDING, names_from_text};
 use smalti_models::onnx::ModelProto;
 use smalti_models::preprocess::FitMode;
 use smalti_models::{ModelRecord, Preprocess};
 
 use crate::backend::Backend;
 use crate::cpu;
+use crate::digest::Digest;
 use crate::error::{Error, Result};
 use crate::gate::{self, Input, Limits, Summary};
 use crate::memory::Opening;
 use crate::outputs::Outputs;
 use crate::pieces::Pieces;
 use crate::session::{Output, Session};
+use crate::tokens::{TokenGrid, TokenSource};
 use crate::trust::Trust;
 
 /// A model in memory. Cloning is cheap, and clones share the weights; each thread runs a [`Session`] of its own.
@@ -26,6 +28,7 @@ pub struct Model(Arc<Inner>);
 /// What all clones share.
 #[derive(Clone)]
 struct Inner {
+    digest: Digest,
     backend: Backend,
     summary: Arc<Summary>,
     record: Option<Arc<ModelRecord>>,
@@ -44,6 +47,8 @@ pub struct OpenOptions {
     pub trust: Trust,
     /// The output whose numbers are the answer, one a class. By default `logits`, else the first output `[1, K]`.
     pub output: Option<String>,
+    /// The value inside the graph that is shown as a token for each place of the image.
+    pub tokens: Option<TokenSource>,
 }
 
 impl std::fmt::Debug for Model {
@@ -77,7 +82,7 @@ impl Model {
     ///
     /// # Errors
     /// Also [`Error::Refused`] for a file that does not show what `options.trust` asks for, and [`Error::Usage`] for an
-    /// output that the model does not have.
+    /// output or tokens that the model does not have.
     pub fn open_with(path: impl AsRef<Path>, options: &OpenOptions) -> Result<Model> {
         let file = options.trust.read_pieces(path.as_ref(), &options.limits)?;
         Model::from_pieces(file, options)
@@ -85,8 +90,9 @@ impl Model {
 
     /// Checks and prepares a file whose signature, if one is asked for, was checked.
     pub(crate) fn from_pieces(file: Pieces<'_>, options: &OpenOptions) -> Result<Model> {
+        let digest = Digest::of_all(file.iter());
         let (proto, summary) = gate::open_pieces(file, &options.limits)?;
-        let model = Model::new(proto, summary, options.output.as_deref())?;
+        let model = Model::new(proto, summary, digest, options)?;
         options.trust.check_version(model.record())?;
         Ok(model)
     }
@@ -111,31 +117,43 @@ impl Model {
 
     /// As [`Model::from_bytes`], but tract runs the model even where our own kernels could: to compare both.
     pub fn from_bytes_on_tract(bytes: &[u8]) -> Result<Model> {
-        let (proto, summary) = gate::open(bytes, &Limits::default())?;
-        Model::prepare(proto, summary, None, true)
+        Model::from_bytes_on_tract_with(bytes, &OpenOptions::default())
+    }
+
+    /// As [`Model::from_bytes_on_tract`], with limits, output and tokens of some options.
+    pub fn from_bytes_on_tract_with(bytes: &[u8], options: &OpenOptions) -> Result<Model> {
+        let (proto, summary) = gate::open(bytes, &options.limits)?;
+        Model::prepare(proto, summary, Digest::of(bytes), options, true)
     }
 
     /// Prepares a model that passed the gate.
-    pub(crate) fn new(proto: ModelProto, summary: Summary, output: Option<&str>) -> Result<Model> {
-        Model::prepare(proto, summary, output, false)
+    pub(crate) fn new(
+        proto: ModelProto,
+        summary: Summary,
+        digest: Digest,
+        options: &OpenOptions,
+    ) -> Result<Model> {
+        Model::prepare(proto, summary, digest, options, false)
     }
 
     fn prepare(
         mut proto: ModelProto,
         mut summary: Summary,
-        output: Option<&str>,
+        digest: Digest,
+        options: &OpenOptions,
         engine_only: bool,
     ) -> Result<Model> {
         cpu::check_forced_isa()?;
-        let outputs = Outputs::choose(&proto, &summary.outputs, &summary.facts, output)?;
+        let outputs = Outputs::choose(&proto, &summary, options)?;
         let opening = Opening::of(&proto, &summary);
         let record = record(&proto, &summary, outputs.class_count())?;
         let labels = labels(&proto, record.as_ref(), outputs.class_count());
         outputs.keep_what_runs(&mut proto);
-        let backend = Backend::new(proto, &summary, engine_only)?;
+        let backend = Backend::new(proto, &summary, outputs.tokens.as_ref(), engine_only)?;
         summary.facts.clear();
         summary.facts.shrink_to_fit();
         Ok(Model(Arc::new(Inner {
+            digest,
             backend,
             summary: Arc::new(summary),
             preprocess: record.as_ref().map(|record| record.preprocess.clone()),
@@ -149,7 +167,9 @@ impl Model {
     /// The same model with preprocessing for a file that says none, or other than it says.
     pub fn with_preprocess(self, preprocess: Preprocess) -> Result<Model> {
         check_preprocess(&preprocess, self.input())?;
-        Ok(Model(Arc::new(Inner { preprocess: Some(preprocess), ..(*self.0).clone() })))
+        // Other pixels make other embeddings.
+        let digest = Digest::of_all([&self.0.digest.0[..], preprocess.to_json().to_string().as_bytes()]);
+        Ok(Model(Arc::new(Inner { digest, preprocess: Some(preprocess), ..(*self.0).clone() })))
     }
 
     /// The same model with labels for a file that says none, or other than it says.
@@ -159,6 +179,11 @@ impl Model {
             return Err(Error::Usage(format!("{found} labels for a model with {wanted} classes")));
         }
         Ok(Model(Arc::new(Inner { labels: labels.into(), ..(*self.0).clone() })))
+    }
+
+    /// SHA-256 of the file; of that and the preprocessing where [`Model::with_preprocess`] gave other.
+    pub fn digest(&self) -> Digest {
+        self.0.digest
     }
 
     /// What our exporter wrote about the model; none for a foreign file.
@@ -174,6 +199,21 @@ impl Model {
     /// Values of the vector in front of the head; 0 where the model does not give it.
     pub fn embedding_len(&self) -> usize {
         self.0.outputs.embedding_len()
+    }
+
+    /// Whether the answer is an embedding, and there are no classes.
+    pub fn embeds(&self) -> bool {
+        self.output_name() == EMBEDDING
+    }
+
+    /// Values of the embedding, whether it is the answer or stands beside it; 0 where the model does not give any.
+    pub fn embedding_dim(&self) -> usize {
+        if self.embeds() { self.labels().len() } else { self.embedding_len() }
+    }
+
+    /// The tokens that it shows; none unless [`OpenOptions::tokens`] asked for them.
+    pub fn tokens(&self) -> Option<&TokenGrid> {
+        self.0.outputs.tokens.as_ref()
     }
 
     /// The name of the output that answers.
@@ -192,6 +232,7 @@ impl Model {
         Output {
             logits: row(self.labels().len()),
             embedding: (self.embedding_len() > 0).then(|| row(self.embedding_len())),
+            tokens: self.tokens().map(|grid| row(grid.values())),
         }
     }
 

@@ -86,7 +86,9 @@ fn session(model: &Model, threads: usize, image: Option<[usize; 3]>) -> Result<u
     };
     let normalised = if input.form == Form::F32Nchw { 4 * input.values() } else { 0 };
     let ranked = size_of::<f32>() + size_of::<(usize, f32)>();
-    let answers = 4 * model.embedding_len() + ranked * model.labels().len();
+    // Once in the graph's order, once in that of places.
+    let tokens = model.tokens().map_or(0, |grid| grid.values_in_graph() + grid.values());
+    let answers = 4 * (model.embedding_len() + tokens) + ranked * model.labels().len();
     let preparing = match (image, model.preprocess()) {
         (Some([width, height, channels]), Some(preprocess)) => {
             let size = model.input().size();

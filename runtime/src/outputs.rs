@@ -6,7 +6,9 @@ use smalti_models::contract::{EMBEDDING, LOGITS};
 use smalti_models::onnx::{GraphProto, ModelProto, NodeProto};
 
 use crate::error::{Error, Result};
-use crate::gate::{Facts, Port, attribute};
+use crate::gate::{Facts, Port, Summary, attribute};
+use crate::load::OpenOptions;
+use crate::tokens::TokenGrid;
 
 /// The outputs that are computed.
 pub(crate) struct Outputs {
@@ -15,6 +17,8 @@ pub(crate) struct Outputs {
     /// Whether its numbers are probabilities.
     pub(crate) are_probabilities: bool,
     pub(crate) embedding: Option<Port>,
+    /// The value inside the graph that is shown besides, where one is asked for.
+    pub(crate) tokens: Option<TokenGrid>,
 }
 
 impl Outputs {
@@ -22,14 +26,10 @@ impl Outputs {
     /// `embedding`, if there is one.
     ///
     /// # Errors
-    /// [`Error::Usage`] for a name that no output of that shape has, [`Error::Refused`] where none is asked for and
-    /// there is none.
-    pub(crate) fn choose(
-        proto: &ModelProto,
-        ports: &[Port],
-        facts: &Facts,
-        asked: Option<&str>,
-    ) -> Result<Outputs> {
+    /// [`Error::Usage`] for a name that no output of that shape has, and for tokens that the graph does not have;
+    /// [`Error::Refused`] where no output is asked for and there is none.
+    pub(crate) fn choose(proto: &ModelProto, summary: &Summary, options: &OpenOptions) -> Result<Outputs> {
+        let (ports, facts, asked) = (&summary.outputs, &summary.facts, options.output.as_deref());
         let row = |port: &&Port| port.is_float && matches!(port.dims[..], [1, _]);
         let named = |name: &str| ports.iter().find(|port| port.name == name);
         let found = || {
@@ -47,10 +47,13 @@ impl Outputs {
         };
         let embedding = named(EMBEDDING).filter(row).filter(|port| port.name != classes.name);
         let graph = proto.graph.as_ref();
+        let find = |(graph, source)| TokenGrid::choose(graph, facts, &summary.input, source);
+        let tokens = graph.zip(options.tokens.as_ref()).map(find).transpose()?;
         Ok(Outputs {
             classes: classes.clone(),
             are_probabilities: graph.is_some_and(|graph| ends_in_softmax(graph, facts, &classes.name)),
             embedding: embedding.cloned(),
+            tokens,
         })
     }
 

@@ -21,6 +21,8 @@ pub struct Output {
     pub logits: Vec<f32>,
     /// The vector in front of the head, where the model gives it.
     pub embedding: Option<Vec<f32>>,
+    /// A vector for each place of the image, row by row, where [`Model::tokens`] are shown.
+    pub tokens: Option<Vec<f32>>,
 }
 
 /// One label with its probability.
@@ -81,7 +83,8 @@ impl std::fmt::Debug for Session {
 
 impl Session {
     pub(crate) fn new(model: &Model, threads: usize) -> Result<Session> {
-        let (state, input) = (model.backend().state(model.input(), threads)?, model.input());
+        let input = model.input();
+        let state = model.backend().state(input, model.tokens(), threads)?;
         let normalises = input.form == Form::F32Nchw && model.preprocess().is_some();
         let floats = vec![0.0; if normalises { input.values() } else { 0 }];
         Ok(Session { model: model.clone(), state, frame: Vec::new(), scratch: Scratch::default(), floats })
@@ -231,6 +234,24 @@ fn check_length(found: usize, wanted: usize, unit: &str) -> Result<()> {
 }
 
 impl Model {
+    /// The embedding in an answer of this model, which is the answer itself where the model [`embeds`](Model::embeds).
+    ///
+    /// # Errors
+    /// [`Error::Usage`] for a model that gives none, [`Error::Data`] for one that is not finite.
+    pub fn embedding_of<'a>(&self, output: &'a Output) -> Result<&'a [f32]> {
+        let found = if self.embeds() { Some(&output.logits) } else { output.embedding.as_ref() };
+        let Some(found) = found.filter(|found| !found.is_empty() && found.len() == self.embedding_dim())
+        else {
+            return Err(Error::Usage(
+                "the model has no output `embedding`; `smalti export` writes one".into(),
+            ));
+        };
+        if found.iter().all(|value| value.is_finite()) {
+            return Ok(found);
+        }
+        Err(Error::data("image", "the model's embedding of it is not finite"))
+    }
+
     /// All labels by falling probability.
     fn rank(&self, logits: &[f32]) -> Vec<Ranked> {
         let mut ranked = Vec::new();
@@ -254,8 +275,15 @@ impl Model {
     }
 }
 
+/// The logits of an answer; logarithms where it is probabilities.
+pub(crate) fn log_probabilities(model: &Model, answer: &[f32]) -> impl Iterator<Item = f32> {
+    let are_probabilities = model.gives_probabilities();
+    // Of 0 a finite one.
+    answer.iter().map(move |&x| if are_probabilities { x.max(f32::MIN_POSITIVE).ln() } else { x })
+}
+
 /// Softmax, safe for large logits.
-fn softmax(logits: &[f32]) -> impl Iterator<Item = f32> {
+pub(crate) fn softmax(logits: &[f32]) -> impl Iterator<Item = f32> {
     let most = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
     let power = move |&logit: &f32| libm::exp(f64::from(logit - most));
     let sum: f64 = logits.iter().map(power).sum();

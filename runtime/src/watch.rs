@@ -16,8 +16,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 
-use sha2::{Digest, Sha256};
-
+use crate::digest::Digest;
 use crate::error::{Error, Result};
 use crate::gate::{self, Input, Limits};
 use crate::inspect;
@@ -55,19 +54,19 @@ pub struct ModelWatcher {
     /// What was there at the last look.
     seen: Seen,
     /// The refused file that was last told of.
-    refused: Option<[u8; 32]>,
+    refused: Option<Digest>,
 }
 
 /// What a new model is held against.
 struct Running {
-    digest: [u8; 32],
+    digest: Digest,
     shapes: String,
     version: Option<Version>,
     tests_itself: bool,
 }
 
 impl Running {
-    fn new(digest: [u8; 32], model: &Model) -> Running {
+    fn new(digest: Digest, model: &Model) -> Running {
         let record = model.record();
         Running {
             digest,
@@ -143,7 +142,7 @@ impl ModelWatcher {
         let (open, (file, seen)) = (&options.open, look(&path, &options.open.limits)?);
         // What was written to while it was read is read again at the first look.
         let seen = seen.unwrap_or(Seen::new(None, None));
-        let digest = digest(file.iter());
+        let digest = Digest::of_all(file.iter());
         open.trust.check_pieces(&file, open.trust.signature_of(&path)?.as_deref())?;
         let model = (options.prepare)(Model::from_pieces(file, open)?)?;
         let running = Running::new(digest, &model);
@@ -174,10 +173,10 @@ impl ModelWatcher {
             Err(Error::Io { source, .. }) if source.kind() == std::io::ErrorKind::NotFound => return None,
             Err(error) => {
                 self.see(there);
-                return self.refuse([0; 32], error);
+                return self.refuse(Digest([0; Digest::LEN]), error);
             }
         };
-        let of_file = digest(file.iter());
+        let of_file = Digest::of_all(file.iter());
         if of_file == self.running.digest {
             self.refused = None;
             return None;
@@ -186,12 +185,11 @@ impl ModelWatcher {
             Ok(signature) => signature,
             Err(error) => return self.refuse(of_file, error),
         };
-        let candidate =
-            digest([&of_file[..], signature.as_deref().unwrap_or_default().as_bytes()].into_iter());
+        let candidate = Digest::of_all([&of_file.0[..], signature.as_deref().unwrap_or_default().as_bytes()]);
         if self.refused == Some(candidate) {
             return None;
         }
-        match self.try_out(file, signature.as_deref()) {
+        match self.try_out(file, of_file, signature.as_deref()) {
             Ok((model, session)) => {
                 (self.running, self.refused) = (Running::new(of_file, &model), None);
                 Some(Ok(session))
@@ -205,17 +203,18 @@ impl ModelWatcher {
     }
 
     /// Tells of a file that is refused, unless it was told of.
-    fn refuse(&mut self, candidate: [u8; 32], error: Error) -> Option<Result<Session>> {
+    fn refuse(&mut self, candidate: Digest, error: Error) -> Option<Result<Session>> {
         (self.refused.replace(candidate) != Some(candidate)).then_some(Err(error))
     }
 
     /// Everything that a new model must stand.
-    fn try_out(&self, file: Pieces<'_>, signature: Option<&str>) -> Result<(Model, Session)> {
-        let WatchOptions { open: OpenOptions { limits, trust, output }, threads, prepare } = &self.options;
+    fn try_out(&self, file: Pieces<'_>, digest: Digest, signature: Option<&str>) -> Result<(Model, Session)> {
+        let WatchOptions { open, threads, prepare } = &self.options;
+        let OpenOptions { limits, trust, .. } = open;
         trust.check_pieces(&file, signature)?;
         let (proto, summary) = gate::open_pieces(file, limits)?;
         let weights = inspect::weights_sha256(&proto);
-        let model = Model::new(proto, summary, output.as_deref())?;
+        let model = Model::new(proto, summary, digest, open)?;
         if model.record().is_some_and(|record| record.weights_sha256 != weights) {
             let allowed = "those that its record was written for";
             return Err(Error::refused("weights", format!("SHA-256 {weights}"), allowed));
@@ -263,10 +262,6 @@ fn look(path: &Path, limits: &Limits) -> Result<(Pieces<'static>, Option<Seen>)>
     let pieces = Pieces::read(&file, path, limits)?;
     let whole = stamp(file.metadata()) == seen.model;
     Ok((pieces, whole.then_some(seen)))
-}
-
-fn digest<'a>(pieces: impl Iterator<Item = &'a [u8]>) -> [u8; 32] {
-    pieces.fold(Sha256::new(), |digest, piece| digest.chain_update(piece)).finalize().into()
 }
 
 /// A model file that is looked at on a thread of its own, until this is dropped.

@@ -21,7 +21,7 @@ struct Open<T> {
 }
 
 /// How many tables there may be.
-const KINDS: usize = 2;
+const KINDS: usize = 4;
 
 impl<T> Table<T> {
     pub(crate) const fn new(name: &'static str, remainder: usize) -> Table<T> {

@@ -1,5 +1,5 @@
 //! The C library. [`smalti.h`](../smalti.h) is written from the documentation and the signatures in [`model`],
-//! [`session`], [`codes`] and [`status`]; `tests/header.rs` holds it against them.
+//! [`session`], [`bank`], [`anomaly`], [`learned`], [`codes`] and [`status`]; `tests/header.rs` holds it against them.
 //!
 //! Every entry runs inside [`border::entry`], which catches panics and keeps the message of a failure. What C holds
 //! are numbers that [`handles`] looks up, never addresses: a closed or foreign handle is an error code. All `unsafe`
@@ -7,7 +7,10 @@
 
 #![allow(non_camel_case_types, reason = "C's names for C's types")]
 
+pub mod anomaly;
+pub mod bank;
 pub mod codes;
+pub mod learned;
 pub mod model;
 pub mod session;
 pub mod status;

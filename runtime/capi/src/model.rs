@@ -8,6 +8,7 @@ use smalti_runtime::gate::{Form, Limits};
 use smalti_runtime::models::Preprocess;
 use smalti_runtime::models::preprocess::FitMode;
 use smalti_runtime::models::resize::Interpolation;
+use smalti_runtime::tokens::TokenSource;
 use smalti_runtime::trust::{PublicKey, Trust, Version};
 use smalti_runtime::{Model, OpenOptions, memory, selftest};
 
@@ -67,8 +68,8 @@ pub struct smalti_options {
     pub signature: *const c_char,
     /// Open no model of a lower version ("1", "2.10"); null for any.
     pub min_version: *const c_char,
-    /// Zero.
-    pub reserved: usize,
+    /// For smalti_anomaly: the value of the graph whose tokens runs keep, by its name; "" for the usual one, null for none.
+    pub tokens: *const c_char,
 }
 
 // SAFETY: as asked: the size first, and integers, floats and raw pointers behind it, without gaps at the end.
@@ -147,9 +148,6 @@ impl smalti_options {
     /// # Safety
     /// Unless null, `pubkey` and `min_version` point to text with a zero at its end.
     unsafe fn trust(&self) -> Result<Trust> {
-        if self.reserved != 0 {
-            return Err(usage("`options.reserved` is not zero"));
-        }
         // SAFETY: the caller's promise.
         let (key, version) = unsafe {
             (optional(self.pubkey, "options.pubkey")?, optional(self.min_version, "options.min_version")?)
@@ -160,13 +158,27 @@ impl smalti_options {
         });
         Ok(Trust { key: key.map(PublicKey::named).transpose()?, min_version: version.transpose()? })
     }
+
+    /// All that opening goes by.
+    ///
+    /// # Safety
+    /// As for [`smalti_options::trust`], and `tokens` alike.
+    unsafe fn how(&self) -> Result<OpenOptions> {
+        // SAFETY: the caller's promise.
+        let (trust, tokens) = unsafe { (self.trust()?, optional(self.tokens, "options.tokens")?) };
+        let tokens = tokens.map(|name| match name {
+            "" => TokenSource::Default,
+            name => TokenSource::Value(name.into()),
+        });
+        Ok(OpenOptions { limits: self.limits(), trust, tokens, output: None })
+    }
 }
 
 /// C's text, which may be null.
 ///
 /// # Safety
 /// As for [`border::text`].
-unsafe fn optional<'a>(pointer: *const c_char, name: &str) -> Result<Option<&'a str>> {
+pub(crate) unsafe fn optional<'a>(pointer: *const c_char, name: &str) -> Result<Option<&'a str>> {
     if pointer.is_null() {
         return Ok(None);
     }
@@ -184,14 +196,18 @@ unsafe fn options(options: *const smalti_options) -> Result<Option<smalti_option
     (!options.is_null()).then(|| unsafe { border::read(options, "options") }).transpose()
 }
 
+/// Labels as C reads them.
+pub(crate) fn c_texts(labels: &[String]) -> Vec<CString> {
+    labels.iter().map(|label| CString::new(label.replace('\0', " ")).unwrap_or_default()).collect()
+}
+
 /// Takes a model in; its handle.
 fn keep(options: Option<&smalti_options>, model: Model) -> Result<*mut smalti_model> {
     let model = match options.map(|options| options.preprocess(&model)).transpose()?.flatten() {
         Some(preprocess) => model.with_preprocess(preprocess)?,
         None => model,
     };
-    let text = |label: &String| CString::new(label.replace('\0', " ")).unwrap_or_default();
-    let labels = model.labels().iter().map(text).collect();
+    let labels = c_texts(model.labels());
     Ok(MODELS.insert(Opened { model, labels }))
 }
 
@@ -210,10 +226,8 @@ pub unsafe extern "C" fn smalti_open(
             let room = border::room(model, "model")?.write(std::ptr::null_mut());
             (room, border::text(path, "path")?, self::options(options)?)
         };
-        let limits = options.map_or(Limits::default(), |options| options.limits());
         // SAFETY: what the header asks of callers.
-        let trust = options.map(|options| unsafe { options.trust() }).transpose()?.unwrap_or_default();
-        let how = OpenOptions { limits, trust, output: None };
+        let how = options.map(|options| unsafe { options.how() }).transpose()?.unwrap_or_default();
         *room = keep(options.as_ref(), Model::open_with(file(path)?, &how)?)?;
         Ok(())
     })
@@ -221,14 +235,14 @@ pub unsafe extern "C" fn smalti_open(
 
 /// A path as the system has it.
 #[cfg(unix)]
-fn file(path: &std::ffi::CStr) -> Result<&Path> {
+pub(crate) fn file(path: &std::ffi::CStr) -> Result<&Path> {
     use std::os::unix::ffi::OsStrExt;
     Ok(Path::new(OsStr::from_bytes(path.to_bytes())))
 }
 
 /// A path in UTF-8.
 #[cfg(not(unix))]
-fn file(path: &std::ffi::CStr) -> Result<&Path> {
+pub(crate) fn file(path: &std::ffi::CStr) -> Result<&Path> {
     let text = path.to_str().map_err(|_| usage("`path` is not UTF-8"))?;
     Ok(Path::new(OsStr::new(text)))
 }
@@ -247,21 +261,15 @@ pub unsafe extern "C" fn smalti_open_bytes(
             let room = border::room(model, "model")?.write(std::ptr::null_mut());
             (room, border::slice(bytes, length, "bytes")?, self::options(options)?)
         };
-        let limits = options.map_or(Limits::default(), |options| options.limits());
         // SAFETY: what the header asks of callers.
-        let (trust, signature) = unsafe {
-            let trust = options.map(|options| options.trust()).transpose()?.unwrap_or_default();
-            (
-                trust,
-                options
-                    .map(|options| optional(options.signature, "options.signature"))
-                    .transpose()?
-                    .flatten(),
-            )
+        let (how, signature) = unsafe {
+            let how = options.map(|options| options.how()).transpose()?.unwrap_or_default();
+            let signature = options.map(|options| optional(options.signature, "options.signature"));
+            (how, signature.transpose()?.flatten())
         };
-        trust.check(bytes, signature)?;
-        let model = Model::from_bytes_with(bytes, &OpenOptions { limits, ..OpenOptions::default() })?;
-        trust.check_version(model.record())?;
+        how.trust.check(bytes, signature)?;
+        let trust = Trust { key: None, ..how.trust };
+        let model = Model::from_bytes_with(bytes, &OpenOptions { trust, ..how })?;
         *room = keep(options.as_ref(), model)?;
         Ok(())
     })

@@ -5,7 +5,7 @@ use std::mem::MaybeUninit;
 use std::sync::{Arc, Mutex, MutexGuard, TryLockError};
 
 use smalti_runtime::models::image::{PixelFormat, View};
-use smalti_runtime::{Error, Output, Session};
+use smalti_runtime::{Error, Model, Output, Session};
 
 use crate::border::{self, Failure, Result, entry, usage};
 use crate::codes::{SMALTI_BUSY, SMALTI_DATA};
@@ -107,6 +107,16 @@ impl Held {
         *is_done = true;
         Ok(())
     }
+}
+
+/// Gives the model and the result of a session's last run to `work`.
+pub(crate) fn with_result<T>(
+    session: *mut smalti_session,
+    work: impl FnOnce(&Model, &Output) -> Result<T>,
+) -> Result<T> {
+    let held = SESSIONS.get(session)?;
+    let state = held.done()?;
+    work(&held.opened.model, &state.output)
 }
 
 /// Makes a session. The calling thread alone computes where `threads` is 0 or 1; otherwise `threads` - 1 helpers, at
@@ -303,7 +313,7 @@ pub unsafe extern "C" fn smalti_top_k(
 }
 
 /// Copies values into room for as many.
-fn copy(values: &[f32], room: &mut [MaybeUninit<f32>]) -> Result<()> {
+pub(crate) fn copy(values: &[f32], room: &mut [MaybeUninit<f32>]) -> Result<()> {
     if values.len() != room.len() {
         return Err(usage(format!("room for {} values where there are {}", room.len(), values.len())));
     }

@@ -42,7 +42,7 @@ fn generate() -> String {
     };
     config.function.sort_by = Some(cbindgen::SortKey::None);
     let mut builder = Builder::new().with_config(config);
-    for file in ["codes", "model", "session", "status"] {
+    for file in ["codes", "model", "session", "learned", "bank", "anomaly", "status"] {
         builder = builder.with_src(folder().join(format!("src/{file}.rs")));
     }
     let mut text = Vec::new();
@@ -65,7 +65,7 @@ fn every_entry_is_in_the_header_and_in_the_misuse_suite() {
     let misuse = std::fs::read_to_string(folder().join("tests/misuse.c")).unwrap();
     let header = std::fs::read_to_string(path()).unwrap();
     let entries = entries();
-    assert_eq!(entries.len(), 21);
+    assert_eq!(entries.len(), 33);
     for entry in entries {
         assert!(header.contains(&format!("{entry}(")), "{entry}");
         assert!(misuse.contains(&format!("\"{entry}\"")), "no panic is injected in {entry}");

@@ -133,9 +133,9 @@ static void bad_files(void) {
     options.min_version = "new";
     EXPECT(SMALTI_USAGE, smalti_open(u8_path, &options, &model));
     options.min_version = NULL;
-    options.reserved = 1;
+    options.tokens = "no such value";
     EXPECT(SMALTI_USAGE, smalti_open(u8_path, &options, &model));
-    options.reserved = 0;
+    options.tokens = NULL;
     options.fit = -1;
     EXPECT(SMALTI_USAGE, smalti_open(u8_path, &options, &model));
     options.fit = SMALTI_FIT_CROP;

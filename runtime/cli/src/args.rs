@@ -55,6 +55,14 @@ pub(crate) enum Command {
     Selftest(ModelArgs),
     /// Is the model signed by this key? The signature is minisign's, in MODEL.minisig.
     Verify(VerifyArgs),
+    /// The embedding of each image, the vector in front of the classifier.
+    Embed(super::embed::EmbedArgs),
+    /// Learn classes from a few images each, without training.
+    #[command(subcommand)]
+    Learn(super::learn::LearnCommand),
+    /// Find what looks unlike good images.
+    #[command(subcommand)]
+    Anomaly(super::anomaly::AnomalyCommand),
     /// Latency, load time and peak memory on this machine.
     Bench(BenchArgs),
     /// What this machine offers.
@@ -103,6 +111,9 @@ pub(crate) struct RunArgs {
     /// The output of the model that answers, where it has several [default: `logits`, else the first of a score a class].
     #[arg(long, value_name = "NAME")]
     pub(crate) output: Option<String>,
+    /// Learned classes besides the model's: a class bank of `smalti-run learn`.
+    #[arg(long, value_name = "FILE", conflicts_with = "watch")]
+    pub(crate) bank: Option<PathBuf>,
     /// How many labels to name an image.
     #[arg(long, short = 'k', default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..))]
     pub(crate) top_k: u32,

@@ -5,12 +5,12 @@ use std::path::PathBuf;
 use clap::Args as Flags;
 use serde_json::json;
 use smalti_runtime::explain::{self, Settings};
+use smalti_runtime::files::Staged;
 use smalti_runtime::{Error, Model, printable};
-use smalti_tools::quantize::files::Staged;
 
 use super::args::{Args, ForeignArgs, TrustArgs};
 use super::progress::Progress;
-use super::{open, out, run};
+use super::{inputs, open, out};
 
 #[derive(Debug, Flags)]
 pub(crate) struct ExplainArgs {
@@ -41,7 +41,7 @@ pub(super) fn run(command: &ExplainArgs, args: &Args) -> anyhow::Result<u8> {
     Staged::probe(&command.output)?;
     let model = open::open(&command.model, &command.trust, &command.foreign)?;
     let class = command.class.as_deref().map(|class| model.class(class)).transpose()?;
-    let image = run::read(&command.image, &model)?;
+    let image = inputs::read(&command.image, &model)?;
     let progress = Progress::new(args.quiet);
     let settings = Settings { class, grid: command.grid.into() };
     let mut step = |done, total| {

@@ -1,13 +1,17 @@
 //! `smalti-run`: runs, checks and measures models. Arguments, commands, exit codes.
 
+mod anomaly;
 mod args;
 mod bench;
 mod compare;
 mod doctor;
+mod embed;
 mod eval;
 #[cfg(feature = "explain")]
 mod explain;
+mod inputs;
 mod inspect;
+mod learn;
 mod open;
 mod out;
 mod progress;
@@ -97,6 +101,9 @@ fn dispatch(args: &Args) -> anyhow::Result<u8> {
         Command::Inspect(command) => inspect::run(command, args),
         Command::Selftest(command) => selftest::run(command, args),
         Command::Verify(command) => verify::run(command, args),
+        Command::Embed(command) => embed::run(command, args),
+        Command::Learn(command) => learn::run(command, args),
+        Command::Anomaly(command) => anomaly::run(command, args),
         Command::Bench(command) => bench::run(command, args),
         Command::Doctor => doctor::run(args),
         #[cfg(feature = "shell")]

@@ -30,7 +30,12 @@ pub(super) fn open_output(
     foreign: &ForeignArgs,
 ) -> Result<Model, Error> {
     let options = OpenOptions { trust: trust(args)?, output: output.cloned(), ..OpenOptions::default() };
-    Overrides::new(foreign)?.apply(Model::open_with(path, &options)?)
+    open_with(path, &options, foreign)
+}
+
+/// As [`open`], with any options.
+pub(super) fn open_with(path: &Path, options: &OpenOptions, foreign: &ForeignArgs) -> Result<Model, Error> {
+    Overrides::new(foreign)?.apply(Model::open_with(path, options)?)
 }
 
 /// As [`open_output`], with a look-out for the file's replacement where the flags ask for it.

@@ -5,11 +5,11 @@ use std::time::Duration;
 
 use clap::{Args as Flags, ValueEnum};
 use serde_json::{Value, json};
+use smalti_runtime::files::{Staged, same};
 use smalti_runtime::gate::Limits;
 use smalti_runtime::images::DataFolder;
 use smalti_runtime::{Error, Model};
 use smalti_tools::bench;
-use smalti_tools::quantize::files::{Staged, same};
 use smalti_tools::quantize::report::{self, Page, Speed};
 use smalti_tools::quantize::{Budget, Method, Quantized, Settings, Stage, quantize};
 use smalti_tools::samples::{self, Sample};

@@ -10,7 +10,9 @@ use smalti_runtime::{Error, Prediction, Session};
 use smalti_tools::eval::share;
 
 use super::args::{Args, RunArgs};
-use super::run::{BAD_INPUT, as_json, as_text};
+use super::inputs::BAD_INPUT;
+use super::learn::Answerer;
+use super::run::{as_json, as_text, open_bank};
 use super::service::Service;
 use super::signals::Stop;
 use super::{open, out};
@@ -30,8 +32,9 @@ pub(super) fn run(spec: &Spec, command: &RunArgs, args: &Args) -> anyhow::Result
     let settings = Settings { keep, max_frame_bytes: flags.max_frame_bytes as usize };
     let mut stream = Stream::open(spec, &settings)?;
     let name = command.inputs.first().map_or_else(String::new, |input| input.display().to_string());
-    let mut run =
-        Run { command, args, name, session, watch, service: Service::ready(), tally: Tally::default() };
+    let bank = open_bank(command, session.model())?;
+    let (service, tally) = (Service::ready(), Tally::default());
+    let mut run = Run { command, args, name, session, bank, watch, service, tally };
     let ended = run.all(&mut stream, &stop);
     run.tally.counts = stream.counts();
     if !args.quiet {
@@ -95,6 +98,7 @@ struct Run<'a> {
     args: &'a Args,
     name: String,
     session: Session,
+    bank: Option<Answerer>,
     watch: Option<WatchHandle>,
     service: Service,
     tally: Tally,
@@ -146,7 +150,8 @@ impl Run<'_> {
         let start = Instant::now();
         let prediction = frame
             .pixels_for(&image::Limits::default(), self.session.model())
-            .and_then(|pixels| self.session.classify_view(pixels.view()));
+            .and_then(|pixels| self.session.classify_view(pixels.view()))
+            .and_then(|prediction| self.with_bank(prediction));
         let ms = start.elapsed().as_secs_f64() * 1e3;
         match prediction {
             Ok(prediction) => {
@@ -165,6 +170,14 @@ impl Run<'_> {
             }
             Err(other) => Err(other.into()),
         }
+    }
+
+    /// The answer among old and learned classes, where there is a bank.
+    fn with_bank(&mut self, mut prediction: Prediction) -> Result<Prediction, Error> {
+        if let Some(bank) = &mut self.bank {
+            prediction.ranked = bank.rank(self.session.model(), &prediction.output)?;
+        }
+        Ok(prediction)
     }
 
     fn print(&self, frame: &Frame, prediction: &Prediction, ms: f64) -> anyhow::Result<()> {

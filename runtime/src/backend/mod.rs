@@ -8,13 +8,15 @@ mod without_tract;
 use std::sync::Arc;
 use std::time::Duration;
 
-use smalti_models::onnx::ModelProto;
+use smalti_models::onnx::tensor_proto::DataType;
+use smalti_models::onnx::{ModelProto, ValueInfoProto};
 
 use crate::compile::{self, Arena, ImageView, Program};
 use crate::error::{Error, Result};
 use crate::gate::{Form, Input, Summary};
 use crate::guard::guard;
 use crate::session::Output;
+use crate::tokens::TokenGrid;
 
 #[cfg(feature = "tract")]
 pub(crate) use crate::engine::{Plan, Runner};
@@ -31,28 +33,41 @@ pub(crate) enum Backend {
 
 /// A session's part.
 pub(crate) enum State {
-    Program(Arc<Program>, Box<Arena>),
-    Tract(Box<Runner>),
+    Program(Arc<Program>, Box<Arena>, Option<Shown>),
+    Tract(Box<Runner>, Option<TokenGrid>),
+}
+
+/// Tokens that a program shows.
+pub(crate) struct Shown {
+    grid: TokenGrid,
+    /// A place for values that do not lie in the graph's order.
+    values: Vec<f32>,
 }
 
 impl Backend {
-    /// Prepares a graph that has passed the gate and has nothing in it but what runs. With `engine_only` tract runs all
-    /// of it.
+    /// Prepares a graph that has passed the gate and has nothing in it but what runs, to show `tokens` besides its outputs.
+    /// With `engine_only` tract runs all of it.
     ///
     /// # Errors
     /// [`Error::Refused`] where there is no program and no tract in this build, or values between the nodes that take
     /// more than a file of this size may ask for; [`Error::Engine`] where tract cannot take the graph.
-    pub(crate) fn new(proto: ModelProto, summary: &Summary, engine_only: bool) -> Result<Backend> {
+    pub(crate) fn new(
+        proto: ModelProto,
+        summary: &Summary,
+        tokens: Option<&TokenGrid>,
+        engine_only: bool,
+    ) -> Result<Backend> {
         let Some(graph) = &proto.graph else {
             return Err(Error::refused("model", "no graph", "a graph"));
         };
         let budget = summary.budget.running();
+        let wanted: Vec<&str> = tokens.iter().map(|grid| &*grid.name).collect();
         let unpacked = match engine_only {
             true => Err("as asked".into()),
-            false => guard("lower the graph", || compile::compile(graph, &summary.facts, budget))?,
+            false => guard("lower the graph", || compile::compile(graph, &summary.facts, budget, &wanted))?,
         };
         // Only tract would ask for the file's weights again.
-        let proto = cfg!(feature = "tract").then_some(proto).unwrap_or_default();
+        let mut proto = cfg!(feature = "tract").then_some(proto).unwrap_or_default();
         let program = match unpacked {
             Ok(unpacked) => guard("pack the weights", || unpacked.pack())?,
             Err(why) => Err(why),
@@ -62,6 +77,9 @@ impl Backend {
             Err(why) => {
                 log::info!("our kernels do not run this model: {why}");
                 check_live(summary)?;
+                if let Some((grid, graph)) = tokens.zip(proto.graph.as_mut()) {
+                    graph.output.push(ValueInfoProto::tensor(&grid.name, DataType::Float, None));
+                }
                 let backend = Backend::Tract(Plan::new(proto, &why)?, why.into());
                 backend.try_out(&summary.input)?;
                 Ok(backend)
@@ -71,7 +89,7 @@ impl Backend {
 
     /// Runs once, so that what tract cannot run is refused when it is opened.
     fn try_out(&self, input: &Input) -> Result<()> {
-        let mut state = self.state(input, 1)?;
+        let mut state = self.state(input, None, 1)?;
         let (bytes, floats) = (vec![0; input.values()], vec![0.0; input.values()]);
         let image = match input.form {
             Form::U8Nhwc => ImageView::U8(&bytes),
@@ -80,13 +98,16 @@ impl Backend {
         state.run(image, &mut Output::default())
     }
 
-    /// A session's part, on that many threads; tract takes one.
-    pub(crate) fn state(&self, input: &Input, threads: usize) -> Result<State> {
+    /// A session's part, on that many threads; tract takes one. `tokens` are those that the graph shows.
+    pub(crate) fn state(&self, input: &Input, tokens: Option<&TokenGrid>, threads: usize) -> Result<State> {
+        let grid = tokens.cloned();
         match self {
             Backend::Program(program) => {
-                Ok(State::Program(Arc::clone(program), Box::new(program.arena(threads))))
+                let shown =
+                    grid.map(|grid| Shown { values: Vec::with_capacity(grid.values_in_graph()), grid });
+                Ok(State::Program(Arc::clone(program), Box::new(program.arena(threads)), shown))
             }
-            Backend::Tract(plan, _) => plan.runner(input).map(|runner| State::Tract(Box::new(runner))),
+            Backend::Tract(plan, _) => plan.runner(input).map(|runner| State::Tract(Box::new(runner), grid)),
         }
     }
 }
@@ -106,22 +127,22 @@ fn check_live(summary: &Summary) -> Result<()> {
 impl State {
     pub(crate) fn program(&self) -> Option<&Program> {
         match self {
-            State::Program(program, _) => Some(program),
-            State::Tract(_) => None,
+            State::Program(program, ..) => Some(program),
+            State::Tract(..) => None,
         }
     }
 
     /// Threads that a run is shared out to.
     pub(crate) fn threads(&self) -> usize {
         match self {
-            State::Program(_, arena) => arena.threads(),
-            State::Tract(_) => 1,
+            State::Program(_, arena, _) => arena.threads(),
+            State::Tract(..) => 1,
         }
     }
 
     /// Runs the program and adds each step's time to `times`.
     pub(crate) fn time(&mut self, image: ImageView<'_>, times: &mut Vec<Duration>) -> Result<()> {
-        let State::Program(program, arena) = self else { return Ok(()) };
+        let State::Program(program, arena, _) = self else { return Ok(()) };
         times.resize(program.steps().len(), Duration::ZERO);
         guard("run the model", || program.time(arena, image, times))
     }
@@ -129,9 +150,13 @@ impl State {
     /// Runs the model on as many values as the input has. After a failure the state starts afresh.
     pub(crate) fn run(&mut self, image: ImageView<'_>, output: &mut Output) -> Result<()> {
         match self {
-            State::Program(program, arena) => {
+            State::Program(program, arena, shown) => {
                 let result = guard("run the model", || {
-                    program.run(arena, image);
+                    program.run(arena, image, |tap, arena| {
+                        let Some(Shown { grid, values }) = shown else { return };
+                        let values = tap.read(arena, image, values);
+                        grid.collect(values, output.tokens.get_or_insert_default());
+                    });
                     copy(program.output(arena, 0), &mut output.logits);
                     copy_some(program.output(arena, 1), &mut output.embedding);
                 });
@@ -140,17 +165,23 @@ impl State {
                 }
                 result
             }
-            State::Tract(runner) => {
-                let mut outputs = 0;
-                runner.run(image, |i, values, _| {
-                    outputs = i + 1;
-                    match i {
-                        0 => copy(Some(values), &mut output.logits),
-                        _ => copy_some(Some(values), &mut output.embedding),
+            State::Tract(runner, grid) => {
+                let mut embedded = false;
+                runner.run(image, |i, values, shape| {
+                    match (i, &*grid) {
+                        (0, _) => copy(Some(values), &mut output.logits),
+                        // Tokens come last, and alone are no row.
+                        (_, Some(grid)) if shape.len() > 2 => {
+                            grid.collect(values, output.tokens.get_or_insert_default());
+                        }
+                        _ => {
+                            embedded = true;
+                            copy_some(Some(values), &mut output.embedding);
+                        }
                     }
                     Ok(())
                 })?;
-                if outputs < 2 {
+                if !embedded {
                     output.embedding = None;
                 }
                 Ok(())

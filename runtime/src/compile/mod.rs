@@ -29,14 +29,19 @@ pub use exec::ImageView;
 pub(crate) use program::{Program, Unpacked};
 
 /// A program for a graph that has passed the gate, its weights not packed yet, or why there is none. What is packed and
-/// what a session takes stays within `budget` bytes.
-pub(crate) fn compile(graph: &GraphProto, facts: &Facts, budget: u64) -> Result<Unpacked, String> {
-    let mut lowered = lower::lower(graph, facts, budget, &[])?;
+/// what a session takes stays within `budget` bytes. It shows these values inside the graph, each named once.
+pub(crate) fn compile(
+    graph: &GraphProto,
+    facts: &Facts,
+    budget: u64,
+    values: &[&str],
+) -> Result<Unpacked, String> {
+    let mut lowered = lower::lower(graph, facts, budget, values)?;
     merge::merge(&mut lowered);
     Unpacked::new(lowered, budget)
 }
 
-/// As [`compile`], a program that shows these values inside the graph, each named once, and does what they need alone.
+/// As [`compile`], a program that does what these values need alone.
 pub(crate) fn compile_taps(
     graph: &GraphProto,
     facts: &Facts,

@@ -209,11 +209,20 @@ impl Program {
             + buffers * Aligned::<f32>::EXTRA_BYTES
     }
 
-    /// Runs all steps on an image.
-    pub(crate) fn run(&self, arena: &mut Arena, image: ImageView<'_>) {
-        for stage in &self.stages {
-            stage.run(arena, image);
+    /// Runs all steps on an image; values that it shows are there when `show` is called.
+    pub(crate) fn run(
+        &self,
+        arena: &mut Arena,
+        image: ImageView<'_>,
+        mut show: impl FnMut(&PlacedTap, &Arena),
+    ) {
+        let mut done = 0;
+        for tap in &self.taps {
+            self.run_steps(done..tap.after(), arena, image);
+            done = tap.after();
+            show(tap, arena);
         }
+        self.run_steps(done..self.stages.len(), arena, image);
     }
 
     /// Runs some of the steps, after those before them.

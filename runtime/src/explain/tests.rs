@@ -1,6 +1,7 @@
 use std::path::{Path, PathBuf};
 
-use smalti_models::Image;
+use smalti_models::preprocess::FitMode;
+use smalti_models::{Image, Preprocess};
 
 use super::*;
 
@@ -82,10 +83,7 @@ fn the_map_is_the_mean_of_runs_on_covered_images() {
 #[test]
 fn a_place_of_a_cropped_image_is_found_in_the_image() {
     let model = model("colours_u8.onnx");
-    let crop = smalti_models::Preprocess {
-        fit: smalti_models::preprocess::FitMode::Crop,
-        ..model.preprocess().unwrap().clone()
-    };
+    let crop = Preprocess { fit: FitMode::Crop, ..model.preprocess().unwrap().clone() };
     let model = model.with_preprocess(crop).unwrap();
     // Of 192 x 64 pixels the model sees those from 64 to 128.
     let image = spot([192, 64], [104, 8], 24, RED);

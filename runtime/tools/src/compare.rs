@@ -166,7 +166,7 @@ mod tests {
     use super::*;
 
     fn output(logits: &[f32], embedding: Option<&[f32]>) -> Result<Output, String> {
-        Ok(Output { logits: logits.to_vec(), embedding: embedding.map(<[f32]>::to_vec) })
+        Ok(Output { logits: logits.to_vec(), embedding: embedding.map(<[f32]>::to_vec), tokens: None })
     }
 
     fn sample(name: &str, class: Option<usize>) -> Sample {

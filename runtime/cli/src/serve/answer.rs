@@ -3,13 +3,13 @@
 use std::time::Instant;
 
 use hyper::StatusCode;
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 use smalti_runtime::explain::{self, Settings};
 use smalti_runtime::{Error, Session, images};
 
 use super::reply::Reply;
 use super::route::Task;
-use crate::run;
+use crate::{inputs, run};
 
 /// How answers and messages name the image.
 const BODY: &str = "body";
@@ -36,12 +36,12 @@ fn attempt(
     match task {
         Task::Classify { top_k } => {
             let prediction = session.classify(&image)?;
-            Ok(results(run::answered(BODY, &prediction, *top_k), start))
+            Ok(results([("predictions", run::as_json(&prediction, *top_k))], start))
         }
         Task::Embed => {
             let embedding = session.classify(&image)?.output.embedding;
             let embedding = embedding.ok_or_else(|| Error::Usage("the model gives no embedding".into()))?;
-            Ok(results(json!({ "input": BODY, "embedding": embedding }), start))
+            Ok(results([("embedding", json!(embedding))], start))
         }
         Task::Explain { .. } => {
             let mut go_on =
@@ -56,7 +56,7 @@ fn attempt(
 fn refuse(error: &Error) -> Reply {
     match error {
         Error::Data { .. } => {
-            let summary = run::summary(vec![run::unusable(BODY, error)], 1);
+            let summary = inputs::summary(vec![inputs::unusable(BODY, error)], 1);
             Reply::json(StatusCode::UNPROCESSABLE_ENTITY, summary)
         }
         Error::Usage(_) => Reply::error(StatusCode::BAD_REQUEST, &error.to_string()),
@@ -70,9 +70,8 @@ fn refuse(error: &Error) -> Reply {
 }
 
 /// One image's result as `run --json` gives it, with the milliseconds that it took.
-fn results(mut result: Value, start: Instant) -> Reply {
-    if let Value::Object(result) = &mut result {
-        result.insert("ms".into(), (start.elapsed().as_secs_f64() * 1e3).into());
-    }
-    Reply::json(StatusCode::OK, run::summary(vec![result], 0))
+fn results<const N: usize>(fields: [(&str, Value); N], start: Instant) -> Reply {
+    let ms = ("ms", json!(start.elapsed().as_secs_f64() * 1e3));
+    let fields: Map<_, _> = fields.into_iter().chain([ms]).map(|(key, value)| (key.into(), value)).collect();
+    Reply::json(StatusCode::OK, inputs::summary(vec![inputs::result(BODY, fields)], 0))
 }

@@ -21,7 +21,7 @@ fn a_program_runs_what_is_needed() {
     assert_eq!(program.steps().map(|(_, kind, _)| kind).collect::<Vec<_>>(), ["copy", "pointwise"]);
     let mut arena = program.arena(2);
     for _ in 0..2 {
-        program.run(&mut arena, ImageView::F32(&[0.0; 4]));
+        program.run(&mut arena, ImageView::F32(&[0.0; 4]), |_, _| ());
         assert_eq!(program.output(&arena, 0), Some(&[6.0, 8.0][..]));
     }
     assert_eq!(program.output(&arena, 1), None);
@@ -59,7 +59,7 @@ fn the_files_weights_are_given_up_as_they_are_packed() {
     let file = include_bytes!("../../../tests/models/colours_qdq.onnx");
     let [held, alone] = [true, false].map(|hold| {
         let (proto, summary) = gate::open(file, &Limits::default()).unwrap();
-        let unpacked = compile(proto.graph.as_ref().unwrap(), &summary.facts, u64::MAX).unwrap();
+        let unpacked = compile(proto.graph.as_ref().unwrap(), &summary.facts, u64::MAX, &[]).unwrap();
         let _held = hold.then_some(proto);
         unpacked.pack().unwrap()
     });

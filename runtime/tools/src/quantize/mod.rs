@@ -8,7 +8,6 @@
 
 mod budget;
 mod calibrate;
-pub mod files;
 mod histogram;
 mod layers;
 mod noise;

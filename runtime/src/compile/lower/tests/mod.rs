@@ -130,10 +130,10 @@ impl Graph {
     /// The output of the whole compiler's program for an image that counts from 0.
     fn run(self, output: &str) -> Vec<f32> {
         let (graph, summary) = self.checked(output);
-        let program = compile(&graph, &summary.facts, BUDGET).unwrap().pack().unwrap();
+        let program = compile(&graph, &summary.facts, BUDGET, &[]).unwrap().pack().unwrap();
         let mut arena = program.arena(1);
         let image: Vec<f32> = (0..48).map(|i| i as f32).collect();
-        program.run(&mut arena, ImageView::F32(&image));
+        program.run(&mut arena, ImageView::F32(&image), |_, _| ());
         program.output(&arena, 0).unwrap().to_vec()
     }
 }

@@ -6,7 +6,7 @@ use std::hash::{BuildHasher, Hasher};
 use std::io::{ErrorKind, Write};
 use std::path::{Path, PathBuf};
 
-use smalti_runtime::{Error, Result};
+use crate::error::{Error, Result};
 
 /// A file on its way to its place. Dropped, it leaves nothing behind.
 #[derive(Debug)]

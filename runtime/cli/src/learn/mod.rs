@@ -1,0 +1,250 @@
+//! `learn`: classes from a few images each, in a file beside the model.
+
+mod test;
+
+use std::path::{Path, PathBuf};
+
+use clap::{Args as Flags, Subcommand};
+use serde_json::{Value, json};
+use smalti_runtime::bank::{Answer, ClassBank, MAX_NEGATIVES};
+use smalti_runtime::{Error, Image, Model, Output, Ranked, Session, images};
+use smalti_tools::samples::spread;
+
+use super::args::{Args, ForeignArgs, TrustArgs, share};
+use super::inputs::{self, Tally};
+use super::{open, out};
+
+const EXAMPLE: &str = "Example: smalti-run learn add model.onnx classes.bank mug mug1.jpg mug2.jpg mug3.jpg --negatives others/";
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum LearnCommand {
+    /// Add images of a class: a new one, or more of one that was learned. Makes the bank if there is none.
+    #[command(after_help = EXAMPLE)]
+    Add(AddArgs),
+    /// Forget a class.
+    Remove {
+        #[command(flatten)]
+        bank: BankArgs,
+        /// The class.
+        class: String,
+    },
+    /// The classes of a bank, and how it is calibrated.
+    List(BankArgs),
+    /// Accuracy over a folder of class folders, the model's own classes and learned ones.
+    Test(TestArgs),
+}
+
+#[derive(Debug, Flags)]
+pub(crate) struct BankArgs {
+    /// The model file (.onnx).
+    pub(crate) model: PathBuf,
+    /// The class bank.
+    pub(crate) bank: PathBuf,
+    #[command(flatten)]
+    pub(crate) trust: TrustArgs,
+    #[command(flatten)]
+    pub(crate) foreign: ForeignArgs,
+}
+
+#[derive(Debug, Flags)]
+pub(crate) struct AddArgs {
+    #[command(flatten)]
+    pub(crate) bank: BankArgs,
+    /// The class.
+    pub(crate) class: String,
+    /// Images of it: files, folders, `-` for one image on standard input.
+    #[arg(required = true)]
+    pub(crate) images: Vec<PathBuf>,
+    /// Images of anything but learned classes, such as those of the model's own: with them a share of false accepts can be
+    /// held, and more of the new class is recognised. They are kept in the bank, 512 at most.
+    #[arg(long, value_name = "DIR")]
+    pub(crate) negatives: Vec<PathBuf>,
+    /// The share of negatives that may be taken for a learned class [default: what the bank has, else 3%].
+    #[arg(long, value_parser = share)]
+    pub(crate) false_accepts: Option<f64>,
+}
+
+#[derive(Debug, Flags)]
+pub(crate) struct TestArgs {
+    #[command(flatten)]
+    pub(crate) bank: BankArgs,
+    /// A folder of class folders; of one with splits (`train/` and `test/` or `val/`) the test split, else val.
+    pub(crate) folder: PathBuf,
+    /// The share of unusable images that is put up with, e.g. 5%.
+    #[arg(long, default_value = "5%", value_parser = share)]
+    pub(crate) max_bad: f64,
+}
+
+pub(super) fn run(command: &LearnCommand, args: &Args) -> anyhow::Result<u8> {
+    match command {
+        LearnCommand::Add(command) => add(command, args),
+        LearnCommand::Remove { bank, class } => remove(bank, class, args),
+        LearnCommand::List(bank) => list(bank, args),
+        LearnCommand::Test(command) => test::run(command, args),
+    }
+}
+
+/// The model and its bank.
+fn open_both(args: &BankArgs) -> Result<(Model, ClassBank), Error> {
+    let model = open::open(&args.model, &args.trust, &args.foreign)?;
+    let bank = open_bank(&args.bank, &model, &args.trust)?;
+    Ok((model, bank))
+}
+
+/// The bank of a model, signed if models must be.
+pub(super) fn open_bank(path: &Path, model: &Model, trust: &TrustArgs) -> Result<ClassBank, Error> {
+    ClassBank::open(path, model, &open::trust(trust)?)
+}
+
+fn add(command: &AddArgs, args: &Args) -> anyhow::Result<u8> {
+    let place = &command.bank.bank;
+    let (model, mut bank) = match place.exists() {
+        true => open_both(&command.bank)?,
+        false => {
+            let model = open::open(&command.bank.model, &command.bank.trust, &command.bank.foreign)?;
+            let bank = ClassBank::new(&model)?;
+            (model, bank)
+        }
+    };
+    let mut session = model.session()?;
+    let false_accepts = command.false_accepts.map_or(bank.false_accepts(), |share| share as f32);
+    let (negatives, bad_negatives) = answers(&mut session, &negatives(&command.negatives)?)?;
+    if !negatives.is_empty() || command.false_accepts.is_some() {
+        bank.add_negatives(&model, &negatives, false_accepts)?;
+    }
+    let (examples, tally) = answers(&mut session, &command.images)?;
+    if examples.is_empty() {
+        let problem = format!("none of the images can be used, so `{}` is not learned", command.class);
+        return Err(Error::data(place.display().to_string(), problem).into());
+    }
+    let added = bank.add(&command.class, &model, &examples)?;
+    bank.save(place)?;
+    if !args.quiet {
+        if added < examples.len() {
+            out::note(format!("{} images are in the bank already", examples.len() - added));
+        }
+        let fewest = (1.0 / bank.false_accepts()).ceil();
+        if bank.negatives() == 0 {
+            out::note(
+                "no negatives: nobody knows how many images of other things are taken for learned classes; give --negatives DIR",
+            );
+        } else if (bank.negatives() as f32) < fewest {
+            let found = bank.negatives();
+            out::note(format!(
+                "{found} negatives cannot show that share of false accepts: give {fewest} or more"
+            ));
+        }
+    }
+    match args.json {
+        true => {
+            let failed = tally.failed + bad_negatives.failed;
+            let mut object = as_json(&bank);
+            let fields = json!({ "class": command.class, "added": added, "failed": failed });
+            object
+                .as_object_mut()
+                .zip(fields.as_object())
+                .into_iter()
+                .for_each(|(object, fields)| object.extend(fields.clone()));
+            out::json(object)?;
+        }
+        false => {
+            out::line(&format!("{}: {added} images of `{}` added", place.display(), command.class))?;
+            out::line(&as_text(&bank))?;
+        }
+    }
+    Ok(if tally.failed > 0 { inputs::BAD_INPUT } else { 0 })
+}
+
+/// The files of the negatives, at most as many as a bank keeps, spread evenly.
+fn negatives(folders: &[PathBuf]) -> Result<Vec<PathBuf>, Error> {
+    let mut files = Vec::new();
+    for folder in folders {
+        files.extend(images::list(folder)?);
+    }
+    Ok(spread(&files, MAX_NEGATIVES))
+}
+
+/// What the model says of images; those that cannot be used are reported.
+pub(super) fn answers(session: &mut Session, files: &[PathBuf]) -> anyhow::Result<(Vec<Output>, Tally)> {
+    let (model, mut answers) = (session.model().clone(), Vec::new());
+    let tally = inputs::each(files, &model, |_, image: &Image| {
+        let mut output = model.output();
+        session.run_image_into(image.view(), &mut output)?;
+        answers.push(output);
+        Ok(Value::Null)
+    })?;
+    Ok((answers, tally))
+}
+
+fn remove(command: &BankArgs, class: &str, args: &Args) -> anyhow::Result<u8> {
+    let (_, mut bank) = open_both(command)?;
+    let removed = bank.remove(class)?;
+    bank.save(&command.bank)?;
+    match args.json {
+        true => out::json(json!({ "class": class, "removed": removed }))?,
+        false => out::line(&format!("{}: `{class}` removed, {removed} images", command.bank.display()))?,
+    }
+    Ok(0)
+}
+
+fn list(command: &BankArgs, args: &Args) -> anyhow::Result<u8> {
+    let (_, bank) = open_both(command)?;
+    match args.json {
+        true => out::json(as_json(&bank))?,
+        false => out::line(&as_text(&bank))?,
+    }
+    Ok(0)
+}
+
+fn as_json(bank: &ClassBank) -> Value {
+    let calibration = bank.calibration();
+    let classes = bank.classes().map(|(name, images)| json!({ "name": name, "images": images }));
+    json!({
+        "classes": classes.collect::<Vec<_>>(),
+        "negatives": bank.negatives(),
+        "false_accepts": if bank.negatives() > 0 { json!(bank.false_accepts()) } else { Value::Null },
+        "accepted": calibration.accepted,
+        "tried": calibration.tried,
+        "recognised": calibration.recognised,
+    })
+}
+
+fn as_text(bank: &ClassBank) -> String {
+    let calibration = bank.calibration();
+    let mut lines: Vec<String> =
+        bank.classes().map(|(name, images)| format!("{name:24} {images} images")).collect();
+    if lines.is_empty() {
+        lines.push("no classes".into());
+    }
+    let (recognised, tried) = (calibration.recognised, calibration.tried);
+    lines.push(format!("{recognised} of {tried} images are recognised by the others of their class"));
+    lines.push(match bank.negatives() {
+        0 => "no negatives: how many images of other things are taken for these is not known".into(),
+        count => {
+            let (accepted, allowed) = (calibration.accepted, 100.0 * bank.false_accepts());
+            format!("{accepted} of {count} negatives are taken for these; {allowed} % are allowed")
+        }
+    });
+    lines.join("\n")
+}
+
+/// Answers with a bank: what `run --bank` prints.
+pub(super) struct Answerer {
+    bank: ClassBank,
+    answer: Answer,
+}
+
+impl Answerer {
+    pub(super) fn open(path: &Path, model: &Model, trust: &TrustArgs) -> Result<Answerer, Error> {
+        let bank = open_bank(path, model, trust)?;
+        Ok(Answerer { answer: bank.answer(), bank })
+    }
+
+    /// The most probable labels, old and learned.
+    pub(super) fn rank(&mut self, model: &Model, output: &Output) -> Result<Vec<Ranked>, Error> {
+        self.bank.answer_into(model, output, &mut self.answer)?;
+        let label = |index: usize| self.bank.labels().get(index).cloned().unwrap_or_default();
+        let ranked = self.answer.ranked.iter();
+        Ok(ranked.map(|&(index, probability)| Ranked { label: label(index), index, probability }).collect())
+    }
+}
