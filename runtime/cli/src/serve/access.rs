@@ -114,7 +114,9 @@ mod tests {
             (hyper::header::HeaderName::try_from(*name).unwrap(), HeaderValue::from_str(value).unwrap())
         };
         let mut headers = HeaderMap::new();
-        pairs.iter().map(pair).for_each(|(name, value)| drop(headers.append(name, value)));
+        for (name, value) in pairs.iter().map(pair) {
+            headers.append(name, value);
+        }
         headers
     }
 
