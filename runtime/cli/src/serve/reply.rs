@@ -13,7 +13,7 @@ pub(super) struct Reply {
     pub(super) status: StatusCode,
     kind: &'static str,
     body: Bytes,
-    more: Option<(HeaderName, HeaderValue)>,
+    more: Option<Box<(HeaderName, HeaderValue)>>,
 }
 
 impl Reply {
@@ -33,7 +33,7 @@ impl Reply {
 
     /// The same with one more header.
     pub(super) fn with(self, name: HeaderName, value: HeaderValue) -> Reply {
-        Reply { more: Some((name, value)), ..self }
+        Reply { more: Some(Box::new((name, value))), ..self }
     }
 
     /// The answer with what every browser is told: to believe the type that is said, to keep nothing, to let no other site
@@ -52,7 +52,7 @@ impl Reply {
             (HeaderName::from_static("cross-origin-resource-policy"), fixed("same-origin")),
             (HeaderName::from_static("cross-origin-opener-policy"), fixed("same-origin")),
         ]);
-        response.headers_mut().extend(self.more);
+        response.headers_mut().extend(self.more.map(|more| *more));
         response
     }
 }
