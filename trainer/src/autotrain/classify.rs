@@ -32,6 +32,8 @@ const PASSES: usize = 30;
 /// The share of its start's weights that self-training keeps (WiSE-FT, arXiv 2109.01903). Held-out images are of the same
 /// places and people as those that are learned from; nearer to its start a model is right more often where these change.
 const KEPT: f64 = 0.25;
+/// How often test images are classified, in f32 and in int8.
+const TEST_PASSES: f64 = 2.0;
 /// Peak learning rate of both, and that of convolutions from scratch.
 const LR: f64 = 1e-3;
 const SCRATCH_LR: f64 = 3e-3;
@@ -75,6 +77,8 @@ impl Autotrain<'_> {
                 frozen = Frozen::new(self, &settings, labelled, &start.init()?)?;
             }
         }
+        let test = images.test.as_ref().map_or(0, |(test, _)| test.len());
+        self.measuring.set(TEST_PASSES * test as f64 * frozen.per_image);
         let rival = start.rival(&settings.encoder);
         let mut entrants = Entrants {
             frozen,

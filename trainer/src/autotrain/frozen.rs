@@ -6,7 +6,7 @@ use smalti_trainer::evaluate::probe::linear::LinearHead;
 use smalti_trainer::stages::finetune::{self, FinetuneSettings, Finetuned};
 use smalti_trainer::stages::head::Embedded;
 
-use super::Autotrain;
+use super::{Autotrain, cpu_seconds};
 use crate::plan::finetune::Init;
 
 /// Embeddings that heads are fitted to, for each second of the budget: about a tenth of it.
@@ -20,6 +20,8 @@ pub(super) struct Frozen {
     embedded: Embedded,
     /// The decay that cross-validation on all labels found.
     pub(super) decay: f64,
+    /// CPU seconds in which an image is read and embedded.
+    pub(super) per_image: f64,
 }
 
 impl Frozen {
@@ -34,10 +36,12 @@ impl Frozen {
         let (augment, seed, stop) = (&settings.augment, settings.optim.seed, || job.stop.code());
         // By the budget alone, not by time that passed: a command that continues takes as many.
         let rows = (ROWS_PER_SECOND * job.budget).max(LEAST_ROWS) as usize;
+        let began = cpu_seconds();
         let embedded = Embedded::new(&classifier, labelled, augment, seed, rows, &job.exec, &stop)?;
+        let per_image = (cpu_seconds() - began) / embedded.images.len().max(1) as f64;
         let head = embedded.fit(None, None)?;
         head.write(classifier.model.layout(), &mut classifier.params)?;
-        Ok(Frozen { classifier, embedded, decay: head.decay })
+        Ok(Frozen { classifier, embedded, decay: head.decay, per_image })
     }
 
     /// The embeddings of the images as the device sees them, without those of crops.

@@ -24,6 +24,7 @@ mod soft_labels;
 mod start;
 mod teacher_head;
 
+use std::cell::Cell;
 use std::path::{Path, PathBuf};
 
 use smalti_models::starts;
@@ -82,6 +83,8 @@ struct Autotrain<'a> {
     began: f64,
     /// CPU seconds that everything may take.
     budget: f64,
+    /// CPU seconds of it that are kept back for measuring, as far as they are known.
+    measuring: Cell<f64>,
     resumes: bool,
     overwrite: bool,
 }
@@ -127,7 +130,18 @@ pub(crate) fn execute(
     let budget = duration(&fill(&mut args.budget, BUDGET.into()))?.as_secs_f64();
     let owner = claim(&out, &args, resumes, overwrite)?;
     let began = now - if resumes { spent(&out) } else { 0.0 };
-    let job = Autotrain { global, out, owner, exec, stop, began, budget, resumes, overwrite };
+    let job = Autotrain {
+        global,
+        out,
+        owner,
+        exec,
+        stop,
+        began,
+        budget,
+        measuring: Cell::new(0.0),
+        resumes,
+        overwrite,
+    };
     job.save(&args)?;
     let trained = job.run(&mut args);
     job.note_time()?;
@@ -299,7 +313,7 @@ impl Autotrain<'_> {
 
     /// The CPU time at which learning ends: measuring and exporting follow.
     fn until(&self) -> f64 {
-        let left = (self.began + self.budget - cpu_seconds()).max(1.0);
+        let left = (self.began + self.budget - self.measuring.get() - cpu_seconds()).max(1.0);
         cpu_seconds() + left * (1.0 - OF_THE_REST)
     }
 }
