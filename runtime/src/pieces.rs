@@ -12,8 +12,8 @@ use prost::bytes::Buf;
 use crate::error::{Error, Result};
 use crate::gate::Limits;
 
-/// Bytes of a piece: enough that usual allocators give each back to the system as it goes, not only to the program.
-pub(crate) const PIECE: usize = 256 << 10;
+/// Bytes of a piece: the least that glibc and musl give back to the system as soon as it goes, not only to the program.
+pub(crate) const PIECE: usize = 128 << 10;
 
 /// Bytes in pieces. Read as a [`Buf`], they lose each piece as soon as all of it was read.
 #[derive(Debug, Default)]

@@ -83,7 +83,7 @@ impl<'a> Lower<'a> {
         for name in &node.output {
             let count = *need(self.fact(name)?.dims.get(axis), "an axis that is not there")?;
             let part = self.moved(&value, |view| view.slice(axis, start, count, 1))?;
-            self.values.insert(name, part);
+            self.values.insert(name, Box::new(part));
             start += count;
         }
         Ok(())

@@ -79,7 +79,8 @@ pub(super) struct Lowered {
 /// A graph on its way.
 struct Lower<'a> {
     facts: &'a Facts,
-    values: HashMap<&'a str, Value>,
+    /// In boxes, so that a table with room for more takes little.
+    values: HashMap<&'a str, Box<Value>>,
     steps: Vec<Step>,
     buffers: Vec<[usize; 2]>,
     /// Results of functions that were computed already.
@@ -103,8 +104,7 @@ pub(super) fn lower<'a>(
 ) -> Result<Lowered> {
     let mut lower = Lower {
         facts,
-        // Of the right size; growing would take half as much again for a moment.
-        values: HashMap::with_capacity(facts.len()),
+        values: HashMap::new(),
         steps: Vec::new(),
         buffers: Vec::new(),
         computed: Vec::new(),
@@ -116,13 +116,14 @@ pub(super) fn lower<'a>(
     for tensor in &graph.initializer {
         let dims = &lower.fact(&tensor.name)?.dims;
         if let Some(constant) = Constant::of_tensor(tensor, dims) {
-            lower.values.insert(&tensor.name, Value::Constant(constant));
+            lower.values.insert(&tensor.name, Box::new(Value::Constant(constant)));
         }
     }
     for input in &graph.input {
         let fact = lower.fact(&input.name)?;
         let buffer = lower.buffer(1, fact.dims.iter().product());
-        lower.values.insert(&input.name, Value::Data(Data::image(buffer, &fact.dims, fact.kind)));
+        let image = Value::Data(Data::image(buffer, &fact.dims, fact.kind));
+        lower.values.insert(&input.name, Box::new(image));
         lower.tap(&input.name)?;
     }
     for node in &graph.node {
@@ -182,7 +183,7 @@ impl<'a> Lower<'a> {
     }
 
     fn value(&self, name: &str) -> Result<Value> {
-        need(self.values.get(name).cloned(), "an input that no kernel computes")
+        need(self.values.get(name).map(|value| (**value).clone()), "an input that no kernel computes")
     }
 
     fn data(&self, name: &str) -> Result<Data> {
@@ -223,7 +224,7 @@ impl<'a> Lower<'a> {
 
     fn define(&mut self, node: &'a NodeProto, value: Value) {
         if let Some(name) = node.output.first() {
-            self.values.insert(name, value);
+            self.values.insert(name, Box::new(value));
         }
     }
 
