@@ -11,7 +11,7 @@ use smalti_trainer::Error as TrainerError;
 
 use crate::args::{Cli, Command, Global, config, words};
 use crate::commands::{
-    bench, data, distil, embed, eval, export, finetune, import, job, pretrain, reconstruct, shell,
+    bench, data, distil, embed, eval, export, finetune, import, job, pretrain, reconstruct, report, shell,
 };
 use crate::console::log;
 use crate::{autotrain, curve, label, quickstart, select};
@@ -82,6 +82,7 @@ fn dispatch(command: Command, global: &Global) -> anyhow::Result<()> {
         Command::Quickstart(args) => quickstart::run(&config::merge(args, file)?, global),
         Command::Train(args) => autotrain::run(*args, global),
         Command::Curve(args) => curve::run(*args, global),
+        Command::Report(args) => report::run(&config::merge(args, file)?, global),
         Command::Data(args) => data::run(&config::merge(args, file)?, global),
         Command::Select(args) => select::run(*args, global),
         Command::Label(args) => label::run(&config::merge(args, file)?, global),

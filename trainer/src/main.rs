@@ -13,6 +13,7 @@ mod dispatch;
 mod label;
 mod plan;
 mod quickstart;
+mod report;
 mod select;
 
 use std::process::ExitCode;

@@ -66,6 +66,8 @@ pub(crate) enum Command {
     Train(Box<TrainArgs>),
     /// What more labels bring: `smalti train` over numbers of labels, draws and starts, at equal CPU time.
     Curve(Box<CurveArgs>),
+    /// One page about what a run did: accuracy, mistakes as images, curves, what would help; several runs side by side.
+    Report(ReportArgs),
     /// Look a data set over before any training.
     Data(DataArgs),
     /// Which images to label first: typical ones, then those that a classifier is not sure about.
@@ -321,6 +323,36 @@ pub(crate) struct BenchArgs {
     /// Threads that compute [default: all of this machine, or SMALTI_THREADS].
     #[arg(long, short, value_name = "N")]
     pub(crate) threads: Option<usize>,
+}
+
+#[derive(Clone, Debug, Default, Args, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+#[command(after_help = "Example: smalti report runs/photos, then open runs/photos/report.html in a browser")]
+pub(crate) struct ReportArgs {
+    /// The runs: what `smalti train`, `quickstart`, `curve`, `finetune`, `pretrain`, `distil` or `import` wrote. One is shown whole,
+    /// several side by side.
+    #[arg(required = true, value_name = "RUN")]
+    #[serde(default)]
+    pub(crate) runs: Vec<PathBuf>,
+    /// Where the page goes [default: report.html in the run; of several runs report.html here].
+    #[arg(long, short, value_name = "FILE.html")]
+    pub(crate) output: Option<PathBuf>,
+    /// The run's images, where they are not where they were.
+    #[arg(long, value_name = "DIR")]
+    pub(crate) data: Option<PathBuf>,
+    /// How the page shows what the model looks at in its mistakes: by covering parts of the image, or by following attention, which
+    /// plain vision transformers have [default: occlusion].
+    #[arg(long, value_parser = ["occlusion", "attention"])]
+    pub(crate) explain: Option<String>,
+    /// Write the page anew while the run goes on, until it ends; the browser reads it again by itself.
+    #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = ON, value_name = "BOOL")]
+    pub(crate) follow: Option<bool>,
+    /// Print the headline and curves in characters, and write a page only if --output says where.
+    #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = ON, value_name = "BOOL")]
+    pub(crate) text: Option<bool>,
+    #[command(flatten)]
+    #[serde(flatten)]
+    pub(crate) machine: MachineArgs,
 }
 
 #[cfg(test)]

@@ -4,6 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use super::candidate::{Candidate, Origin};
 use super::ensemble::Ensemble;
+use super::report::Scored;
 
 /// The way to the classifier that is exported.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -18,6 +19,9 @@ pub(super) struct Choice {
     pub(super) temperature: f64,
     /// The fraction of held-out images that it gets right; none where nothing was compared.
     pub(super) validation: Option<f64>,
+    /// All that competed.
+    #[serde(default)]
+    pub(super) candidates: Vec<Scored>,
     /// Optimizer steps that the training on all labels takes.
     pub(super) steps: u64,
     /// The training on an ensemble's answers that takes its place where the ensemble is better than each candidate.
@@ -46,6 +50,7 @@ impl Choice {
             interpolate,
             temperature: 1.0,
             validation,
+            candidates: Vec::new(),
             steps,
             self_training: None,
         }

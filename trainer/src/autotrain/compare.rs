@@ -19,6 +19,7 @@ use super::ensemble::{Ensemble, fraction_right, temperature};
 use super::folds::{Fold, Trained, folds};
 use super::frozen::Frozen;
 use super::images::Images;
+use super::report::Scored;
 use super::teacher_head::TeacherHead;
 use super::{Autotrain, cpu_seconds};
 
@@ -96,11 +97,17 @@ pub(super) fn compare(job: &Autotrain<'_>, images: &Images, entrants: &Entrants)
     for (candidate, fraction) in candidates.iter().zip(&fractions) {
         job.tell(&format!("  {:<32}{:5.1}%", candidate.name, 100.0 * fraction));
     }
+    let names = candidates.iter().map(|candidate| candidate.name.to_owned());
+    let mut scored: Vec<Scored> = names
+        .zip(&fractions)
+        .map(|(name, fraction)| Scored { name, validation: *fraction, weight: None })
+        .collect();
     let best = (0..candidates.len()).rev().max_by(|&a, &b| fractions[a].total_cmp(&fractions[b]));
     let best = best.unwrap_or_default();
-    let ensemble = self_trains.then(|| found.ensemble(job, classes));
+    let ensemble = self_trains.then(|| found.ensemble(job, classes, &mut scored));
     let ensemble = ensemble.filter(|ensemble| ensemble.validation + CREDIT >= fractions[best]);
     let mut choice = Choice::new(candidates[best], Some(fractions[best]), steps);
+    choice.candidates = scored;
     choice.temperature = temperature(&found.candidates[best], &found.labels, classes);
     if ensemble.is_none() && choice.interpolate < 1.0 {
         // What others would have taken is the best one's.
@@ -193,16 +200,23 @@ impl HeldOut {
         Ok(())
     }
 
-    /// The ensemble of candidates and the teacher; says how good both are.
-    fn ensemble(&self, job: &Autotrain<'_>, classes: usize) -> Ensemble {
+    /// The ensemble of candidates and the teacher; says how good both are, and adds them to what competed.
+    fn ensemble(&self, job: &Autotrain<'_>, classes: usize, scored: &mut Vec<Scored>) -> Ensemble {
         let mut all = self.candidates.clone();
+        let add = |scored: &mut Vec<Scored>, name: &str, validation| {
+            job.tell(&format!("  {name:<32}{:5.1}%", 100.0 * validation));
+            scored.push(Scored { name: name.to_owned(), validation, weight: None });
+        };
         if !self.teacher.is_empty() {
             let right = fraction_right(&self.teacher, &self.labels, classes);
-            job.tell(&format!("  {:<32}{:5.1}%", "the teacher, logistic head", 100.0 * right));
+            add(scored, "the teacher, logistic head", right);
             all.push(self.teacher.clone());
         }
         let ensemble = Ensemble::fit(&all, &self.labels, classes);
-        job.tell(&format!("  {:<32}{:5.1}%", "weighted mean of their answers", 100.0 * ensemble.validation));
+        for (i, scored) in scored.iter_mut().enumerate() {
+            scored.weight = Some(ensemble.weight(i));
+        }
+        add(scored, "weighted mean of their answers", ensemble.validation);
         ensemble
     }
 }

@@ -9,14 +9,14 @@ use crate::args::TrainArgs;
 use crate::plan::{fill, labelled, required};
 
 /// What is learned from and measured on.
-pub(super) struct Images {
+pub(crate) struct Images {
     /// Every image that may be learned from; labels are those that count.
-    pub(super) all: Dataset,
+    pub(crate) all: Dataset,
     /// The labelled ones.
     pub(super) labelled: Dataset,
     /// Labelled images that are not learned from, and what they are called; none where the data set has no such split and
     /// all labels count.
-    pub(super) test: Option<(Dataset, String)>,
+    pub(crate) test: Option<(Dataset, String)>,
 }
 
 /// The share of the labelled images whose labels do not count that is kept back where there is no split to measure on.
@@ -30,6 +30,18 @@ impl Images {
     pub(super) fn at_most(self, most: usize) -> Images {
         Images { all: self.all.select(&part(&self.all, most)), ..self }
     }
+}
+
+/// What arguments that are complete name: as many images as a training took.
+///
+/// # Errors
+/// A data set that cannot be read, fewer than two classes.
+pub(crate) fn chosen(args: &mut TrainArgs) -> Result<Images> {
+    let images = open(args)?;
+    Ok(match args.most_images {
+        Some(most) => images.at_most(most),
+        None => images,
+    })
 }
 
 /// Opens what the arguments name.

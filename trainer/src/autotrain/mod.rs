@@ -16,7 +16,7 @@ mod device;
 mod ensemble;
 mod folds;
 mod frozen;
-mod images;
+pub(crate) mod images;
 mod look_alikes;
 mod mirror;
 pub(crate) mod report;
@@ -27,8 +27,8 @@ mod teacher_head;
 use std::cell::Cell;
 use std::path::{Path, PathBuf};
 
+use serde_json::json;
 use smalti_models::starts;
-use smalti_trainer::data::Dataset;
 use smalti_trainer::run::Owner;
 use smalti_trainer::run::owner::Claim;
 use smalti_trainer::stages::finetune::Finetuned;
@@ -42,6 +42,7 @@ use crate::console::log::tell;
 use crate::console::out;
 use crate::console::signals::Stop;
 use crate::plan::{self, fill, optim::duration, required};
+use crate::report::{Known, PAGE};
 use classify::Learned;
 use images::Images;
 use report::Report;
@@ -54,8 +55,9 @@ const OF_DISTILLATION: f64 = 0.65;
 /// Share of what is left then that measuring and exporting take.
 const OF_THE_REST: f64 = 0.1;
 /// What the command writes into its folder.
-const FILES: [&str; 10] = [
+const FILES: [&str; 12] = [
     "config.toml",
+    DATA,
     SPENT,
     "distil",
     CHOICE,
@@ -65,9 +67,12 @@ const FILES: [&str; 10] = [
     "model.onnx",
     "model-int8.onnx",
     "report.json",
+    PAGE,
 ];
+/// The folder of images, which is no flag.
+pub(crate) const DATA: &str = "data.json";
 /// What was chosen, and what an ensemble said of all images.
-const CHOICE: &str = "choice.json";
+pub(crate) const CHOICE: &str = "choice.json";
 const SOFT_LABELS: &str = "soft-labels.safetensors";
 /// CPU seconds that were spent up to an interruption.
 const SPENT: &str = "spent.json";
@@ -93,8 +98,8 @@ struct Autotrain<'a> {
 pub(crate) struct Trained {
     pub(crate) report: Report,
     pub(crate) model: Finetuned,
-    /// The images that it was measured on.
-    pub(crate) test: Option<Dataset>,
+    /// The images that it learned from, and those that it was measured on.
+    pub(crate) images: Images,
 }
 
 pub(crate) fn run(args: TrainArgs, global: &Global) -> anyhow::Result<()> {
@@ -108,13 +113,41 @@ pub(crate) fn run(args: TrainArgs, global: &Global) -> anyhow::Result<()> {
         ..config::merge(args, file.as_deref())?
     };
     let exec = runs::exec(&RunArgs::default(), commands::machine(&args.machine)?)?;
-    let report = execute(args, exec, Stop::listen(), global)?.report;
+    let (folder, data) = (args.out.clone().unwrap_or_default(), args.data.clone().unwrap_or_default());
+    let Trained { report, model, images } = execute(args, exec.clone(), Stop::listen(), global)?;
+    let page = write_page(&folder, data, &model, images, &exec, global);
     if global.json {
         return out::json(serde_json::to_value(&report)?);
     }
     out::text(&report.text())?;
+    page.iter().for_each(|page| tell(global, page));
     tell(global, &format!("next: smalti-run run {} IMAGES", report.model.display()));
     Ok(())
+}
+
+/// Writes the page about a training into `folder`. Gives a line that says where it is and what it took, beyond the budget; what
+/// goes wrong costs nobody the model.
+pub(crate) fn write_page(
+    folder: &Path,
+    data: PathBuf,
+    model: &Finetuned,
+    images: Images,
+    exec: &ExecConfig,
+    global: &Global,
+) -> Option<String> {
+    tell(global, "writing a page about it");
+    let began = cpu_seconds();
+    let known = Known::new(data, model, images.all, images.test);
+    match crate::report::write_at_the_end(folder, known, exec) {
+        Ok(page) => {
+            let time = out::seconds(cpu_seconds() - began);
+            Some(format!("page:  {} ({time} of CPU time, after the budget)", page.display()))
+        }
+        Err(why) => {
+            log::warn!("no page was written: {why}");
+            None
+        }
+    }
 }
 
 /// Does all of it, and leaves the report in the folder.
@@ -222,7 +255,8 @@ impl Autotrain<'_> {
             split: images.test.as_ref().map(|(_, split)| split.clone()),
             validation: choice.validation,
             chosen: choice.candidate,
-            start: start.name,
+            start: start.name.to_owned(),
+            candidates: choice.candidates,
             images: all,
             labels: labelled,
             classes,
@@ -234,7 +268,7 @@ impl Autotrain<'_> {
             int8_accuracy: device.int8_accuracy,
             int8_agreement: device.int8_agreement,
         };
-        Ok(Trained { report, model, test: images.test.map(|(test, _)| test) })
+        Ok(Trained { report, model, images })
     }
 
     /// Keeps the settings for a command that continues.
@@ -242,6 +276,7 @@ impl Autotrain<'_> {
         // DIR is no flag, and said again with --resume.
         let saved = TrainArgs { data: None, ..args.clone() };
         self.owner.write("config.toml", config::to_toml(&saved)?.as_bytes())?;
+        self.owner.write_json(DATA, &json!({"data": args.data}))?;
         Ok(())
     }
 

@@ -3,12 +3,12 @@
 use std::fmt::Write;
 use std::path::PathBuf;
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::console::out::{self, percent, seconds};
 
 /// The keys that measuring scripts read, and more. Accuracies are fractions from 0 to 1.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) struct Report {
     pub(crate) schema_version: u32,
     /// On the test images, where there are any.
@@ -21,7 +21,10 @@ pub(crate) struct Report {
     /// On held-out images among those with labels: what decided.
     pub(crate) validation: Option<f64>,
     pub(crate) chosen: String,
-    pub(crate) start: &'static str,
+    pub(crate) start: String,
+    /// What competed; nothing where there was only one way.
+    #[serde(default)]
+    pub(crate) candidates: Vec<Scored>,
     pub(crate) images: usize,
     pub(crate) labels: usize,
     pub(crate) classes: usize,
@@ -32,6 +35,16 @@ pub(crate) struct Report {
     pub(crate) int8_model: Option<PathBuf>,
     pub(crate) int8_accuracy: Option<f64>,
     pub(crate) int8_agreement: Option<f64>,
+}
+
+/// A candidate and how it did.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub(crate) struct Scored {
+    pub(crate) name: String,
+    /// The fraction of held-out images that it gets right.
+    pub(crate) validation: f64,
+    /// Its weight in the mean answer of several, if there is one.
+    pub(crate) weight: Option<f64>,
 }
 
 impl Report {

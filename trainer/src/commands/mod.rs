@@ -11,6 +11,7 @@ pub(crate) mod import;
 pub(crate) mod job;
 pub(crate) mod pretrain;
 pub(crate) mod reconstruct;
+pub(crate) mod report;
 pub(crate) mod runs;
 pub(crate) mod shell;
 

@@ -3,8 +3,8 @@
 //! A point is `smalti train` over some draws of labels. Every training is a folder below the outcome's, so that an interrupted
 //! command continues with the one that it was at.
 
-mod plot;
-mod report;
+pub(crate) mod plot;
+pub(crate) mod report;
 
 use std::path::{Path, PathBuf};
 
@@ -98,7 +98,7 @@ pub(crate) fn run(args: CurveArgs, global: &Global) -> anyhow::Result<()> {
         for (count, of_each) in &counts {
             report.points.push(job.point(start, name, *count, *of_each)?);
             // What is known so far is looked at while the rest is learned.
-            owner.write(PLOT, plot::svg(&report).as_bytes())?;
+            owner.write(PLOT, plot::chart(&report).file().as_bytes())?;
             owner.write_json(REPORT, &report)?;
         }
     }
@@ -107,6 +107,7 @@ pub(crate) fn run(args: CurveArgs, global: &Global) -> anyhow::Result<()> {
     }
     out::text(&report.table())?;
     tell(global, &format!("drawn in {}", job.out.join(PLOT).display()));
+    tell(global, &format!("next: smalti report {}", job.out.display()));
     Ok(())
 }
 

@@ -2,25 +2,25 @@
 
 use std::fmt::Write;
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::console::out::percent;
 
 /// All points, start by start, by rising numbers of labels. Accuracies are fractions from 0 to 1.
-#[derive(Clone, Debug, Serialize)]
-pub(super) struct Report {
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(crate) struct Report {
     schema_version: u32,
     /// CPU time of each training.
     budget: String,
-    pub(super) points: Vec<Point>,
+    pub(crate) points: Vec<Point>,
 }
 
 /// One number of labels from one start.
-#[derive(Clone, Debug, Serialize)]
-pub(super) struct Point {
-    pub(super) start: String,
-    pub(super) labels: usize,
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(crate) struct Point {
+    pub(crate) start: String,
+    pub(crate) labels: usize,
     /// In mean; none where all labels count.
     pub(super) labels_per_class: Option<usize>,
     /// Of each draw of labels.
@@ -36,14 +36,14 @@ impl Report {
     }
 
     /// The names of the starts, in order.
-    pub(super) fn starts(&self) -> Vec<&str> {
+    pub(crate) fn starts(&self) -> Vec<&str> {
         let mut names: Vec<&str> = self.points.iter().map(|point| point.start.as_str()).collect();
         names.dedup();
         names
     }
 
     /// A line for each number of labels, a column for each start.
-    pub(super) fn table(&self) -> String {
+    pub(crate) fn table(&self) -> String {
         let starts = self.starts();
         let mut text = format!("{:<18}", "labels");
         starts.iter().for_each(|start| _ = write!(text, "{start:>28}"));
@@ -83,7 +83,7 @@ impl Point {
     }
 
     /// Mean, lowest and highest accuracy.
-    pub(super) fn spread(&self) -> Option<[f64; 3]> {
+    pub(crate) fn spread(&self) -> Option<[f64; 3]> {
         let accuracies = self.accuracies.iter().copied();
         let mean = accuracies.clone().sum::<f64>() / self.accuracies.len() as f64;
         Some([mean, accuracies.clone().reduce(f64::min)?, accuracies.reduce(f64::max)?])
@@ -101,12 +101,12 @@ impl Point {
 }
 
 #[cfg(test)]
-pub(super) mod tests {
+pub(crate) mod tests {
     use super::*;
     use serde_json::json;
 
     /// Two starts, two numbers of labels, two draws.
-    pub(in crate::curve) fn example() -> Report {
+    pub(crate) fn example() -> Report {
         let mut report = Report::new("1m".into());
         for (start, gain) in [("auto", 0.2), ("scratch", 0.0)] {
             for (labels, of_each) in [(10, Some(1)), (400, None)] {

@@ -136,7 +136,7 @@ impl Dataset {
 
     /// What image `i` is called within its data set, the same wherever the data set lies: a path from its root, a file
     /// and a number.
-    pub(crate) fn key(&self, i: usize) -> String {
+    pub fn key(&self, i: usize) -> String {
         self.items.get(i).map_or_else(String::new, |&item| self.source.key(item as usize))
     }
 

@@ -1,8 +1,14 @@
-//! How good a model is on held-out images: accuracy, confusion, and probes of frozen embeddings.
+//! How good a model is on held-out images: accuracy, confusion, calibration, and probes of frozen embeddings; what it looks at,
+//! and how its embeddings lie.
 
+pub mod calibration;
+pub mod label_errors;
 pub mod label_spreading;
+pub mod occlusion;
 pub mod probe;
+pub mod projection;
 pub mod reconstruct;
+pub mod rollout;
 
 use serde::Serialize;
 use smalti_models::{Preprocess, accuracy};
@@ -69,9 +75,9 @@ pub fn top(values: &[f32]) -> usize {
     values.iter().enumerate().fold(0, |best, (i, &x)| if x > values[best] { i } else { best })
 }
 
-/// Softmax of `logits / temperature`.
+/// The softmax of `logits / temperature` of one image.
 pub fn probabilities(logits: &[f32], temperature: f64) -> Vec<f64> {
-    let most = f64::from(logits[top(logits)]);
+    let most = f64::from(logits.get(top(logits)).copied().unwrap_or_default());
     let powers: Vec<f64> = logits.iter().map(|x| ((f64::from(*x) - most) / temperature).exp()).collect();
     let sum: f64 = powers.iter().sum();
     powers.into_iter().map(|x| x / sum).collect()
@@ -260,5 +266,7 @@ mod tests {
         assert_eq!(top(&[1.0, 3.0, 3.0]), 1);
         assert_eq!(top(&[f32::NAN, 3.0]), 0);
         assert_eq!(top(&[]), 0);
+        assert_eq!(probabilities(&[], 1.0), Vec::<f64>::new());
+        assert_eq!(probabilities(&[1000.0, 1000.0], 1.0), [0.5, 0.5]);
     }
 }

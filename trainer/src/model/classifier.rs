@@ -51,6 +51,14 @@ pub struct Activations<R> {
     pub dlogits: Vec<R>,
 }
 
+impl<R> Activations<R> {
+    /// The attention weights of each block after [`Classifier::embed`], `[batch · heads, queries, tokens]`, rows of tokens padded
+    /// to a multiple of 8. The queries of the last block are the tokens that are pooled, of others all.
+    pub fn attention(&self) -> impl Iterator<Item = &[R]> {
+        self.encoder.attention()
+    }
+}
+
 /// Images: what one pass works on.
 #[derive(Clone, Copy, Debug)]
 pub struct Input<'a, R> {

@@ -60,6 +60,11 @@ impl<R> Activations<R> {
     pub(super) fn output(&self) -> &[R] {
         self.stack.output()
     }
+
+    /// The attention weights of each block.
+    pub(super) fn attention(&self) -> impl Iterator<Item = &[R]> {
+        self.stack.attention()
+    }
 }
 
 impl Encoder {

@@ -36,6 +36,11 @@ impl<R> Activations<R> {
     pub(super) fn output(&self) -> &[R] {
         self.blocks.last().map_or(&[], block::Activations::output)
     }
+
+    /// The attention weights of each block.
+    pub(super) fn attention(&self) -> impl Iterator<Item = &[R]> {
+        self.blocks.iter().map(block::Activations::attention)
+    }
 }
 
 /// The blocks.

@@ -23,6 +23,7 @@ use crate::commands::{self, runs};
 use crate::console::log::tell;
 use crate::console::out;
 use crate::console::signals::Stop;
+use crate::report::PAGE;
 use report::Report;
 
 /// Minutes that it takes, unless told otherwise: less than the three that are promised.
@@ -74,20 +75,24 @@ pub(crate) fn run(args: &QuickstartArgs, global: &Global) -> anyhow::Result<()> 
             job.out.join(DATA)
         }
     };
-    let mut report = job.run(&data)?;
+    let (mut report, trained) = job.run(&data)?;
+    report.seconds = start.elapsed().as_secs_f64();
+    owner.write_json(REPORT, &report)?;
+    let Trained { model, images, .. } = trained;
+    let page = autotrain::write_page(&job.out, data, &model, images, &job.exec, global);
     report.seconds = start.elapsed().as_secs_f64();
     owner.write_json(REPORT, &report)?;
     if global.json {
         return out::json(serde_json::to_value(&report)?);
     }
     out::text(&report.table())?;
-    job.say_what_is_next(&report, args.data.is_some());
+    job.say_what_is_next(&report, page.as_deref(), args.data.is_some());
     Ok(())
 }
 
 /// Takes the folder: refuses what is there already, or removes what smalti wrote and nothing else.
 fn claim(out: &Path, overwrite: bool, data: Option<&PathBuf>) -> Result<Owner> {
-    let names: &[&str] = if data.is_none() { &[REPORT, DATA] } else { &[REPORT] };
+    let names: &[&str] = if data.is_none() { &[REPORT, PAGE, DATA] } else { &[REPORT, PAGE] };
     let inputs: Vec<(&str, PathBuf)> = data.iter().map(|path| ("--data", (*path).clone())).collect();
     let claim =
         Claim { written_by: "quickstart", names, overwrite, inputs: &inputs, legacy: &[], resumable: false };
@@ -103,7 +108,7 @@ impl Quickstart<'_> {
         tell(self.global, text);
     }
 
-    fn run(&self, data: &Path) -> anyhow::Result<Report> {
+    fn run(&self, data: &Path) -> anyhow::Result<(Report, Trained)> {
         let splits = Splits::open(data)?;
         let report = audit::look(&Splits::read(data)?, LOOKED_AT)?;
         self.tell(report.to_string().trim_end());
@@ -118,10 +123,10 @@ impl Quickstart<'_> {
         self.tell("the same labels and the same CPU time, from scratch");
         let scratch = self.train(data, labels, SCRATCH, "scratch")?;
         let mut report = Report::new(&trained.report, &scratch.report, &self.out);
-        if let Some(test) = &trained.test {
+        if let Some((test, _)) = &trained.images.test {
             report.add_device(&device::run(&trained.report.model, test, &self.predictions(&trained, test)?)?);
         }
-        Ok(report)
+        Ok((report, trained))
     }
 
     fn train(&self, data: &Path, labels: usize, name: &str, start: &str) -> anyhow::Result<Trained> {
@@ -145,11 +150,12 @@ impl Quickstart<'_> {
         Ok(evaluate::predict(&model.model, &model.params, &loader, &lanes, &|| self.stop.code())?)
     }
 
-    fn say_what_is_next(&self, report: &Report, own: bool) {
+    fn say_what_is_next(&self, report: &Report, page: Option<&str>, own: bool) {
         let place = self.out.display();
         self.tell(&format!(
             "left in {place}: {TRAIN}/ with the model, its int8 form and the runs that made it, {SCRATCH}/"
         ));
+        page.iter().for_each(|page| self.tell(page));
         self.tell(&format!("run it:               smalti-run run {} IMAGES", report.model.display()));
         if !own {
             self.tell("on your own photos:   smalti train DIR, one folder for each class in DIR");

@@ -20,7 +20,7 @@ pub(super) struct Report {
     scratch_accuracy: Option<f64>,
     int8_accuracy: Option<f64>,
     /// What the first began with.
-    start: &'static str,
+    start: String,
     chosen: String,
     /// Images to learn from and to measure on, and labels.
     images: usize,
@@ -50,7 +50,7 @@ impl Report {
             balanced_accuracy: trained.balanced_accuracy,
             scratch_accuracy: scratch.accuracy,
             int8_accuracy: trained.int8_accuracy,
-            start: trained.start,
+            start: trained.start.clone(),
             chosen: trained.chosen.clone(),
             images: trained.images,
             n: trained.n,

@@ -10,6 +10,7 @@
 //!                        config.json, preprocessor_config.json, labels.txt    config
 //!     recon/             reconstructions as PNG
 //!     teacher/           embeddings of a teacher                       crate::teacher::cache
+//!     report.html        what `smalti report` writes
 //! ```
 //! Only [`RunDir`] knows these names, and which checkpoint stands for the run.
 
@@ -31,7 +32,8 @@ use crate::files;
 use owner::Claim;
 
 /// What a run's folder holds, apart from the marker.
-const NAMES: [&str; 6] = ["config.toml", "metrics.jsonl", "train.log", "checkpoints", "recon", "teacher"];
+const NAMES: [&str; 7] =
+    ["config.toml", "metrics.jsonl", "train.log", "checkpoints", "recon", "teacher", "report.html"];
 const STATE: &str = "checkpoints/last.state";
 /// The name of the command that makes a run of weights of other programs.
 pub const IMPORT: &str = "import";

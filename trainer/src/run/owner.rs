@@ -187,6 +187,13 @@ pub fn is_owned(folder: &Path) -> bool {
     folder.join(MARKER).is_file()
 }
 
+/// Whether another process works in a folder now. Where the file system has no locks, none does.
+pub fn is_locked(folder: &Path) -> bool {
+    let marker = File::open(folder.join(MARKER));
+    // The lock is given back at once.
+    marker.is_ok_and(|marker| matches!(marker.try_lock_shared(), Err(TryLockError::WouldBlock)))
+}
+
 /// The command that wrote a folder; none where there is no marker that tells.
 pub fn written_by(folder: &Path) -> Option<String> {
     let mut line = Vec::new();
@@ -347,7 +354,9 @@ mod tests {
     #[test]
     fn a_second_process_is_locked_out() {
         let folder = owned();
+        assert!(!is_locked(folder.path()) && !is_locked(Path::new("/no/such/folder")));
         let first = Owner::resume(folder.path(), "pretrain", &[]).unwrap();
+        assert!(is_locked(folder.path()));
         for second in
             [Owner::resume(folder.path(), "pretrain", &[]), Owner::claim(folder.path(), &claim(true))]
         {

@@ -98,7 +98,7 @@ pub trait Task {
     fn model_files(&self) -> ModelFiles;
     /// Writes a checkpoint's tensors.
     fn save(&self, path: &Path, params: &[f32]) -> Result<()>;
-    /// At the end: images to look at.
+    /// Early on and at the end: images to look at.
     fn show(&mut self, _run: &RunDir, _params: &[f32], _step: u64) -> Result<()> {
         Ok(())
     }

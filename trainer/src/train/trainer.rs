@@ -15,6 +15,9 @@ use crate::data::{Batch, Loader, LoaderSettings, Share};
 use crate::error::{Error, Result};
 use crate::run::{About, Best, Metrics, RunDir};
 
+/// Parts of a run after which it leaves images to look at, besides its end: most changes early.
+const SHOWN_AFTER: [u64; 2] = [16, 4];
+
 /// How a stage ended.
 #[derive(Clone, Debug)]
 pub struct Outcome {
@@ -117,6 +120,9 @@ impl<'a, T: Task> Trainer<'a, T> {
             observer.step(&progress);
             watchdog.check(self.about.step, self.about.step == self.schedule.total, lr)?;
             self.end_epoch(observer, metrics.as_mut())?;
+            if SHOWN_AFTER.iter().any(|part| self.about.step == self.schedule.total / part) {
+                self.show()?;
+            }
             if let Some(code) = observer.stop() {
                 self.save()?;
                 return Err(Error::Interrupted { step: self.about.step, code });
@@ -131,6 +137,11 @@ impl<'a, T: Task> Trainer<'a, T> {
         }
         self.about.ended = true;
         self.save()?;
+        self.show()
+    }
+
+    /// Leaves images to look at in the run.
+    fn show(&mut self) -> Result<()> {
         self.run.map_or(Ok(()), |run| self.task.show(run, &self.params, self.about.step))
     }
 

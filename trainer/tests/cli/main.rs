@@ -10,6 +10,7 @@ mod init;
 mod labelling;
 mod outcomes;
 mod owning;
+mod report;
 mod resuming;
 mod runs;
 mod support;

@@ -11,7 +11,7 @@ pub const TINY: [&str; 7] =
     ["--patch-size=4", "--dim=16", "--depth=1", "--heads=2", "--batch-size=8", "--epochs=1", "--threads=2"];
 
 /// A test's folder, with a drawn set in `data/`.
-pub struct Folder(tempfile::TempDir);
+pub struct Folder(pub tempfile::TempDir);
 
 /// What a call of the program gave.
 #[derive(Debug)]

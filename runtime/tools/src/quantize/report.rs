@@ -1,10 +1,8 @@
 //! One page about a quantization, for people: self-contained HTML without scripts.
 
-use std::fmt::Write;
-
 use super::plot::{Bar, bars};
 use super::{Budget, Method, Quantized, Row};
-use crate::markup::escape;
+use crate::markup::{self, escape};
 
 /// What was measured of one model file.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -35,34 +33,23 @@ pub struct Page<'a> {
 }
 
 const STYLE: &str = "\
-:root { color-scheme: light dark; --line: #8884; --bar: #3b7dd8; --float: #d9822b; --soft: #8889 }
-body { font: 16px/1.5 system-ui, sans-serif; max-width: 50rem; margin: 2rem auto; padding: 0 1rem }
-h1 { font-size: 1.5rem } h2 { font-size: 1.15rem; margin-top: 2rem }
-table { border-collapse: collapse; font-variant-numeric: tabular-nums } .wide { overflow-x: auto }
-td, th { padding: .25rem .75rem .25rem 0; border-bottom: 1px solid var(--line); text-align: right; white-space: nowrap }
-td:first-child, th:first-child { text-align: left }
-code { overflow-wrap: anywhere; font-size: .875rem } .note { opacity: .75; font-size: .875rem }
-svg { width: 100%; height: auto; font: 12px system-ui, sans-serif; fill: currentColor }
-.bar { fill: var(--bar) } .float { fill: var(--float) } .grid { stroke: var(--line) }
-@media (max-width: 32rem) { td, th { padding-right: .4rem; font-size: .875rem } }
-.name { text-anchor: end } .mark { text-anchor: middle; opacity: .7 } tr.kept td { color: var(--float) }
+.bar { fill: var(--accent) } .float { fill: var(--warm) } .grid { stroke: var(--line) }
+.name { text-anchor: end } .mark { text-anchor: middle; fill: var(--soft) } tr.kept td, tr.kept th { color: var(--warm) }
 ";
 
 /// The page.
 pub fn html(page: &Page<'_>) -> String {
-    let name = escape(page.name);
-    let mut html = format!(
-        "<!DOCTYPE html>\n<html lang=\"en\">\n<head>\n<meta charset=\"utf-8\">\n\
-         <meta name=\"viewport\" content=\"width=device-width, initial-scale=1\">\n\
-         <title>{name} in int8</title>\n<style>\n{STYLE}</style>\n</head>\n<body>\n<h1>{name} in int8</h1>\n"
+    let title = format!("{} in int8", page.name);
+    let body = format!(
+        "<h1>{}</h1>\n{}{}{}{}<h2>Command</h2>\n<p><code>{}</code></p>\n",
+        escape(&title),
+        summary(page),
+        before_after(page),
+        noise(&page.quantized.layers),
+        ranges(&page.quantized.layers),
+        escape(page.command)
     );
-    html += &summary(page);
-    html += &before_after(page);
-    html += &noise(&page.quantized.layers);
-    html += &ranges(&page.quantized.layers);
-    let _ =
-        write!(html, "<h2>Command</h2>\n<p><code>{}</code></p>\n</body>\n</html>\n", escape(page.command));
-    html
+    markup::Page { title: &title, style: STYLE, body: &body, ..markup::Page::default() }.html()
 }
 
 /// What was done, in a sentence or two.
@@ -116,8 +103,8 @@ fn before_after(page: &Page<'_>) -> String {
     let times = [before.p50_ms, after.p50_ms].map(|ms| format!("{ms:.3} ms"));
     let [float, int8] = times;
     rows.push(["median latency".into(), float, int8, ratio(after.p50_ms, before.p50_ms)]);
-    let head = ["", "float", "int8", "change"].map(String::from);
-    format!("<h2>Before and after</h2>\n{}", table(&head, rows.iter().map(|row| (&row[..], false))))
+    let rows = rows.iter().map(markup::Row::of_texts);
+    format!("<h2>Before and after</h2>\n{}", markup::table(&["", "float", "int8", "change"], rows))
 }
 
 /// The plot.
@@ -139,7 +126,7 @@ fn noise(layers: &[Row]) -> String {
 fn ranges(layers: &[Row]) -> String {
     let row = |row: &Row| {
         let pair = |(low, high): (f32, f32)| format!("{low:.3} to {high:.3}");
-        let cells = vec![
+        let cells = [
             row.name.clone(),
             format!("{} × {}", row.inputs, row.outputs),
             format!("{:.1}", row.sqnr_db),
@@ -148,23 +135,9 @@ fn ranges(layers: &[Row]) -> String {
             format!("{:.6}", row.scale),
             row.zero_point.to_string(),
         ];
-        (cells, row.kept_float)
+        let class = if row.kept_float { "kept" } else { "" };
+        markup::Row { class, ..markup::Row::of_texts(cells) }
     };
-    let rows: Vec<_> = layers.iter().map(row).collect();
-    let head = ["layer", "inputs × outputs", "dB", "seen", "range", "scale", "zero"].map(String::from);
-    let table = table(&head, rows.iter().map(|(cells, kept)| (&cells[..], *kept)));
-    format!("<h2>Ranges of the layers' inputs</h2>\n{table}")
-}
-
-/// A table; marked rows have another colour.
-fn table<'a>(head: &[String], rows: impl Iterator<Item = (&'a [String], bool)>) -> String {
-    let cells = |cells: &[String], tag: &str| -> String {
-        cells.iter().map(|cell| format!("<{tag}>{}</{tag}>", escape(cell))).collect()
-    };
-    let mut html = format!("<div class=\"wide\"><table>\n<tr>{}</tr>\n", cells(head, "th"));
-    for (row, marked) in rows {
-        let class = if marked { " class=\"kept\"" } else { "" };
-        let _ = writeln!(html, "<tr{class}>{}</tr>", cells(row, "td"));
-    }
-    html + "</table></div>\n"
+    let head = ["layer", "inputs × outputs", "dB", "seen", "range", "scale", "zero"];
+    format!("<h2>Ranges of the layers' inputs</h2>\n{}", markup::table(&head, layers.iter().map(row)))
 }

@@ -39,7 +39,7 @@ pub(super) struct Activations<R> {
     qkv: Vec<R>,
     qk_norm: qk_norm::Activations<R>,
     /// The attention weights.
-    probs: Vec<R>,
+    pub(super) probs: Vec<R>,
     /// The heads' outputs `[batch · queries, dim]`.
     heads: Vec<R>,
     /// The last layer's output, with LayerScale.

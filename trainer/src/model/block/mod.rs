@@ -47,6 +47,11 @@ impl<R> Activations<R> {
     pub(super) fn output(&self) -> &[R] {
         &self.mlp.out
     }
+
+    /// The attention weights `[batch · heads, queries, keys]`, rows padded to a multiple of 8.
+    pub(super) fn attention(&self) -> &[R] {
+        &self.attn.probs
+    }
 }
 
 impl Block {
