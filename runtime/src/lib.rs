@@ -20,6 +20,7 @@
 
 mod backend;
 mod compile;
+mod complete;
 #[cfg(feature = "tract")]
 mod engine;
 mod gaussian;

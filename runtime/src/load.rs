@@ -10,6 +10,7 @@ use smalti_models::preprocess::FitMode;
 use smalti_models::{ModelRecord, Preprocess};
 
 use crate::backend::Backend;
+use crate::complete::complete;
 use crate::cpu;
 use crate::digest::Digest;
 use crate::error::{Error, Result};
@@ -49,6 +50,41 @@ pub struct OpenOptions {
     pub output: Option<String>,
     /// The value inside the graph that is shown as a token for each place of the image.
     pub tokens: Option<TokenSource>,
+    /// Whether weights may lie in other files of the model's folder, as PyTorch's exporter leaves them. No signature
+    /// covers those.
+    pub external_data: bool,
+    /// Width and height of the image, for a file that leaves them open.
+    pub input_size: Option<[usize; 2]>,
+}
+
+impl OpenOptions {
+    /// Reads a model file, as one file: checks its signature, puts in weights that lie beside it and the size of the
+    /// image, where options say so.
+    ///
+    /// # Errors
+    /// [`Error::Io`] for a file that cannot be read, [`Error::Refused`] for one without the signature that is asked for
+    /// or without its weights, [`Error::Usage`] for a size that is not the file's.
+    pub fn read(&self, path: &Path) -> Result<Vec<u8>> {
+        self.read_pieces(path).map(Pieces::into_vec)
+    }
+
+    /// As [`OpenOptions::read`], in pieces.
+    fn read_pieces(&self, path: &Path) -> Result<Pieces<'static>> {
+        self.completed(self.trust.read_pieces(path, &self.limits)?, path)
+    }
+
+    /// A file with what options say is missing in it.
+    pub(crate) fn completed(&self, file: Pieces<'static>, path: &Path) -> Result<Pieces<'static>> {
+        if !self.external_data && self.input_size.is_none() {
+            return Ok(file);
+        }
+        if self.external_data && self.trust.key.is_some() {
+            let problem = "a signature does not cover weights in other files: save the model as one file, and sign that";
+            return Err(Error::Usage(problem.into()));
+        }
+        let path = self.external_data.then_some(path);
+        Ok(complete(file.into_vec(), path, self.input_size, &self.limits)?.into())
+    }
 }
 
 impl std::fmt::Debug for Model {
@@ -84,8 +120,7 @@ impl Model {
     /// Also [`Error::Refused`] for a file that does not show what `options.trust` asks for, and [`Error::Usage`] for an
     /// output or tokens that the model does not have.
     pub fn open_with(path: impl AsRef<Path>, options: &OpenOptions) -> Result<Model> {
-        let file = options.trust.read_pieces(path.as_ref(), &options.limits)?;
-        Model::from_pieces(file, options)
+        Model::from_pieces(options.read_pieces(path.as_ref())?, options)
     }
 
     /// Checks and prepares a file whose signature, if one is asked for, was checked.

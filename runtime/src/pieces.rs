@@ -33,6 +33,14 @@ impl<'a> From<&'a [u8]> for Pieces<'a> {
     }
 }
 
+impl From<Vec<u8>> for Pieces<'_> {
+    fn from(bytes: Vec<u8>) -> Self {
+        let mut all = Pieces::default();
+        all.push(bytes.into());
+        all
+    }
+}
+
 impl<'a> Pieces<'a> {
     /// Reads an open file, not more of it than the limits allow and one byte.
     pub(crate) fn read(file: &File, path: &Path, limits: &Limits) -> Result<Pieces<'static>> {

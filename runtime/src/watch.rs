@@ -144,7 +144,7 @@ impl ModelWatcher {
         let seen = seen.unwrap_or(Seen::new(None, None));
         let digest = Digest::of_all(file.iter());
         open.trust.check_pieces(&file, open.trust.signature_of(&path)?.as_deref())?;
-        let model = (options.prepare)(Model::from_pieces(file, open)?)?;
+        let model = (options.prepare)(Model::from_pieces(open.completed(file, &path)?, open)?)?;
         let running = Running::new(digest, &model);
         Ok((ModelWatcher { path, options, running, seen, refused: None }, model))
     }
@@ -208,11 +208,16 @@ impl ModelWatcher {
     }
 
     /// Everything that a new model must stand.
-    fn try_out(&self, file: Pieces<'_>, digest: Digest, signature: Option<&str>) -> Result<(Model, Session)> {
+    fn try_out(
+        &self,
+        file: Pieces<'static>,
+        digest: Digest,
+        signature: Option<&str>,
+    ) -> Result<(Model, Session)> {
         let WatchOptions { open, threads, prepare } = &self.options;
         let OpenOptions { limits, trust, .. } = open;
         trust.check_pieces(&file, signature)?;
-        let (proto, summary) = gate::open_pieces(file, limits)?;
+        let (proto, summary) = gate::open_pieces(open.completed(file, &self.path)?, limits)?;
         let weights = inspect::weights_sha256(&proto);
         let model = Model::new(proto, summary, digest, open)?;
         if model.record().is_some_and(|record| record.weights_sha256 != weights) {

@@ -116,7 +116,9 @@ fn operators_and_convolutions_show_what_goes_into_their_layers() {
     let values: Vec<(PathBuf, (usize, bool))> = files("operators/graphs")
         .into_iter()
         .filter(|path| {
-            let (proto, _) = gate::open(&std::fs::read(path).unwrap(), &Limits::default()).unwrap();
+            let opened = gate::open(&std::fs::read(path).unwrap(), &Limits::default());
+            // A form that is refused shows nothing.
+            let Ok((proto, _)) = opened else { return false };
             proto.graph.unwrap().node.iter().all(|node| node.op_type != "QuantizeLinear")
         })
         .map(|path| (path.clone(), compare(&path)))

@@ -170,7 +170,7 @@ impl smalti_options {
             "" => TokenSource::Default,
             name => TokenSource::Value(name.into()),
         });
-        Ok(OpenOptions { limits: self.limits(), trust, tokens, output: None })
+        Ok(OpenOptions { limits: self.limits(), trust, tokens, ..OpenOptions::default() })
     }
 }
 

@@ -10,7 +10,7 @@ use smalti_runtime::tokens::TokenSource;
 use smalti_runtime::{Error, Image, Model, OpenOptions, images};
 use smalti_tools::samples::spread;
 
-use super::args::{Args, ForeignArgs, TrustArgs, share};
+use super::args::{Args, FileArgs, ForeignArgs, share};
 use super::{inputs, learn, open, out};
 
 /// The most good images that are learned from.
@@ -52,7 +52,7 @@ pub(crate) struct FitArgs {
     #[arg(long, value_name = "NAME")]
     pub(crate) tokens: Option<String>,
     #[command(flatten)]
-    pub(crate) trust: TrustArgs,
+    pub(crate) file: FileArgs,
     #[command(flatten)]
     pub(crate) foreign: ForeignArgs,
 }
@@ -80,7 +80,7 @@ pub(crate) struct ScoreArgs {
     #[arg(long, default_value = "0%", value_parser = share)]
     pub(crate) max_bad: f64,
     #[command(flatten)]
-    pub(crate) trust: TrustArgs,
+    pub(crate) file: FileArgs,
     #[command(flatten)]
     pub(crate) foreign: ForeignArgs,
 }
@@ -96,7 +96,7 @@ pub(super) fn run(command: &AnomalyCommand, args: &Args) -> anyhow::Result<u8> {
 fn open_model(
     path: &Path,
     tokens: TokenSource,
-    trust: &TrustArgs,
+    trust: &FileArgs,
     foreign: &ForeignArgs,
 ) -> Result<Model, Error> {
     let options = OpenOptions { trust: open::trust(trust)?, tokens: Some(tokens), ..OpenOptions::default() };
@@ -106,7 +106,7 @@ fn open_model(
 fn learn_good(command: &FitArgs, args: &Args) -> anyhow::Result<u8> {
     Staged::probe(&command.detector)?;
     let tokens = command.tokens.clone().map_or(TokenSource::Default, TokenSource::Value);
-    let model = open_model(&command.model, tokens, &command.trust, &command.foreign)?;
+    let model = open_model(&command.model, tokens, &command.file, &command.foreign)?;
     let mut files = Vec::new();
     for input in &command.images {
         files.extend(images::list(input)?);
@@ -158,11 +158,11 @@ fn learn_good(command: &FitArgs, args: &Args) -> anyhow::Result<u8> {
 
 fn score(command: &ScoreArgs, args: &Args) -> anyhow::Result<u8> {
     // The file says which tokens it wants.
-    let model = open::open(&command.model, &command.trust, &command.foreign)?;
-    let detector = AnomalyDetector::open(&command.detector, &model, &open::trust(&command.trust)?)?;
+    let model = open::open(&command.model, &command.file, &command.foreign)?;
+    let detector = AnomalyDetector::open(&command.detector, &model, &open::trust(&command.file)?)?;
     drop(model);
     let tokens = TokenSource::Value(detector.token_source().into());
-    let model = open_model(&command.model, tokens, &command.trust, &command.foreign)?;
+    let model = open_model(&command.model, tokens, &command.file, &command.foreign)?;
     let (mut session, mut output, mut finding) = (model.session()?, model.output(), detector.finding());
     let mut drawn = 0;
     let tally = inputs::each(&command.inputs, &model, |file, image| {

@@ -86,7 +86,7 @@ pub(crate) struct ModelArgs {
     /// The model file (.onnx).
     pub(crate) model: PathBuf,
     #[command(flatten)]
-    pub(crate) trust: TrustArgs,
+    pub(crate) file: FileArgs,
 }
 
 #[derive(Debug, Flags)]
@@ -124,7 +124,7 @@ pub(crate) struct RunArgs {
     #[command(flatten)]
     pub(crate) stream: StreamArgs,
     #[command(flatten)]
-    pub(crate) trust: TrustArgs,
+    pub(crate) file: FileArgs,
     #[command(flatten)]
     pub(crate) foreign: ForeignArgs,
 }
@@ -155,16 +155,22 @@ pub(crate) struct WatchArgs {
     pub(crate) watch_interval: f64,
 }
 
-/// What model files must show.
+/// What model files must show, and what they may leave open.
 #[derive(Debug, Default, Flags)]
-#[command(next_help_heading = "Trust")]
-pub(crate) struct TrustArgs {
+#[command(next_help_heading = "Model files")]
+pub(crate) struct FileArgs {
     /// Open only what this key signed (MODEL.minisig): a file, or the line of letters that `minisign -G` prints.
     #[arg(long)]
     pub(crate) pubkey: Option<String>,
     /// Open no model of a lower version.
     #[arg(long)]
     pub(crate) min_version: Option<Version>,
+    /// Read weights from other files of the model's folder, where PyTorch's exporter puts them.
+    #[arg(long)]
+    pub(crate) external_data: bool,
+    /// The image's side, or WIDTHxHEIGHT, for a model file that leaves it open.
+    #[arg(long, value_name = "SIZE", value_parser = size)]
+    pub(crate) img_size: Option<[usize; 2]>,
 }
 
 #[derive(Debug, Flags)]
@@ -183,7 +189,7 @@ pub(crate) struct EvalArgs {
     #[arg(long, default_value = "5%", value_parser = share)]
     pub(crate) max_bad: f64,
     #[command(flatten)]
-    pub(crate) trust: TrustArgs,
+    pub(crate) file: FileArgs,
     #[command(flatten)]
     pub(crate) foreign: ForeignArgs,
 }
@@ -210,7 +216,7 @@ pub(crate) struct CompareArgs {
     #[arg(long, default_value = "5%", value_parser = share)]
     pub(crate) max_bad: f64,
     #[command(flatten)]
-    pub(crate) trust: TrustArgs,
+    pub(crate) file: FileArgs,
     #[command(flatten)]
     pub(crate) foreign: ForeignArgs,
 }
@@ -226,7 +232,7 @@ pub(crate) struct BenchArgs {
     #[arg(long, default_value_t = 2.0, value_parser = seconds)]
     pub(crate) seconds: f64,
     #[command(flatten)]
-    pub(crate) trust: TrustArgs,
+    pub(crate) file: FileArgs,
     /// Load the model and run it so many times, and nothing else: for tools that count instructions.
     #[arg(long, hide = true)]
     pub(crate) only_runs: Option<u32>,
@@ -278,6 +284,14 @@ pub(super) fn share(text: &str) -> Result<f64, String> {
     let (number, scale) = text.strip_suffix('%').map_or((text, 1.0), |number| (number, 100.0));
     let share = number.parse::<f64>().map_err(|error| error.to_string())? / scale;
     if (0.0..=1.0).contains(&share) { Ok(share) } else { Err("expected 0% to 100%".into()) }
+}
+
+/// A side in pixels, or width and height.
+fn size(text: &str) -> Result<[usize; 2], String> {
+    let (width, height) = text.split_once('x').unwrap_or((text, text));
+    let side = |text: &str| text.parse().ok().filter(|side| (1..=4096).contains(side));
+    let size = side(width).zip(side(height)).map(|(width, height)| [width, height]);
+    size.ok_or_else(|| "expected a side from 1 to 4096, or WIDTHxHEIGHT".into())
 }
 
 /// A positive time.

@@ -2,16 +2,16 @@
 
 use std::time::Duration;
 
-use smalti_runtime::{Model, OpenOptions};
+use smalti_runtime::Model;
 use smalti_tools::bench::{self, Report, Settings};
 
 use super::args::{Args, BenchArgs};
 use super::{open, out};
 
 pub(super) fn run(command: &BenchArgs, args: &Args) -> anyhow::Result<u8> {
-    let options = OpenOptions { trust: open::trust(&command.trust)?, ..OpenOptions::default() };
+    let options = open::options(&command.file)?;
     if let Some(runs) = command.only_runs {
-        let bytes = options.trust.read(&command.model, &options.limits)?;
+        let bytes = options.read(&command.model)?;
         let model =
             if command.engine { Model::from_bytes_on_tract(&bytes)? } else { Model::from_bytes(&bytes)? };
         bench::only_runs(&model, runs)?;

@@ -16,8 +16,8 @@ use super::progress::Progress;
 const FLIPS: usize = 20;
 
 pub(super) fn run(command: &CompareArgs, args: &Args) -> anyhow::Result<u8> {
-    let a = super::open::open(&command.a, &command.trust, &command.foreign)?;
-    let b = super::open::open(&command.b, &command.trust, &command.foreign)?;
+    let a = super::open::open(&command.a, &command.file, &command.foreign)?;
+    let b = super::open::open(&command.b, &command.file, &command.foreign)?;
     let samples = samples::folder(&command.data, a.labels())?;
     let progress = Progress::new(args.quiet);
     let step = |done, total| progress.step(done, total);

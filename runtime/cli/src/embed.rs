@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use smalti_runtime::Error;
 use smalti_runtime::files::Staged;
 
-use super::args::{Args, ForeignArgs, TrustArgs, share};
+use super::args::{Args, FileArgs, ForeignArgs, share};
 use super::{inputs, open, out};
 
 const EXAMPLE: &str = "Example: smalti-run embed model.onnx photos/ -o embeddings.safetensors";
@@ -28,7 +28,7 @@ pub(crate) struct EmbedArgs {
     #[arg(long, default_value = "0%", value_parser = share)]
     pub(crate) max_bad: f64,
     #[command(flatten)]
-    pub(crate) trust: TrustArgs,
+    pub(crate) file: FileArgs,
     #[command(flatten)]
     pub(crate) foreign: ForeignArgs,
 }
@@ -40,7 +40,7 @@ pub(super) fn run(command: &EmbedArgs, args: &Args) -> anyhow::Result<u8> {
         );
     }
     command.output.iter().try_for_each(|place| Staged::probe(place))?;
-    let model = open::open(&command.model, &command.trust, &command.foreign)?;
+    let model = open::open(&command.model, &command.file, &command.foreign)?;
     let dim = model.embedding_dim();
     let (mut session, mut output) = (model.session()?, model.output());
     let (mut places, mut values) = (Vec::new(), Vec::<f32>::new());

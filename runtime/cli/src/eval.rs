@@ -15,7 +15,7 @@ const MATRIX: usize = 20;
 
 pub(super) fn run(command: &EvalArgs, args: &Args) -> anyhow::Result<u8> {
     let model =
-        super::open::open_output(&command.model, command.output.as_ref(), &command.trust, &command.foreign)?;
+        super::open::open_output(&command.model, command.output.as_ref(), &command.file, &command.foreign)?;
     if model.preprocess().is_none() {
         let problem = "the model file does not say how to prepare images: give --mean and --std";
         return Err(Error::Usage(problem.into()).into());

@@ -8,7 +8,7 @@ use smalti_runtime::explain::{self, Settings};
 use smalti_runtime::files::Staged;
 use smalti_runtime::{Error, Model, printable};
 
-use super::args::{Args, ForeignArgs, TrustArgs};
+use super::args::{Args, FileArgs, ForeignArgs};
 use super::progress::Progress;
 use super::{inputs, open, out};
 
@@ -28,7 +28,7 @@ pub(crate) struct ExplainArgs {
     #[arg(long, default_value_t = Settings::default().grid as u16, value_parser = clap::value_parser!(u16).range(1..=Settings::MAX_GRID as i64))]
     pub(crate) grid: u16,
     #[command(flatten)]
-    pub(crate) trust: TrustArgs,
+    pub(crate) file: FileArgs,
     #[command(flatten)]
     pub(crate) foreign: ForeignArgs,
 }
@@ -39,7 +39,7 @@ pub(super) const EXAMPLE: &str = "The map is pale yellow where the answer depend
 
 pub(super) fn run(command: &ExplainArgs, args: &Args) -> anyhow::Result<u8> {
     Staged::probe(&command.output)?;
-    let model = open::open(&command.model, &command.trust, &command.foreign)?;
+    let model = open::open(&command.model, &command.file, &command.foreign)?;
     let class = command.class.as_deref().map(|class| model.class(class)).transpose()?;
     let image = inputs::read(&command.image, &model)?;
     let progress = Progress::new(args.quiet);

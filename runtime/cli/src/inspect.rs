@@ -1,7 +1,6 @@
 //! `inspect`: what is in a model file.
 
 use serde_json::{Value, json};
-use smalti_runtime::gate::Limits;
 use smalti_runtime::inspect::{Inspection, inspect};
 use smalti_runtime::printable;
 
@@ -9,9 +8,9 @@ use super::args::{Args, ModelArgs};
 use super::{open, out};
 
 pub(super) fn run(command: &ModelArgs, args: &Args) -> anyhow::Result<u8> {
-    let trust = open::trust(&command.trust)?;
-    let inspection = inspect(&trust.read(&command.model, &Limits::default())?)?;
-    trust.check_version(inspection.record.as_ref())?;
+    let options = open::options(&command.file)?;
+    let inspection = inspect(&options.read(&command.model)?)?;
+    options.trust.check_version(inspection.record.as_ref())?;
     match args.json {
         true => out::json(as_json(&inspection))?,
         false => out::line(as_text(&inspection).trim_end())?,

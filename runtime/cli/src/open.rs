@@ -9,16 +9,26 @@ use smalti_runtime::trust::{PublicKey, Trust};
 use smalti_runtime::watch::{ModelWatcher, WatchHandle, WatchOptions};
 use smalti_runtime::{Error, Model, OpenOptions, Preprocess};
 
-use super::args::{FitArg, ForeignArgs, InterpolationArg, TrustArgs, WatchArgs};
+use super::args::{FileArgs, FitArg, ForeignArgs, InterpolationArg, WatchArgs};
 
-/// What model files must show.
-pub(super) fn trust(args: &TrustArgs) -> Result<Trust, Error> {
+/// What files must show.
+pub(super) fn trust(args: &FileArgs) -> Result<Trust, Error> {
     let key = args.pubkey.as_deref().map(PublicKey::named).transpose()?;
     Ok(Trust { key, min_version: args.min_version.clone() })
 }
 
+/// How model files are read.
+pub(super) fn options(args: &FileArgs) -> Result<OpenOptions, Error> {
+    Ok(OpenOptions {
+        trust: trust(args)?,
+        external_data: args.external_data,
+        input_size: args.img_size,
+        ..OpenOptions::default()
+    })
+}
+
 /// Opens a model, with preprocessing and labels from the command line where they are given.
-pub(super) fn open(path: &Path, args: &TrustArgs, foreign: &ForeignArgs) -> Result<Model, Error> {
+pub(super) fn open(path: &Path, args: &FileArgs, foreign: &ForeignArgs) -> Result<Model, Error> {
     open_output(path, None, args, foreign)
 }
 
@@ -26,10 +36,10 @@ pub(super) fn open(path: &Path, args: &TrustArgs, foreign: &ForeignArgs) -> Resu
 pub(super) fn open_output(
     path: &Path,
     output: Option<&String>,
-    args: &TrustArgs,
+    args: &FileArgs,
     foreign: &ForeignArgs,
 ) -> Result<Model, Error> {
-    let options = OpenOptions { trust: trust(args)?, output: output.cloned(), ..OpenOptions::default() };
+    let options = OpenOptions { output: output.cloned(), ..options(args)? };
     open_with(path, &options, foreign)
 }
 
@@ -43,7 +53,7 @@ pub(super) fn watched(
     path: &Path,
     output: Option<&String>,
     watch: &WatchArgs,
-    args: &TrustArgs,
+    args: &FileArgs,
     foreign: &ForeignArgs,
 ) -> Result<(Model, Option<WatchHandle>), Error> {
     if !watch.watch {
@@ -51,7 +61,7 @@ pub(super) fn watched(
     }
     let overrides = Overrides::new(foreign)?;
     let prepare = Box::new(move |model| overrides.apply(model));
-    let open = OpenOptions { trust: trust(args)?, output: output.cloned(), ..OpenOptions::default() };
+    let open = OpenOptions { output: output.cloned(), ..options(args)? };
     let (watcher, model) = ModelWatcher::open(path, WatchOptions { open, threads: 1, prepare })?;
     let handle = watcher.start(Duration::from_secs_f64(watch.watch_interval))?;
     Ok((model, Some(handle)))

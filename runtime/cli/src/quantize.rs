@@ -6,15 +6,14 @@ use std::time::Duration;
 use clap::{Args as Flags, ValueEnum};
 use serde_json::{Value, json};
 use smalti_runtime::files::{Staged, same};
-use smalti_runtime::gate::Limits;
 use smalti_runtime::images::DataFolder;
-use smalti_runtime::{Error, Model};
+use smalti_runtime::{Error, Model, OpenOptions};
 use smalti_tools::bench;
 use smalti_tools::quantize::report::{self, Page, Speed};
 use smalti_tools::quantize::{Budget, Method, Quantized, Settings, Stage, quantize};
 use smalti_tools::samples::{self, Sample};
 
-use super::args::{Args, ForeignArgs, TrustArgs, seconds, share};
+use super::args::{Args, FileArgs, ForeignArgs, seconds, share};
 use super::compare::check_bad;
 use super::out;
 use super::progress::Stages;
@@ -59,7 +58,7 @@ pub(crate) struct QuantizeArgs {
     #[arg(long, default_value_t = 1.0, value_parser = seconds)]
     pub(crate) seconds: f64,
     #[command(flatten)]
-    pub(crate) trust: TrustArgs,
+    pub(crate) file: FileArgs,
     #[command(flatten)]
     pub(crate) foreign: ForeignArgs,
 }
@@ -92,12 +91,13 @@ impl From<MethodArg> for Method {
 pub(super) fn run(command: &QuantizeArgs, args: &Args) -> anyhow::Result<u8> {
     let QuantizeArgs { model: input, output, .. } = command;
     check_places(command)?;
-    let float = super::open::open(input, &command.trust, &command.foreign)?;
+    let float = super::open::open(input, &command.file, &command.foreign)?;
     if float.preprocess().is_none() {
         let problem = "the model file does not say how to prepare images: give --mean and --std";
         return Err(Error::Usage(problem.into()).into());
     }
-    let bytes = super::open::trust(&command.trust)?.read(input, &Limits::default())?;
+    let options = super::open::options(&command.file)?;
+    let bytes = options.read(input)?;
     let (calibration, measuring) = images(command, &float)?;
     let stages = Stages::new(args.quiet);
     let settings = Settings {
@@ -108,12 +108,14 @@ pub(super) fn run(command: &QuantizeArgs, args: &Args) -> anyhow::Result<u8> {
         progress: &|stage, done, total| stages.step(&describe(stage), done, total),
     };
     let quantized = quantize(&bytes, &float, &calibration, &measuring, &settings)?;
+    let float_bytes = bytes.len() as u64;
     drop(bytes);
     check_bad(&quantized.comparison, command.max_bad, command.data.as_ref().unwrap_or(&command.calib))?;
 
     let staged = Staged::write(output, &quantized.bytes)?;
-    let before = measure(input, command.seconds)?;
-    let after = measure(staged.path(), command.seconds)?;
+    let before = measure(input, float_bytes, &options, command.seconds)?;
+    let int8_bytes = quantized.bytes.len() as u64;
+    let after = measure(staged.path(), int8_bytes, &OpenOptions::default(), command.seconds)?;
     let page = Page {
         name: &input.display().to_string(),
         command: &command_line(),
@@ -169,13 +171,11 @@ fn describe(stage: Stage) -> String {
 }
 
 /// Size and speed of a model file.
-fn measure(path: &Path, seconds: f64) -> Result<Speed, Error> {
+fn measure(path: &Path, size_bytes: u64, options: &OpenOptions, seconds: f64) -> Result<Speed, Error> {
     let measure = Duration::from_secs_f64(seconds);
     let settings = bench::Settings { warm_up: measure / 5, measure, threads: 1 };
-    let p50_ms = bench::run(path, &settings)?.p50_ms;
-    let size = std::fs::metadata(path);
-    let size = size.map_err(|source| Error::Io { action: "read", path: path.to_owned(), source })?;
-    Ok(Speed { p50_ms, size_bytes: size.len() })
+    let p50_ms = bench::run_opened(|| Model::open_with(path, options), &settings)?.p50_ms;
+    Ok(Speed { p50_ms, size_bytes })
 }
 
 /// The command as it was typed.

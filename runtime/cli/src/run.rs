@@ -23,11 +23,11 @@ pub(super) fn run(command: &RunArgs, args: &Args) -> anyhow::Result<u8> {
 
 /// The class bank, where one is asked for.
 pub(super) fn open_bank(command: &RunArgs, model: &Model) -> Result<Option<Answerer>, Error> {
-    command.bank.as_ref().map(|bank| Answerer::open(bank, model, &command.trust)).transpose()
+    command.bank.as_ref().map(|bank| Answerer::open(bank, model, &command.file)).transpose()
 }
 
 fn files(command: &RunArgs, args: &Args) -> anyhow::Result<u8> {
-    let model = open::open_output(&command.model, command.output.as_ref(), &command.trust, &command.foreign)?;
+    let model = open::open_output(&command.model, command.output.as_ref(), &command.file, &command.foreign)?;
     let mut session = model.session()?;
     let mut bank = open_bank(command, &model)?;
     let tally = inputs::each(&command.inputs, &model, |file, image| {

@@ -1,7 +1,6 @@
 //! `selftest`: the test vectors and the digest stored in the model.
 
 use serde_json::json;
-use smalti_runtime::gate::Limits;
 use smalti_runtime::inspect::inspect;
 use smalti_runtime::{Model, selftest};
 
@@ -9,11 +8,11 @@ use super::args::{Args, ModelArgs};
 use super::{open, out};
 
 pub(super) fn run(command: &ModelArgs, args: &Args) -> anyhow::Result<u8> {
-    let trust = open::trust(&command.trust)?;
-    let bytes = trust.read(&command.model, &Limits::default())?;
+    let options = open::options(&command.file)?;
+    let bytes = options.read(&command.model)?;
     let inspection = inspect(&bytes)?;
     let model = Model::from_bytes(&bytes)?;
-    trust.check_version(model.record())?;
+    options.trust.check_version(model.record())?;
     drop(bytes);
     let vectors = selftest::run(&model)?;
     let verdict = selftest::judge(&vectors).and_then(|()| inspection.judge_weights());

@@ -25,8 +25,8 @@ const MAX_BAD: f64 = 0.05;
 
 pub(super) fn run(spec: &Spec, command: &RunArgs, args: &Args) -> anyhow::Result<u8> {
     let stop = Stop::listen();
-    let RunArgs { model, output, stream: flags, trust, foreign, .. } = command;
-    let (model, watch) = open::watched(model, output.as_ref(), &flags.watch, trust, foreign)?;
+    let RunArgs { model, output, stream: flags, file, foreign, .. } = command;
+    let (model, watch) = open::watched(model, output.as_ref(), &flags.watch, file, foreign)?;
     let session = model.session()?;
     let keep = if flags.every_frame { Keep::Every } else { spec.place.keep() };
     let settings = Settings { keep, max_frame_bytes: flags.max_frame_bytes as usize };

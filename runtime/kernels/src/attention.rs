@@ -39,11 +39,14 @@ pub struct Shape {
     pub scale: f32,
 }
 
-/// What a quantized model does between the products of attention.
+/// What happens between the products of attention.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct ScoreMaps<'a> {
     /// Applied to `q kᵀ`; what comes out is multiplied by the scale.
     pub scores: Option<&'a LevelMap>,
+    /// Added then, before the scale: for each head a matrix `[queries, tokens]`, as a bias by relative positions is
+    /// (arXiv 2103.14030, section 3.2).
+    pub bias: Option<Heads<'a>>,
     /// Applied to the softmax.
     pub probabilities: Option<&'a LevelMap>,
 }
@@ -191,6 +194,12 @@ fn group<const FMA: bool, const ROWS: usize>(
     if let Some(map) = maps.scores {
         scores.chunks_exact_mut(padded).for_each(|row| map.apply(&mut row[..shape.tokens]));
     }
+    if let Some(bias) = maps.bias {
+        let rows = bias.data[head * bias.head + first * bias.row..].chunks(bias.row);
+        for (scores, bias) in scores.chunks_exact_mut(padded).zip(rows) {
+            scores.iter_mut().zip(&bias[..shape.tokens]).for_each(|(score, bias)| *score += bias);
+        }
+    }
     // SAFETY: compiled with fused multiply-adds only where the processor has AVX2 too.
     let mut parts = unsafe { exponentials::<FMA, ROWS>(scores, shape.tokens, shape.scale) };
     if let Some(map) = maps.probabilities {
@@ -277,10 +286,12 @@ mod tests {
     use crate::quantize::QuantParams;
     use crate::test_support::{close, each_isa, values};
 
-    /// The formula, for one query.
-    fn plain(shape: &Shape, q: &[f32], k: &[f32], v: &[f32]) -> Vec<f64> {
+    /// The formula, for one query and its biases.
+    fn plain(shape: &Shape, q: &[f32], k: &[f32], v: &[f32], bias: &[f32]) -> Vec<f64> {
         let dot = |k: &[f32]| q.iter().zip(k).map(|(&q, &k)| f64::from(q) * f64::from(k)).sum::<f64>();
-        let scores: Vec<f64> = k.chunks(shape.key).map(|k| (dot(k) * f64::from(shape.scale)).exp()).collect();
+        let keys = k.chunks(shape.key).zip(bias);
+        let score = |(k, &bias): (&[f32], &f32)| ((dot(k) + f64::from(bias)) * f64::from(shape.scale)).exp();
+        let scores: Vec<f64> = keys.map(score).collect();
         let total: f64 = scores.iter().sum();
         let value = |c: usize| -> f64 {
             v.chunks(shape.value).zip(&scores).map(|(v, score)| f64::from(v[c]) * score / total).sum()
@@ -309,7 +320,7 @@ mod tests {
                 |c: usize| v.chunks(5).zip(&exps).map(|(v, exp)| f64::from(v[c]) * rounded(exp)).sum();
             want.extend((0..5).map(value).collect::<Vec<f64>>());
         }
-        let maps = ScoreMaps { scores: Some(&scores), probabilities: Some(&probabilities) };
+        let maps = ScoreMaps { scores: Some(&scores), bias: None, probabilities: Some(&probabilities) };
         each_isa(|isa| {
             let (mut y, mut scratch) = (vec![0.0; want.len()], vec![0.0; shape.scratch()]);
             let heads = |data, row| Heads { data, head: 0, row };
@@ -331,17 +342,24 @@ mod tests {
         #[test]
         fn every_isa_is_the_formula(
             heads in 1usize..4, tokens in 1usize..40, key in 1usize..24, value in 1usize..40, queries in 1usize..20,
-            seed: u64
+            is_biased: bool, seed: u64
         ) {
             let shape = Shape { heads, tokens, key, value, scale: 0.7 };
             let (q, k) = (values(heads * queries * key, seed), values(heads * tokens * key, seed ^ 1));
             let v = values(heads * tokens * value, seed ^ 2);
+            // A row more than there are queries, and more columns than tokens.
+            let stride = tokens + 3;
+            let mut biases = values(heads * (queries + 1) * stride, seed ^ 3);
+            if !is_biased {
+                biases.fill(0.0);
+            }
             let mut want = Vec::new();
             for t in 0..queries {
                 for h in 0..heads {
                     let q = &q[(h * queries + t) * key..][..key];
                     let (k, v) = (&k[h * tokens * key..], &v[h * tokens * value..]);
-                    want.extend(plain(&shape, q, &k[..tokens * key], &v[..tokens * value]));
+                    let bias = &biases[(h * (queries + 1) + t) * stride..][..tokens];
+                    want.extend(plain(&shape, q, &k[..tokens * key], &v[..tokens * value], bias));
                 }
             }
             let mut first: Option<Vec<f32>> = None;
@@ -350,9 +368,9 @@ mod tests {
                 let q = Heads { data: &q, head: queries * key, row: key };
                 let k = Heads { data: &k, head: tokens * key, row: key };
                 let v = Heads { data: &v, head: tokens * value, row: value };
-                attention(
-                    isa, &shape, [q, k, v], ScoreMaps::default(), queries, &mut scratch, &mut Out::F32(&mut y),
-                );
+                let bias = Heads { data: &biases, head: (queries + 1) * stride, row: stride };
+                let maps = ScoreMaps { bias: is_biased.then_some(bias), ..ScoreMaps::default() };
+                attention(isa, &shape, [q, k, v], maps, queries, &mut scratch, &mut Out::F32(&mut y));
                 close(&y, &want, 1e-5);
                 assert_eq!(first.get_or_insert_with(|| y.clone()), &y, "{}", isa.name());
             });

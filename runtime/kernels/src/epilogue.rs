@@ -34,8 +34,11 @@ pub enum Activation {
     HardSwish,
     /// `1 / (1 + exp(-x))`.
     Sigmoid,
-    /// `x / (1 + exp(-x))`, also called swish (arXiv 1606.08415, 1710.05941).
-    Silu,
+    /// `x / (1 + exp(-beta · x))` (arXiv 1710.05941): [`Activation::SILU`], [`Activation::QUICK_GELU`] and others.
+    Swish {
+        /// What `x` is multiplied by in the exponential.
+        beta: f32,
+    },
 }
 
 impl Activation {
@@ -43,6 +46,10 @@ impl Activation {
     pub const RELU: Activation = Activation::Clip { low: 0.0, high: f32::INFINITY };
     /// `min(max(x, 0), 6)`.
     pub const RELU6: Activation = Activation::Clip { low: 0.0, high: 6.0 };
+    /// `x / (1 + exp(-x))` (arXiv 1606.08415).
+    pub const SILU: Activation = Activation::Swish { beta: 1.0 };
+    /// CLIP's approximation of GELU (arXiv 1606.08415, section 2).
+    pub const QUICK_GELU: Activation = Activation::Swish { beta: 1.702 };
 
     /// Replaces each value; `coarse` where the results become bytes.
     #[inline(always)]
@@ -62,7 +69,7 @@ impl Activation {
             Activation::GeluTanh
             | Activation::HardSigmoid { .. }
             | Activation::Sigmoid
-            | Activation::Silu => self.apply_rarer::<FMA>(tile),
+            | Activation::Swish { .. } => self.apply_rarer::<FMA>(tile),
         }
     }
 
@@ -78,7 +85,8 @@ impl Activation {
                     each(tile, |x| clip(madd::<FMA>(slope, x, shift), 0.0, 1.0));
                 }
                 Activation::Sigmoid => each(tile, sigmoid::<FMA>),
-                _ => each(tile, silu::<FMA>),
+                Activation::Swish { beta } => each(tile, |x| swish::<FMA>(x, beta)),
+                _ => {}
             }
         }
         #[cfg(target_arch = "x86_64")]
@@ -129,8 +137,8 @@ fn sigmoid<const FMA: bool>(x: f32) -> f32 {
 }
 
 #[inline(always)]
-fn silu<const FMA: bool>(x: f32) -> f32 {
-    x / (1.0 + exp::<FMA>(-x))
+fn swish<const FMA: bool>(x: f32, beta: f32) -> f32 {
+    x / (1.0 + exp::<FMA>(-beta * x))
 }
 
 /// A function of each value of a tile: a loop over all of them becomes vector code, one row unrolled does not. A call on
@@ -295,7 +303,7 @@ mod tests {
     use crate::quantize::QuantParams;
     use crate::test_support::{close, each_isa, values};
 
-    const ALL: [Activation; 10] = [
+    const ALL: [Activation; 11] = [
         Activation::None,
         Activation::RELU,
         Activation::RELU6,
@@ -305,7 +313,8 @@ mod tests {
         Activation::HardSigmoid { slope: -0.3, shift: 0.1 },
         Activation::HardSwish,
         Activation::Sigmoid,
-        Activation::Silu,
+        Activation::SILU,
+        Activation::QUICK_GELU,
     ];
 
     fn formula(activation: Activation, x: f64) -> f64 {
@@ -321,7 +330,7 @@ mod tests {
             }
             Activation::Sigmoid => 1.0 / (1.0 + (-x).exp()),
             Activation::HardSwish => x * (x + 3.0).clamp(0.0, 6.0) / 6.0,
-            Activation::Silu => x / (1.0 + (-x).exp()),
+            Activation::Swish { beta } => x / (1.0 + (-f64::from(beta) * x).exp()),
         }
     }
 

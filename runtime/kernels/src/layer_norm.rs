@@ -1,4 +1,5 @@
-//! Layer norm (arXiv 1607.06450) over rows: `y = (x - mean) / sqrt(var + ε) · scale + shift`, biased variance.
+//! Layer norm (arXiv 1607.06450) over rows: `y = (x - mean) / sqrt(var + ε) · scale + shift`, biased variance; and RMS norm
+//! (arXiv 1910.07467), which takes the mean for 0.
 
 use crate::isa::dispatch;
 use crate::math::madd;
@@ -20,14 +21,16 @@ fn sum(row: &[f32], of: impl Fn(f32) -> f32) -> f32 {
 /// Rows whose moments are found together.
 const GROUP: usize = 8;
 
-/// Mean and reciprocal deviation of each row of `n` values, [`GROUP`] of them at most.
+/// Mean, or 0, and reciprocal deviation from it of each row of `n` values, [`GROUP`] of them at most.
 ///
 /// All rows go through each stage together, for the stages of one row wait for each other.
 #[inline(always)]
-fn moments(rows: &[f32], n: usize, eps: f32) -> [[f32; 2]; GROUP] {
+fn moments<const CENTRED: bool>(rows: &[f32], n: usize, eps: f32) -> [[f32; 2]; GROUP] {
     let mut moments = [[0.0; 2]; GROUP];
-    for (row, [mean, _]) in rows.chunks_exact(n).zip(&mut moments) {
-        *mean = sum(row, |x| x) / n as f32;
+    if CENTRED {
+        for (row, [mean, _]) in rows.chunks_exact(n).zip(&mut moments) {
+            *mean = sum(row, |x| x) / n as f32;
+        }
     }
     for (row, [mean, rstd]) in rows.chunks_exact(n).zip(&mut moments) {
         let var = sum(row, |x| (x - *mean) * (x - *mean)) / n as f32;
@@ -48,7 +51,7 @@ fn forward_body<const FMA: bool, const WIDE: bool>(
     let n = scale.len();
     let groups = x.chunks(GROUP * n).zip(y.chunks_mut(GROUP * n)).zip(stats.chunks_mut(GROUP));
     for ((x, y), stats) in groups {
-        let moments = moments(x, n, eps);
+        let moments = moments::<true>(x, n, eps);
         for ((x, y), &[mean, rstd]) in x.chunks_exact(n).zip(y.chunks_exact_mut(n)).zip(&moments) {
             for i in 0..n.min(shift.len()) {
                 y[i] = madd::<FMA>((x[i] - mean) * rstd, scale[i], shift[i]);
@@ -66,7 +69,7 @@ dispatch! {
 }
 
 #[inline(always)]
-fn rows_body<const FMA: bool, const WIDE: bool>(
+fn normed<const FMA: bool, const CENTRED: bool>(
     x: &[f32],
     scale: &[f32],
     shift: &[f32],
@@ -78,7 +81,7 @@ fn rows_body<const FMA: bool, const WIDE: bool>(
     let ((scales, last_scale), (shifts, last_shift)) =
         (scale.as_chunks::<LANES>(), shift.as_chunks::<LANES>());
     for (group, x) in x.chunks(GROUP * n).enumerate() {
-        let moments = moments(x, n, eps);
+        let moments = moments::<CENTRED>(x, n, eps);
         for (row, (x, [mean, rstd])) in x.chunks_exact(n).zip(moments).enumerate() {
             let at = (group * GROUP + row) * stride;
             let (xs, last_x) = x.as_chunks::<LANES>();
@@ -99,9 +102,36 @@ fn rows_body<const FMA: bool, const WIDE: bool>(
     }
 }
 
+#[inline(always)]
+fn rows_body<const FMA: bool, const WIDE: bool>(
+    x: &[f32],
+    scale: &[f32],
+    shift: &[f32],
+    eps: f32,
+    out: &mut Out<'_>,
+) {
+    normed::<FMA, true>(x, scale, shift, eps, out);
+}
+
 dispatch! {
     /// As [`forward`] without the statistics; the rows go to `out`, see [`Out`].
     pub fn rows(x: &[f32], scale: &[f32], shift: &[f32], eps: f32, out: &mut Out<'_>) = rows_body
+}
+
+#[inline(always)]
+fn rms_rows_body<const FMA: bool, const WIDE: bool>(
+    x: &[f32],
+    scale: &[f32],
+    shift: &[f32],
+    eps: f32,
+    out: &mut Out<'_>,
+) {
+    normed::<FMA, false>(x, scale, shift, eps, out);
+}
+
+dispatch! {
+    /// As [`rows`], without taking the mean off: `y = x / sqrt(mean of x² + ε) · scale + shift`.
+    pub fn rms_rows(x: &[f32], scale: &[f32], shift: &[f32], eps: f32, out: &mut Out<'_>) = rms_rows_body
 }
 
 #[inline(always)]
@@ -184,6 +214,15 @@ mod tests {
                 let mut again = vec![0.0; rows * n];
                 super::rows(isa, &x, &scale, &shift, 1e-6, &mut Out::F32(&mut again));
                 assert_eq!(again, y);
+                super::rms_rows(isa, &x, &scale, &shift, 1e-6, &mut Out::F32(&mut again));
+                for (row, want) in widen(&x).chunks(n).zip(again.chunks(n)) {
+                    let square = row.iter().map(|x| x * x).sum::<f64>() / n as f64;
+                    let columns = row.iter().zip(scale.iter().zip(&shift));
+                    let y = columns.map(|(x, (&scale, &shift))| {
+                        x / (square + 1e-6).sqrt() * f64::from(scale) + f64::from(shift)
+                    });
+                    close(want, &y.collect::<Vec<f64>>(), 1e-5);
+                }
                 let (mut dx, mut ds, mut db) = (start.clone(), vec![0.0; n], vec![0.0; n]);
                 super::backward(isa, &x, &scale, &stats, &dy, &mut dx, &mut ds, &mut db);
                 if n > 1 {

@@ -10,7 +10,7 @@ use smalti_kernels::max_pool::max_pool;
 use smalti_kernels::quant_linear::row_stride;
 use smalti_kernels::{
     Aligned, Conv, Epilogue, Isa, MapView, Out, ThreadPool, conv, depthwise, elementwise, layer_norm, levels,
-    linear, quant_conv, quant_depthwise, quant_linear, quantize, softmax,
+    linear, matmul, quant_conv, quant_depthwise, quant_linear, quantize, softmax,
 };
 
 use super::program::{After, Layer, Location, Op, ScratchLen, Stage};
@@ -97,7 +97,7 @@ impl Stage {
                 let mut out = std::mem::take(&mut arena.floats[slot]);
                 // The slot may be longer: other buffers lie in it at other times.
                 match &self.op {
-                    Op::Copy { .. } | Op::StoreConstant { .. } | Op::Mean { .. } => {
+                    Op::Copy { .. } | Op::StoreConstant { .. } | Op::Mean { .. } | Op::Product { .. } => {
                         self.write(arena, &mut out)
                     }
                     _ => {
@@ -125,12 +125,33 @@ impl Stage {
                 let from = arena.read(from);
                 match values {
                     Values::Run(run) => out[*at..at + run.len()].copy_from_slice(&from[run.clone()]),
+                    Values::Strided(view) => {
+                        let (lines, length, step) = view.lines();
+                        for (first, out) in lines.zip(out[*at..].chunks_exact_mut(length)) {
+                            match step {
+                                1 => out.copy_from_slice(&from[first..first + length]),
+                                _ => out
+                                    .iter_mut()
+                                    .enumerate()
+                                    .for_each(|(i, out)| *out = from[first + i * step]),
+                            }
+                        }
+                    }
                     Values::Places(places) => {
                         out[*at..].iter_mut().zip(places).for_each(|(out, &place)| *out = from[place]);
                     }
                 }
             }
             Op::StoreConstant { values, at } => out[*at..at + values.len()].copy_from_slice(values),
+            Op::Product { a, b, count, size: [m, k, n] } => {
+                let (m, k, n) = (*m, *k, *n);
+                let shape =
+                    matmul::Shape { m, k, n, a_row: k, a_col: 1, b_row: n, c_row: n, accumulate: false };
+                let pairs = arena.read(a).chunks_exact(m * k).zip(arena.read(b).chunks_exact(k * n));
+                for ((a, b), out) in pairs.zip(out.chunks_exact_mut(m * n)).take(*count) {
+                    matmul::product(arena.isa, shape, 1.0, a, b, out);
+                }
+            }
             Op::Mean { x, rows } => {
                 let out = &mut out[..self.cols];
                 out.fill(0.0);
@@ -219,8 +240,9 @@ impl Stage {
                 let range = first + rows.start..first + rows.end;
                 max_pool(isa, windows, all_floats(x), x.cols, range, out);
             }
-            Op::LayerNorm { x, scale, shift, eps } => {
-                layer_norm::rows(isa, floats_at(x, &rows), scale, shift, *eps, out);
+            Op::LayerNorm { x, is_centred, scale, shift, eps } => {
+                let norm = if *is_centred { layer_norm::rows } else { layer_norm::rms_rows };
+                norm(isa, floats_at(x, &rows), scale, shift, *eps, out);
             }
             Op::Attention { qkv, strides, shape, maps } => {
                 let heads = |i: usize, skip: usize| {
@@ -232,7 +254,12 @@ impl Stage {
                     Heads { data, head, row }
                 };
                 let qkv = [heads(0, first + rows.start), heads(1, 0), heads(2, 0)];
-                let maps = ScoreMaps { scores: maps[0].as_ref(), probabilities: maps[1].as_ref() };
+                let bias = maps.bias.as_ref().map(|bias| {
+                    let (head, row) = (bias.len() / shape.heads, shape.tokens);
+                    Heads { data: &bias[(first + rows.start) * row..], head, row }
+                });
+                let (scores, probabilities) = (maps.scores.as_ref(), maps.probabilities.as_ref());
+                let maps = ScoreMaps { scores, bias, probabilities };
                 let mut scratch = scratch[thread].lock().unwrap_or_else(PoisonError::into_inner);
                 attention(isa, shape, qkv, maps, rows.len(), &mut scratch.floats, out);
             }

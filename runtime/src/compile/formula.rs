@@ -114,12 +114,29 @@ impl Formula {
         self.with("Mul", &above)?.with("Mul", &Formula::constant(1.0 / 6.0))
     }
 
+    /// GELU of the formula, or its approximation by a hyperbolic tangent.
+    pub(super) fn gelu(&self, is_tanh: bool) -> Option<Formula> {
+        let times = |formula: &Formula, factor: f64| formula.with("Mul", &Formula::constant(factor));
+        let inner = if is_tanh {
+            let cube = times(&self.with("Pow", &Formula::constant(3.0))?, 0.044_715)?;
+            times(&self.with("Add", &cube)?, (2.0 / std::f64::consts::PI).sqrt())?.then("Tanh")?
+        } else {
+            times(self, std::f64::consts::FRAC_1_SQRT_2)?.then("Erf")?
+        };
+        inner.with("Add", &Formula::constant(1.0))?.with("Mul", &times(self, 0.5)?)
+    }
+
     /// Scale and shift, if the formula is `scale · x + shift`.
     pub(super) fn affine(&self) -> Option<[f64; 2]> {
         match (&self.polynomial, &self.terms[..]) {
             (&[shift, scale, 0.0, 0.0], []) => Some([scale, shift]),
             _ => None,
         }
+    }
+
+    /// Whether the formula is `x²`.
+    pub(super) fn is_square(&self) -> bool {
+        self.terms.is_empty() && self.polynomial == [0.0, 0.0, 1.0, 0.0]
     }
 
     fn under(&self, of: Elementary) -> Option<Formula> {
@@ -206,7 +223,9 @@ fn known_product(factor: &Polynomial, of: Elementary, at: &Polynomial) -> Option
             Some(Activation::HardSigmoid { slope: at[1] as f32, shift: at[0] as f32 })
         }
         Elementary::Sigmoid if *factor == one && *at == x => Some(Activation::Sigmoid),
-        Elementary::Sigmoid if *factor == x && *at == x => Some(Activation::Silu),
+        Elementary::Sigmoid if *factor == x && at[0] == 0.0 && at[2..] == [0.0; 2] => {
+            Some(Activation::Swish { beta: at[1] as f32 })
+        }
         _ => None,
     }
 }
@@ -273,6 +292,10 @@ mod tests {
         for gelu in [gelu(root, 1.0, 0.5).unwrap(), half_first, half_within] {
             assert_eq!(gelu.known(), Some(Known::Activation(Activation::Gelu)));
         }
+        for (is_tanh, gelu) in [(false, Activation::Gelu), (true, Activation::GeluTanh)] {
+            assert_eq!(x.gelu(is_tanh).unwrap().known(), Some(Known::Activation(gelu)));
+            assert_eq!(x.times(&[2.0, 0.0, 0.0, 0.0]).unwrap().gelu(is_tanh).unwrap().known(), None);
+        }
         let cubes = [
             x.with("Pow", &number(3.0)).unwrap(),
             x.with("Mul", &x).unwrap().with("Mul", &x).unwrap(),
@@ -318,7 +341,9 @@ mod tests {
         let after = x.with("Mul", &above).unwrap().with("Div", &number(6.0));
         assert_eq!(known(after), Some(Known::Activation(Activation::HardSwish)));
         let silu = x.then("Sigmoid").unwrap().with("Mul", &x);
-        assert_eq!(known(silu), Some(Known::Activation(Activation::Silu)));
+        assert_eq!(known(silu), Some(Known::Activation(Activation::SILU)));
+        let quick = chain(&[("Mul", Some(f64::from(1.702f32))), ("Sigmoid", None)]).unwrap().with("Mul", &x);
+        assert_eq!(known(quick), Some(Known::Activation(Activation::QUICK_GELU)));
         assert_eq!(known(x.then("Sigmoid")), Some(Known::Activation(Activation::Sigmoid)));
         let hard = |slope: f32, shift: f32| x.hard_sigmoid(slope.into(), shift.into());
         for (slope, shift) in [(1.0 / 6.0, 0.5), (0.2, 0.5), (-3.0, 2.0)] {
@@ -343,8 +368,6 @@ mod tests {
         assert_eq!(chain(&[("Add", Some(10.0)), ("Abs", None), ("Sub", Some(10.0))]).unwrap().known(), None);
         assert_eq!(chain(&[("Add", Some(1e3)), ("Sub", Some(1e3))]), None, "digits are lost");
         let x = Formula::identity();
-        let quick = x.with("Mul", &chain(&[("Mul", Some(1.702)), ("Sigmoid", None)]).unwrap()).unwrap();
-        assert_eq!(quick.known(), None);
         for (op, value) in
             [("Tanh", None), ("Sqrt", None), ("Exp", None), ("Reciprocal", None), ("Add", Some(1.0))]
         {

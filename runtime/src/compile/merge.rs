@@ -85,13 +85,32 @@ impl Followed<'_> {
         Some((bias, scale))
     }
 
+    /// Scale and shift of the layer norm that makes a buffer; its result goes to another buffer.
+    fn norm(&mut self, buffer: Buffer, to: Buffer) -> Option<[&mut [f32]; 2]> {
+        let maker = self.maker(buffer)?;
+        let Some(Step::LayerNorm { scale, shift, out, .. }) = &mut self.steps[maker] else { return None };
+        out.buffer = to;
+        Some([scale, shift])
+    }
+
     fn bias(&mut self, buffer: Buffer, values: &[f32], to: Buffer) -> bool {
+        if let Some([_, shift]) = self.norm(buffer, to) {
+            shift.iter_mut().zip(values).for_each(|(shift, value)| *shift += value);
+            return true;
+        }
         let Some((bias, _)) = self.layer(buffer, to) else { return false };
         bias.iter_mut().zip(values).for_each(|(bias, value)| *bias += f64::from(*value));
         true
     }
 
     fn scale(&mut self, buffer: Buffer, values: &[f32], to: Buffer) -> bool {
+        if let Some([scale, shift]) = self.norm(buffer, to) {
+            for ((scale, shift), value) in scale.iter_mut().zip(shift).zip(values) {
+                *scale *= value;
+                *shift *= value;
+            }
+            return true;
+        }
         let Some((bias, scale)) = self.layer(buffer, to) else { return false };
         let scale = scale.get_or_insert_with(|| vec![1.0; bias.len()]);
         for ((bias, scale), value) in bias.iter_mut().zip(scale).zip(values) {
@@ -221,6 +240,17 @@ mod tests {
     }
 
     #[test]
+    fn a_norm_takes_rows_of_constants_in() {
+        let (scale, shift, out) = (vec![2.0; 2], vec![1.0, 0.0], Target::floats(2));
+        let norm = Step::LayerNorm { x: span(1), is_centred: false, scale, shift, eps: 1e-6, out };
+        let steps = merged(vec![norm, scaled(2, [3.0, 5.0], 3), added(3, [7.0, 8.0], 4)], &[4]);
+        let [Step::LayerNorm { scale, shift, is_centred: false, out, .. }] = &steps[..] else {
+            panic!("{steps:?}")
+        };
+        assert_eq!((&scale[..], &shift[..], out.buffer), (&[6.0, 10.0][..], &[10.0, 8.0][..], 4));
+    }
+
+    #[test]
     fn an_activation_comes_before_a_residual_or_after_it_and_never_twice() {
         let steps = merged(vec![layer(1, 2), gelu(2, 3), sum(3, 1, 4)], &[4]);
         let of = |steps: &[Step]| match steps {
@@ -276,6 +306,7 @@ mod tests {
         let quantize = |x, out| Step::Quantize { x: span(x), out, quantize: to_bytes };
         let norm = Step::LayerNorm {
             x: span(1),
+            is_centred: true,
             scale: vec![1.0; 2],
             shift: vec![0.0; 2],
             eps: 1e-6,

@@ -75,7 +75,8 @@ pub(super) enum Op {
     Linear { x: Location, layer: Box<Layer>, image: Option<Box<ImageMap>>, after: After },
     Affine { a: Location, scale: Vec<f32>, shift: Vec<f32> },
     MaxPool { x: Location, windows: Windows },
-    LayerNorm { x: Location, scale: Vec<f32>, shift: Vec<f32>, eps: f32 },
+    LayerNorm { x: Location, is_centred: bool, scale: Vec<f32>, shift: Vec<f32>, eps: f32 },
+    Product { a: Location, b: Location, count: usize, size: [usize; 3] },
     Attention { qkv: [Location; 3], strides: [[usize; 2]; 3], shape: Shape, maps: Box<ScoreMaps> },
     Pointwise { x: Location, function: Pointwise },
     Levels { x: Location, map: Box<LevelMap> },
@@ -299,6 +300,7 @@ fn packed_bytes(step: &Step) -> u64 {
         | Step::MulConstant { values, .. }
         | Step::StoreConstant { values, .. } => size_of_val(&values[..]),
         Step::Copy { values, .. } => values.bytes(),
+        Step::Attention { maps, .. } => maps.bytes(),
         _ => 0,
     };
     bytes as u64
@@ -363,8 +365,13 @@ impl Place<'_> {
                 Op::Affine { a: self.at(&a), scale: rounded(scale), shift: rounded(shift) }
             }
             Step::MaxPool { x, windows, .. } => Op::MaxPool { x: self.at(&x), windows },
-            Step::LayerNorm { x, scale, shift, eps, .. } => {
-                Op::LayerNorm { x: self.at(&x), scale, shift, eps }
+            Step::LayerNorm { x, is_centred, scale, shift, eps, .. } => {
+                Op::LayerNorm { x: self.at(&x), is_centred, scale, shift, eps }
+            }
+            Step::Product { a, b, count, .. } => {
+                let size = [a.rows / count, a.cols, b.cols];
+                multiply_adds = (a.len() * b.cols) as u64;
+                Op::Product { a: self.at(&a), b: self.at(&b), count, size }
             }
             Step::Attention { qkv, shape, maps, .. } => {
                 multiply_adds = (rows.len() * shape.tokens * shape.heads * (shape.key + shape.value)) as u64;
@@ -451,9 +458,7 @@ impl Stage {
             Op::Levels { .. } | Op::Patches { bytes: Some(_), .. } => {
                 size_of::<LevelMap>() + 256 * size_of::<f32>()
             }
-            Op::Attention { maps, .. } => {
-                size_of_val(&**maps) + maps.iter().flatten().count() * 256 * size_of::<f32>()
-            }
+            Op::Attention { maps, .. } => size_of_val(&**maps) + maps.bytes(),
             _ => 0,
         };
         values + size_of::<Stage>() + self.name.len()

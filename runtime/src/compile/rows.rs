@@ -99,7 +99,7 @@ impl Demand<'_> {
             }
             Step::Patches { .. } => {}
             // The others are few and small.
-            Step::Copy { .. } | Step::StoreConstant { .. } | Step::Mean { .. } => {
+            Step::Copy { .. } | Step::StoreConstant { .. } | Step::Mean { .. } | Step::Product { .. } => {
                 step.reads().into_iter().for_each(|buffer| self.all(buffer));
                 return 0..self.buffers[step.writes()][0];
             }
@@ -121,7 +121,14 @@ mod tests {
     }
 
     fn norm(x: Span, out: Buffer) -> Step {
-        Step::LayerNorm { x, scale: vec![1.0; 4], shift: vec![0.0; 4], eps: 1e-6, out: Target::floats(out) }
+        Step::LayerNorm {
+            x,
+            is_centred: true,
+            scale: vec![1.0; 4],
+            shift: vec![0.0; 4],
+            eps: 1e-6,
+            out: Target::floats(out),
+        }
     }
 
     fn lowered(steps: Vec<Step>, buffers: Vec<[usize; 2]>, output: Span) -> Lowered {
@@ -132,12 +139,8 @@ mod tests {
     fn a_model_that_answers_from_one_token_computes_its_row_alone() {
         let heads = |head| HeadsView { buffer: 2, offset: 0, head, row: 4 };
         let shape = Shape { heads: 2, tokens: 5, key: 2, value: 2, scale: 1.0 };
-        let attention = Step::Attention {
-            qkv: [heads(2); 3],
-            shape,
-            maps: Box::new([None, None]),
-            out: Target::floats(3),
-        };
+        let attention =
+            Step::Attention { qkv: [heads(2); 3], shape, maps: Box::default(), out: Target::floats(3) };
         let steps = vec![norm(span(1, 0, 5), 2), attention, norm(span(3, 0, 5), 4), norm(span(4, 8, 1), 5)];
         let buffers = vec![[1, 20], [5, 4], [5, 4], [5, 4], [5, 4], [1, 4]];
         // The third token: its query, but the keys and values of all.

@@ -42,21 +42,23 @@ pub(super) struct HeadsView {
 #[derive(Clone, Debug)]
 pub(super) enum Values {
     Run(Range<usize>),
+    Strided(View),
     Places(Vec<usize>),
 }
 
 impl Values {
-    /// Those that a view shows. Places that are not neighbours take memory, see [`Values::bytes`].
+    /// Those that a view shows.
     pub(super) fn of(view: &View) -> Values {
         match view.is_contiguous() {
             true => Values::Run(view.offset..view.offset + view.len()),
-            false => Values::Places(view.places().collect()),
+            false => Values::Strided(view.simple()),
         }
     }
 
     pub(super) fn len(&self) -> usize {
         match self {
             Values::Run(run) => run.len(),
+            Values::Strided(view) => view.len(),
             Values::Places(places) => places.len(),
         }
     }
@@ -65,6 +67,7 @@ impl Values {
     pub(super) fn end(&self) -> usize {
         match self {
             Values::Run(run) => run.end,
+            Values::Strided(view) => view.end(),
             Values::Places(places) => places.iter().max().map_or(0, |place| place + 1),
         }
     }
@@ -72,7 +75,7 @@ impl Values {
     /// Bytes of heap.
     pub(super) fn bytes(&self) -> usize {
         match self {
-            Values::Run(_) => 0,
+            Values::Run(_) | Values::Strided(_) => 0,
             Values::Places(places) => size_of_val(&places[..]),
         }
     }
@@ -137,8 +140,24 @@ impl Target {
     }
 }
 
-/// What a quantized model does to the scores of attention, and to their softmax.
-pub(super) type ScoreMaps = [Option<LevelMap>; 2];
+/// What is done to the scores of attention, and to their softmax.
+#[derive(Clone, Debug, Default)]
+pub(super) struct ScoreMaps {
+    /// By a quantized model, to the scores.
+    pub(super) scores: Option<LevelMap>,
+    /// Added to the scores before their factor: `[heads, queries, tokens]`.
+    pub(super) bias: Option<Vec<f32>>,
+    /// By a quantized model, to the softmax.
+    pub(super) probabilities: Option<LevelMap>,
+}
+
+impl ScoreMaps {
+    /// Bytes of heap.
+    pub(super) fn bytes(&self) -> usize {
+        let levels = [&self.scores, &self.probabilities].into_iter().flatten().count();
+        self.bias.as_ref().map_or(0, |bias| size_of_val(&bias[..])) + levels * 256 * size_of::<f32>()
+    }
+}
 
 /// One step.
 #[derive(Clone, Debug)]
@@ -161,10 +180,12 @@ pub(super) enum Step {
         activate_sum: bool,
         out: Target,
     },
-    /// Layer norm of each row.
-    LayerNorm { x: Span, scale: Vec<f32>, shift: Vec<f32>, eps: f32, out: Target },
+    /// Layer norm of each row; RMS norm if rows are not centred.
+    LayerNorm { x: Span, is_centred: bool, scale: Vec<f32>, shift: Vec<f32>, eps: f32, out: Target },
     /// Attention of all heads.
     Attention { qkv: [HeadsView; 3], shape: Shape, maps: Box<ScoreMaps>, out: Target },
+    /// `a b` for each of `count` pairs of matrices `[m, k]` and `[k, n]`, which lie one after the other.
+    Product { a: Span, b: Span, count: usize, out: Buffer },
     /// A function of each value.
     Pointwise { x: Buffer, function: Pointwise, out: Buffer },
     /// A function of each value's level.
@@ -207,6 +228,7 @@ impl Step {
             | Step::Levels { out, .. } => *out,
             Step::Quantize { out, quantize, .. } => Target { buffer: *out, quantize: Some(*quantize) },
             Step::Pointwise { out, .. }
+            | Step::Product { out, .. }
             | Step::Softmax { out, .. }
             | Step::Add { out, .. }
             | Step::Multiply { out, .. }
@@ -241,7 +263,9 @@ impl Step {
             | Step::Softmax { x, .. } => vec![x.buffer],
             Step::Attention { qkv, .. } => qkv.iter().map(|heads| heads.buffer).collect(),
             Step::Pointwise { x, .. } => vec![*x],
-            Step::Add { a, b, .. } | Step::Multiply { a, b, .. } => vec![a.buffer, b.buffer],
+            Step::Add { a, b, .. } | Step::Multiply { a, b, .. } | Step::Product { a, b, .. } => {
+                vec![a.buffer, b.buffer]
+            }
             Step::ScaleColumns { x, scales, .. } => vec![x.buffer, scales.buffer],
             Step::AddConstant { a, .. } | Step::MulConstant { a, .. } | Step::Affine { a, .. } => {
                 vec![a.buffer]
@@ -269,7 +293,9 @@ impl Step {
                 (Weight::Floats(_), Some(_)) => "convolution f32",
                 (Weight::Bytes(..), Some(_)) => "convolution int8",
             },
-            Step::LayerNorm { .. } => "layer norm",
+            Step::LayerNorm { is_centred: true, .. } => "layer norm",
+            Step::LayerNorm { .. } => "RMS norm",
+            Step::Product { .. } => "product",
             Step::Attention { .. } => "attention",
             Step::Pointwise { .. } => "pointwise",
             Step::Softmax { .. } => "softmax",

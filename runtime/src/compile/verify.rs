@@ -92,14 +92,21 @@ impl Check<'_> {
                 same(x)?;
                 hold([scale.len(), shift.len()] == [cols; 2], "a scale or a shift of another length")
             }
-            Step::Attention { qkv: [q, k, v], shape, .. } => {
+            Step::Attention { qkv: [q, k, v], shape, maps, .. } => {
                 hold(cols == shape.heads * shape.value, "heads of another width")?;
+                let biases = maps.bias.as_ref().map_or(0, Vec::len);
+                hold(biases == 0 || biases == shape.heads * rows * shape.tokens, "biases of another number")?;
                 let ends =
                     [(q, rows, shape.key), (k, shape.tokens, shape.key), (v, shape.tokens, shape.value)];
                 ends.iter().try_for_each(|(heads, rows, width)| {
                     let end = heads_end(heads, shape.heads, *rows, *width);
                     hold(end <= self.len(heads.buffer), "heads beyond their buffer")
                 })
+            }
+            Step::Product { a, b, count, .. } => {
+                self.within(a).and_then(|()| self.within(b))?;
+                let fits = *count > 0 && rows == a.rows && a.rows.is_multiple_of(*count);
+                hold(fits && b.rows == count * a.cols && cols == b.cols, "matrices that do not fit")
             }
             Step::Pointwise { x, .. } => hold(self.buffers[*x] == out, "a result of another shape"),
             Step::Levels { x, .. } | Step::Softmax { x, .. } | Step::Quantize { x, .. } => same(x),
@@ -206,6 +213,10 @@ impl Check<'_> {
             }
             Step::Copy { from, .. } => self.all_is_written(*from),
             Step::Mean { x, .. } => self.is_written(x, 0..x.rows),
+            Step::Product { a, b, .. } => {
+                self.is_written(a, 0..a.rows)?;
+                self.is_written(b, 0..b.rows)
+            }
         }
     }
 

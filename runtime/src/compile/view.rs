@@ -42,6 +42,43 @@ impl View {
         joined
     }
 
+    /// The same values in order, over as few axes as they take.
+    pub(super) fn simple(&self) -> View {
+        let (dims, strides) = self.joined().into_iter().unzip();
+        View { offset: self.offset, dims, strides }
+    }
+
+    /// The largest place and one; there are values.
+    pub(super) fn end(&self) -> usize {
+        let reach = self.dims.iter().zip(&self.strides).map(|(dim, stride)| dim.saturating_sub(1) * stride);
+        self.offset + reach.sum::<usize>() + 1
+    }
+
+    /// The values along the last axis: for each the first place, then the length and the distance of all.
+    pub(super) fn lines(&self) -> (impl Iterator<Item = usize> + '_, usize, usize) {
+        let last = self.dims.len().saturating_sub(1);
+        let (length, step) = match (self.dims.get(last), self.strides.get(last)) {
+            (Some(&length), Some(&step)) => (length, step),
+            _ => (1, 1),
+        };
+        let mut counter = vec![0; last];
+        let mut place = self.offset;
+        let lines = (0..self.dims[..last].iter().product()).map(move |_| {
+            let now = place;
+            for axis in (0..last).rev() {
+                counter[axis] += 1;
+                place += self.strides[axis];
+                if counter[axis] < self.dims[axis] {
+                    break;
+                }
+                place -= counter[axis] * self.strides[axis];
+                counter[axis] = 0;
+            }
+            now
+        });
+        (lines, length, step)
+    }
+
     /// Whether the values lie in order without a gap.
     pub(super) fn is_contiguous(&self) -> bool {
         matches!(self.joined()[..], [] | [(_, 1)])
@@ -122,21 +159,8 @@ impl View {
 
     /// The places of all values, in order.
     pub(super) fn places(&self) -> impl Iterator<Item = usize> + '_ {
-        let mut counter = vec![0; self.dims.len()];
-        let mut place = self.offset;
-        (0..self.len()).map(move |_| {
-            let now = place;
-            for axis in (0..counter.len()).rev() {
-                counter[axis] += 1;
-                place += self.strides[axis];
-                if counter[axis] < self.dims[axis] {
-                    break;
-                }
-                place -= counter[axis] * self.strides[axis];
-                counter[axis] = 0;
-            }
-            now
-        })
+        let (lines, length, step) = self.lines();
+        lines.flat_map(move |first| (0..length).map(move |i| first + i * step))
     }
 }
 
@@ -157,6 +181,9 @@ mod tests {
         assert_eq!(places(&view.slice(1, 0, 2, 2).unwrap()), [0, 2, 3, 5]);
         let row = View::whole(&[3]).broadcast(&[2, 3]).unwrap();
         assert_eq!(places(&row), [0, 1, 2, 0, 1, 2]);
+        let column = View::whole(&[2, 3]).slice(1, 1, 1, 1).unwrap();
+        assert_eq!((places(&column), column.simple().dims, column.end()), (vec![1, 4], vec![2], 5));
+        assert_eq!(places(&View { offset: 7, dims: vec![], strides: vec![] }), [7]);
     }
 
     #[test]

@@ -2,15 +2,17 @@
 //!
 //! A model that passes has
 //! - one file without external data, training information, functions or subgraphs, within [`Limits`];
-//! - operators of ONNX's main domain at opset 13 to 18, from a short list, with every attribute checked by
-//!   name, type and range (PyTorch's newer exporter writes 18 where it cannot convert down to 17);
-//! - one image as input, `uint8 [1, H, W, C]` or `float32 [1, C, H, W]`, and only static shapes: every
-//!   shape that is computed in the graph follows from constants;
+//! - operators of ONNX's main domain at opset 11 to 21, from a short list, with every attribute checked by
+//!   name, type and range;
+//! - one image as input, `uint8 [1, H, W, C]` or `float32 [1, C, H, W]` (the other layouts are turned, an open batch
+//!   is one image, half precision is widened), and only static shapes: every shape that is computed in the graph
+//!   follows from constants;
 //! - nodes in topological order, each value defined once, each input defined before;
 //! - finite weights whose data has the length that their shape says, positive quantization scales.
 //!
 //! Each refusal names the node or tensor, what was found, and what is allowed.
 
+mod adapt;
 mod attributes;
 mod limits;
 mod node;
@@ -23,6 +25,7 @@ mod weights;
 mod windows;
 mod wire;
 
+pub(crate) use adapt::{channels_are_last, fixed, image_axes};
 pub use attributes::{find as attribute, windows_touch};
 pub use limits::Limits;
 pub(crate) use summary::{Fact, Facts};
@@ -40,15 +43,26 @@ use crate::error::{Error, Result};
 use crate::pieces::Pieces;
 
 /// The opsets that the gate lets through.
-pub const OPSETS: std::ops::RangeInclusive<i64> = 13..=18;
+pub const OPSETS: std::ops::RangeInclusive<i64> = 11..=21;
 
-/// Decodes and checks a model file. What comes back is safe to hand to the engine.
+/// Decodes and checks a model file, in the form that the profile has. What comes back is safe to hand to the engine.
 pub fn open(bytes: &[u8], limits: &Limits) -> Result<(ModelProto, Summary)> {
     open_pieces(bytes.into(), limits)
 }
 
 /// As [`open`], of bytes in pieces, which go while they are decoded.
 pub(crate) fn open_pieces(file: Pieces<'_>, limits: &Limits) -> Result<(ModelProto, Summary)> {
+    let size = file.remaining() as u64;
+    let mut model = decode(file, limits)?;
+    adapt::adapt(&mut model);
+    let mut summary = check(&model, limits)?;
+    summary.file_bytes = size;
+    model.graph.iter_mut().for_each(|graph| adapt::declare(graph, &summary.outputs));
+    Ok((model, summary))
+}
+
+/// Decodes a file that is no larger than a model may be.
+pub(crate) fn decode(file: Pieces<'_>, limits: &Limits) -> Result<ModelProto> {
     let size = file.remaining() as u64;
     if size == 0 {
         return Err(Error::refused("file", "0 bytes", "an ONNX model"));
@@ -61,11 +75,7 @@ pub(crate) fn open_pieces(file: Pieces<'_>, limits: &Limits) -> Result<(ModelPro
         let allowed = format!("about {budget} bytes of memory once decoded");
         return Err(Error::refused("file", "more nodes, names or texts than a model has", allowed));
     }
-    let model = ModelProto::decode(file)
-        .map_err(|problem| Error::refused("file", problem.to_string(), "an ONNX model"))?;
-    let mut summary = check(&model, limits)?;
-    summary.file_bytes = size;
-    Ok((model, summary))
+    ModelProto::decode(file).map_err(|problem| Error::refused("file", problem.to_string(), "an ONNX model"))
 }
 
 /// Checks a decoded model against the profile.

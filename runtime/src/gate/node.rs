@@ -75,6 +75,19 @@ impl<'a> Node<'a> {
         }
     }
 
+    /// Integers that are an attribute before the opset `since` and an input from there on; none if they are left out.
+    pub(super) fn moved_ints(&self, name: &str, i: usize, since: i64) -> Result<Option<&[i64]>> {
+        match (self.ints(name), self.optional(i)) {
+            (Some(ints), None) if self.opset < since => Ok(Some(ints)),
+            (None, Some(_)) if self.opset >= since => self.known(i).map(Some),
+            (None, None) => Ok(None),
+            _ => self.refuse(
+                format!("{name} in the wrong place"),
+                format!("an attribute up to opset {}, an input from {since}", since - 1),
+            ),
+        }
+    }
+
     /// An integer attribute.
     pub(super) fn int(&self, name: &str) -> Option<i64> {
         attributes::find(self.proto, name).map(|attribute| attribute.i)

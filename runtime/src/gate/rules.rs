@@ -68,6 +68,17 @@ const MAX_POOL: &[Attribute] = &[
     attribute("strides", Check::Ints(2, 1, 4096)),
 ];
 
+const AVERAGE_POOL: &[Attribute] = &[
+    AUTO_PAD,
+    attribute("ceil_mode", Check::Int(0, 0)),
+    attribute("count_include_pad", Check::Int(0, 1)),
+    attribute("kernel_shape", Check::Ints(2, 1, 4096)),
+    attribute("pads", Check::Ints(4, 0, 4096)),
+    attribute("strides", Check::Ints(2, 1, 4096)),
+];
+
+const ALPHA: &[Attribute] = &[attribute("alpha", Check::Float(-1e6, 1e6))];
+
 const CONV: &[Attribute] = &[
     AUTO_PAD,
     attribute("dilations", Check::Ints(2, 1, 4096)),
@@ -99,8 +110,15 @@ const REDUCE: &[Attribute] = &[
     attribute("noop_with_empty_axes", Check::Int(0, 0)),
 ];
 
-const QUANTIZE: &[Attribute] =
-    &[attribute("axis", Check::Int(-AXIS, AXIS)), attribute("saturate", Check::Int(1, 1))];
+const QUANTIZE: &[Attribute] = &[
+    attribute("axis", Check::Int(-AXIS, AXIS)),
+    attribute("block_size", Check::Int(0, 0)),
+    attribute("output_dtype", Check::Int(0, 3)),
+    attribute("saturate", Check::Int(1, 1)),
+];
+
+/// Axes, an attribute before opset 13.
+const AXES: &[Attribute] = &[attribute("axes", Check::Ints(AXIS as usize, -AXIS, AXIS))];
 
 /// A rule without attributes.
 const fn plain(
@@ -109,7 +127,7 @@ const fn plain(
     infer: for<'a> fn(&Node<'a>) -> Result<Vec<Value<'a>>>,
     cost: Cost,
 ) -> Rule {
-    Rule { op, inputs, outputs: 1, since: 13, attributes: &[], infer, cost }
+    Rule { op, inputs, outputs: 1, since: *super::OPSETS.start(), attributes: &[], infer, cost }
 }
 
 impl Rule {
@@ -123,35 +141,56 @@ impl Rule {
 pub(super) const RULES: &[Rule] = &[
     plain("Abs", (1, 1), elementwise::unary, Cost::Element(1)),
     plain("Add", (2, 2), elementwise::binary, Cost::Element(1)),
+    plain("AveragePool", (1, 1), images::pool, Cost::Windows).with(AVERAGE_POOL),
     plain("BatchNormalization", (5, 5), images::batch_norm, Cost::Element(2)).with(BATCH_NORM),
-    plain("Cast", (1, 1), elementwise::cast, Cost::Element(1)).with(&[attribute("to", Check::Int(1, 23))]),
+    plain("Cast", (1, 1), elementwise::cast, Cost::Element(1))
+        .with(&[attribute("saturate", Check::Int(0, 1)), attribute("to", Check::Int(1, 23))]),
     plain("Clip", (1, 3), images::clip, Cost::Element(1)),
     plain("Concat", (1, MANY), layout::concat, Cost::Element(1)).with(AXIS_ONLY),
     plain("Constant", (0, 0), constant::constant, Cost::Free).with(&[attribute("value", Check::Tensor)]),
     plain("ConstantOfShape", (1, 1), constant::of_shape, Cost::Element(1))
         .with(&[attribute("value", Check::Tensor)]),
     plain("Conv", (2, 3), product::conv, Cost::Product).with(CONV),
+    plain("Cos", (1, 1), elementwise::unary, Cost::Element(8)),
     plain("DequantizeLinear", (2, 3), quantize::dequantize, Cost::Element(2)).with(QUANTIZE),
     plain("Div", (2, 2), elementwise::binary, Cost::Element(2)),
-    plain("Dropout", (1, 3), elementwise::identity, Cost::Free)
-        .with(&[attribute("seed", Check::Int(i64::MIN, i64::MAX))]),
+    plain("Dropout", (1, 3), elementwise::identity, Cost::Free).with(&[
+        attribute("ratio", Check::Float(0.0, 1.0)),
+        attribute("seed", Check::Int(i64::MIN, i64::MAX)),
+    ]),
+    plain("Elu", (1, 1), elementwise::unary, Cost::Element(8)).with(ALPHA),
     plain("Equal", (2, 2), elementwise::equal, Cost::Free),
     plain("Erf", (1, 1), elementwise::unary, Cost::Element(8)),
     plain("Exp", (1, 1), elementwise::unary, Cost::Element(8)),
     plain("Expand", (2, 2), layout::expand, Cost::Element(1)),
     plain("Flatten", (1, 1), layout::flatten, Cost::Free).with(AXIS_ONLY),
     plain("Gather", (2, 2), index::gather, Cost::Element(1)).with(AXIS_ONLY),
+    plain("GatherND", (2, 2), index::gather_nd, Cost::Element(1))
+        .with(&[attribute("batch_dims", Check::Int(0, 0))]),
+    Rule {
+        since: 20,
+        ..plain("Gelu", (1, 1), elementwise::unary, Cost::Element(16))
+            .with(&[attribute("approximate", Check::Text(&["none", "tanh"]))])
+    },
     plain("Gemm", (2, 3), product::gemm, Cost::Product).with(GEMM),
     plain("GlobalAveragePool", (1, 1), images::global_average, Cost::Element(1)),
+    plain("GlobalMaxPool", (1, 1), images::global_average, Cost::Element(1)),
     plain("HardSigmoid", (1, 1), elementwise::unary, Cost::Element(2)).with(HARD_SIGMOID),
     Rule { since: 14, ..plain("HardSwish", (1, 1), elementwise::unary, Cost::Element(2)) },
     plain("Identity", (1, 1), elementwise::identity, Cost::Free),
+    plain("InstanceNormalization", (3, 3), images::instance_norm, Cost::Element(8))
+        .with(&[attribute("epsilon", Check::Float(1e-12, 1.0))]),
+    plain("IsNaN", (1, 1), elementwise::is_nan, Cost::Element(1)),
     Rule {
         since: 17,
         ..plain("LayerNormalization", (2, 3), normalise::layer_norm, Cost::Element(8)).with(LAYER_NORM)
     },
+    plain("LeakyRelu", (1, 1), elementwise::unary, Cost::Element(1)).with(ALPHA),
+    plain("Log", (1, 1), elementwise::unary, Cost::Element(8)),
     plain("MatMul", (2, 2), product::mat_mul, Cost::Product),
-    plain("MaxPool", (1, 1), images::max_pool, Cost::Windows).with(MAX_POOL),
+    plain("Max", (1, MANY), elementwise::extreme, Cost::Element(1)),
+    plain("MaxPool", (1, 1), images::pool, Cost::Windows).with(MAX_POOL),
+    plain("Min", (1, MANY), elementwise::extreme, Cost::Element(1)),
     plain("Mod", (2, 2), elementwise::binary, Cost::Element(4)).with(&[attribute("fmod", Check::Int(0, 0))]),
     plain("Mul", (2, 2), elementwise::binary, Cost::Element(1)),
     plain("Neg", (1, 1), elementwise::unary, Cost::Element(1)),
@@ -160,34 +199,46 @@ pub(super) const RULES: &[Rule] = &[
     plain("Pow", (2, 2), elementwise::binary, Cost::Element(32)),
     plain("QuantizeLinear", (2, 3), quantize::quantize, Cost::Element(4)).with(QUANTIZE),
     plain("Reciprocal", (1, 1), elementwise::unary, Cost::Element(2)),
+    plain("ReduceL2", (1, 2), normalise::reduce_mean, Cost::Element(1)).with(REDUCE),
+    plain("ReduceMax", (1, 2), normalise::reduce_mean, Cost::Element(1)).with(REDUCE),
     plain("ReduceMean", (1, 2), normalise::reduce_mean, Cost::Element(1)).with(REDUCE),
+    plain("ReduceSum", (1, 2), normalise::reduce_sum, Cost::Element(1)).with(REDUCE),
     plain("Relu", (1, 1), elementwise::unary, Cost::Element(1)),
     plain("Reshape", (2, 2), layout::reshape, Cost::Free).with(&[attribute("allowzero", Check::Int(0, 1))]),
     plain("Shape", (1, 1), index::shape, Cost::Free)
         .with(&[attribute("end", Check::Int(-AXIS, AXIS)), attribute("start", Check::Int(-AXIS, AXIS))]),
     plain("Sigmoid", (1, 1), elementwise::unary, Cost::Element(8)),
+    plain("Sin", (1, 1), elementwise::unary, Cost::Element(8)),
     plain("Slice", (3, 5), index::slice, Cost::Element(1)),
     plain("Softmax", (1, 1), normalise::softmax, Cost::Element(8)).with(AXIS_ONLY),
+    plain("Softplus", (1, 1), elementwise::unary, Cost::Element(16)),
     Rule {
         outputs: MANY,
         ..plain("Split", (1, 2), index::split, Cost::Element(1)).with(&[
             attribute("axis", Check::Int(-AXIS, AXIS)),
             attribute("num_outputs", Check::Int(1, MANY as i64)),
+            attribute("split", Check::Ints(MANY, 1, i64::MAX)),
         ])
     },
     plain("Sqrt", (1, 1), elementwise::unary, Cost::Element(2)),
-    plain("Squeeze", (1, 2), layout::squeeze, Cost::Free),
+    plain("Squeeze", (1, 2), layout::squeeze, Cost::Free).with(AXES),
     plain("Sub", (2, 2), elementwise::binary, Cost::Element(1)),
     plain("Tanh", (1, 1), elementwise::unary, Cost::Element(8)),
+    plain("Tile", (2, 2), layout::tile, Cost::Element(1)),
     plain("Transpose", (1, 1), layout::transpose, Cost::Element(1))
         .with(&[attribute("perm", Check::Ints(AXIS as usize, 0, AXIS))]),
-    plain("Unsqueeze", (2, 2), layout::unsqueeze, Cost::Free),
+    plain("Unsqueeze", (1, 2), layout::unsqueeze, Cost::Free).with(AXES),
     plain("Where", (3, 3), elementwise::choose, Cost::Element(2)),
 ];
 
-/// The names of all operators, for messages.
-pub(super) fn names() -> String {
-    RULES.iter().map(|rule| rule.op).collect::<Vec<_>>().join(" ")
+/// What is allowed in the place of an operator without a rule, and what helps.
+pub(super) fn allowed(op: &str) -> String {
+    let is_quantized = op.starts_with("QLinear") || op.ends_with("Integer") || op == "DynamicQuantizeLinear";
+    if is_quantized {
+        return "QuantizeLinear and DequantizeLinear with fixed scales: quantize the float model by `smalti-run quantize`".into();
+    }
+    let names = RULES.iter().map(|rule| rule.op).collect::<Vec<_>>().join(" ");
+    format!("{names}; PyTorch's exporter with dynamo=True writes fewer operators")
 }
 
 /// The rule for an operator, if the profile has it.
@@ -206,5 +257,9 @@ mod tests {
             assert!(find(rule.op).is_some_and(|found| found.op == rule.op));
         }
         assert!(find("Loop").is_none());
+        assert!(allowed("Loop").contains("dynamo=True"));
+        for op in ["MatMulInteger", "QLinearConv", "DynamicQuantizeLinear"] {
+            assert!(find(op).is_none() && allowed(op).contains("smalti-run quantize"));
+        }
     }
 }

@@ -19,6 +19,9 @@ use crate::error::{Error, Result};
 const MAX_SIDE: usize = 4096;
 /// How many multiply-adds of a matrix product take as long as copying one element.
 const COPY: u64 = 16;
+/// What an image's shape may be.
+const STATIC: &str =
+    "static shapes: export with a fixed batch of 1 and a fixed size, or fix the size with --img-size";
 /// The most outputs of a model.
 const MAX_OUTPUTS: usize = 64;
 
@@ -184,7 +187,7 @@ impl<'a> Walk<'a> {
                 "" => format!("operator {}", proto.op_type),
                 domain => format!("operator {} of domain {domain}", proto.op_type),
             };
-            return Err(Error::refused(place, found, rules::names()));
+            return Err(Error::refused(place, found, rules::allowed(&proto.op_type)));
         };
         let node = self.inputs(place, proto, rule)?;
         attributes::check(&node.place, proto, rule.attributes)?;
@@ -348,12 +351,15 @@ fn declared(place: &str, info: &ValueInfoProto) -> Result<(i32, Vec<usize>)> {
         match &dim.value {
             Some(Dimension::DimValue(value)) if usize::try_from(*value).is_ok() => dims.push(*value as usize),
             Some(Dimension::DimParam(name)) => {
-                let allowed = "static shapes (export with a fixed batch of 1)";
-                return Err(Error::refused(place, format!("the open dimension `{name}`"), allowed));
+                return Err(Error::refused(place, format!("the open dimension `{name}`"), STATIC));
             }
             found => {
-                let found = format!("dimension {found:?}");
-                return Err(Error::refused(place, found, "static shapes (positive numbers)"));
+                let length = match found {
+                    Some(Dimension::DimValue(length)) => length.to_string(),
+                    _ => "left open".into(),
+                };
+                let found = format!("dimension {} {length}", dims.len());
+                return Err(Error::refused(place, found, STATIC));
             }
         }
     }

@@ -15,7 +15,10 @@ pub(super) fn check<'a>(place: &str, tensor: &'a TensorProto, limits: &Limits) -
     let refuse = |found: String, allowed: &str| Err(Error::refused(place, found, allowed));
     let external = tensor.data_location == Some(DataLocation::External as i32);
     if external || !tensor.external_data.is_empty() {
-        return refuse("weights in another file".into(), "weights inside the model file");
+        return refuse(
+            "weights in another file".into(),
+            "weights inside the model file, or beside it with --external-data (OpenOptions::external_data)",
+        );
     }
     if tensor.segment.is_some() {
         return refuse("a segmented tensor".into(), "a whole tensor");

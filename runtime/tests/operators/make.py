@@ -25,9 +25,9 @@ PATTERNS = 3
 class Graph:
     """A graph under construction; each method adds nodes and gives the name of what they compute."""
 
-    def __init__(self, name, pixels_in=False, size=(8, 8)):
+    def __init__(self, name, pixels_in=False, size=(8, 8), opset=17):
         self.random = np.random.default_rng(zlib.crc32(name.encode()))
-        self.pixels_in, self.size = pixels_in, size
+        self.pixels_in, self.size, self.opset = pixels_in, size, opset
         self.nodes, self.constants, self.outputs = [], [], []
 
     def constant(self, value):
@@ -91,7 +91,8 @@ class Graph:
 
     def head(self, y, dim=8, classes=5):
         """A mean over tokens, then a linear layer."""
-        y = self("ReduceMean", y, axes=[1], keepdims=0)
+        axes = {"axes": [1]} if self.opset < 18 else {}
+        y = self("ReduceMean", y, *([] if axes else [np.array([1])]), **axes, keepdims=0)
         return self.end(self("Gemm", y, self.normal(dim, classes), self.normal(classes)), classes)
 
     def end(self, y, classes=5):
@@ -104,7 +105,7 @@ class Graph:
         ports = [helper.make_tensor_value_info(name, TensorProto.FLOAT, dims) for name, dims in self.outputs]
         image = helper.make_tensor_value_info("image", kind, shape)
         graph = helper.make_graph(self.nodes, "form", [image], ports, self.constants)
-        model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9)
+        model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", self.opset)], ir_version=9)
         onnx.checker.check_model(model, full_check=True)
         return model
 
@@ -112,7 +113,7 @@ class Graph:
 FORMS = {}
 
 
-def form(runs, name=None, pixels_in=False, size=(8, 8)):
+def form(runs, name=None, pixels_in=False, size=(8, 8), opset=17):
     """Registers a function that fills a graph."""
 
     def register(build):
@@ -120,7 +121,7 @@ def form(runs, name=None, pixels_in=False, size=(8, 8)):
         assert key not in FORMS, key
 
         def make():
-            graph = Graph(key, pixels_in, size)
+            graph = Graph(key, pixels_in, size, opset)
             build(graph)
             return graph.model()
 
@@ -130,12 +131,12 @@ def form(runs, name=None, pixels_in=False, size=(8, 8)):
     return register
 
 
-def forms(runs, pixels_in=False, **cases):
+def forms(runs, pixels_in=False, opset=17, **cases):
     """Registers a function for each case, with the case as its second argument."""
 
     def register(build):
         for key, case in cases.items():
-            form(runs, f"{build.__name__}_{key}", pixels_in)(lambda g, case=case: build(g, case))
+            form(runs, f"{build.__name__}_{key}", pixels_in, opset=opset)(lambda g, case=case: build(g, case))
         return build
 
     return register
@@ -202,18 +203,18 @@ def gemm_int8(g, c):
     g.head(g("Reshape", y, np.array([1, 4, 8])))
 
 
-@form("T")
+@form("K")
 def matmul_batched_weight(g):
     x = g("Reshape", g.tokens(), np.array([2, 2, 8]))
     g.head(g("Reshape", g("MatMul", x, g.normal(2, 8, 8)), np.array([1, 4, 8])))
 
 
-@form("T")
+@form("K")
 def matmul_constant_first(g):
     g.head(g("MatMul", g.normal(1, 3, 4), g.tokens()))
 
 
-@form("T")
+@form("K")
 def matmul_with_itself(g):
     x = g.tokens()
     y = g("MatMul", x, g("Transpose", x, perm=[0, 2, 1]))
@@ -447,7 +448,7 @@ def channels_scaled_int8(g):
     corner(g, g("Conv", y, g.int8(8, 8, 3, 3, axis=0), g.normal(8), pads=[1, 1, 1, 1]))
 
 
-@forms("T", pixel=lambda g, x: g("Sigmoid", convolution(g, x, outputs=1, pads=[1, 1, 1, 1])),
+@forms("K", pixel=lambda g, x: g("Sigmoid", convolution(g, x, outputs=1, pads=[1, 1, 1, 1])),
        column=lambda g, x: g("Sigmoid", g("ReduceMean", x, axes=[2], keepdims=1)),
        line=lambda g, x: g("Sigmoid", g("ReduceMean", x, axes=[3], keepdims=1)),
        channels_across=lambda g, x: g("Transpose", excitation(g, x), perm=[0, 2, 1, 3]),
@@ -459,7 +460,6 @@ def map_scaled_by(g, scales):
     corner(g, g("Mul", x, scales(g, x)))
 
 
-@forms("T", added=("Add", False), taken=("Sub", False), divided=("Div", False), divides=("Div", True))
 def channels_other(g, case):
     op, first = case
     x = stem(g)
@@ -468,7 +468,11 @@ def channels_other(g, case):
     corner(g, g(op, *(reversed(sides) if first else sides)))
 
 
-@form("T")
+forms("K", added=("Add", False), taken=("Sub", False))(channels_other)
+forms("T", divided=("Div", False), divides=("Div", True))(channels_other)
+
+
+@form("K")
 def channels_scaled_to_more(g):
     """A map of one channel becomes eight."""
     x = stem(g)
@@ -665,7 +669,8 @@ def with_itself(op, function=None):
 KNOWN = dict(
     gelu=gelu(), gelu_half_first=gelu(order=1), gelu_half_within=gelu(order=2), gelu_tanh=gelu_tanh(),
     gelu_tanh_by_products=gelu_tanh(power=False), factor=chain(("Mul", -0.3)), quotient=chain(("Div", 7.0)),
-    silu=with_itself("Mul", chain(("Sigmoid",))), relu=chain(("Relu",)), negative=chain(("Neg",)), twice=with_itself("Add"), half_of_itself=with_itself("Add", chain(("Mul", -0.5))),
+    silu=with_itself("Mul", chain(("Sigmoid",))), gelu_quick=with_itself("Mul", chain(("Mul", 1.702), ("Sigmoid",))),
+    shifted=chain(("Add", 1.5)), relu=chain(("Relu",)), negative=chain(("Neg",)), twice=with_itself("Add"), half_of_itself=with_itself("Add", chain(("Mul", -0.5))),
     sigmoid=chain(("Sigmoid",)), hard_sigmoid=ACTIVATIONS["hard_sigmoid"],
     hard_sigmoid_twice=lambda g, x: g("HardSigmoid", g("HardSigmoid", x)),
 )
@@ -674,12 +679,12 @@ OTHER = dict(
     gelu_far=gelu(root=1.2, half=0.6), gelu_tiny=gelu(half=5e-9), gelu_small=gelu(half=5e-4),
     gelu_tanh_other=gelu_tanh(cubic=0.0448), gelu_tanh_other_root=gelu_tanh(root=0.7981, power=False),
     gelu_shifted=lambda g, x: g("Sub", gelu()(g, g("Add", x, F32(4))), F32(4)),
-    gelu_quick=with_itself("Mul", chain(("Mul", 1.702), ("Sigmoid",))), relu_shifted=chain(("Add", 2.5), ("Relu",), ("Sub", 2.5)),
+    relu_shifted=chain(("Add", 2.5), ("Relu",), ("Sub", 2.5)),
     relu_mirrored=chain(("Sub", (2.5,)), ("Relu",), ("Sub", (2.5,))),
     abs_shifted=chain(("Add", 3.0), ("Abs",), ("Sub", 3.0)), tanh=chain(("Tanh",)),
     exp=chain(("Mul", 0.3), ("Exp",)), root=chain(("Abs",), ("Sqrt",)), reciprocal=chain(("Abs",), ("Add", 1.0), ("Reciprocal",)),
     power=chain(("Abs",), ("Pow", 1.7)), square=chain(("Pow", 2.0)), square_of_itself=with_itself("Mul"),
-    shifted=chain(("Add", 1.5)), shifted_far_and_back=chain(("Add", 1e5), ("Sub", 1e5)),
+    shifted_far_and_back=chain(("Add", 1e5), ("Sub", 1e5)),
     scaled_far_and_back=chain(("Mul", 1e-30), ("Mul", 1e-10), ("Mul", 1e30), ("Mul", 1e10)),
     quotient_of_a_constant=chain(("Abs",), ("Add", 2.0), ("Div", (3.0,))),
     root_of_square=chain(("Pow", 2.0), ("Sqrt",)),
@@ -708,21 +713,24 @@ def constant_multiplied(g, shape):
     g.head(g.linear(g("Mul", g.normal(*shape), g.tokens())))
 
 
-@forms("T", sub=("Sub", False), sub_first=("Sub", True), div=("Div", False))
+@forms("K", sub=("Sub", False), sub_first=("Sub", True), div=("Div", False))
 def constant_other(g, case):
     op, first = case
     sides = [g.tokens(), g.random.uniform(1, 2, size=8).astype(F32)]
     g.head(g.linear(g(op, *(reversed(sides) if first else sides))))
 
 
-@sized("T", (4, 8), sub="Sub", div="Div")
 def constant_before_a_convolution(g, op):
     """A number a channel, and the convolution as the second side: one row of tokens, so that the axes are next to it."""
     y = g(op, g.random.uniform(1, 2, 8).astype(F32), g.tokens())
     g.end(g("Gemm", g("Reshape", y, np.array([1, 16])), g.normal(16, 5), g.normal(5)))
 
 
-@form("T")
+sized("K", (4, 8), sub="Sub")(constant_before_a_convolution)
+sized("T", (4, 8), div="Div")(constant_before_a_convolution)
+
+
+@form("K")
 def constant_of_a_higher_rank(g):
     y = g("Add", g("Reshape", g.tokens(), np.array([4, 8])), g.normal(1, 1, 8))
     g.head(y)
@@ -744,7 +752,7 @@ def two_sides(g, op):
     two_linear_sides(g, op)
 
 
-@forms("T", sub="Sub")
+@forms("K", sub="Sub")
 def two_other_sides(g, op):
     two_linear_sides(g, op)
 
@@ -767,7 +775,7 @@ def two_sides_quantized(g):
     g.head(g("Add", g("MatMul", y, g.int8(8, 8)), g.normal(8)))
 
 
-@form("T")
+@form("K")
 def two_sides_broadcast(g):
     x = g.tokens()
     mean = g("ReduceMean", x, axes=[1], keepdims=1)
@@ -890,7 +898,7 @@ def concat_of_constants(g):
     g.head(g("MatMul", g.tokens(), g("Concat", g.normal(3, 8), g.normal(5, 8), axis=0)))
 
 
-@form("T")
+@form("K")
 def concat_side_by_side(g):
     x = g.tokens()
     g.head(g("Concat", g.linear(x), g.linear(x, outputs=4), axis=2), dim=12)
@@ -900,6 +908,24 @@ def concat_side_by_side(g):
 def expand_of_tokens(g):
     y = g("ReduceMean", g.tokens(), axes=[1], keepdims=1)
     g.head(g.linear(g("Expand", g.linear(y), np.array([1, 3, 8]))))
+
+
+@form("O")
+def tile_of_tokens(g):
+    y = g("ReduceMean", g.tokens(), axes=[1], keepdims=1)
+    g.head(g.linear(g("Tile", g.linear(y), np.array([1, 3, 1]))))
+
+
+@form("K")
+def normalised_batch(g):
+    """Batch norms of several maps, and of rows."""
+    def norm(y, channels):
+        variance = g.random.uniform(0.5, 2, channels).astype(F32)
+        return g("BatchNormalization", y, g.normal(channels), g.normal(channels), g.normal(channels), variance)
+
+    y = norm(g("Reshape", g.linear(g.tokens()), np.array([2, 4, 2, 2])), 4)
+    y = norm(g("Reshape", g("Transpose", y, perm=[0, 2, 3, 1]), np.array([4, 8])), 8)
+    g.head(g("Reshape", y, np.array([1, 4, 8])))
 
 
 @form("K")
@@ -941,7 +967,7 @@ def layer_norm_over_two_axes(g):
     g.head(g("LayerNormalization", g.tokens(), g.normal(4, 8), g.normal(4, 8), axis=1))
 
 
-@form("T")
+@form("K")
 def layer_norm_by_hand(g):
     x = g.tokens()
     d = g("Sub", x, g("ReduceMean", x, axes=[-1]))
@@ -950,11 +976,44 @@ def layer_norm_by_hand(g):
     g.head(g.linear(g("Add", g("Mul", y, g.normal(8)), g.normal(8))))
 
 
-@form("T")
+@form("K")
 def rms_norm_by_hand(g):
     x = g.tokens()
     y = g("Mul", x, g("Reciprocal", g("Sqrt", g("Add", g("ReduceMean", g("Pow", x, F32(2)), axes=[-1]), F32(1e-5)))))
     g.head(g.linear(g("Mul", y, g.normal(8))))
+
+
+@forms("K", variance_of_columns=1, of_rows=-2)
+def norm_by_hand_other(g, axis):
+    """What a norm is made of, over other axes or read twice."""
+    x = g.tokens()
+    if axis == 1:
+        mean = g("ReduceMean", x, axes=[-1])
+        g.head(g("Concat", g("Sub", x, mean), mean, axis=2), dim=9)
+    else:
+        d = g("Sub", x, g("ReduceMean", x, axes=[axis]))
+        g.head(g.linear(g("Add", d, g("ReduceMean", d, axes=[-1]))))
+
+
+@forms("K", divided=False, by_power=True)
+def layer_norm_by_hand_too(g, power):
+    x = g.linear(g.tokens())
+    d = g("Sub", x, g("ReduceMean", x, axes=[-1]))
+    variance = g("Add", g("ReduceMean", g("Pow", d, F32(2)), axes=[-1]), F32(1e-6))
+    y = g("Mul", d, g("Pow", variance, F32(-0.5))) if power else g("Mul", g("Div", F32(1), g("Sqrt", variance)), d)
+    y = g("Add", x, g("Add", g("Mul", y, g.normal(8)), g.normal(8)))
+    g.head(g.linear(g.pair(y, 0.03, U8(128))))
+
+
+@forms("K", stack=True, of_rows=False)
+def sum_of(g, stack):
+    x = g.tokens()
+    if stack:
+        parts = [g("Unsqueeze", g.linear(x), np.array([0])) for _ in range(2)]
+        g.head(g("ReduceSum", g("Concat", *parts, axis=0), np.array([0]), keepdims=0))
+    else:
+        y = g("ReduceSum", g.linear(x), np.array([1]), keepdims=0)
+        g.end(g("Gemm", y, g.normal(8, 5), g.normal(5)))
 
 
 @forms("K", keep=(1, [1]), negative=(0, [-2]))
@@ -964,7 +1023,7 @@ def mean(g, case):
     g.end(g("Gemm", g("Reshape", y, np.array([1, 8])), g.normal(8, 5), g.normal(5)))
 
 
-@forms("T", columns=(0, [2], 4), both=(1, [1, 2], 1))
+@forms("K", columns=(0, [2], 4), both=(1, [1, 2], 1))
 def mean_other(g, case):
     keep, axes, width = case
     y = g("ReduceMean", g.linear(g.tokens()), axes=axes, keepdims=keep)
@@ -987,7 +1046,7 @@ def softmax_of_quantized(g):
     g.head(g("MatMul", g.pair(g("Softmax", g.pair(g.tokens(), 0.02, U8(128)), axis=-1), 0.002, U8(0)), g.int8(8, 8)))
 
 
-@form("T")
+@form("K")
 def softmax_over_tokens(g):
     g.head(g.linear(g("Softmax", g.linear(g.tokens()), axis=1)))
 
@@ -1043,12 +1102,103 @@ def attention(g, how):
 
 
 @forms(
-    "T", negative_scale={"between": chain(("Mul", -0.5))}, masked={"between": lambda g, x: g("Add", x, g.normal(4, 4))},
-    scores_shifted={"between": chain(("Add", 1.0))}, scores_in_tanh={"between": chain(("Tanh",))},
-    probabilities_halved={"after": chain(("Mul", 0.5))},
+    "K", negative_scale={"between": chain(("Mul", -0.5))}, masked={"between": lambda g, x: g("Add", x, g.normal(4, 4))},
+    scores_shifted={"between": chain(("Add", 1.0))}, probabilities_halved={"after": chain(("Mul", 0.5))},
 )
 def attention_other(g, how):
     attention_of(g, **how)
+
+
+@form("T")
+def attention_other_scores_in_tanh(g):
+    attention_of(g, between=chain(("Tanh",)))
+
+
+def biased(shape, first=False):
+    def between(g, x):
+        bias = g.normal(*shape)
+        return g("Add", bias, x) if first else g("Add", x, bias)
+
+    return between
+
+
+@forms(
+    "K", by_head={"between": both(chain(("Mul", 0.5)), biased((1, 2, 4, 4)))}, shared={"between": biased((1, 1, 4, 4), True)},
+    by_key={"between": biased((4,))}, twice={"between": both(biased((2, 4, 4)), biased((1, 2, 1, 4)))},
+    of_scaled_sides={"scale_q": 0.6, "scale_k": 0.7, "between": biased((1, 2, 4, 4))},
+    then_scaled={"between": both(biased((2, 4, 4)), chain(("Mul", 0.3)))},
+    by_pairs={"between": both(pairs(0.01, U8(128)), biased((2, 4, 4)))},
+    then_pairs={"between": both(biased((2, 4, 4)), pairs(0.013, U8(128)))},
+)
+def attention_with_bias(g, how):
+    attention_of(g, **how)
+
+
+@form("K")
+def attention_with_bias_of_one_query(g):
+    """The answer comes from one token, so that the others' queries are not computed."""
+    x = g.tokens()
+    q, k, v = (split_heads(g, x, 2, perm) for perm in ([0, 2, 1, 3], [0, 2, 3, 1], [0, 2, 1, 3]))
+    y = g("Reshape", g("Transpose", attend(g, q, k, v, biased((1, 2, 4, 4))), perm=[0, 2, 1, 3]), np.array([1, 4, 8]))
+    y = g("Squeeze", g("Slice", y, np.array([2]), np.array([3]), np.array([1])), np.array([1]))
+    g.end(g("Gemm", y, g.normal(8, 5), g.normal(5)))
+
+
+@form("K")
+def attention_with_a_guard(g):
+    """PyTorch's, for rows that are masked whole."""
+    attention_of(g, after=lambda g, x: g("Where", g("IsNaN", x), np.array(0.0, F32), x))
+
+
+@forms("K", scores=True, probabilities=False)
+def attention_with_talking_heads(g, before):
+    """Heads mixed by a matrix (arXiv 2003.02436)."""
+    def talk(g, x):
+        x = g("MatMul", g("Transpose", x, perm=[0, 2, 3, 1]), g.normal(2, 2))
+        return g("Transpose", g("Add", x, g.normal(2)), perm=[0, 3, 1, 2])
+
+    attention_of(g, **{"between" if before else "after": talk})
+
+
+@forms("K", pairs=True, halves=False)
+def attention_with_rotated_heads(g, interleaved):
+    """Rotary positions (arXiv 2104.09864), of neighbouring values or of halves."""
+    x = g.tokens()
+    q, k, v = (split_heads(g, x, 2, [0, 2, 1, 3]) for _ in range(3))
+
+    def rotate(y):
+        axis = np.array([3])
+        if interleaved:
+            even, odd = (g("Slice", y, np.array([i]), np.array([4]), axis, np.array([2])) for i in (0, 1))
+            parts = [g("Unsqueeze", part, np.array([-1])) for part in (g("Neg", odd), even)]
+            turned = g("Reshape", g("Concat", *parts, axis=-1), np.array([1, 2, 4, 4]))
+        else:
+            low, high = (g("Slice", y, np.array([i]), np.array([i + 2]), axis) for i in (0, 2))
+            turned = g("Concat", g("Neg", high), low, axis=-1)
+        angle = g.random.uniform(0, 6, (4, 4)).astype(F32)
+        return g("Add", g("Mul", y, np.cos(angle)), g("Mul", turned, np.sin(angle)))
+
+    y = attend(g, rotate(q), g("Transpose", rotate(k), perm=[0, 1, 3, 2]), v, chain(("Mul", 0.5)))
+    g.head(g.linear(g("Reshape", g("Transpose", y, perm=[0, 2, 1, 3]), np.array([1, 4, 8]))))
+
+
+@form("K")
+def attention_with_a_learned_query(g):
+    """Pooling by attention (arXiv 1810.00825, section 3.2): the query is made of constants."""
+    x = g.tokens()
+    q = g("MatMul", g("Expand", g.normal(1, 1, 8), np.array([1, 1, 8])), g.normal(8, 8, scale=0.4))
+    q = g("Transpose", g("Reshape", q, np.array([1, 1, 2, 4])), perm=[0, 2, 1, 3])
+    k, v = split_heads(g, x, 2, [0, 2, 3, 1]), split_heads(g, x, 2, [0, 2, 1, 3])
+    y = g("Reshape", g("Transpose", attend(g, q, k, v, chain(("Mul", 0.5))), perm=[0, 2, 1, 3]), np.array([1, 8]))
+    g.end(g("Gemm", y, g.normal(8, 5), g.normal(5)))
+
+
+@form("K")
+def pooling_by_weights(g):
+    """A softmax over tokens weighs them (arXiv 2104.05704, section 3)."""
+    x = g.tokens()
+    weights = g("Transpose", g("Softmax", g.linear(x, outputs=1), axis=1), perm=[0, 2, 1])
+    g.end(g("Gemm", g("Squeeze", g("MatMul", weights, x), np.array([1])), g.normal(8, 5), g.normal(5)))
 
 
 @forms("K", split=True, layers=False)
@@ -1091,7 +1241,7 @@ def attention_of_fewer_queries(g):
     g.head(g("Reshape", g("Transpose", y, perm=[0, 2, 1, 3]), np.array([1, 2, 8])))
 
 
-@form("T")
+@form("K")
 def attention_cross_heads(g):
     x = g.tokens()
     q, k, v = (split_heads(g, x, 4, perm) for perm in ([2, 0, 1, 3], [2, 0, 3, 1], [0, 2, 1, 3]))
@@ -1099,7 +1249,7 @@ def attention_cross_heads(g):
     g.head(g("Reshape", y, np.array([1, 4, 32])), dim=32)
 
 
-@form("T")
+@form("K")
 def attention_keys_across(g):
     """Keys and queries of different axes, values of both."""
     x = g.tokens()
@@ -1335,6 +1485,50 @@ def bias_int32_renamed(g):
     bias = g("Identity", g.random.integers(-9000, 9000, 8).astype(np.int32))
     bias = g("DequantizeLinear", bias, F32(1e-4))
     g.head(g("Add", g("MatMul", g.pair(g.tokens(), 0.02, U8(128)), g.int8(8, 8)), bias))
+
+
+# ---------------------------------------------------------------- other opsets
+
+
+def old_forms(g, last=-1):
+    """Forms that changed in opset 13: axes and parts as attributes."""
+    x = g("Squeeze", g("Unsqueeze", g.tokens(), axes=[0]), axes=[0])
+    q, k, v = g("Split", g.linear(x, outputs=24), axis=2, split=[8, 8, 8], outputs=3)
+    weights = g("Softmax", g("Mul", g("MatMul", q, g("Transpose", k, perm=[0, 2, 1])), F32(0.3)), axis=last)
+    y = g("Dropout", g("MatMul", weights, v))
+    d = g("Sub", y, g("ReduceMean", y, axes=[-1]))
+    y = g("Div", d, g("Sqrt", g("Add", g("ReduceMean", g("Pow", d, F32(2)), axes=[-1]), F32(1e-5))))
+    y = g("ReduceSum", g("Add", g("Mul", y, g.normal(8)), g.normal(8)), axes=[1], keepdims=0)
+    g.end(g("Gemm", g("Clip", y, F32(-3), F32(3)), g.normal(8, 5), g.normal(5)))
+
+
+form("K", "opset_11", opset=11)(old_forms)
+form("K", "opset_12", opset=12)(lambda g: old_forms(g, last=2))
+
+
+@form("R", opset=12)
+def opset_12_softmax_over_all(g):
+    y = g("Softmax", g.linear(g.tokens()), axis=1)
+    g.head(g.linear(y))
+
+
+@forms("K", opset=20, none={}, erf={"approximate": "none"}, tanh={"approximate": "tanh"})
+def gelu_operator(g, form):
+    g.head(g.linear(g("Gelu", g.linear(g.tokens()), **form)))
+
+
+@form("K", opset=20)
+def gelu_operator_between_pairs(g):
+    y = g.pair(g("Gelu", g.pair(g.linear(g.tokens()), 0.02, U8(120))), 0.02, U8(10))
+    g.head(g("MatMul", y, g.int8(8, 8)))
+
+
+@form("K", opset=21)
+def opset_21(g):
+    y = g.linear(g("Gelu", g.pair(g.tokens(), 0.02, I8(3))))
+    y = g("LayerNormalization", y, g.normal(8), g.normal(8), axis=-1)
+    y = g("ReduceMean", g("MatMul", g.pair(y, 0.03, U8(128)), g.int8(8, 8)), np.array([1]), keepdims=0)
+    g.end(g("Gemm", y, g.normal(8, 5), g.normal(5)))
 
 
 # ---------------------------------------------------------------- images and answers

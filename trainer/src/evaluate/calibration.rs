@@ -30,7 +30,7 @@ pub fn reliability(answers: &[(f64, bool)], bins: usize) -> Reliability {
     let mut sums = vec![(0usize, 0.0, 0usize); bins.max(1)];
     for &(confidence, is_right) in answers {
         // What is no number counts as 0.
-        let confidence = confidence.max(0.0).min(1.0);
+        let confidence = if confidence.is_nan() { 0.0 } else { confidence.clamp(0.0, 1.0) };
         let place = (confidence * bins as f64) as usize;
         let Some(bin) = sums.get_mut(place.min(bins.max(1) - 1)) else { continue };
         *bin = (bin.0 + 1, bin.1 + confidence, bin.2 + usize::from(is_right));

@@ -58,10 +58,15 @@ impl App {
             (_, "/label") => self.act(request, |session, choice| session.label(&choice.image, &choice.class)),
             (_, "/skip") => self.act(request, |session, choice| session.skip(&choice.image)),
             (_, "/undo") => self.change(Session::undo),
-            (_, "/back") => self.change(|session| Ok(session.step(true))),
-            (_, "/forward") => self.change(|session| Ok(session.step(false))),
+            (_, "/back") => self.step(true),
+            (_, "/forward") => self.step(false),
             _ => not_found(),
         }
+    }
+
+    fn step(&self, back: bool) -> Response {
+        self.session().step(back);
+        self.view()
     }
 
     fn view(&self) -> Response {

@@ -1,8 +1,8 @@
 //! The map of embeddings: images that look alike to the model lie side by side.
 
 use serde::Serialize;
-use smalti_trainer::Result;
 use smalti_trainer::evaluate::projection::{principal_components, tsne};
+use smalti_trainer::{Result, sheet};
 
 use super::answers::Asked;
 use super::picture;
@@ -67,7 +67,7 @@ impl EmbeddingMap {
         for ((point, at), near) in points.iter_mut().zip(&components.points).zip(&neighbours) {
             (point.components, point.neighbours) = (*at, *near);
         }
-        let sheet = picture::uri(&picture::sheet(&tiles, TILE, COLUMNS.min(tiles.len().max(1)))?)?;
+        let sheet = picture::uri(&sheet::sheet(&tiles, COLUMNS, 0)?)?;
         Ok(EmbeddingMap { classes: classes.to_vec(), points, explained: components.explained, sheet })
     }
 }

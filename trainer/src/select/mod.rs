@@ -50,6 +50,10 @@ pub(crate) fn run(args: SelectArgs, global: &Global) -> anyhow::Result<()> {
     let (exec, stop) = (commands::machine(&args.machine)?, Stop::listen());
     let data = images::open(&folder, args.labels.as_deref())?;
     let unlabelled = data.len() - data.labelled().len();
+    if unlabelled == 0 {
+        let problem = "every image has a label: expected images outside of class folders; `--labels none` passes over labels";
+        return Err(Error::data(data.root(), problem).into());
+    }
     if !(1..=unlabelled).contains(&number) {
         let problem = format!("number is {number}: expected 1 to {unlabelled}, the images without a label");
         return Err(Error::Usage(problem).into());
@@ -133,7 +137,7 @@ fn embed(
         count.show(done, all);
         stop.code()
     });
-    Ok(found.map_err(|error| match stop.code() {
+    found.map_err(|error| match stop.code() {
         None => error.into(),
         Some(_) => {
             let out = out::quoted(owner.folder());
@@ -141,7 +145,7 @@ fn embed(
                 "stopped by a signal: continue with `smalti select DIR --resume --out {out}`"
             ))
         }
-    })?)
+    })
 }
 
 /// How little sure the encoder's classifier is of each image, if it has one: 1 less the distance between the probabilities of

@@ -336,9 +336,11 @@ fn what_is_labelled_or_repeated_is_not_chosen() {
 fn what_cannot_be_chosen_or_labelled_is_refused() {
     let folder = Folder::empty();
     (0..4).for_each(|i| draw(&folder.path(&format!("my photos/{i}.png")), i % 2 == 1, i));
+    draw(&folder.path("classes/cat/1.png"), true, 1);
     select(&folder, &[]).fails(2, &["--number is missing"]);
     select(&folder, &["-n0"]).fails(2, &["number is 0", "1 to 4"]);
     select(&folder, &["-n5"]).fails(2, &["number is 5", "1 to 4"]);
+    folder.run(&["select", "classes", "-n1"]).fails(5, &["every image has a label", "--labels none"]);
     select(&folder, &["-n2", "--labels=none.csv"]).fails(6, &["none.csv"]);
     select(&folder, &["-n2", "--init=nowhere"]).fails(6, &["nowhere"]);
     select(&folder, &["-n2", "--init=a", "--teacher=b"]).fails(2, &["--init", "--teacher"]);

@@ -10,7 +10,7 @@ use smalti_runtime::bank::{Answer, ClassBank, MAX_NEGATIVES};
 use smalti_runtime::{Error, Image, Model, Output, Ranked, Session, images};
 use smalti_tools::samples::spread;
 
-use super::args::{Args, ForeignArgs, TrustArgs, share};
+use super::args::{Args, FileArgs, ForeignArgs, share};
 use super::inputs::{self, Tally};
 use super::{open, out};
 
@@ -41,7 +41,7 @@ pub(crate) struct BankArgs {
     /// The class bank.
     pub(crate) bank: PathBuf,
     #[command(flatten)]
-    pub(crate) trust: TrustArgs,
+    pub(crate) file: FileArgs,
     #[command(flatten)]
     pub(crate) foreign: ForeignArgs,
 }
@@ -86,13 +86,13 @@ pub(super) fn run(command: &LearnCommand, args: &Args) -> anyhow::Result<u8> {
 
 /// The model and its bank.
 fn open_both(args: &BankArgs) -> Result<(Model, ClassBank), Error> {
-    let model = open::open(&args.model, &args.trust, &args.foreign)?;
-    let bank = open_bank(&args.bank, &model, &args.trust)?;
+    let model = open::open(&args.model, &args.file, &args.foreign)?;
+    let bank = open_bank(&args.bank, &model, &args.file)?;
     Ok((model, bank))
 }
 
 /// The bank of a model, signed if models must be.
-pub(super) fn open_bank(path: &Path, model: &Model, trust: &TrustArgs) -> Result<ClassBank, Error> {
+pub(super) fn open_bank(path: &Path, model: &Model, trust: &FileArgs) -> Result<ClassBank, Error> {
     ClassBank::open(path, model, &open::trust(trust)?)
 }
 
@@ -101,7 +101,7 @@ fn add(command: &AddArgs, args: &Args) -> anyhow::Result<u8> {
     let (model, mut bank) = match place.exists() {
         true => open_both(&command.bank)?,
         false => {
-            let model = open::open(&command.bank.model, &command.bank.trust, &command.bank.foreign)?;
+            let model = open::open(&command.bank.model, &command.bank.file, &command.bank.foreign)?;
             let bank = ClassBank::new(&model)?;
             (model, bank)
         }
@@ -235,7 +235,7 @@ pub(super) struct Answerer {
 }
 
 impl Answerer {
-    pub(super) fn open(path: &Path, model: &Model, trust: &TrustArgs) -> Result<Answerer, Error> {
+    pub(super) fn open(path: &Path, model: &Model, trust: &FileArgs) -> Result<Answerer, Error> {
         let bank = open_bank(path, model, trust)?;
         Ok(Answerer { answer: bank.answer(), bank })
     }

@@ -23,7 +23,7 @@ use clap::Args as Flags;
 use serde_json::json;
 use smalti_runtime::{Error, cpu};
 
-use super::args::{Args, ForeignArgs, TrustArgs, WatchArgs, seconds};
+use super::args::{Args, FileArgs, ForeignArgs, WatchArgs, seconds};
 use super::service::Service;
 use super::signals::Stop;
 use super::{open, out};
@@ -65,7 +65,7 @@ pub(crate) struct ServeArgs {
     #[command(flatten)]
     pub(crate) watch: WatchArgs,
     #[command(flatten)]
-    pub(crate) trust: TrustArgs,
+    pub(crate) file: FileArgs,
     #[command(flatten)]
     pub(crate) foreign: ForeignArgs,
 }
@@ -85,7 +85,7 @@ pub(super) fn run(command: &ServeArgs, args: &Args) -> anyhow::Result<u8> {
         &command.model,
         command.output.as_ref(),
         &command.watch,
-        &command.trust,
+        &command.file,
         &command.foreign,
     )?;
     if model.preprocess().is_none() {

@@ -4,7 +4,7 @@ use smalti_models::onnx::NodeProto;
 use smalti_models::onnx::tensor_proto::DataType;
 
 use super::convolution::{PADDED, map_view, pixels, turned};
-use super::data::{Data, Function, State};
+use super::data::{Data, State};
 use super::{IMAGE, Lower, Result, Scores, Value, input, need};
 use crate::compile::constant::Constant;
 use crate::compile::scalar;
@@ -36,8 +36,11 @@ impl<'a> Lower<'a> {
 
     /// A function of single values.
     pub(super) fn unary(&mut self, node: &'a NodeProto) -> Result<()> {
+        if self.norm_then(node) {
+            return Ok(());
+        }
         let op = &*node.op_type;
-        let value = match self.value(input(node, 0))? {
+        let value = match self.settled(input(node, 0))? {
             Value::Data(Data { state: State::Quantized, .. }) => return Err("a function of integers".into()),
             Value::Data(data) => {
                 // What there is no form for as one function may be two.
@@ -47,6 +50,10 @@ impl<'a> Lower<'a> {
                         data.function.hard_sigmoid(number("alpha", 0.2), number("beta", 0.5))
                     }
                     "HardSwish" => data.function.hard_swish(),
+                    "Gelu" => {
+                        let form = attribute(node, "approximate");
+                        data.function.gelu(form.is_some_and(|form| form.s == b"tanh"))
+                    }
                     _ => data.function.then(op),
                 };
                 let (data, function) = match known(&data) {
@@ -61,12 +68,29 @@ impl<'a> Lower<'a> {
             }
             Value::Constant(constant) => {
                 let function = need(scalar::unary(op), "an operator without kernels")?;
-                let values = self.floats(&constant)?.into_iter().map(function).collect();
-                Value::Constant(self.folded(values, constant.dims())?)
+                Value::Constant(self.each(&constant, function)?)
             }
-            Value::Scores(..) => return Err("attention with more in it".into()),
+            Value::Scores(..) | Value::Norm(_) | Value::IsNan(_) => {
+                return Err("attention or a norm with more in it".into());
+            }
             Value::Padded(..) => return Err(PADDED.into()),
         };
+        self.define(node, value);
+        Ok(())
+    }
+
+    /// A value where it is a number, else a constant. PyTorch writes this behind the softmax of attention, whose rows are
+    /// no numbers if all of their scores are masked by infinity; the gate lets no such mask through.
+    pub(super) fn choose(&mut self, node: &'a NodeProto) -> Result<()> {
+        let (Value::IsNan(of), Value::Constant(_)) =
+            (self.value(input(node, 0))?, self.value(input(node, 1))?)
+        else {
+            return Err("a choice by another condition".into());
+        };
+        let value = self.value(input(node, 2))?;
+        if of != input(node, 2) || self.fact(&of)?.dims != self.dims(node)? {
+            return Err("a choice between other values".into());
+        }
         self.define(node, value);
         Ok(())
     }
@@ -110,43 +134,65 @@ impl<'a> Lower<'a> {
                 self.define(node, Value::Constant(folded));
                 Ok(())
             }
-            (Value::Scores(mut scores, State::Real | State::Dequantized(_)), Value::Constant(constant)) => {
-                *scores.function() = self.scored(node, &mut scores, &constant, false)?;
-                self.define(node, Value::Scores(scores, State::Real));
-                Ok(())
-            }
-            (Value::Constant(constant), Value::Scores(mut scores, State::Real | State::Dequantized(_))) => {
-                *scores.function() = self.scored(node, &mut scores, &constant, true)?;
-                self.define(node, Value::Scores(scores, State::Real));
-                Ok(())
-            }
             (Value::Data(a), Value::Data(b)) => self.two(node, &a, &b),
             (Value::Data(a), Value::Constant(b)) => self.with_constant(node, &a, &b, false),
             (Value::Constant(a), Value::Data(b)) => self.with_constant(node, &b, &a, true),
-            _ => Err("attention with more in it".into()),
+            (a, b) => {
+                if let Some(scores) = self.scored(node, &a, &b)? {
+                    self.define(node, Value::Scores(Box::new(scores), State::Real));
+                    return Ok(());
+                }
+                if self.norm_with(node, &a, &b)? {
+                    return Ok(());
+                }
+                match (a, b) {
+                    (Value::Constant(a), _) => {
+                        let b = self.data(input(node, 1))?;
+                        self.with_constant(node, &b, &a, true)
+                    }
+                    (_, Value::Constant(b)) => {
+                        let a = self.data(input(node, 0))?;
+                        self.with_constant(node, &a, &b, false)
+                    }
+                    _ => {
+                        let [a, b] = [0, 1].map(|i| self.data(input(node, i)));
+                        self.two(node, &a?, &b?)
+                    }
+                }
+            }
         }
     }
 
     /// Computed constants, if they are numbers.
-    fn folded(&self, values: Vec<f32>, dims: &[usize]) -> Result<Constant> {
+    pub(super) fn folded(&self, values: Vec<f32>, dims: &[usize]) -> Result<Constant> {
         match values.iter().all(|value| value.is_finite()) {
             true => Ok(Constant::owned(values, dims)),
             false => Err("constants that are not finite".into()),
         }
     }
 
-    /// Scores and a number.
-    fn scored(
-        &self,
-        node: &'a NodeProto,
-        scores: &mut Scores,
-        constant: &Constant,
-        first: bool,
-    ) -> Result<Function> {
+    /// Scores of attention under an operator with a constant, as far as attention goes on with them.
+    fn scored(&mut self, node: &'a NodeProto, a: &Value, b: &Value) -> Result<Option<Scores>> {
+        let (scores, constant, first) = match (a, b) {
+            (Value::Scores(scores, State::Real | State::Dequantized(_)), Value::Constant(constant)) => {
+                (scores, constant, false)
+            }
+            (Value::Constant(constant), Value::Scores(scores, State::Real | State::Dequantized(_))) => {
+                (scores, constant, true)
+            }
+            _ => return Ok(None),
+        };
         let other = usize::from(first);
         let same_shape = self.fact(input(node, other))?.dims == self.dims(node)?;
-        let value = need(constant.single().filter(|_| same_shape), "a mask in attention")?;
-        need(scores.function().with_constant(&node.op_type, value, first), "attention with more in it")
+        let single = constant.single().filter(|_| same_shape);
+        let mut scored = (**scores).clone();
+        if let (Some(value), Some(function)) = (single, scored.function()) {
+            let Some(changed) = function.with_constant(&node.op_type, value, first) else { return Ok(None) };
+            *function = changed;
+            return Ok(Some(scored));
+        }
+        let is_bias = node.op_type == "Add" && same_shape && scored.probabilities.is_none();
+        if is_bias { self.biased(node, &scored, constant).map(Some) } else { Ok(None) }
     }
 
     /// Two computed sides: a function of the same value, a sum, or a product.
@@ -163,10 +209,14 @@ impl<'a> Lower<'a> {
                 return self.scale_channels(node, map, scales);
             }
         }
-        if !is_product && node.op_type != "Add" || a.dims() != b.dims() {
-            return Err("two sides other than a sum or a product of equal shapes".into());
-        }
         let dims = self.dims(node)?;
+        let (a, b) = match &*node.op_type {
+            "Add" | "Mul" => (a.clone(), b.clone()),
+            "Sub" => (a.clone(), self.negative(b)?),
+            _ => return Err("two sides under another operator than a sum, a difference or a product".into()),
+        };
+        let [a, b] = &[a, b].map(|side| side.map(|view| view.broadcast(dims)));
+        let (Some(a), Some(b)) = (a, b) else { return Err("sides that do not fit".into()) };
         // Maps are added as rows of pixels where they lie so.
         let map = pixels(a).or_else(|| pixels(b)).and_then(|_| Some((turned(a)?, turned(b)?)));
         let (a, b) = match &map {
@@ -184,6 +234,21 @@ impl<'a> Lower<'a> {
         };
         self.define_data(node, Data::new(out, view));
         Ok(())
+    }
+
+    fn negative(&mut self, data: &Data) -> Result<Data> {
+        let plain = self.plain(data)?;
+        Ok(plain.real(need(plain.function.then("Neg"), "a difference without kernels")?))
+    }
+
+    /// `a - b`, of the shape of `a`.
+    pub(super) fn difference(&mut self, a: &Data, b: &Data) -> Result<Data> {
+        let b = self.negative(b)?;
+        let b = need(b.map(|view| view.broadcast(a.dims())), "sides that do not fit")?;
+        let (a, b, view) = (self.span(a)?, self.span(&b)?, View::whole(a.dims()));
+        let out = self.buffer(a.rows, a.cols);
+        self.steps.push(Step::Add { a, b, out });
+        Ok(Data::new(out, view))
     }
 
     /// Whether a product is that of a map with one value for each of its channels.
@@ -231,24 +296,36 @@ impl<'a> Lower<'a> {
             }
             _ => None,
         };
-        if let Some(map) = pixels(image.as_ref().unwrap_or(data)).filter(|_| is_channelwise) {
+        let has_channel_values = |map: &Data| match (map.dims(), constant.dims()) {
+            (&[_, _, _, channels], &[.., of, 1, 1]) => of == channels && constant.len() == channels,
+            _ => false,
+        };
+        let map = pixels(image.as_ref().unwrap_or(data)).filter(|_| is_channelwise);
+        if let Some(map) = map.filter(has_channel_values).filter(|_| dims.len() == 4) {
             return self.channelwise(node, &map, constant);
         }
-        if data.dims() != dims || !matches!(op, "Add" | "Mul") {
-            return Err("a constant of a larger shape, or under another operator".into());
-        }
-        let a = self.span(data)?;
-        let multiply = op == "Mul";
-        self.push_constant(node, a, constant, multiply)
+        // A difference is a sum with the negative, a quotient a product with the reciprocal.
+        let (data, constant, multiply) = match (op, first) {
+            ("Add" | "Mul", _) => (data.clone(), constant.clone(), op == "Mul"),
+            ("Sub", true) => (self.negative(data)?, constant.clone(), false),
+            ("Sub", false) => (data.clone(), self.each(constant, |value| -value)?, false),
+            ("Div", false) => (data.clone(), self.each(constant, f32::recip)?, true),
+            _ => return Err("a constant under an operator without kernels".into()),
+        };
+        let data = need(data.map(|view| view.broadcast(dims)), "a constant that does not fit")?;
+        let a = self.span(&data)?;
+        self.push_constant(node, a, &constant, multiply)
+    }
+
+    /// A function of each value of a constant.
+    fn each(&mut self, constant: &Constant, function: impl Fn(f32) -> f32) -> Result<Constant> {
+        let values = self.floats(constant)?.into_iter().map(function).collect();
+        self.folded(values, constant.dims())
     }
 
     /// A map and a constant for each channel.
     fn channelwise(&mut self, node: &'a NodeProto, map: &Data, constant: &Constant) -> Result<()> {
-        let (dims, channels) = (self.dims(node)?, map.dims().last().copied().unwrap_or_default());
-        let &[.., of, 1, 1] = constant.dims() else { return Err("a constant of a larger shape".into()) };
-        if dims.len() != 4 || of != channels || constant.len() != channels {
-            return Err("a constant of a larger shape".into());
-        }
+        let channels = constant.len();
         let values: Vec<f64> = self.floats(constant)?.into_iter().map(f64::from).collect();
         let (ones, zeros) = (vec![1.0; channels], vec![0.0; channels]);
         let (scale, shift) = match &*node.op_type {
@@ -257,19 +334,20 @@ impl<'a> Lower<'a> {
             "Mul" => (values, zeros),
             _ => (values.iter().map(|value| 1.0 / value).collect(), zeros),
         };
-        self.affine(node, map, scale, shift)
+        let affine = self.affine(map, scale, shift)?;
+        self.define_data(node, Data { view: map_view(self.dims(node)?), ..affine });
+        Ok(())
     }
 
-    /// A map, a row for each pixel, with a factor and a shift for each channel.
-    fn affine(&mut self, node: &'a NodeProto, map: &Data, scale: Vec<f64>, shift: Vec<f64>) -> Result<()> {
+    /// Rows, with a factor and a shift for each column.
+    fn affine(&mut self, rows: &Data, scale: Vec<f64>, shift: Vec<f64>) -> Result<Data> {
         if scale.iter().chain(&shift).any(|value| !(*value as f32).is_finite()) {
             return Err("constants that are not finite".into());
         }
-        let (a, dims) = (self.span(map)?, self.dims(node)?);
+        let a = self.span(rows)?;
         let out = self.buffer(a.rows, a.cols);
         self.steps.push(Step::Affine { a, scale, shift, out });
-        self.define_data(node, Data::new(out, map_view(dims)));
-        Ok(())
+        Ok(Data::new(out, View::whole(rows.dims())))
     }
 
     /// Each channel less its mean, over its standard deviation, with a factor and a shift; all are constants.
@@ -290,8 +368,16 @@ impl<'a> Lower<'a> {
         let shift =
             shifts.iter().zip(means.iter().zip(&scale)).map(|(shift, (mean, scale))| shift - mean * scale);
         let shift = shift.collect();
-        let map = need(turned(&data), "other axes than an image's")?;
-        self.affine(node, &map, scale, shift)
+        let dims = self.dims(node)?;
+        let normed = match data.dims().len() {
+            2 => self.affine(&data, scale, shift)?,
+            _ => {
+                let map = need(turned(&data), "other axes than an image's")?;
+                Data { view: map_view(dims), ..self.affine(&map, scale, shift)? }
+            }
+        };
+        self.define_data(node, normed);
+        Ok(())
     }
 
     /// `a + constant`, or `a · constant`, with a constant that broadcasts to the node's shape.

@@ -26,16 +26,21 @@ pub(super) fn pixels(data: &Data) -> Option<Data> {
     turned(data).filter(|map| map.view.is_contiguous() && map.buffer != IMAGE)
 }
 
-/// A buffer of pixels as a map of `dims`, `[1, C, H, W]`.
+/// A buffer of pixels as maps of `dims`, `[N, C, H, W]`.
 pub(super) fn map_view(dims: &[usize]) -> View {
-    let [channels, width] = [1, 3].map(|axis| dims.get(axis).copied().unwrap_or(1));
-    View { offset: 0, dims: dims.to_vec(), strides: vec![0, 1, width * channels, channels] }
+    let [channels, height, width] = [1, 2, 3].map(|axis| dims.get(axis).copied().unwrap_or(1));
+    let strides = vec![height * width * channels, 1, width * channels, channels];
+    View { offset: 0, dims: dims.to_vec(), strides }
 }
 
 impl<'a> Lower<'a> {
     /// A map within zeros, which a convolution takes in.
     pub(super) fn pad(&mut self, node: &'a NodeProto) -> Result<()> {
         let (data, pads) = (self.data(input(node, 0))?, self.ints(node, 1)?);
+        if pads.iter().all(|&pad| pad == 0) {
+            self.define_data(node, data);
+            return Ok(());
+        }
         let value = match self.optional(node, 2)? {
             Some(value) => need(value.single(), "a padding of several values")?,
             None => 0.0,
@@ -170,20 +175,9 @@ impl<'a> Lower<'a> {
 
     /// The mean of each channel of a map.
     pub(super) fn global_average(&mut self, node: &'a NodeProto) -> Result<()> {
-        let data = self.data(input(node, 0))?;
-        self.average(node, &data)
-    }
-
-    /// The same, in whatever shape the node gives it.
-    pub(super) fn average(&mut self, node: &'a NodeProto, data: &Data) -> Result<()> {
-        if data.dims().first() != Some(&1) {
-            return Err("several images".into());
-        }
-        let map = need(turned(data), "other axes than an image's")?;
-        let (x, dims) = (self.span(&map)?, self.dims(node)?);
-        let out = self.buffer(1, x.cols);
-        self.steps.push(Step::Mean { x, out });
-        self.define_data(node, Data::new(out, View::whole(dims)));
+        let (data, dims) = (self.data(input(node, 0))?, self.dims(node)?);
+        let mean = self.mean_over(&data, &[2, 3], dims)?;
+        self.define_data(node, mean);
         Ok(())
     }
 }

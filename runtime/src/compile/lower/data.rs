@@ -111,6 +111,14 @@ impl Function {
         }
     }
 
+    /// GELU of the function, or its approximation by a hyperbolic tangent; none if there is no form for it.
+    pub(super) fn gelu(&self, is_tanh: bool) -> Option<Function> {
+        match self {
+            Function::Formula(formula) => formula.gelu(is_tanh).map(Function::Formula),
+            Function::Table(table) => Some(Function::Table(table.map(scalar::gelu(is_tanh)))),
+        }
+    }
+
     /// The factor, if the function is one.
     pub(super) fn factor(&self) -> Option<f64> {
         match self {
@@ -154,6 +162,20 @@ impl Data {
         Data { function, state: State::Real, ..self.clone() }
     }
 
+    /// Whether another value is the same.
+    pub(super) fn is_same(&self, other: &Data) -> bool {
+        self.buffer == other.buffer && self.view == other.view && self.function == other.function
+    }
+
+    /// What this is the square of, if it is one.
+    pub(super) fn squared(&self) -> Option<Data> {
+        let is_square = match &self.function {
+            Function::Formula(formula) => formula.is_square(),
+            Function::Table(_) => false,
+        };
+        is_square.then(|| self.base())
+    }
+
     /// The buffer's own values.
     fn base(&self) -> Data {
         Data::new(self.buffer, self.view.clone())
@@ -188,11 +210,15 @@ impl Lower<'_> {
         let out = self.buffer(rows, cols);
         self.steps.push(match &data.function {
             Function::Formula(formula) => {
-                let function = match need(formula.known(), unknown)? {
-                    Known::Activation(activation) => Pointwise::Activation(activation),
-                    Known::Scale(factor) => Pointwise::Scale(factor as f32),
-                };
-                Step::Pointwise { x: data.buffer, function, out }
+                let pointwise = |function| Step::Pointwise { x: data.buffer, function, out };
+                match (formula.known(), formula.affine()) {
+                    (Some(Known::Activation(activation)), _) => pointwise(Pointwise::Activation(activation)),
+                    (Some(Known::Scale(factor)), _) => pointwise(Pointwise::Scale(factor as f32)),
+                    (None, Some([scale, shift])) => {
+                        Step::Affine { a: x, scale: vec![scale; cols], shift: vec![shift; cols], out }
+                    }
+                    (None, None) => return Err(unknown.into()),
+                }
             }
             Function::Table(table) => {
                 let map = Box::new(need(table.level_map(), unknown)?);
@@ -223,17 +249,8 @@ impl Lower<'_> {
         if data.view.is_contiguous() {
             return Ok(Span { buffer: data.buffer, offset: data.view.offset, rows, cols });
         }
-        let values = self.values_of(&data.view)?;
         let out = self.buffer(rows, cols);
-        self.steps.push(Step::Copy { from: data.buffer, values, out, at: 0 });
+        self.steps.push(Step::Copy { from: data.buffer, values: Values::of(&data.view), out, at: 0 });
         Ok(Span { buffer: out, offset: 0, rows, cols })
-    }
-
-    /// The places that a view shows.
-    pub(super) fn values_of(&mut self, view: &View) -> Result<Values> {
-        if !view.is_contiguous() {
-            self.spend(size_of::<usize>() * view.len())?;
-        }
-        Ok(Values::of(view))
     }
 }

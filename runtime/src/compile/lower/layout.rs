@@ -17,9 +17,18 @@ impl<'a> Lower<'a> {
         node: &'a NodeProto,
         change: impl Fn(&View) -> Option<View>,
     ) -> Result<()> {
-        let value = self.moved(&self.value(input(node, 0))?, change)?;
+        let value = self.settled(input(node, 0))?;
+        let value = self.moved(&value, change)?;
         self.define(node, value);
         Ok(())
+    }
+
+    /// A value that operators may move: products of attention and parts of norms are computed.
+    pub(super) fn settled(&mut self, name: &'a str) -> Result<Value> {
+        match self.value(name)? {
+            Value::Scores(..) => self.data(name).map(Value::Data),
+            _ => self.value_or_mean(name),
+        }
     }
 
     fn moved(&self, value: &Value, change: impl Fn(&View) -> Option<View>) -> Result<Value> {
@@ -27,14 +36,16 @@ impl<'a> Lower<'a> {
         Ok(match value {
             Value::Data(data) => Value::Data(need(data.map(change), unfit)?),
             Value::Constant(constant) => Value::Constant(need(constant.map(change), unfit)?),
-            Value::Scores(..) => return Err("attention with more in it".into()),
+            Value::Scores(..) | Value::Norm(_) | Value::IsNan(_) => {
+                return Err("attention or a norm with more in it".into());
+            }
             Value::Padded(..) => return Err(PADDED.into()),
         })
     }
 
     pub(super) fn reshape(&mut self, node: &'a NodeProto) -> Result<()> {
         let dims = self.dims(node)?;
-        match self.value(input(node, 0))? {
+        match self.settled(input(node, 0))? {
             Value::Data(data) if data.view.reshape(dims).is_none() && data.buffer != IMAGE => {
                 // The buffer's own values are put in order; the function waits.
                 let span = self.base_span(&data)?;
@@ -76,7 +87,7 @@ impl<'a> Lower<'a> {
     }
 
     pub(super) fn split(&mut self, node: &'a NodeProto) -> Result<()> {
-        let value = self.value(input(node, 0))?;
+        let value = self.settled(input(node, 0))?;
         let rank = self.dims(node)?.len();
         let axis = axis(node, 0, rank);
         let mut start = 0;
@@ -102,7 +113,7 @@ impl<'a> Lower<'a> {
             Some((start, step)) => view.slice(axis, start, indices.len(), step)?.reshape(dims),
             None => None,
         };
-        match self.value(input(node, 0))? {
+        match self.settled(input(node, 0))? {
             Value::Data(data) if data.map(view).is_none() => {
                 if data.buffer == IMAGE {
                     return Err("the image itself".into());
@@ -125,6 +136,26 @@ impl<'a> Lower<'a> {
         }
     }
 
+    /// Places of a constant by indices of its first axes.
+    pub(super) fn gather_nd(&mut self, node: &'a NodeProto) -> Result<()> {
+        let (constant, index) = (self.constant(node, 0)?, self.fact(input(node, 1))?);
+        let (indices, dims) = (self.ints(node, 1)?, self.dims(node)?);
+        let (whole, values) = (View::whole(constant.dims()), self.floats(&constant)?);
+        let depth = *need(index.dims.last(), "indices of no axes")?;
+        let length: usize = whole.dims[depth..].iter().product();
+        self.spend(size_of::<f32>() * dims.iter().product::<usize>())?;
+        let mut picked = Vec::with_capacity(dims.iter().product());
+        for index in indices.chunks_exact(depth) {
+            let axes = whole.dims.iter().zip(&whole.strides).zip(index);
+            let place =
+                |((&dim, &stride), &i): ((&usize, &usize), &i64)| i.rem_euclid(dim as i64) as usize * stride;
+            let first: usize = axes.map(place).sum();
+            picked.extend_from_slice(&values[first..first + length]);
+        }
+        self.define(node, Value::Constant(Constant::owned(picked, dims)));
+        Ok(())
+    }
+
     /// The places of a view's values, those along an axis by indices.
     fn places(&mut self, view: &View, axis: usize, indices: &[usize]) -> Result<Vec<usize>> {
         let part = |dims: &[usize], strides: &[usize], offset| View {
@@ -145,48 +176,70 @@ impl<'a> Lower<'a> {
         Ok(places)
     }
 
-    /// Parts below each other, in a buffer of their own.
+    /// Parts one after the other in a buffer of their own, whose outermost axis is the one that they are joined along.
     pub(super) fn concat(&mut self, node: &'a NodeProto) -> Result<()> {
         let dims = self.dims(node)?;
         let axis = axis(node, 0, dims.len());
+        let mut order: Vec<usize> = (0..dims.len()).collect();
+        // Where all axes before it are 1 it is the outermost one already.
         if dims[..axis].iter().any(|&dim| dim != 1) {
-            return Err("parts side by side".into());
+            order.remove(axis);
+            order.insert(0, axis);
         }
-        let parts: Vec<Value> = node.input.iter().map(|name| self.value(name)).collect::<Result<_>>()?;
+        let stored: Vec<usize> = order.iter().map(|&axis| dims[axis]).collect();
+        let mut back = vec![0; order.len()];
+        order.iter().enumerate().for_each(|(i, &axis)| back[axis] = i);
+        let view = need(View::whole(&stored).transpose(&back), "axes that are not there")?;
         if self.fact(node.output.first().map_or("", String::as_str))?.constant {
-            return self.concat_constants(node, &parts);
+            return self.concat_constants(node, &order, &stored, &view);
         }
-        let out = self.buffer_of(dims);
+        let out = self.buffer_of(&stored);
         let mut at = 0;
-        for (name, part) in node.input.iter().zip(parts) {
+        for name in &node.input {
             let fact = self.fact(name)?;
-            let step = match part {
+            let turned = |view: &View| view.transpose(&order);
+            let step = match self.value(name)? {
                 Value::Constant(constant) if fact.kind == Kind::F32 => {
+                    let constant = need(constant.map(turned), "axes that are not there")?;
                     Step::StoreConstant { values: self.floats(&constant)?, out, at }
                 }
-                Value::Data(data) if data.buffer != IMAGE && data.state != State::Quantized => {
+                Value::Constant(_) => return Err("an input of another kind".into()),
+                _ => {
+                    let data = self.data(name)?;
+                    if data.buffer == IMAGE || data.state == State::Quantized {
+                        return Err("an input of another kind".into());
+                    }
                     let data = self.plain(&data)?;
-                    Step::Copy { from: data.buffer, values: self.values_of(&data.view)?, out, at }
+                    let data = need(data.map(turned), "axes that are not there")?;
+                    Step::Copy { from: data.buffer, values: Values::of(&data.view), out, at }
                 }
-                _ => return Err("an input of another kind".into()),
             };
             at += fact.dims.iter().product::<usize>();
             self.steps.push(step);
         }
-        self.define_data(node, Data::new(out, View::whole(dims)));
+        self.define_data(node, Data::new(out, view));
         Ok(())
     }
 
     /// Constants, real numbers or integers.
-    fn concat_constants(&mut self, node: &'a NodeProto, parts: &[Value]) -> Result<()> {
+    fn concat_constants(
+        &mut self,
+        node: &'a NodeProto,
+        order: &[usize],
+        stored: &[usize],
+        view: &View,
+    ) -> Result<()> {
         let mut values = Vec::new();
-        for part in parts {
-            let Value::Constant(part) = part else { return Err("an input of another kind".into()) };
-            values.extend(self.floats(part)?);
+        for name in &node.input {
+            let Value::Constant(part) = self.value(name)? else {
+                return Err("an input of another kind".into());
+            };
+            let part = need(part.map(|view| view.transpose(order)), "axes that are not there")?;
+            values.extend(self.floats(&part)?);
         }
-        let dims = self.dims(node)?;
-        self.spend(size_of::<f32>() * dims.iter().product::<usize>())?;
-        self.define(node, Value::Constant(Constant::owned(values, dims)));
+        self.spend(size_of::<f32>() * values.len())?;
+        let joined = Constant::owned(values, stored).map(|_| Some(view.clone()));
+        self.define(node, Value::Constant(need(joined, "axes that are not there")?));
         Ok(())
     }
 }

@@ -13,8 +13,10 @@ mod attention;
 mod convolution;
 mod data;
 mod layout;
+mod norm;
 mod products;
 mod quantization;
+mod reduce;
 mod taps;
 
 use std::collections::HashMap;
@@ -28,6 +30,7 @@ use super::tap::Tap;
 use super::view::View;
 use crate::gate::{Fact, Facts, Kind, attribute};
 use data::{Data, Function, State};
+use norm::Norm;
 
 /// The image.
 pub(super) const IMAGE: Buffer = 0;
@@ -43,14 +46,29 @@ struct Scores {
     k: Data,
     /// Of `q kᵀ`.
     scores: Function,
+    /// Added to that, of the shape of the scores: a mask, or a bias by relative positions.
+    bias: Option<Constant>,
     /// Of the softmax, once there is one.
     probabilities: Option<Function>,
 }
 
 impl Scores {
-    /// What the next operator changes.
-    fn function(&mut self) -> &mut Function {
-        self.probabilities.as_mut().unwrap_or(&mut self.scores)
+    fn new(q: Data, k: Data) -> Scores {
+        Scores { q, k, scores: Function::identity(), bias: None, probabilities: None }
+    }
+
+    /// Whether there are biases that a softmax has to follow.
+    fn is_biased(&self) -> bool {
+        self.probabilities.is_none() && self.bias.is_some()
+    }
+
+    /// What the next operator changes; none where that would have to be a function of biased scores.
+    fn function(&mut self) -> Option<&mut Function> {
+        match (&mut self.probabilities, &self.bias) {
+            (Some(probabilities), _) => Some(probabilities),
+            (None, None) => Some(&mut self.scores),
+            (None, Some(_)) => None,
+        }
     }
 }
 
@@ -60,6 +78,10 @@ enum Value {
     Constant(Constant),
     Data(Data),
     Scores(Box<Scores>, State),
+    /// A norm that is written out.
+    Norm(Box<Norm>),
+    /// Whether each number of a value, named here, is none.
+    IsNan(String),
     /// An image within zeros: lines above, columns to the left, lines below, columns to the right.
     Padded(Data, [usize; 4]),
 }
@@ -133,11 +155,11 @@ pub(super) fn lower<'a>(
             format!("node `{name}` ({}): {why}", node.op_type)
         })?;
     }
-    let outputs = graph.output.iter().map(|output| {
+    let mut outputs = Vec::with_capacity(graph.output.len());
+    for output in &graph.output {
         let data = lower.data(&output.name)?;
-        lower.span(&data)
-    });
-    let outputs = outputs.collect::<Result<_>>()?;
+        outputs.push(lower.span(&data)?);
+    }
     lower.check_taps()?;
     Ok(Lowered { steps: lower.steps, buffers: lower.buffers, outputs, taps: lower.taps })
 }
@@ -186,10 +208,23 @@ impl<'a> Lower<'a> {
         need(self.values.get(name).map(|value| (**value).clone()), "an input that no kernel computes")
     }
 
-    fn data(&self, name: &str) -> Result<Data> {
+    /// A computed value; products of attention and means that turn out to be something else are computed at once.
+    fn data(&mut self, name: &'a str) -> Result<Data> {
+        let data = match self.value(name)? {
+            Value::Data(data) => return Ok(data),
+            Value::Scores(scores, state) => self.scores_as_data(&scores, state)?,
+            Value::Norm(norm) => self.norm_as_data(&norm)?,
+            _ => return Err("an input of another kind".into()),
+        };
+        self.values.insert(name, Box::new(Value::Data(data.clone())));
+        Ok(data)
+    }
+
+    /// A value of which a mean that is no part of a norm is computed at once.
+    fn value_or_mean(&mut self, name: &'a str) -> Result<Value> {
         match self.value(name)? {
-            Value::Data(data) => Ok(data),
-            _ => Err("an input of another kind".into()),
+            Value::Norm(_) => self.data(name).map(Value::Data),
+            other => Ok(other),
         }
     }
 
@@ -260,9 +295,17 @@ impl<'a> Lower<'a> {
                 self.layout(node, |view| view.transpose(&order))
             }
             "Expand" => self.layout(node, |view| view.broadcast(&fact.dims)),
+            // Repeats of an axis of length 1; others are left to tract.
+            "Tile" => self.layout(node, |view| view.broadcast(&fact.dims)),
             "Slice" => self.slice(node),
             "Split" => self.split(node),
+            "IsNaN" => {
+                self.define(node, Value::IsNan(input(node, 0).to_owned()));
+                Ok(())
+            }
+            "Where" => self.choose(node),
             "Gather" => self.gather(node),
+            "GatherND" => self.gather_nd(node),
             "Concat" => self.concat(node),
             "Conv" => self.conv(node),
             "Pad" => self.pad(node),
@@ -274,7 +317,7 @@ impl<'a> Lower<'a> {
             "Gemm" => self.gemm(node),
             "Softmax" => self.softmax(node),
             "LayerNormalization" => self.layer_norm(node),
-            "ReduceMean" => self.mean(node),
+            "ReduceMean" | "ReduceSum" => self.reduce(node),
             "QuantizeLinear" => self.quantize(node),
             "DequantizeLinear" => self.dequantize(node),
             "Add" | "Sub" | "Mul" | "Div" | "Pow" => self.binary(node),
@@ -296,31 +339,23 @@ impl<'a> Lower<'a> {
             return Err("other axes than the last".into());
         }
         let eps = attribute(node, "epsilon").map_or(1e-5, |attribute| attribute.f);
-        let x = self.span(&data)?;
-        let buffer = self.buffer(x.rows, cols);
-        self.steps.push(Step::LayerNorm { x, scale, shift, eps, out: Target::floats(buffer) });
-        self.define_data(node, Data::new(buffer, View::whole(dims)));
+        let normed = self.norm_rows(&data, true, [scale, shift], eps)?;
+        self.define_data(node, normed);
         Ok(())
     }
 
-    /// The mean over the rows of one image.
-    fn mean(&mut self, node: &'a NodeProto) -> Result<()> {
-        let data = self.data(input(node, 0))?;
-        let axes = match node.input.get(1) {
-            Some(_) => self.ints(node, 1)?.to_vec(),
-            None => attribute(node, "axes").map(|attribute| attribute.ints.clone()).unwrap_or_default(),
-        };
-        if matches!((data.dims(), &axes[..]), (&[1, _, _, _], &[2 | -2, 3 | -1] | &[3 | -1, 2 | -2])) {
-            return self.average(node, &data);
-        }
-        if !matches!((data.dims(), &axes[..]), (&[1, _, _], &[1] | &[-2])) {
-            return Err("other axes than the rows".into());
-        }
-        let (x, dims) = (self.span(&data)?, self.dims(node)?);
-        let out = self.buffer(1, x.cols);
-        self.steps.push(Step::Mean { x, out });
-        self.define_data(node, Data::new(out, View::whole(dims)));
-        Ok(())
+    /// A layer norm, or an RMS norm, of each row; scale and shift have a value for each column.
+    fn norm_rows(
+        &mut self,
+        data: &Data,
+        is_centred: bool,
+        [scale, shift]: [Vec<f32>; 2],
+        eps: f32,
+    ) -> Result<Data> {
+        let x = self.span(data)?;
+        let buffer = self.buffer(x.rows, x.cols);
+        self.steps.push(Step::LayerNorm { x, is_centred, scale, shift, eps, out: Target::floats(buffer) });
+        Ok(Data::new(buffer, View::whole(data.dims())))
     }
 }
 

@@ -1,6 +1,6 @@
 //! Products with weights, in floats and in bytes.
 
-use smalti_kernels::Activation;
+use smalti_kernels::{Activation, Isa, matmul};
 use smalti_models::onnx::NodeProto;
 
 use super::data::{Data, Function, State};
@@ -97,30 +97,75 @@ impl<'a> Lower<'a> {
     }
 
     pub(super) fn mat_mul(&mut self, node: &'a NodeProto) -> Result<()> {
-        let [a, b] = [0, 1].map(|i| self.value(input(node, i)));
+        let [a, b] = [0, 1].map(|i| self.value_or_mean(input(node, i)));
         match (a?, b?) {
-            (Value::Data(x), Value::Constant(weight)) => {
-                let (&[.., inputs, outputs], true) =
-                    (weight.dims(), weight.dims().iter().rev().skip(2).all(|&dim| dim == 1))
-                else {
-                    return Err("several weights".into());
+            (Value::Constant(a), Value::Constant(b)) => self.constant_product(node, &a, &b),
+            // A query that is learned.
+            (Value::Constant(q), Value::Data(k)) => {
+                let q = self.stored(&q)?;
+                self.define(node, Value::Scores(Box::new(Scores::new(q, k)), State::Real));
+                Ok(())
+            }
+            (Value::Data(x), Value::Constant(weight))
+                if weight.dims().iter().rev().skip(2).all(|&dim| dim == 1) =>
+            {
+                let &[.., inputs, outputs] = weight.dims() else {
+                    return Err("a weight of too few axes".into());
                 };
                 let change = |view: &View| view.reshape(&[inputs, outputs])?.transpose(&[1, 0]);
                 let weight = need(weight.map(change), "a weight in pieces")?;
                 self.product(node, &x, weight, vec![0.0; outputs])
             }
             (Value::Data(q), Value::Data(k)) => {
-                let scores = Scores { q, k, scores: Function::identity(), probabilities: None };
+                self.define(node, Value::Scores(Box::new(Scores::new(q, k)), State::Real));
+                Ok(())
+            }
+            (Value::Scores(scores, state @ (State::Real | State::Dequantized(_))), Value::Data(v))
+                if scores.probabilities.is_some() =>
+            {
+                self.attention(node, &scores, state, &v)
+            }
+            (a, b) => {
+                let [a, b] = [(0, a), (1, b)].map(|(i, side)| match side {
+                    Value::Constant(constant) => self.stored(&constant),
+                    _ => self.data(input(node, i)),
+                });
+                let scores = Scores::new(a?, b?);
                 self.define(node, Value::Scores(Box::new(scores), State::Real));
                 Ok(())
             }
-            (Value::Scores(scores, State::Real | State::Dequantized(_)), Value::Data(v))
-                if scores.probabilities.is_some() =>
-            {
-                self.attention(node, &scores, &v)
-            }
-            _ => Err("a product of another kind".into()),
         }
+    }
+
+    /// A constant in a buffer.
+    fn stored(&mut self, constant: &Constant) -> Result<Data> {
+        let (values, out) = (self.floats(constant)?, self.buffer_of(constant.dims()));
+        self.steps.push(Step::StoreConstant { values, out, at: 0 });
+        Ok(Data::new(out, View::whole(constant.dims())))
+    }
+
+    /// A product of constants, which are small: the gate bounds the work.
+    fn constant_product(&mut self, node: &'a NodeProto, a: &Constant, b: &Constant) -> Result<()> {
+        let dims = self.dims(node)?;
+        let (&[ref batch @ .., m, n], Some(&k)) = (dims, a.dims().last()) else {
+            return Err("matrices of too few axes".into());
+        };
+        let mut side = |constant: &Constant, matrix: [usize; 2]| {
+            let dims: Vec<usize> = batch.iter().copied().chain(matrix).collect();
+            let spread = need(constant.map(|view| view.broadcast(&dims)), "constants that do not fit")?;
+            self.floats(&spread)
+        };
+        let (a, b) = (side(a, [m, k])?, side(b, [k, n])?);
+        self.spend(size_of::<f32>() * dims.iter().product::<usize>())?;
+        let mut values = vec![0.0; dims.iter().product()];
+        let shape = matmul::Shape { m, k, n, a_row: k, a_col: 1, b_row: n, c_row: n, accumulate: false };
+        let pairs = a.chunks_exact(m * k).zip(b.chunks_exact(k * n));
+        for ((a, b), out) in pairs.zip(values.chunks_exact_mut(m * n)) {
+            matmul::product(Isa::best(), shape, 1.0, a, b, out);
+        }
+        let product = self.folded(values, dims)?;
+        self.define(node, Value::Constant(product));
+        Ok(())
     }
 
     /// `alpha · a · b + beta · c`; `c` broadcasts to the result in any way.

@@ -50,7 +50,12 @@ impl<'a> Lower<'a> {
 
     pub(super) fn quantize(&mut self, node: &'a NodeProto) -> Result<()> {
         let is_signed = self.fact(node.output.first().map_or("", String::as_str))?.kind == Kind::I8;
-        let value = match self.value(input(node, 0))? {
+        let name = input(node, 0);
+        let value = match self.value_or_mean(name)? {
+            Value::Scores(scores, _) if scores.is_biased() => Value::Data(self.data(name)?),
+            other => other,
+        };
+        let value = match value {
             Value::Constant(constant) => {
                 self.spend(size_of::<f32>() * constant.len())?;
                 let quantized =
@@ -63,8 +68,9 @@ impl<'a> Lower<'a> {
             }
             Value::Scores(mut scores, State::Real | State::Dequantized(_)) => {
                 let params = self.single(node, is_signed)?;
-                let table = need(levels(scores.function(), params), "scores under another function")?;
-                *scores.function() = Function::Table(table);
+                let function = need(scores.function(), "scores that are quantized behind a bias")?;
+                let table = need(levels(function, params), "scores under another function")?;
+                *function = Function::Table(table);
                 Value::Scores(scores, State::Quantized)
             }
             // Zeros have a level of their own, so that padding them comes to the same.
@@ -73,6 +79,7 @@ impl<'a> Lower<'a> {
                 Value::Padded(self.quantize_data(&data, params)?, pads)
             }
             Value::Scores(_, State::Quantized) => return Err("integers that are quantized again".into()),
+            Value::Norm(_) | Value::IsNan(_) => return Err("a part of a norm that is quantized".into()),
         };
         self.define(node, value);
         Ok(())
@@ -108,10 +115,12 @@ impl<'a> Lower<'a> {
             }
             Value::Scores(mut scores, state) => {
                 let params = self.single(node, is_signed)?;
-                let (function, state) = reals(scores.function(), state, params)?;
-                *scores.function() = function;
+                let function = need(scores.function(), "scores that are quantized behind a bias")?;
+                let (real, state) = reals(function, state, params)?;
+                *function = real;
                 Value::Scores(scores, state)
             }
+            Value::Norm(_) | Value::IsNan(_) => return Err("a part of a norm that is quantized".into()),
             Value::Padded(data, pads) => {
                 let params = self.single(node, is_signed)?;
                 let (function, state) = reals(&data.function, data.state, params)?;

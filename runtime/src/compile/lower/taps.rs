@@ -12,7 +12,9 @@ impl Lower<'_> {
         let (data, pads) = match self.value(name)? {
             Value::Data(data) => (data, [0; 4]),
             Value::Padded(data, pads) => (data, pads),
-            Value::Constant(_) | Value::Scores(..) => return Err("a value that no step computes".into()),
+            Value::Constant(_) | Value::Scores(..) | Value::Norm(_) | Value::IsNan(_) => {
+                return Err("a value that no step computes".into());
+            }
         };
         let tap = if data.buffer == IMAGE {
             let map = need(image_map(&data), "a function of the image itself")?;

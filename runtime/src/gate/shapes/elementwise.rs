@@ -5,8 +5,7 @@ use super::super::value::{Kind, Value};
 use super::{broadcast, known};
 use crate::error::Result;
 
-/// One float in, one float out: `Sqrt Erf Tanh Sigmoid Exp Neg Abs Relu Reciprocal HardSigmoid
-/// HardSwish`.
+/// One float in, one float out: `Sqrt Erf Tanh Sigmoid Exp Neg Abs Relu Reciprocal HardSigmoid HardSwish Gelu` and others.
 pub(in super::super) fn unary<'a>(node: &Node<'a>) -> Result<Vec<Value<'a>>> {
     let input = node.input_of(0, Kind::F32)?;
     Ok(vec![Value::computed(Kind::F32, input.dims.clone())])
@@ -18,6 +17,21 @@ pub(in super::super) fn identity<'a>(node: &Node<'a>) -> Result<Vec<Value<'a>>> 
         return node.refuse("dropout in training mode", "a model exported for inference");
     }
     Ok(vec![node.input(0)?.clone()])
+}
+
+/// `IsNaN` of floats.
+pub(in super::super) fn is_nan<'a>(node: &Node<'a>) -> Result<Vec<Value<'a>>> {
+    let input = node.input_of(0, Kind::F32)?;
+    Ok(vec![Value::computed(Kind::Bool, input.dims.clone())])
+}
+
+/// `Max` and `Min` of floats.
+pub(in super::super) fn extreme<'a>(node: &Node<'a>) -> Result<Vec<Value<'a>>> {
+    let mut dims = node.input_of(0, Kind::F32)?.dims.clone();
+    for i in 1..node.inputs.len() {
+        dims = broadcast(node, &dims, &node.input_of(i, Kind::F32)?.dims)?;
+    }
+    Ok(vec![Value::computed(Kind::F32, dims)])
 }
 
 /// Two numbers in, one out: `Add Sub Mul Div Pow Mod`.
@@ -101,7 +115,9 @@ pub(in super::super) fn cast<'a>(node: &Node<'a>) -> Result<Vec<Value<'a>>> {
         (Kind::Bool, Some(Kind::I64)) => Ok(vec![Value { kind: Kind::I64, tensor: None, ..input.clone() }]),
         (from, _) => {
             let name = i32::try_from(number).map_or(number.to_string(), super::super::value::type_name);
-            node.refuse(format!("a cast from {} to {name}", from.name()), "a cast to float32")
+            let allowed =
+                "a cast to float32 (PyTorch's exporter with dynamo=True leaves no others in shapes)";
+            node.refuse(format!("a cast from {} to {name}", from.name()), allowed)
         }
     }
 }

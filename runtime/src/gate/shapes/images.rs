@@ -18,8 +18,8 @@ fn image(node: &Node<'_>) -> Result<([usize; 2], [usize; 2])> {
     }
 }
 
-/// `MaxPool` over windows of `kernel_shape`.
-pub(in super::super) fn max_pool<'a>(node: &Node<'a>) -> Result<Vec<Value<'a>>> {
+/// `MaxPool` or `AveragePool` over windows of `kernel_shape`.
+pub(in super::super) fn pool<'a>(node: &Node<'a>) -> Result<Vec<Value<'a>>> {
     let ([batch, channels], sides) = image(node)?;
     let kernel = node.ints("kernel_shape").unwrap_or_default();
     let Some(&[down, across]) = dimensions(kernel).as_deref() else {
@@ -35,7 +35,7 @@ pub(in super::super) fn max_pool<'a>(node: &Node<'a>) -> Result<Vec<Value<'a>>> 
     }
 }
 
-/// `GlobalAveragePool`.
+/// `GlobalAveragePool` and `GlobalMaxPool`.
 pub(in super::super) fn global_average<'a>(node: &Node<'a>) -> Result<Vec<Value<'a>>> {
     let ([batch, channels], _) = image(node)?;
     Ok(vec![Value::computed(Kind::F32, vec![batch, channels, 1, 1])])
@@ -43,8 +43,21 @@ pub(in super::super) fn global_average<'a>(node: &Node<'a>) -> Result<Vec<Value<
 
 /// `BatchNormalization` for inference: scale, shift, mean and variance of each channel.
 pub(in super::super) fn batch_norm<'a>(node: &Node<'a>) -> Result<Vec<Value<'a>>> {
-    let ([_, channels], _) = image(node)?;
-    for i in 1..5 {
+    by_channel(node, 1..5)
+}
+
+/// `InstanceNormalization`: scale and shift of each channel.
+pub(in super::super) fn instance_norm<'a>(node: &Node<'a>) -> Result<Vec<Value<'a>>> {
+    by_channel(node, 1..3)
+}
+
+/// An operator that keeps the shape, with constants for each channel, the second axis.
+fn by_channel<'a>(node: &Node<'a>, constants: std::ops::Range<usize>) -> Result<Vec<Value<'a>>> {
+    let input = node.input_of(0, Kind::F32)?;
+    let &[_, channels, ..] = &input.dims[..] else {
+        return node.refuse(format!("shape {:?}", input.dims), "a batch and channels (rank 2 or more)");
+    };
+    for i in constants {
         let input = node.input_of(i, Kind::F32)?;
         if input.dims != [channels] || !input.constant {
             return node

@@ -38,6 +38,26 @@ pub(in super::super) fn gather<'a>(node: &Node<'a>) -> Result<Vec<Value<'a>>> {
     Ok(vec![known::known_or_computed(input.kind, dims, ints)])
 }
 
+/// `GatherND` of a constant, with indices that are known beforehand and in range.
+pub(in super::super) fn gather_nd<'a>(node: &Node<'a>) -> Result<Vec<Value<'a>>> {
+    let (input, places) = (node.input_of(0, Kind::F32)?, node.input(1)?);
+    let (Some(indices), Some((&depth, outer))) = (places.ints.as_deref(), places.dims.split_last()) else {
+        let found = format!("indices ({}) that are not known beforehand", places.describe());
+        return node.refuse(found, "constant integers");
+    };
+    if depth == 0 || depth > input.rank() {
+        return node.refuse(format!("indices of {depth} axes"), format!("1 to {} axes", input.rank()));
+    }
+    for (index, length) in indices.iter().zip(input.dims[..depth].iter().cycle()) {
+        let length = *length as i64;
+        if !(-length..length).contains(index) {
+            return node.refuse(format!("index {index}"), format!("{} to {}", -length, length - 1));
+        }
+    }
+    let dims = outer.iter().chain(&input.dims[depth..]).copied().collect();
+    Ok(vec![Value::computed(Kind::F32, dims)])
+}
+
 /// Known integers by indices along an axis.
 fn picked(ints: &[i64], dims: &[usize], axis: usize, indices: &[i64]) -> Option<Vec<i64>> {
     let (before, length, stride) =
@@ -101,8 +121,8 @@ pub(in super::super) fn split<'a>(node: &Node<'a>) -> Result<Vec<Value<'a>>> {
     let input = node.input(0)?;
     let axis = node.axis(node.int("axis").unwrap_or(0), input.rank())?;
     let (length, outputs) = (input.dims[axis], node.proto.output.len());
-    let parts = match node.optional(1) {
-        Some(_) => node.list(1)?.to_vec(),
+    let parts = match node.moved_ints("split", 1, 13)? {
+        Some(parts) => parts.to_vec(),
         None if outputs > 0 && length.is_multiple_of(outputs) => vec![(length / outputs) as i64; outputs],
         None => return node.refuse(format!("{length} in {outputs} parts"), "equal parts"),
     };

@@ -68,8 +68,8 @@ pub(in super::super) fn transpose<'a>(node: &Node<'a>) -> Result<Vec<Value<'a>>>
 /// `Squeeze` of axes of length 1.
 pub(in super::super) fn squeeze<'a>(node: &Node<'a>) -> Result<Vec<Value<'a>>> {
     let input = node.input(0)?;
-    let axes = match node.optional(1) {
-        Some(_) => node.axes(node.known(1)?, input.rank())?,
+    let axes = match node.moved_ints("axes", 1, 13)? {
+        Some(axes) => node.axes(axes, input.rank())?,
         None => (0..input.rank()).filter(|&axis| input.dims[axis] == 1).collect(),
     };
     if let Some(axis) = axes.iter().find(|&&axis| input.dims[axis] != 1) {
@@ -81,7 +81,8 @@ pub(in super::super) fn squeeze<'a>(node: &Node<'a>) -> Result<Vec<Value<'a>>> {
 
 /// `Unsqueeze`: new axes of length 1.
 pub(in super::super) fn unsqueeze<'a>(node: &Node<'a>) -> Result<Vec<Value<'a>>> {
-    let (input, axes) = (node.input(0)?, node.known(1)?);
+    let input = node.input(0)?;
+    let Some(axes) = node.moved_ints("axes", 1, 13)? else { return node.refuse("no axes", "the new axes") };
     let axes = node.axes(axes, input.rank() + axes.len())?;
     let mut old = input.dims.iter().copied();
     let rank = input.rank() + axes.len();
@@ -98,6 +99,16 @@ pub(in super::super) fn expand<'a>(node: &Node<'a>) -> Result<Vec<Value<'a>>> {
     let dims = broadcast(node, &input.dims, &wanted)?;
     let ints = known::spread(input, &dims);
     Ok(vec![known::known_or_computed(input.kind, dims, ints)])
+}
+
+/// `Tile`: each axis repeated a known number of times.
+pub(in super::super) fn tile<'a>(node: &Node<'a>) -> Result<Vec<Value<'a>>> {
+    let (input, repeats) = (node.input(0)?, node.list(1)?);
+    let Some(repeats) = dimensions(repeats).filter(|r| r.len() == input.rank() && !r.contains(&0)) else {
+        return node.refuse(format!("repeats {repeats:?}"), format!("{} positive numbers", input.rank()));
+    };
+    let dims = input.dims.iter().zip(repeats).map(|(&dim, repeat)| dim.saturating_mul(repeat)).collect();
+    Ok(vec![Value::computed(input.kind, dims)])
 }
 
 /// `Concat` along one axis.

@@ -17,23 +17,32 @@ pub(in super::super) fn layer_norm<'a>(node: &Node<'a>) -> Result<Vec<Value<'a>>
     Ok(vec![Value::computed(Kind::F32, input.dims.clone())])
 }
 
-/// `Softmax` along one axis.
+/// `Softmax` along one axis. Before opset 13 it went over all axes from that one on, which is the same for the last.
 pub(in super::super) fn softmax<'a>(node: &Node<'a>) -> Result<Vec<Value<'a>>> {
     let input = node.input_of(0, Kind::F32)?;
-    node.axis(node.int("axis").unwrap_or(-1), input.rank())?;
+    let is_old = node.opset < 13;
+    let axis = node.axis(node.int("axis").unwrap_or(if is_old { 1 } else { -1 }), input.rank())?;
+    if is_old && axis + 1 != input.rank() {
+        let found = format!("a softmax over axis {axis} of {:?} at opset {}", input.dims, node.opset);
+        return node.refuse(found, "the last axis, or an export at opset 13 or later");
+    }
     Ok(vec![Value::computed(Kind::F32, input.dims.clone())])
 }
 
 /// `ReduceMean` over named axes: an attribute up to opset 17, an input from 18.
 pub(in super::super) fn reduce_mean<'a>(node: &Node<'a>) -> Result<Vec<Value<'a>>> {
+    reduce(node, 18)
+}
+
+/// `ReduceSum` over named axes: an attribute up to opset 12, an input from 13.
+pub(in super::super) fn reduce_sum<'a>(node: &Node<'a>) -> Result<Vec<Value<'a>>> {
+    reduce(node, 13)
+}
+
+/// A value for all along some axes, which are an input from the opset `since` on.
+fn reduce<'a>(node: &Node<'a>, since: i64) -> Result<Vec<Value<'a>>> {
     let input = node.input_of(0, Kind::F32)?;
-    let named = match (node.ints("axes"), node.optional(1)) {
-        (Some(axes), None) if node.opset < 18 => Some(axes),
-        (None, Some(_)) if node.opset >= 18 => Some(node.known(1)?),
-        (None, None) => None,
-        _ => return node.refuse("axes in the wrong place", "an attribute up to opset 17, an input from 18"),
-    };
-    let axes = match named {
+    let axes = match node.moved_ints("axes", 1, since)? {
         Some([]) => return node.refuse("an empty list of axes", "at least one axis"),
         Some(axes) => node.axes(axes, input.rank())?,
         None => (0..input.rank()).collect(),

@@ -81,7 +81,7 @@ pub(in super::super) fn padding(node: &Node<'_>) -> u64 {
     let Some(&[batch, channels, height, width]) = node.optional(0).map(|x| &x.dims[..]) else { return 0 };
     let kernel = match &*node.proto.op_type {
         "Conv" => node.optional(1).and_then(|w| w.dims.get(2..)?.first_chunk().copied()),
-        "MaxPool" => dimensions(node.ints("kernel_shape").unwrap_or_default())
+        "MaxPool" | "AveragePool" => dimensions(node.ints("kernel_shape").unwrap_or_default())
             .and_then(|kernel| kernel.first_chunk().copied()),
         _ => None,
     };

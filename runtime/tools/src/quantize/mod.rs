@@ -114,6 +114,9 @@ pub struct Quantized {
     pub samples: usize,
 }
 
+/// The first opset whose quantization has a scale for each channel.
+const PER_CHANNEL: i64 = 13;
+
 /// Quantizes the model file `bytes`, whose loaded form with its preprocessing is `float`.
 ///
 /// Errors: [`Error::Usage`] for a model that is quantized already or has nothing to quantize, [`Error::Data`] for
@@ -127,6 +130,11 @@ pub fn quantize(
 ) -> Result<Quantized> {
     let (proto, summary) = gate::open(bytes, &Limits::default())?;
     let graph = proto.graph.as_ref().ok_or_else(|| Error::refused("model", "no graph", "a graph"))?;
+    if summary.opset < PER_CHANNEL {
+        let allowed =
+            format!("{PER_CHANNEL} or later, which has a scale for each channel: export the model again");
+        return Err(Error::refused("model", format!("opset {}", summary.opset), allowed));
+    }
     if summary.nodes.iter().any(|node| node.op == "QuantizeLinear") {
         return Err(Error::Usage("the model is quantized already: start from the float one".into()));
     }

@@ -157,21 +157,26 @@ fn reliability(answers: &Answers) -> String {
 /// The surest wrong answers.
 pub(super) fn mistakes(run: &RunReport) -> Option<Section> {
     let answers = run.answers.shown().filter(|answers| !answers.mistakes.is_empty())?;
-    let has_heat = answers.mistakes.iter().any(|mistake| mistake.heat.is_some());
-    let mut body = format!(
-        "<p>The {} wrong answers that the model is surest of, of {}.{}</p>\n<ul class=\"cards two\">\n",
-        answers.mistakes.len(),
-        answers.wrong,
-        match answers.explained_by {
-            _ if !has_heat => "",
-            Explain::Occlusion => {
-                " Right of each photo, as the model gets it, orange marks what speaks for its answer: when that part is covered, the \
-                 answer's probability falls. Where none does, the photo stays grey."
-            }
-            Explain::Attention => {
-                " Right of each photo, as the model gets it, orange marks where attention leads (rollout), whatever the answer."
-            }
+    let (shown, mapped) =
+        (answers.mistakes.len(), answers.mistakes.iter().filter(|mistake| mistake.heat.is_some()).count());
+    let how = match answers.explained_by {
+        _ if mapped == 0 => "",
+        Explain::Occlusion => {
+            " Right of each photo, as the model gets it, orange marks what speaks for its answer: when that part is covered, the \
+             answer's probability falls. Where none does, the photo stays grey."
         }
+        Explain::Attention => {
+            " Right of each photo, as the model gets it, orange marks where attention leads (rollout), whatever the answer."
+        }
+    };
+    let limit = match mapped {
+        0 => String::new(),
+        _ if mapped == shown => String::new(),
+        _ => format!(" There was time for {mapped} of them; <code>smalti report</code> takes more."),
+    };
+    let mut body = format!(
+        "<p>The {shown} wrong answers that the model is surest of, of {}.{how}{limit}</p>\n<ul class=\"cards two\">\n",
+        answers.wrong,
     );
     for mistake in &answers.mistakes {
         let (truth, said, place) = (escape(&mistake.truth), escape(&mistake.said), escape(&mistake.place));

@@ -107,7 +107,7 @@ pub(super) fn candidates(run: &RunReport) -> Option<Section> {
         cells: vec![
             escape(&candidate.name),
             bar(candidate.validation, &percent(candidate.validation)),
-            candidate.weight.map_or_else(String::new, |weight| percent(weight)),
+            candidate.weight.map_or_else(String::new, percent),
         ],
         class: "",
     });

@@ -123,11 +123,34 @@ fn functions_without_kernels_and_other_pairs_are_refused() {
     graph.floats("square", &[6, 6], |i| i as f32);
     graph.node("MatMul", &["tokens", "square"], "other", []);
     graph.node("Div", &["tokens", "other"], "y", []);
-    assert!(graph.refusal("y").contains("two sides other than a sum"));
+    assert!(graph.refusal("y").contains("two sides under another operator"));
     let mut graph = Graph::tokens();
     graph.floats("c", &[6], |i| i as f32 + 1.0);
-    graph.node("Div", &["tokens", "c"], "y", []);
-    assert!(graph.refusal("y").contains("under another operator"));
+    graph.node("Div", &["c", "tokens"], "y", []);
+    assert!(graph.refusal("y").contains("an operator without kernels"));
+}
+
+#[test]
+fn differences_and_quotients_are_sums_and_products() {
+    let of = |op: &str, sides: [&str; 2]| {
+        let mut graph = Graph::tokens();
+        graph.floats("c", &[6], |i| (1 << i) as f32);
+        graph.node(op, &sides, "y", []);
+        graph.run("y")
+    };
+    let each = |f: fn(f32, f32) -> f32| -> Vec<f32> {
+        TOKENS.iter().flat_map(|token| (0..6).map(|i| f(token[i], (1 << i) as f32))).collect()
+    };
+    assert_eq!(of("Sub", ["tokens", "c"]), each(|x, c| x - c));
+    assert_eq!(of("Sub", ["c", "tokens"]), each(|x, c| c - x));
+    assert_eq!(of("Div", ["tokens", "c"]), each(|x, c| x / c));
+    // Two computed sides, one of which is the same for all rows.
+    let mut graph = Graph::tokens();
+    graph.node("ReduceMean", &["tokens"], "mean", [ints("axes", &[1]), int("keepdims", 1)]);
+    graph.node("Sub", &["tokens", "mean"], "y", []);
+    let mean = [5.0, 6.0, 9.0, 10.0, 21.0, 22.0];
+    let want: Vec<f32> = TOKENS.iter().flat_map(|token| (0..6).map(|i| token[i] - mean[i])).collect();
+    assert_eq!(graph.run("y"), want);
 }
 
 #[test]

@@ -134,16 +134,19 @@ fn a_map_is_scaled_by_a_value_for_each_channel() {
 }
 
 #[test]
-fn a_value_for_each_pixel_or_for_another_axis_scales_no_map() {
-    let refusal = |order: [i64; 4]| {
+fn values_for_another_axis_than_the_channels_are_repeated() {
+    let kinds = |order: [i64; 4]| {
         let mut graph = squeezed();
         graph.node("Transpose", &["scores"], "turned", [ints("perm", &order)]);
         graph.node("MaxPool", &["map"], "part", [ints("kernel_shape", &[2, 2])]);
         graph.node("Mul", &["part", "turned"], "y", []);
-        graph.refusal("y")
+        graph.lowered("y", |lowered| lowered.steps.iter().map(Step::kind).collect::<Vec<_>>())
     };
     // The part of the map is 3 x 3 x 3, so that all of these broadcast.
-    for order in [[0, 2, 1, 3], [0, 2, 3, 1], [1, 0, 2, 3]] {
-        assert!(refusal(order).contains("of equal shapes"), "{order:?}");
+    let along = ["copy", "multiply", "copy"];
+    for (order, want) in
+        [([0, 2, 1, 3], along), ([0, 2, 3, 1], along), ([1, 0, 2, 3], ["copy", "copy", "multiply"])]
+    {
+        assert_eq!(kinds(order)[4..], want, "{order:?}");
     }
 }

@@ -67,7 +67,12 @@ fn parts_go_below_each_other() {
         };
         assert_eq!((values.len(), a), (6, b));
     });
+}
+
+#[test]
+fn parts_side_by_side_are_stored_below_each_other() {
     let mut graph = Graph::tokens();
     graph.node("Concat", &["tokens", "tokens"], "y", [int("axis", 2)]);
-    assert!(graph.refusal("y").contains("side by side"));
+    let want: Vec<f32> = TOKENS.iter().flat_map(|token| [&token[..], token].concat()).collect();
+    assert_eq!(graph.run("y"), want);
 }

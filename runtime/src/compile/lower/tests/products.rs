@@ -21,11 +21,25 @@ fn a_product_with_a_matrix_is_a_linear_layer() {
 }
 
 #[test]
-fn a_weight_for_each_image_is_several() {
+fn other_products_are_of_pairs_of_matrices() {
     let mut graph = Graph::tokens();
-    graph.floats("m", &[2, 6, 3], |_| 1.0);
+    graph.floats("m", &[2, 6, 3], |i| f32::from(u8::from(i == 3 || i == 18)));
     graph.node("MatMul", &["tokens", "m"], "y", []);
-    assert!(graph.refusal("y").contains("several weights"));
+    let column = |i: usize| TOKENS.iter().flat_map(move |token| [token[i], 0.0, 0.0]);
+    assert_eq!(graph.run("y"), column(1).chain(column(0)).collect::<Vec<f32>>());
+    // A product of constants is one.
+    let mut graph = Graph::tokens();
+    graph.floats("a", &[2, 6], |i| i as f32);
+    graph.floats("b", &[6, 6], |i| f32::from(u8::from(i / 6 == i % 6)) * 2.0);
+    graph.node("MatMul", &["a", "b"], "twice", []);
+    graph.ints("rows", &[2], &[4, 6]);
+    graph.node("Reshape", &["tokens", "rows"], "x", []);
+    graph.node("Gemm", &["x", "twice"], "y", [int("transB", 1)]);
+    let want: Vec<f32> = TOKENS
+        .iter()
+        .flat_map(|token| [0, 6].map(|first| (0..6).map(|i| 2.0 * (first + i) as f32 * token[i]).sum()))
+        .collect();
+    assert_eq!(graph.run("y"), want);
 }
 
 /// `2 · tokens · m + 3 · c` of the tokens as a matrix.
