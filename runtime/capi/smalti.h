@@ -5,10 +5,10 @@
  * - Entries return SMALTI_OK or another code; smalti_last_error says in words what was wrong. An entry that fails
  *   changes nothing but its outputs.
  * - Handles are checked: a closed or wrong one is SMALTI_HANDLE. Pointers must be null or point to what is said here.
- * - Every entry may be called on any thread. A model is for all threads at once, a session for one at a time: while a
- *   run is under way, the session's entries return SMALTI_BUSY on other threads.
+ * - Every entry may be called on any thread. A model is for all threads at once; a session, a class bank and an anomaly
+ *   detector are for one at a time: while an entry is at work, they return SMALTI_BUSY on other threads.
  * - No thread is started unless smalti_session_new is asked for more than one. Nothing is written, and nothing read but
- *   the file that smalti_open names, and with a key its signature's and the key's; a caught bug leaves a line on
+ *   the files that are opened by name, and with a key their signatures' and the key's; a caught bug leaves a line on
  *   standard error.
  * - Structs begin with their size, so that programs run with later versions of the library.
  */
@@ -112,6 +112,13 @@
 // As SMALTI_BAYER_RGGB8, green and red above blue and green.
 #define SMALTI_BAYER_GRBG8 13
 
+// An anomaly detector that `smalti-run anomaly fit` wrote, of one model. One thread at a time uses it; on others it is
+// SMALTI_BUSY.
+typedef struct smalti_anomaly smalti_anomaly;
+
+// A class bank that `smalti-run learn` wrote, of one model. One thread at a time uses it; on others it is SMALTI_BUSY.
+typedef struct smalti_bank smalti_bank;
+
 // A model. Any number of threads may use one at the same time.
 typedef struct smalti_model smalti_model;
 
@@ -147,8 +154,8 @@ typedef struct smalti_options {
   const char *signature;
   // Open no model of a lower version ("1", "2.10"); null for any.
   const char *min_version;
-  // Zero.
-  size_t reserved;
+  // For smalti_anomaly: the value of the graph whose tokens runs keep, by its name; "" for the usual one, null for none.
+  const char *tokens;
 } smalti_options;
 
 // The image that a model takes.
@@ -176,6 +183,30 @@ typedef struct smalti_ranked {
   // Its label, as from smalti_label.
   const char *label;
 } smalti_ranked;
+
+// How to open a class bank or an anomaly detector. Fill it with zeros and set the size.
+typedef struct smalti_learned_options {
+  // sizeof(smalti_learned_options).
+  size_t size;
+  // Open only what this key signed with minisign, as for models; null for no check.
+  const char *pubkey;
+  // For bytes with a key: the text of the signature file.
+  const char *signature;
+} smalti_learned_options;
+
+// How unlike good images an image is.
+typedef struct smalti_score {
+  // sizeof(smalti_score); set it before the call.
+  size_t size;
+  // Above 1 is unusual.
+  float score;
+  // The largest value of the map: how unusual the most unusual place is.
+  float tokens;
+  // How unusual the whole image is, on the same scale.
+  float embedding;
+  // Zero.
+  float reserved;
+} smalti_score;
 
 #ifdef __cplusplus
 extern "C" {
@@ -287,6 +318,78 @@ int smalti_embedding(struct smalti_session *session, float *embedding, size_t le
 int smalti_top_k(struct smalti_session *session,
                  struct smalti_ranked *ranked,
                  size_t k);
+
+// Reads the class bank of a model. The file is not used afterwards, and the model need not stay open.
+//
+// `options` may be null. A damaged file, or one of another model, is SMALTI_REFUSED. On success `*bank` is the bank, to be
+// closed with smalti_bank_close; else it is null.
+int smalti_bank_open(const struct smalti_model *model,
+                     const char *path,
+                     const struct smalti_learned_options *options,
+                     struct smalti_bank **bank);
+
+// As smalti_bank_open, of `length` bytes in memory. They are not used afterwards.
+int smalti_bank_open_bytes(const struct smalti_model *model,
+                           const uint8_t *bytes,
+                           size_t length,
+                           const struct smalti_learned_options *options,
+                           struct smalti_bank **bank);
+
+// Closes a bank; null is fine.
+int smalti_bank_close(struct smalti_bank *bank);
+
+// Number of classes: the model's own, or one ("unknown") where it gives nothing but an embedding, and the learned ones.
+int smalti_bank_class_count(const struct smalti_bank *bank,
+                            size_t *count);
+
+// A class's label in UTF-8: first the model's own, in its order, then the learned ones. It stays where it is until the bank
+// is closed.
+int smalti_bank_label(const struct smalti_bank *bank,
+                      size_t index,
+                      const char **label);
+
+// Bytes of heap that the bank takes at most.
+int smalti_bank_memory_bound(const struct smalti_bank *bank, size_t *bytes);
+
+// The `k` most probable classes of the session's last run among all of the bank's, as smalti_top_k. Allocates nothing.
+int smalti_bank_top_k(struct smalti_bank *bank,
+                      struct smalti_session *session,
+                      struct smalti_ranked *ranked,
+                      size_t k);
+
+// Reads the anomaly detector of a model, which need not stay open. Sessions whose images are scored are those of a model
+// that was opened with `tokens` in its options.
+//
+// `options` may be null. A damaged file, or one of another model, is SMALTI_REFUSED. On success `*anomaly` is the
+// detector, to be closed with smalti_anomaly_close; else it is null.
+int smalti_anomaly_open(const struct smalti_model *model,
+                        const char *path,
+                        const struct smalti_learned_options *options,
+                        struct smalti_anomaly **anomaly);
+
+// As smalti_anomaly_open, of `length` bytes in memory. They are not used afterwards.
+int smalti_anomaly_open_bytes(const struct smalti_model *model,
+                              const uint8_t *bytes,
+                              size_t length,
+                              const struct smalti_learned_options *options,
+                              struct smalti_anomaly **anomaly);
+
+// Closes a detector; null is fine.
+int smalti_anomaly_close(struct smalti_anomaly *anomaly);
+
+// Rows and columns of the map.
+int smalti_anomaly_grid(const struct smalti_anomaly *anomaly, size_t *rows, size_t *columns);
+
+// Scores the image of the session's last run. `map` gets a value for each place of the image, row by row, above 1 where it
+// is unusual; `length` is rows times columns, or 0 with a null `map` where none is wanted. Allocates nothing.
+int smalti_anomaly_score(struct smalti_anomaly *anomaly,
+                         struct smalti_session *session,
+                         struct smalti_score *score,
+                         float *map,
+                         size_t length);
+
+// Bytes of heap that the detector takes at most.
+int smalti_anomaly_memory_bound(const struct smalti_anomaly *anomaly, size_t *bytes);
 
 // The library's version, as "0.1.0".
 const char *smalti_version(void);

@@ -202,6 +202,9 @@ impl Model {
     /// The same model with preprocessing for a file that says none, or other than it says.
     pub fn with_preprocess(self, preprocess: Preprocess) -> Result<Model> {
         check_preprocess(&preprocess, self.input())?;
+        if self.preprocess() == Some(&preprocess) {
+            return Ok(self);
+        }
         // Other pixels make other embeddings.
         let digest = Digest::of_all([&self.0.digest.0[..], preprocess.to_json().to_string().as_bytes()]);
         Ok(Model(Arc::new(Inner { digest, preprocess: Some(preprocess), ..(*self.0).clone() })))

@@ -275,6 +275,11 @@ impl Model {
     }
 }
 
+/// The error for a model without an embedding.
+pub(crate) fn no_embedding() -> Error {
+    Error::Usage("the model has no output `embedding`; `smalti export` writes one".into())
+}
+
 /// The logits of an answer; logarithms where it is probabilities.
 pub(crate) fn log_probabilities(model: &Model, answer: &[f32]) -> impl Iterator<Item = f32> {
     let are_probabilities = model.gives_probabilities();

@@ -151,7 +151,7 @@ pub unsafe extern "C" fn smalti_anomaly_score(
     })
 }
 
-/// Bytes of heap that the detector takes at most.
+/// Bytes of heap that opening the detector and its scores take at most.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn smalti_anomaly_memory_bound(
     anomaly: *const smalti_anomaly,
@@ -160,7 +160,8 @@ pub unsafe extern "C" fn smalti_anomaly_memory_bound(
     entry("smalti_anomaly_memory_bound", || {
         // SAFETY: what the header asks of callers.
         let room = unsafe { border::room(bytes, "bytes") }?;
-        room.write(DETECTORS.get(anomaly)?.detector.memory_bound());
+        let held = DETECTORS.get(anomaly)?;
+        room.write(held.detector.memory_bound() + learned::handle_bytes::<Held>(&[]));
         Ok(())
     })
 }

@@ -114,14 +114,14 @@ pub unsafe extern "C" fn smalti_bank_label(
     })
 }
 
-/// Bytes of heap that the bank takes at most.
+/// Bytes of heap that opening the bank and its answers take at most.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn smalti_bank_memory_bound(bank: *const smalti_bank, bytes: *mut usize) -> c_int {
     entry("smalti_bank_memory_bound", || {
         // SAFETY: what the header asks of callers.
         let room = unsafe { border::room(bytes, "bytes") }?;
         let held = BANKS.get(bank)?;
-        room.write(held.bank.memory_bound());
+        room.write(held.bank.memory_bound() + learned::handle_bytes::<Held>(&held.labels));
         Ok(())
     })
 }

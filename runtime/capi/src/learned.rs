@@ -1,6 +1,6 @@
 //! What files of learned things have in common: how they are opened.
 
-use std::ffi::c_char;
+use std::ffi::{CString, c_char};
 use std::sync::{Mutex, MutexGuard, TryLockError};
 
 use smalti_runtime::trust::{PublicKey, Trust};
@@ -52,3 +52,13 @@ pub(crate) fn buffers<'a, T>(buffers: &'a Mutex<T>, name: &str) -> Result<MutexG
         }
     }
 }
+
+/// Bytes of heap that a handle takes besides what it stands for: labels, and a place in a table.
+pub(crate) fn handle_bytes<T>(labels: &[CString]) -> usize {
+    let texts: usize =
+        labels.iter().map(|label| label.as_bytes_with_nul().len() + size_of::<CString>()).sum();
+    size_of::<T>() + texts + PLACE
+}
+
+/// Of a node of a table, with the counts of an owner.
+const PLACE: usize = 1024;

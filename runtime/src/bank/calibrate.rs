@@ -5,7 +5,7 @@
 //! comes from the bank's own images, each held against the others of its class: nine tenths of them pass, and how many
 //! images of something else would, nobody knows.
 
-use super::space::{SHARPNESS, Space};
+use super::space::{Neighbours, SHARPNESS, Space};
 use super::{Class, Example};
 use crate::error::{Error, Result};
 
@@ -38,7 +38,7 @@ pub(super) fn calibrate(
     if classes.is_empty() {
         return Ok(Calibration::default());
     }
-    let (mut query, mut room) = (Vec::new(), Vec::new());
+    let (mut query, mut room) = (Vec::new(), Neighbours::default());
     let count = classes.len();
     let mut negative_margins: Vec<f32> = Vec::with_capacity(negatives.len());
     for negative in negatives {

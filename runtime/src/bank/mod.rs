@@ -16,8 +16,8 @@ pub use calibrate::Calibration;
 use crate::digest::Digest;
 use crate::error::{Error, Result};
 use crate::load::Model;
-use crate::session::{Output, log_probabilities};
-use space::Space;
+use crate::session::{Output, log_probabilities, no_embedding, softmax};
+use space::{Neighbours, Space};
 
 /// The most classes of a bank.
 const MAX_CLASSES: usize = 256;
@@ -29,7 +29,7 @@ pub const MAX_NEGATIVES: usize = 512;
 const MAX_NAME: usize = 256;
 
 /// The share of negatives that may be taken for a learned class, where nothing else is said.
-pub const FALSE_ACCEPTS: f32 = 0.03;
+pub const FALSE_ACCEPTS: f32 = 0.01;
 
 /// The answer where a model has no classes of its own.
 const UNKNOWN: &str = "unknown";
@@ -74,7 +74,7 @@ pub struct Answer {
     pub ranked: Vec<(usize, f32)>,
     logits: Vec<f32>,
     query: Vec<f32>,
-    similarities: Vec<f32>,
+    neighbours: Neighbours,
 }
 
 impl ClassBank {
@@ -85,9 +85,7 @@ impl ClassBank {
     pub fn new(model: &Model) -> Result<ClassBank> {
         let dim = model.embedding_dim();
         if dim == 0 {
-            let problem =
-                "the model has no output `embedding`, which learning goes by; `smalti export` writes one";
-            return Err(Error::Usage(problem.into()));
+            return Err(no_embedding());
         }
         let labels = if model.embeds() { vec![UNKNOWN.into()] } else { model.labels().to_vec() };
         Ok(ClassBank {
@@ -207,7 +205,7 @@ impl ClassBank {
     /// zeros or not finite.
     pub fn answer_into(&self, model: &Model, output: &Output, answer: &mut Answer) -> Result<()> {
         let embedding = self.embedding(model, output)?;
-        let Answer { ranked, logits, query, similarities } = answer;
+        let Answer { ranked, logits, query, neighbours } = answer;
         logits.clear();
         match model.embeds() {
             true => logits.push(0.0),
@@ -218,14 +216,14 @@ impl ClassBank {
             return Err(alike_nothing());
         }
         for (c, class) in self.classes.iter().enumerate() {
-            let similarity = self.space.similarity(query, c, None, similarities);
+            let similarity = self.space.similarity(query, c, None, neighbours);
             let logit = space::SHARPNESS * similarity - self.calibration.offset;
             if let Some(place) = self.labels.iter().position(|label| *label == class.name) {
                 logits[place] = logits[place].max(logit);
             }
         }
         ranked.clear();
-        ranked.extend(crate::session::softmax(logits).enumerate());
+        ranked.extend(softmax(logits).enumerate());
         ranked.sort_unstable_by(|a, b| b.1.total_cmp(&a.1).then(a.0.cmp(&b.0)));
         Ok(())
     }
@@ -237,19 +235,21 @@ impl ClassBank {
             ranked: Vec::with_capacity(labels),
             logits: Vec::with_capacity(labels),
             query: Vec::with_capacity(self.dim),
-            similarities: Vec::with_capacity(most),
+            neighbours: Neighbours::new(most, self.dim),
         }
     }
 
-    /// An upper bound of the bytes of heap that the bank and one answer take.
+    /// An upper bound of the bytes of heap that opening the bank and one answer take.
     pub fn memory_bound(&self) -> usize {
         let count: usize = self.classes().map(|(_, count)| count).sum();
-        let vectors = 2 * count + self.negatives.len() + 3;
+        let negatives = self.negatives();
+        // Each image as it is and mapped; of the negatives, all in a row while the space is made.
+        let floats = self.dim * (2 * (count + negatives) + 4) + 4 * count;
         let names: usize = self.labels.iter().map(|label| 3 * label.len() + 128).sum();
-        vectors * (self.dim * size_of::<f32>() + 2 * size_of::<Example>())
+        floats * size_of::<f32>()
+            + 2 * (count + negatives) * size_of::<Example>()
             + self.space.bytes()
             + names
-            + count * size_of::<f32>()
     }
 
     /// The embedding in a model's answer.

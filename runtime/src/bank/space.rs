@@ -8,11 +8,26 @@ use super::{Class, Example};
 use crate::gaussian::Gaussian;
 
 /// What a similarity is multiplied by to become a logit.
-pub(super) const SHARPNESS: f32 = 20.0;
-/// A class's similarity is the mean over so many of its images that are most alike.
+pub(super) const SHARPNESS: f32 = 40.0;
+/// An image is held against the mean of so many of a class's images that are most like it.
 const NEIGHBOURS: usize = 5;
 /// The fewest negatives whose covariance is used.
 const ENOUGH: usize = 20;
+
+/// Room for a search.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Neighbours {
+    /// Similarities and numbers.
+    nearest: Vec<(f32, usize)>,
+    mean: Vec<f32>,
+}
+
+impl Neighbours {
+    /// For classes of that many images.
+    pub(super) fn new(images: usize, dim: usize) -> Neighbours {
+        Neighbours { nearest: Vec::with_capacity(images), mean: Vec::with_capacity(dim) }
+    }
+}
 
 /// The mapped images of all classes.
 #[derive(Clone, Debug, Default)]
@@ -64,28 +79,33 @@ impl Space {
         true
     }
 
-    /// How alike a mapped image and a class are: the mean cosine of the most alike of its images, one of them left out. -1
-    /// for a class without others.
+    /// How alike a mapped image and a class are: the cosine to the mean of those of its images that are most alike, one of
+    /// them left out. -1 for a class without others.
     pub(super) fn similarity(
         &self,
         query: &[f32],
         class: usize,
         left_out: Option<usize>,
-        similarities: &mut Vec<f32>,
+        room: &mut Neighbours,
     ) -> f32 {
-        similarities.clear();
-        let vectors = self.classes.get(class).map_or(&[][..], Vec::as_slice);
-        for (i, vector) in vectors.chunks_exact(self.dim.max(1)).enumerate() {
-            if left_out != Some(i) {
-                similarities.push(query.iter().zip(vector).map(|(x, y)| x * y).sum());
-            }
+        let Neighbours { nearest, mean } = room;
+        nearest.clear();
+        for (i, vector) in self.vectors(class).enumerate().filter(|(i, _)| left_out != Some(*i)) {
+            nearest.push((query.iter().zip(vector).map(|(x, y)| x * y).sum(), i));
         }
-        similarities.sort_unstable_by(|a, b| b.total_cmp(a));
-        similarities.truncate(NEIGHBOURS);
-        if similarities.is_empty() {
-            -1.0
+        nearest.sort_unstable_by(|a: &(f32, usize), b| b.0.total_cmp(&a.0).then(a.1.cmp(&b.1)));
+        nearest.truncate(NEIGHBOURS);
+        mean.clear();
+        mean.resize(self.dim, 0.0);
+        for (_, i) in nearest.iter() {
+            let vector = self.vectors(class).nth(*i).unwrap_or_default();
+            mean.iter_mut().zip(vector).for_each(|(sum, x)| *sum += x);
+        }
+        let length = mean.iter().map(|x| x * x).sum::<f32>().sqrt();
+        if length > 0.0 {
+            nearest.iter().map(|(similarity, _)| similarity).sum::<f32>() / length
         } else {
-            similarities.iter().sum::<f32>() / similarities.len() as f32
+            -1.0
         }
     }
 

@@ -118,8 +118,9 @@ fn a_file_holds_all_of_it_and_belongs_to_its_model() {
     let text = error.to_string();
     assert!(error.exit_code() == 3 && text.contains(&model.digest().to_string()), "{text}");
     assert!(text.contains(&other.digest().to_string()) && text.contains("anew"), "{text}");
-    // Other pixels make other embeddings.
+    // Other pixels make other embeddings, and what the file says anyway does not.
     let mut preprocess = model.preprocess().unwrap().clone();
+    assert_eq!(model.clone().with_preprocess(preprocess.clone()).unwrap().digest(), model.digest());
     preprocess.mean[0] += 0.1;
     let overridden = model.clone().with_preprocess(preprocess).unwrap();
     assert_eq!(ClassBank::open(&place, &overridden, &Trust::default()).unwrap_err().exit_code(), 3);

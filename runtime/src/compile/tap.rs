@@ -33,6 +33,8 @@ pub(crate) struct PlacedTap {
     /// The steps after which the value is there; the next one may write over it.
     pub(super) after: usize,
     dims: Vec<usize>,
+    /// Whether its elements lie in the graph's order, without gaps.
+    is_in_order: bool,
 }
 
 impl Tap {
@@ -52,7 +54,8 @@ impl PlacedTap {
         if let [.., height, width] = &mut dims[..] {
             (*height, *width) = (*height + top + bottom, *width + left + right);
         }
-        PlacedTap { tap, at, after, dims }
+        let is_in_order = tap.view.is_contiguous() && tap.pads == [0; 4];
+        PlacedTap { tap, at, after, dims, is_in_order }
     }
 
     /// The value's place among those asked for.
@@ -81,7 +84,7 @@ impl PlacedTap {
         match (&self.tap.source, image) {
             (Source::Buffer(_), _) => {
                 let floats = arena.read(&self.at);
-                if view.is_contiguous() && self.tap.pads == [0; 4] {
+                if self.is_in_order {
                     return &floats[view.offset..view.offset + view.len()];
                 }
                 self.copy(copy, |place| floats[place]);

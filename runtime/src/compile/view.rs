@@ -1,5 +1,7 @@
 //! Strided views: what reshaping, transposing, slicing and picking do to a tensor without moving a value.
 
+use crate::gate::MAX_RANK;
+
 /// A part of a buffer, read by strides.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct View {
@@ -61,7 +63,8 @@ impl View {
             (Some(&length), Some(&step)) => (length, step),
             _ => (1, 1),
         };
-        let mut counter = vec![0; last];
+        // Runs allocate nothing, and no tensor has more axes.
+        let mut counter = [0; MAX_RANK];
         let mut place = self.offset;
         let lines = (0..self.dims[..last].iter().product()).map(move |_| {
             let now = place;

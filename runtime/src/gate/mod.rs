@@ -32,7 +32,7 @@ pub(crate) use summary::{Fact, Facts};
 pub use summary::{Form, Input, NodeSummary, Port, Summary};
 pub(crate) use value::Kind;
 pub use weights::floats;
-pub(crate) use weights::integers;
+pub(crate) use weights::{MAX_RANK, integers};
 pub use windows::{WindowFacts, windows};
 
 use prost::Message as _;

@@ -8,7 +8,7 @@ use super::value::{Kind, Value, elements, type_name};
 use crate::error::{Error, Result};
 
 /// The most axes that a tensor may have.
-pub(super) const MAX_RANK: usize = 8;
+pub(crate) const MAX_RANK: usize = 8;
 
 /// Checks a stored tensor wholly and says what it is.
 pub(super) fn check<'a>(place: &str, tensor: &'a TensorProto, limits: &Limits) -> Result<Value<'a>> {

@@ -59,7 +59,7 @@ pub(crate) struct AddArgs {
     /// held, and more of the new class is recognised. They are kept in the bank, 512 at most.
     #[arg(long, value_name = "DIR")]
     pub(crate) negatives: Vec<PathBuf>,
-    /// The share of negatives that may be taken for a learned class [default: what the bank has, else 3%].
+    /// The share of negatives that may be taken for a learned class [default: what the bank has, else 1%].
     #[arg(long, value_parser = share)]
     pub(crate) false_accepts: Option<f64>,
 }
