@@ -76,7 +76,9 @@ mod tests {
     fn comparison(float: &[usize], int8: &[usize], classes: &[Option<usize>]) -> Comparison {
         let outputs = |best: &[usize]| {
             let logits = |&best: &usize| (0..2).map(|class| f32::from(u8::from(class == best))).collect();
-            best.iter().map(|best| Ok(Output { logits: logits(best), embedding: Some(vec![1.0]) })).collect()
+            best.iter()
+                .map(|best| Ok(Output { logits: logits(best), embedding: Some(vec![1.0]), tokens: None }))
+                .collect()
         };
         let samples: Vec<_> = classes.iter().map(|&class| Sample::file("x".into(), class)).collect();
         let labels = ["a".to_owned(), "b".to_owned()];
