@@ -348,7 +348,7 @@ int smalti_bank_label(const struct smalti_bank *bank,
                       size_t index,
                       const char **label);
 
-// Bytes of heap that the bank takes at most.
+// Bytes of heap that opening the bank and its answers take at most.
 int smalti_bank_memory_bound(const struct smalti_bank *bank, size_t *bytes);
 
 // The `k` most probable classes of the session's last run among all of the bank's, as smalti_top_k. Allocates nothing.
@@ -388,7 +388,7 @@ int smalti_anomaly_score(struct smalti_anomaly *anomaly,
                          float *map,
                          size_t length);
 
-// Bytes of heap that the detector takes at most.
+// Bytes of heap that opening the detector and its scores take at most.
 int smalti_anomaly_memory_bound(const struct smalti_anomaly *anomaly, size_t *bytes);
 
 // The library's version, as "0.1.0".
