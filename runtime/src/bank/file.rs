@@ -14,8 +14,8 @@ impl ClassBank {
     /// Reads the bank of a model. Of what models must show, `trust` asks banks for the signature.
     ///
     /// # Errors
-    /// [`Error::Io`] for a file that cannot be read; [`Error::Refused`] for one that is damaged, not signed as asked, or of
-    /// another model; [`Error::Usage`] for a model that gives no embedding.
+    /// [`Error::Io`](crate::Error::Io) for a file that cannot be read; [`Error::Refused`](crate::Error::Refused) for one that is damaged, not signed as asked, or of
+    /// another model; [`Error::Usage`](crate::Error::Usage) for a model that gives no embedding.
     pub fn open(path: impl AsRef<Path>, model: &Model, trust: &Trust) -> Result<ClassBank> {
         ClassBank::from_bytes(&KIND.read(path.as_ref(), trust)?, model)
     }
@@ -76,7 +76,7 @@ impl ClassBank {
     /// Writes the file. A crash at any moment leaves the old one or the new one.
     ///
     /// # Errors
-    /// [`Error::Io`], and [`Error::Usage`] for a bank that is too large.
+    /// [`Error::Io`](crate::Error::Io), and [`Error::Usage`](crate::Error::Usage) for a bank that is too large.
     pub fn save(&self, path: impl AsRef<Path>) -> Result<()> {
         KIND.save(path.as_ref(), &self.to_bytes())
     }
