@@ -14,8 +14,9 @@ impl ClassBank {
     /// Reads the bank of a model. Of what models must show, `trust` asks banks for the signature.
     ///
     /// # Errors
-    /// [`Error::Io`](crate::Error::Io) for a file that cannot be read; [`Error::Refused`](crate::Error::Refused) for one that is damaged, not signed as asked, or of
-    /// another model; [`Error::Usage`](crate::Error::Usage) for a model that gives no embedding.
+    /// [`Error::Io`](crate::Error::Io) for a file that cannot be read; [`Error::Refused`](crate::Error::Refused) for one
+    /// that is damaged, not signed as asked, or of another model; [`Error::Usage`](crate::Error::Usage) for a model that
+    /// gives no embedding.
     pub fn open(path: impl AsRef<Path>, model: &Model, trust: &Trust) -> Result<ClassBank> {
         ClassBank::from_bytes(&KIND.read(path.as_ref(), trust)?, model)
     }
