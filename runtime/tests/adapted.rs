@@ -116,9 +116,12 @@ fn change_floats(proto: &mut ModelProto, change: impl Fn(&mut TensorProto)) {
 
 #[test]
 fn half_precision_is_widened() {
-    // Numbers that bfloat16 holds exactly, so that both files are the same model.
+    // Weights that bfloat16 holds exactly, so that both files are the same model. GELU's √2 is rounded in one alone.
     let mut rounded = original("timm_vit.onnx");
     change_floats(&mut rounded, |tensor| {
+        if tensor.dims.is_empty() {
+            return;
+        }
         let bytes = floats(tensor).flat_map(|value| (value.to_bits() & 0xffff_0000).to_le_bytes());
         tensor.raw_data = bytes.collect::<Vec<u8>>().into();
         tensor.float_data.clear();

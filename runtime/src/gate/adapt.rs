@@ -2,6 +2,7 @@
 //! of [`Form`](super::Form), an open batch is 1. What cannot be brought into form is left for the gate to refuse.
 
 use std::collections::HashSet;
+use std::f32::consts::{FRAC_1_SQRT_2, SQRT_2};
 
 use smalti_models::onnx::attribute_proto::AttributeType;
 use smalti_models::onnx::tensor_proto::DataType;
@@ -75,12 +76,22 @@ fn is_half(data_type: i64) -> bool {
     data_type == DataType::Float16 as i64 || data_type == DataType::Bfloat16 as i64
 }
 
-/// Numbers of half precision as f32, which holds each of them.
+/// The constants of GELU and of its approximation, which half precision rounds: √2, 1/√2, √(2/π), 0.044715.
+const ROUNDED: [f32; 4] = [SQRT_2, FRAC_1_SQRT_2, 0.797_884_6, 0.044_715];
+
+/// Numbers of half precision as f32, which holds each of them. A single number that is a constant of GELU, rounded, is that
+/// constant again: a function with the rounded one would be another, which no kernel has.
 fn widen(tensor: &mut TensorProto) {
-    let widen = match DataType::try_from(tensor.data_type) {
-        Ok(DataType::Float16) => f16_to_f32,
-        Ok(DataType::Bfloat16) => |bits: u16| f32::from_bits(u32::from(bits) << 16),
+    let (exact, step): (fn(u16) -> f32, f32) = match DataType::try_from(tensor.data_type) {
+        Ok(DataType::Float16) => (f16_to_f32, f32::powi(2.0, -11)),
+        Ok(DataType::Bfloat16) => (|bits| f32::from_bits(u32::from(bits) << 16), f32::powi(2.0, -8)),
         _ => return,
+    };
+    let is_single = tensor.dims.iter().all(|&dim| dim == 1);
+    let widen = |bits: u16| {
+        let value = exact(bits);
+        let constant = ROUNDED.into_iter().find(|of| is_single && (value - of).abs() <= of * step);
+        constant.unwrap_or(value)
     };
     tensor.data_type = DataType::Float as i32;
     let raw = tensor.raw_data.as_chunks::<2>();
@@ -210,6 +221,15 @@ mod tests {
         let mut brain = raw(DataType::Bfloat16, &[0x3f80, 0xc0a0]);
         widen(&mut brain);
         assert_eq!(super::super::floats(&brain).collect::<Vec<_>>(), [1.0, -5.0]);
+        let root = |dims: &[i64]| {
+            let mut root = TensorProto { dims: dims.to_vec(), ..raw(DataType::Bfloat16, &[0x3fb5]) };
+            widen(&mut root);
+            super::super::floats(&root).next().unwrap()
+        };
+        assert_eq!((root(&[]), root(&[1])), (SQRT_2, SQRT_2));
+        let mut weights = raw(DataType::Bfloat16, &[0x3fb5, 0x3fb5]);
+        widen(&mut weights);
+        assert_eq!(super::super::floats(&weights).collect::<Vec<_>>(), [1.414_062_5; 2]);
         assert!(f16_to_f32(0x7c00).is_infinite() && f16_to_f32(0x7c01).is_nan());
     }
 
