@@ -141,14 +141,15 @@ impl Preprocess {
     }
 
     /// The part of an image of width and height `from` that an input of width and height `to` shows: left, top, right and
-    /// bottom in pixels of the image.
+    /// bottom as fractions of the image's width and height.
     ///
     /// # Errors
     /// As [`Preprocess::apply_to`].
     pub fn visible_region(&self, from: [usize; 2], to: [usize; 2]) -> Result<[f64; 4]> {
         self.check()?;
         check_shape(from[0], from[1], self.channels)?;
-        Ok(self.plan(from, to)?.region())
+        let region = self.plan(from, to)?.region();
+        Ok([0, 1, 2, 3].map(|edge| region[edge] / from[edge % 2] as f64))
     }
 
     /// Bytes that a [`Scratch`] takes for images of that shape.
@@ -174,26 +175,8 @@ impl Preprocess {
         Ok(resizing + if channels == self.channels { 0 } else { converted })
     }
 
-    /// The part of an image of that width and height that a model sees whose input is `to`: left, top, width and height in
-    /// pixels of the image.
-    ///
-    /// # Errors
-    /// As [`Preprocess::apply_to`].
-    pub fn region(&self, to: [usize; 2], from: [usize; 2]) -> Result<[f64; 4]> {
-        let (size, first) = self.window(from, to)?;
-        let scale = [0, 1].map(|axis| from[axis] as f64 / size[axis] as f64);
-        let (start, side) = (first.map(|x| x as f64), to.map(|x| x as f64));
-        Ok([start[0] * scale[0], start[1] * scale[1], side[0] * scale[0], side[1] * scale[1]])
-    }
-
     /// What is resized to what, and which part of it is kept.
     fn plan(&self, from: [usize; 2], to: [usize; 2]) -> Result<Plan> {
-        let (size, first) = self.window(from, to)?;
-        Ok(Plan::window(from, size, first, to, self.interpolation))
-    }
-
-    /// What an image is resized to, and where in it the input begins.
-    fn window(&self, from: [usize; 2], to: [usize; 2]) -> Result<([usize; 2], [usize; 2])> {
         let is_square = to == [self.img_size; 2];
         let size = match (self.fit, self.resize) {
             (FitMode::Squash, None) => to,
@@ -205,7 +188,8 @@ impl Preprocess {
                 return Err(Error::Config { field: "fit", found, expected: expected.into() });
             }
         };
-        Ok((size, [0, 1].map(|axis| crop_start(size[axis] - to[axis]))))
+        let first = [0, 1].map(|axis| crop_start(size[axis] - to[axis]));
+        Ok(Plan::window(from, size, first, to, self.interpolation))
     }
 
     /// `(x / 255 - mean) / std`, from interleaved bytes to planes.
@@ -298,10 +282,10 @@ mod tests {
     #[test]
     fn the_visible_region_is_what_the_crop_leaves() {
         let region = |preprocess: Preprocess, from| preprocess.visible_region(from, [32; 2]).unwrap();
-        assert_eq!(region(rgb(32, FitMode::Crop), [200, 100]), [50.0, 0.0, 150.0, 100.0]);
-        assert_eq!(region(rgb(32, FitMode::Squash), [200, 100]), [0.0, 0.0, 200.0, 100.0]);
+        assert_eq!(region(rgb(32, FitMode::Crop), [200, 100]), [0.25, 0.0, 0.75, 1.0]);
+        assert_eq!(region(rgb(32, FitMode::Squash), [200, 100]), [0.0, 0.0, 1.0, 1.0]);
         let larger = Preprocess { resize: Some(64), ..rgb(32, FitMode::Crop) };
-        assert_eq!(region(larger, [100, 200]), [25.0, 75.0, 75.0, 125.0]);
+        assert_eq!(region(larger, [100, 200]), [0.25, 0.375, 0.75, 0.625]);
         assert!(rgb(32, FitMode::Crop).visible_region([0, 1], [32; 2]).is_err());
         assert!(rgb(32, FitMode::Crop).visible_region([9, 9], [32, 16]).is_err());
     }

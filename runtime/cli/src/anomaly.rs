@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use smalti_runtime::anomaly::{AnomalyDetector, Measure, Settings, fit, overlay};
 use smalti_runtime::files::Staged;
 use smalti_runtime::tokens::TokenSource;
-use smalti_runtime::{Error, Image, Model, OpenOptions, images};
+use smalti_runtime::{Error, Model, OpenOptions, images};
 use smalti_tools::samples::spread;
 
 use super::args::{Args, FileArgs, ForeignArgs, share};
@@ -73,7 +73,7 @@ pub(crate) struct ScoreArgs {
     /// Images: files, folders, `-` for one image on standard input.
     #[arg(required = true)]
     pub(crate) inputs: Vec<PathBuf>,
-    /// A picture of where the image is unusual, for a single image: yellow at the threshold, red above it.
+    /// A picture of where the image is unusual, for a single image: rose at the threshold, pale yellow far above it.
     #[arg(long, short, value_name = "FILE.png")]
     pub(crate) output: Option<PathBuf>,
     /// The share of unusable images that is put up with; beyond it the exit code is 5.
@@ -173,7 +173,8 @@ fn score(command: &ScoreArgs, args: &Args) -> anyhow::Result<u8> {
             if drawn > 1 {
                 return Err(Error::Usage("-o is for a single image".into()).into());
             }
-            write_png(place, &overlay(&model, image.view(), &finding.map, detector.grid())?)?;
+            let drawing = overlay(&model, &image, &finding.map, detector.grid())?.to_png()?;
+            Staged::write(place, &drawing)?.commit()?;
         }
         if args.json {
             return Ok(json!({
@@ -191,16 +192,4 @@ fn score(command: &ScoreArgs, args: &Args) -> anyhow::Result<u8> {
         }))?;
     }
     Ok(tally.judge(command.max_bad))
-}
-
-/// Writes an RGB image.
-fn write_png(place: &Path, image: &Image) -> anyhow::Result<()> {
-    let mut bytes = Vec::new();
-    let mut encoder = png::Encoder::new(&mut bytes, image.width() as u32, image.height() as u32);
-    encoder.set_color(png::ColorType::Rgb);
-    let mut writer = encoder.write_header()?;
-    writer.write_image_data(image.data())?;
-    writer.finish()?;
-    Staged::write(place, &bytes)?.commit()?;
-    Ok(())
 }

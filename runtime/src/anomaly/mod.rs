@@ -12,10 +12,10 @@
 mod coreset;
 mod file;
 mod fit;
-mod heatmap;
+mod heat_map;
 
 pub use fit::{Settings, fit};
-pub use heatmap::overlay;
+pub use heat_map::overlay;
 
 use crate::digest::Digest;
 use crate::error::{Error, Result};

@@ -6,22 +6,18 @@
 //! of the images that the model learned from, which normalisation makes zero; the image's own mean holds some of what was
 //! covered.
 
-mod overlay;
-mod palette;
+mod drawing;
 
-use smalti_models::Preprocess;
+use smalti_models::heat_map::{HeatMap, Occlusion};
 use smalti_models::image::View;
 use smalti_models::preprocess::Scratch;
+use smalti_models::{Image, Preprocess};
 
 use crate::error::{Error, Result};
 use crate::load::Model;
 use crate::session::{Output, Session};
 
-pub use palette::palette;
-
-/// Cells that a patch reaches to each side of its centre: a quarter of the image at the default grid, about as much as in
-/// the paper.
-const REACH: usize = 1;
+pub(crate) use drawing::draw;
 
 /// What is asked of a map.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -43,19 +39,22 @@ impl Default for Settings {
     }
 }
 
+/// A fall of the probability that is drawn at full strength, unless the largest one is more: where nothing matters, nothing
+/// is to shine.
+const FULL: f32 = 0.05;
+
 /// How much the probability of a class falls when parts of an image are covered.
 #[derive(Clone, Debug, PartialEq)]
-pub struct HeatMap {
+pub struct Explanation {
     /// The number of the class.
     pub class: usize,
     /// Its probability for the whole image.
     pub probability: f32,
     /// How often the model ran.
     pub runs: usize,
-    /// Cells across and down.
-    cells: [usize; 2],
-    /// Rows of cells: the mean fall of the probability over all patches that covered the cell.
-    falls: Vec<f32>,
+    /// For each cell the mean fall of the probability over all patches that covered it: -1 to 1, negative where the class
+    /// became more probable.
+    pub map: HeatMap,
     /// What the model saw of the image: left, top, right, bottom as fractions of width and height.
     region: [f64; 4],
 }
@@ -71,33 +70,23 @@ pub struct Peak {
     pub fall: f32,
 }
 
-impl HeatMap {
-    /// Cells across and down.
-    pub fn cells(&self) -> [usize; 2] {
-        self.cells
-    }
-
-    /// For each cell, row by row, the mean fall of the probability over all patches that covered it: -1 to 1, negative
-    /// where the class became more probable.
-    pub fn falls(&self) -> &[f32] {
-        &self.falls
-    }
-
+impl Explanation {
     /// The centre of the cell where the probability falls most; of equal ones the first.
     pub fn peak(&self) -> Peak {
-        let start = (0, f32::NEG_INFINITY);
-        let larger =
-            |best: (usize, f32), (i, &fall): (usize, &f32)| if fall > best.1 { (i, fall) } else { best };
-        let (cell, fall) = self.falls.iter().enumerate().fold(start, larger);
+        let ([x, y], fall) = self.map.peak();
         let [left, top, right, bottom] = self.region;
-        let centre =
-            |i: usize, count: usize, from: f64, to: f64| from + (to - from) * (i as f64 + 0.5) / count as f64;
-        let [across, down] = self.cells;
-        Peak {
-            x: centre(cell % across, across, left, right),
-            y: centre(cell / across, down, top, bottom),
-            fall,
-        }
+        Peak { x: left + x * (right - left), y: top + y * (bottom - top), fall }
+    }
+
+    /// The map over its image, in RGB: the image in grey, and over it dark blue where the answer does not depend on it,
+    /// rose, and pale yellow where it depends most; darkened where the model did not see it. The longer side has 480 to
+    /// 1024 pixels.
+    ///
+    /// # Errors
+    /// [`Error::Data`] for an image that is too long to be drawn.
+    pub fn over(&self, image: &Image) -> Result<Image> {
+        let full = self.map.values().iter().copied().fold(FULL, f32::max);
+        draw(&self.map, image, self.region, full)
     }
 }
 
@@ -112,49 +101,37 @@ pub fn occlusion(
     image: View<'_>,
     settings: &Settings,
     step: &mut dyn FnMut(usize, usize) -> Result<()>,
-) -> Result<HeatMap> {
+) -> Result<Explanation> {
     let model = session.model().clone();
     let (preprocess, size) = (model.known_preprocess()?, model.input().size());
     let mut scratch = Scratch::default();
     let unusable = |error| Error::data("image", error);
     let pixels = preprocess.apply_to(size, image, &mut scratch).map_err(unusable)?;
-    let (from, channels) = ([image.width(), image.height()], preprocess.channels);
-    let [left, top, right, bottom] = preprocess.visible_region(from, size).map_err(unusable)?;
-    let [width, height] = from.map(|side| side as f64);
-    let region = [left / width, top / height, right / width, bottom / height];
+    let from = [image.width(), image.height()];
+    let region = preprocess.visible_region(from, size).map_err(unusable)?;
 
     if !(1..=Settings::MAX_GRID).contains(&settings.grid) {
         let (found, most) = (settings.grid, Settings::MAX_GRID);
         return Err(Error::Usage(format!("a grid of {found} cells a side: expected 1 to {most}")));
     }
-    let cells = size.map(|side| settings.grid.min(side));
-    let patches = cells[0] * cells[1];
+    let mut occlusion = Occlusion::new(size, settings.grid);
+    let patches = occlusion.patches();
     let mut runs = Runs { session, model: &model, output: model.output(), ranked: Vec::new() };
     step(0, patches + 1)?;
     let (class, probability) = runs.answer(pixels, settings.class)?;
 
     let (colour, mut covered) = (mean_colour(preprocess), pixels.to_vec());
-    let (mut sums, mut counts) = (vec![0.0; patches], vec![0.0; patches]);
     for patch in 0..patches {
         step(patch + 1, patches + 1)?;
-        let reach = [patch % cells[0], patch / cells[0]]
-            .map(|centre| (centre.saturating_sub(REACH), centre + REACH + 1));
-        let [across, down] = [0, 1].map(|axis| reach[axis].0..reach[axis].1.min(cells[axis]));
-        let edge = |axis: usize, cell: usize| cell * size[axis] / cells[axis];
-        let row = edge(0, across.start) * channels..edge(0, across.end) * channels;
         covered.copy_from_slice(pixels);
-        for y in edge(1, down.start)..edge(1, down.end) {
-            let row = y * size[0] * channels + row.start..y * size[0] * channels + row.end;
-            covered[row].chunks_exact_mut(channels).for_each(|pixel| pixel.copy_from_slice(&colour));
+        let [columns, rows] = occlusion.pixels(patch);
+        for row in covered.chunks_exact_mut(size[0] * colour.len()).skip(rows.start).take(rows.len()) {
+            let pixels = row.chunks_exact_mut(colour.len());
+            pixels.skip(columns.start).take(columns.len()).for_each(|pixel| pixel.copy_from_slice(&colour));
         }
-        let fall = probability - runs.answer(&covered, Some(class))?.1;
-        for cell in down.flat_map(|y| across.clone().map(move |x| y * cells[0] + x)) {
-            sums[cell] += fall;
-            counts[cell] += 1.0;
-        }
+        occlusion.add(patch, probability - runs.answer(&covered, Some(class))?.1);
     }
-    let falls = sums.iter().zip(&counts).map(|(sum, count)| sum / count).collect();
-    Ok(HeatMap { class, probability, runs: patches + 1, cells, falls, region })
+    Ok(Explanation { class, probability, runs: patches + 1, map: occlusion.finish(), region })
 }
 
 /// Runs of a model on prepared pixels.

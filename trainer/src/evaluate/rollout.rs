@@ -1,9 +1,8 @@
 //! Attention rollout (Abnar and Zuidema 2020, arXiv 2005.00928, section 3): how much of what is pooled comes from each patch, if
 //! attention is all that moves it. It is the same for every class.
 
-use smalti_models::{Pooling, Preprocess};
+use smalti_models::{HeatMap, Pooling, Preprocess};
 
-use super::occlusion::Map;
 use crate::error::{Error, Result};
 use crate::model::classifier;
 use crate::objective::mask::Mask;
@@ -13,7 +12,7 @@ use crate::stages::finetune::Finetuned;
 ///
 /// # Errors
 /// A model that begins with convolutions; an image of another size.
-pub fn of_classifier(model: &Finetuned, bytes: &[u8]) -> Result<Map> {
+pub fn of_classifier(model: &Finetuned, bytes: &[u8]) -> Result<HeatMap> {
     let (vit, Preprocess { img_size, channels, .. }) = (model.model.vit(), &model.preprocess);
     if !vit.stem.is_patches() {
         let problem = "attention rollout is for plain vision transformers, and this one begins with convolutions: take occlusion";
@@ -34,7 +33,7 @@ pub fn of_classifier(model: &Finetuned, bytes: &[u8]) -> Result<Map> {
         Pooling::Mean => first..tokens,
     };
     let shares = rollout(&layers, tokens, pooled.start);
-    Ok(Map { cells: vit.grid(), values: shares[first..].to_vec() })
+    Ok(HeatMap::new([vit.grid(); 2], shares[first..].iter().map(|share| *share as f32).collect())?)
 }
 
 /// The mean of `[heads, queries, stride]` over heads, without padding: `[queries, tokens]`.
@@ -101,10 +100,13 @@ mod tests {
             let model = Finetuned { model: classifier, params, preprocess, labels: vec!["a".into(); 3] };
             let bytes: Vec<u8> = (0..32 * 32 * 3).map(|i| (i * 31 % 251) as u8).collect();
             let found = of_classifier(&model, &bytes).unwrap();
-            let sum: f64 = found.values.iter().sum();
-            assert_eq!((found.cells, found.values.len()), (4, 16));
+            let sum: f32 = found.values().iter().sum();
+            assert_eq!(found.cells(), [4, 4]);
             // The rest is the class token's.
-            assert!(sum > 0.3 && sum < 1.0 + 1e-6 && found.values.iter().all(|share| *share > 0.0), "{sum}");
+            assert!(
+                sum > 0.3 && sum < 1.0 + 1e-6 && found.values().iter().all(|share| *share > 0.0),
+                "{sum}"
+            );
             assert!(of_classifier(&model, &bytes[1..]).is_err());
         }
     }

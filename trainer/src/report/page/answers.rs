@@ -162,11 +162,11 @@ pub(super) fn mistakes(run: &RunReport) -> Option<Section> {
     let how = match answers.explained_by {
         _ if mapped == 0 => "",
         Explain::Occlusion => {
-            " Right of each photo, as the model gets it, orange marks what speaks for its answer: when that part is covered, the \
-             answer's probability falls. Where none does, the photo stays grey."
+            " Right of each photo, as the model gets it, yellow marks what speaks for its answer: when that part is covered, the \
+             answer's probability falls. Where none does, the photo stays dark."
         }
         Explain::Attention => {
-            " Right of each photo, as the model gets it, orange marks where attention leads (rollout), whatever the answer."
+            " Right of each photo, as the model gets it, yellow marks where attention leads (rollout), whatever the answer."
         }
     };
     let limit = match mapped {

@@ -6,7 +6,7 @@
 const STOPS: [[f64; 3]; 3] = [[0.22, 0.02, -0.10], [0.60, 0.16, 0.02], [0.95, -0.02, 0.14]];
 
 /// 256 colours, from little to much.
-pub fn palette() -> [[u8; 3]; 256] {
+pub(super) fn palette() -> [[u8; 3]; 256] {
     std::array::from_fn(|i| srgb(between(i as f64 / 255.0)))
 }
 
