@@ -216,7 +216,7 @@ impl fmt::Debug for Image {
 /// What an image file may ask for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Limits {
-    /// Maximum number of pixels, width x height.
+    /// Maximum number of pixels, width x height; of WebP four sevenths of that, as it takes so much more memory.
     pub max_pixels: u64,
     /// Maximum bytes of the file.
     pub max_bytes: u64,

@@ -128,7 +128,8 @@ fn data_that_are_missing_are_never_made_up() {
             let from = scan + (bytes.len() - scan) / share;
             let hole = [&bytes[..from], &[0xff, 0xd9]].concat();
             let error = refusal(&hole);
-            assert!(error.contains("end early") || error.contains("scans are missing"), "{name}: {error}");
+            let reasons = ["end early", "scans are missing", "too short"];
+            assert!(reasons.iter().any(|reason| error.contains(reason)), "{name}: {error}");
         }
     }
     // Whole scans.
@@ -137,7 +138,7 @@ fn data_that_are_missing_are_never_made_up() {
     for &at in &scans {
         let tables = bytes[..at].windows(2).rposition(|pair| pair == [0xff, 0xc4]).unwrap();
         let error = refusal(&[&bytes[..tables.min(at)], &[0xff, 0xd9]].concat());
-        assert!(error.contains("scans are missing"), "{error}");
+        assert!(error.contains("scans are missing") || error.contains("too short"), "{error}");
     }
     // Restarts.
     let bytes = read("420-restarts.jpg");
@@ -248,4 +249,61 @@ proptest! {
             (whole, image) => prop_assert!(false, "whole {:?}, reduced {:?}", whole, image),
         }
     }
+}
+
+/// A segment with its marker and length.
+fn segment(marker: u8, body: &[u8]) -> Vec<u8> {
+    [&[0xff, marker][..], &(body.len() as u16 + 2).to_be_bytes(), body].concat()
+}
+
+/// The head of a progressive file in grey, whose codes of one bit say "no difference" and "2^14 blocks end here".
+fn grey_progressive(side: u16) -> Vec<u8> {
+    let [high, low] = side.to_be_bytes();
+    let table = |class: u8, symbol: u8| [&[class, 1][..], &[0; 15], &[symbol]].concat();
+    [
+        &[0xff, 0xd8][..],
+        &segment(0xdb, &[&[0][..], &[1; 64]].concat()),
+        &segment(0xc2, &[8, high, low, high, low, 1, 1, 0x11, 0]),
+        &segment(0xc4, &table(0x00, 0)),
+        &segment(0xc4, &table(0x10, 0xe0)),
+    ]
+    .concat()
+}
+
+/// A scan of these coefficients and bits; all its codes are zeros.
+fn scan(start: u8, end: u8, bits: u8, bytes: usize) -> Vec<u8> {
+    [segment(0xda, &[1, 1, 0, start, end, bits]), vec![0; bytes]].concat()
+}
+
+#[test]
+fn a_short_file_does_not_ask_for_many_pixels() {
+    for (bytes, marker) in [(read("444.jpg"), 0xc0), (read("progressive.jpg"), 0xc2)] {
+        let mut bytes = bytes;
+        let frame = bytes.windows(2).position(|pair| pair == [0xff, marker]).unwrap();
+        bytes[frame + 5..frame + 9].copy_from_slice(&[0x1f, 0xff, 0x1f, 0xff]);
+        let error = image::decode(&bytes, &Limits::default()).unwrap_err().to_string();
+        assert!(error.contains("too short for 8191 x 8191 pixels"), "{error}");
+    }
+}
+
+#[test]
+fn scans_that_bring_nothing_come_to_an_end() {
+    // A mean and 63 other coefficients from their 14th bit on, each in a scan of its own: 896 scans.
+    let blocks = |side: u16| usize::from(side).div_ceil(8).pow(2);
+    let file = |side: u16, scans: u8| {
+        let mut bytes = grey_progressive(side);
+        bytes.extend(scan(0, 0, 0, blocks(side).div_ceil(8)));
+        for coefficient in 1..=scans {
+            let runs = (blocks(side).div_ceil(1 << 14) * 15).div_ceil(8);
+            bytes.extend(scan(coefficient, coefficient, 13, runs));
+            for low in (0..13).rev() {
+                bytes.extend(scan(coefficient, coefficient, (low + 1) << 4 | low, runs));
+            }
+        }
+        [&bytes[..], &[0xff, 0xd9]].concat()
+    };
+    let small = image::decode(&file(512, 63), &Limits::default()).unwrap();
+    assert_eq!((small.width(), small.data()[0]), (512, 128));
+    let error = image::decode(&file(8191, 63), &Limits::default()).unwrap_err().to_string();
+    assert!(error.contains("more scans"), "{error}");
 }

@@ -102,6 +102,8 @@ fn decode_as(format: ImageFormat, bytes: &[u8], limits: &Limits, side: Option<us
             read_pixels(decoder, limits).and_then(upright)
         }
         ImageFormat::WebP => {
+            // Its decoder takes 7 bytes a pixel, RGBA and RGB, and a few bytes of a file may be all of them.
+            let limits = &Limits { max_pixels: limits.max_pixels / 7 * 4, ..*limits };
             webp::check(bytes, limits)?;
             read_pixels(WebPDecoder::new(Cursor::new(bytes)), limits).and_then(upright)
         }

@@ -16,6 +16,7 @@ pub(in crate::image) fn decode(
     limits: &Limits,
     side: Option<usize>,
 ) -> Result<Image> {
+    let coded = segments.iter().map(|segment| segment.data.len()).sum();
     let (mut tables, mut frame, mut colours) = (Tables::default(), None::<Frame>, ColourMarkers::default());
     for (index, &Segment { marker, body, data }) in segments.iter().enumerate() {
         let (read, what) = match marker {
@@ -32,7 +33,7 @@ pub(in crate::image) fn decode(
                 if frame.is_some() {
                     return Err(damaged("a second frame"));
                 }
-                frame = Some(Frame::read(marker, body, limits, side)?);
+                frame = Some(Frame::read(marker, body, coded, limits, side)?);
                 continue;
             }
             // Applications' own, comments, and what only other codes need.

@@ -91,6 +91,8 @@ fn codes(tables: &[Option<Codes>], standard: &[([u8; 16], &[u8])], number: u8, s
 /// An image as its scans fill it.
 pub(super) struct Frame {
     pub(super) is_progressive: bool,
+    /// Blocks that scans have read so far.
+    pub(super) visits: u64,
     /// Pixels of the image that comes out.
     pub(super) width: usize,
     pub(super) height: usize,
@@ -126,8 +128,14 @@ impl Component {
 }
 
 impl Frame {
-    /// From the frame's marker and content; reduced for a resize to `side`.
-    pub(super) fn read(marker: u8, body: &[u8], limits: &Limits, side: Option<usize>) -> Result<Frame> {
+    /// From the frame's marker and content, in a file with so many bytes of coded data; reduced for a resize to `side`.
+    pub(super) fn read(
+        marker: u8,
+        body: &[u8],
+        coded: usize,
+        limits: &Limits,
+        side: Option<usize>,
+    ) -> Result<Frame> {
         match marker {
             0xc0..=0xc2 => {}
             0xc3 => return Err(unsupported("lossless")),
@@ -168,6 +176,13 @@ impl Frame {
         let size = [width, height];
         let most = [0, 1].map(|axis| samplings.iter().map(|sampling| sampling[axis]).max().unwrap_or(1));
         let mcus = [0, 1].map(|axis| size[axis].div_ceil(8 * most[axis]));
+        let blocks =
+            |sampling: [usize; 2]| [0, 1].map(|axis| (size[axis] * sampling[axis]).div_ceil(8 * most[axis]));
+        // Each block has a code of one bit at least, so that a short file cannot ask for much memory.
+        let least: usize = samplings.iter().map(|&sampling| blocks(sampling).iter().product::<usize>()).sum();
+        if least > 8 * coded {
+            return Err(damaged(&format!("it is too short for {width} x {height} pixels")));
+        }
         let is_progressive = marker == 0xc2;
         let component = |(&[id, _, table], &sampling): (&[u8; 3], &[usize; 2])| {
             let plane = Plane::new(size, sampling, most, mcus, 8 / reduction)
@@ -176,7 +191,7 @@ impl Frame {
             Ok(Component {
                 id,
                 sampling,
-                blocks: [0, 1].map(|axis| (size[axis] * sampling[axis]).div_ceil(8 * most[axis])),
+                blocks: blocks(sampling),
                 table: table.into(),
                 quantisation: [0; 64],
                 was_scanned: false,
@@ -186,6 +201,7 @@ impl Frame {
         };
         Ok(Frame {
             is_progressive,
+            visits: 0,
             width: width.div_ceil(reduction),
             height: height.div_ceil(reduction),
             mcus,

@@ -9,6 +9,10 @@ use crate::error::Result;
 /// Bytes behind the last block that do no harm: some cameras fill the scan up. More of them say that codes were lost.
 const MAX_LEFT_OVER: usize = 64;
 
+/// The most blocks that all scans may read, a second or two of work. 64 megapixels have three million of them, each of which
+/// five or so scans read in files as they are written; hundreds of scans that bring nothing are an attack.
+const MAX_VISITS: u64 = 1 << 26;
+
 /// A component in a scan.
 pub(super) struct Scanned {
     /// Which of the frame's components it is.
@@ -31,6 +35,12 @@ impl Frame {
     pub(super) fn scan(&mut self, tables: &Tables, header: &[u8], data: &[u8]) -> Result<()> {
         let problem = || damaged("a scan's header does not fit the frame, or its tables are missing");
         let (scanned, band) = self.header(tables, header).ok_or_else(problem)?;
+        let blocks =
+            |scanned: &Scanned| self.components[scanned.index].blocks.iter().product::<usize>() as u64;
+        self.visits += scanned.iter().map(blocks).sum::<u64>();
+        if self.visits > MAX_VISITS {
+            return Err(damaged("it has more scans than an image of its size needs"));
+        }
         let mut state = State { bits: Bits::new(data), means: [0; MAX_COMPONENTS], run: 0 };
         let interval = tables.interval;
         let read = match band {
