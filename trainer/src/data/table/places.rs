@@ -102,13 +102,15 @@ impl Places {
         }
     }
 
-    /// The file with this path from the table's folder, or from the folder around it; the path may be encoded.
+    /// The file with this path from the table's folder, or the image with it from the folder around that; the path may be
+    /// encoded. A file without an image's extension outside is more likely something else.
     fn direct(&mut self, name: &str) -> Option<PathBuf> {
-        let folders = [self.folder.clone(), self.folder.join("..")];
+        let (folder, around) = (self.folder.clone(), self.folder.join(".."));
         let names = [Some(PathBuf::from(slashes(name))), escape::path(name)];
-        let mut candidates =
-            names.into_iter().flatten().flat_map(|name| folders.each_ref().map(|folder| folder.join(&name)));
-        candidates.find(|path| self.is_file(path))
+        names.into_iter().flatten().find_map(|name| {
+            let outside = is_image_name(&name).then(|| around.join(&name));
+            [Some(folder.join(&name)), outside].into_iter().flatten().find(|path| self.is_file(path))
+        })
     }
 
     fn is_file(&mut self, path: &Path) -> bool {

@@ -48,6 +48,14 @@ impl Folder {
 }
 
 #[test]
+fn a_file_outside_that_is_no_image_is_none_of_the_table() {
+    let folder = Folder::of(&["of/a.png", "of/b.png", "c.png"]);
+    std::fs::write(folder.0.path().join("a"), "something else").unwrap();
+    let data = folder.open("of/table.csv", "a,cat\nb,dog\nc.png,eel\n").unwrap();
+    assert_eq!([0, 1, 2].map(|i| data.image(i).unwrap().data()[0]), [0, 1, 2]);
+}
+
+#[test]
 fn lines_are_images() {
     let folder = Folder::of(&["a.png", "sub/b, c.png", "x.png"]);
     let data = folder.open("table.csv", "a.png,dog\n\"sub/b, c.png\",cat\n# no image\nx.png,\n").unwrap();
