@@ -10,6 +10,11 @@ const UNFINISHED: &str = ".writing-";
 
 /// Replaces `path` by these bytes. A crash at any moment leaves the old file or the new one, never a part.
 pub fn write(path: &Path, bytes: &[u8]) -> Result<()> {
+    write_keeping(path, None, bytes)
+}
+
+/// As [`write`]; what was there before goes to `previous`. A crash leaves it in one of both places.
+pub fn write_keeping(path: &Path, previous: Option<&Path>, bytes: &[u8]) -> Result<()> {
     let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
     let attempt = || {
         let mut file = tempfile::Builder::new().prefix(UNFINISHED).tempfile_in(folder)?;
@@ -19,6 +24,11 @@ pub fn write(path: &Path, bytes: &[u8]) -> Result<()> {
         {
             use std::os::unix::fs::PermissionsExt;
             file.as_file().set_permissions(std::fs::Permissions::from_mode(0o644))?;
+        }
+        if let Some(previous) = previous.filter(|_| path.exists()) {
+            let _ = std::fs::remove_file(previous);
+            // A link leaves the file where it is until the new one takes its place; not every file system has them.
+            std::fs::hard_link(path, previous).or_else(|_| std::fs::rename(path, previous))?;
         }
         file.persist(path).map_err(|e| e.error)?;
         // The rename survives a power failure only once the folder is synced.
@@ -69,6 +79,13 @@ mod tests {
         assert_eq!(read(&path, 100).unwrap(), b"new and longer");
         assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 1);
         assert!(read(&path, 3).unwrap_err().to_string().contains("14 bytes"));
+        let before = folder.path().join("before.bin");
+        write_keeping(&path, Some(&before), b"third").unwrap();
+        assert_eq!(
+            (read(&path, 9).unwrap(), read(&before, 99).unwrap()),
+            (b"third".into(), b"new and longer".into())
+        );
+        std::fs::remove_file(before).unwrap();
         std::fs::write(folder.path().join(".writing-abc"), "torn").unwrap();
         remove_unfinished(folder.path());
         assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 1);

@@ -26,6 +26,9 @@ struct LatentRegression {
     optim: OptimConfig,
     data: Dataset,
     teacher: Vec<f32>,
+    /// Steps done, and those (from 1) whose loss is no number.
+    steps: u64,
+    spoiled: &'static [u64],
 }
 type Buffers = classifier::Activations<f32>;
 
@@ -65,6 +68,8 @@ impl Task for LatentRegression {
         batch: Batch,
         plan: BatchPlan,
     ) -> Result<()> {
+        self.steps += 1;
+        let factor = if self.spoiled.contains(&self.steps) { f64::NAN } else { 1.0 };
         let count = batch.len();
         let seen = Mask::draw(self.optim.seed, batch.epoch, &batch.ids, 16, 8).visible;
         let all = Mask::none(count, 16).visible;
@@ -87,7 +92,7 @@ impl Task for LatentRegression {
             let squares = acts.embeddings.iter().zip(&target).map(|(x, t)| f64::from((x - t) * (x - t)));
             let loss = squares.sum::<f64>() * f64::from(weight);
             self.model.embed_backward(params, student, acts, grads);
-            loss
+            factor * loss
         })
     }
     fn model_files(&self) -> ModelFiles {
@@ -146,7 +151,7 @@ fn task() -> LatentRegression {
     let (layer_decay, block_lr, warmup_epochs) = (1.0, 1.0, 0.0);
     #[rustfmt::skip]
     let optim = OptimConfig { epochs, steps: None, repeat: 1, batch_size, lr, betas, weight_decay, layer_decay, block_lr, warmup_epochs, schedule, clip_grad, matrices, seed, precision };
-    LatentRegression { model, optim, data: data.unwrap(), teacher: Vec::new() }
+    LatentRegression { model, optim, data: data.unwrap(), teacher: Vec::new(), steps: 0, spoiled: &[] }
 }
 #[derive(Default)]
 struct Watch(Vec<f64>, Option<usize>);
@@ -157,6 +162,75 @@ impl Observer for Watch {
     fn stop(&self) -> Option<u8> {
         self.1.filter(|&steps| self.0.len() >= steps).map(|_| 130)
     }
+}
+
+/// The learning rates of a run with such steps, and how it ended.
+fn rates(
+    spoiled: &'static [u64],
+    run: Option<&RunDir>,
+) -> (Vec<f64>, Result<smalti_trainer::train::Outcome>) {
+    struct Rates(Vec<f64>);
+    impl Observer for Rates {
+        fn step(&mut self, progress: &Progress) {
+            self.0.push(progress.lr);
+        }
+    }
+    let mut rates = Rates(Vec::new());
+    let found = train(&mut LatentRegression { spoiled, ..task() }, &ExecConfig::new(1), run, &mut rates);
+    (rates.0, found)
+}
+
+#[test]
+fn a_step_that_is_no_number_is_left_out_and_halves_the_rate() {
+    let (whole, _) = rates(&[], None);
+    let (found, outcome) = rates(&[4, 10], None);
+    let factors: Vec<f64> = whole.iter().zip(&found).map(|(whole, found)| found / whole).collect();
+    let wanted = |step: usize| [1.0, 0.5, 0.25][usize::from(step >= 4) + usize::from(step >= 10)];
+    assert!(factors.iter().enumerate().all(|(step, factor)| *factor == wanted(step)), "{factors:?}");
+    assert!(outcome.unwrap().params.iter().all(|x| x.is_finite()));
+}
+
+#[test]
+fn the_third_such_step_ends_the_run_and_the_checkpoint_is_good() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("run");
+    let run = RunDir::create(&path, "regress", &Create::default()).unwrap();
+    let exec = ExecConfig { checkpoint_every: std::time::Duration::ZERO, ..ExecConfig::new(1) };
+    let spoiled = &mut LatentRegression { spoiled: &[4, 5, 6], ..task() };
+    let error = train(spoiled, &exec, Some(&run), &mut ()).unwrap_err();
+    assert!(matches!(error, Error::Diverged(_)) && error.to_string().starts_with("step 6: "), "{error}");
+    let (_, state) = run.load_state().unwrap();
+    assert_eq!((state.about.step, state.about.setbacks), (5, 2));
+    assert!(state.vectors["params"].iter().all(|x| x.is_finite()));
+}
+
+#[test]
+fn a_run_goes_on_while_checkpoints_cannot_be_written() {
+    /// Has a file in the place of the folder of checkpoints for some steps.
+    struct Obstacle(std::path::PathBuf);
+    impl Observer for Obstacle {
+        fn step(&mut self, progress: &Progress) {
+            let (folder, aside) = (self.0.join("checkpoints"), self.0.join("aside"));
+            match progress.step {
+                3 => {
+                    std::fs::rename(&folder, aside).unwrap();
+                    std::fs::write(folder, "").unwrap();
+                }
+                9 => {
+                    std::fs::remove_file(&folder).unwrap();
+                    std::fs::rename(aside, folder).unwrap();
+                }
+                _ => {}
+            }
+        }
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("run");
+    let run = RunDir::create(&path, "regress", &Create::default()).unwrap();
+    let exec = ExecConfig { checkpoint_every: std::time::Duration::ZERO, ..ExecConfig::new(1) };
+    let found = train(&mut task(), &exec, Some(&run), &mut Obstacle(path.clone())).unwrap();
+    let whole = train(&mut task(), &ExecConfig::new(1), None, &mut ()).unwrap();
+    assert!(found.params == whole.params && run.load_state().unwrap().1.about.ended);
 }
 
 #[test]

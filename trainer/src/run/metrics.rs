@@ -14,6 +14,8 @@ use crate::files;
 pub struct Metrics {
     path: PathBuf,
     file: File,
+    /// Whether the last line could not be written.
+    is_failing: bool,
 }
 
 impl Metrics {
@@ -21,15 +23,28 @@ impl Metrics {
     pub fn open(path: &Path, step: u64) -> Result<Metrics> {
         files::write(path, kept(path, step)?.as_bytes())?;
         let file = OpenOptions::new().append(true).open(path).map_err(Error::file("write", path))?;
-        Ok(Metrics { path: path.into(), file })
+        Ok(Metrics { path: path.into(), file, is_failing: false })
     }
 
-    /// Appends one line.
+    /// Appends one line. What the file system refuses is left out and said once: the training is worth more than its log.
     pub fn write(&mut self, line: &impl Serialize) -> Result<()> {
         let mut text = serde_json::to_string(line)
             .map_err(|e| Error::Usage(format!("a metric cannot be written as JSON: {e}")))?;
         text.push('\n');
-        self.file.write_all(text.as_bytes()).map_err(Error::file("write", &self.path))
+        let length = self.file.metadata().map(|about| about.len());
+        let written = self.file.write_all(text.as_bytes());
+        if written.is_err() {
+            // Half a line would spoil the next one.
+            let _ = length.and_then(|length| self.file.set_len(length));
+        }
+        let was_failing = std::mem::replace(&mut self.is_failing, written.is_err());
+        if let Err(cause) = written
+            && !was_failing
+        {
+            let error = Error::file("write", &self.path)(cause);
+            log::warn!("{error}; training goes on, and lines are missing until it can be written");
+        }
+        Ok(())
     }
 }
 

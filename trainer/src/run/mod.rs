@@ -5,7 +5,7 @@
 //!     config.toml        settings, with the flags' names
 //!     metrics.jsonl      one line a step and a validation              metrics
 //!     train.log          messages
-//!     checkpoints/       last.state                                    state
+//!     checkpoints/       last.state, previous.state                    state
 //!                        last.safetensors, best.safetensors            crate::model::weights
 //!                        config.json, preprocessor_config.json, labels.txt    config
 //!     recon/             reconstructions as PNG
@@ -35,6 +35,8 @@ use owner::Claim;
 const NAMES: [&str; 7] =
     ["config.toml", "metrics.jsonl", "train.log", "checkpoints", "recon", "teacher", "report.html"];
 const STATE: &str = "checkpoints/last.state";
+/// The state before, for when the last one is damaged.
+const PREVIOUS: &str = "checkpoints/previous.state";
 /// The name of the command that makes a run of weights of other programs.
 pub const IMPORT: &str = "import";
 
@@ -89,7 +91,7 @@ impl RunDir {
     pub fn resume(path: &Path, stage: &'static str) -> Result<RunDir> {
         let run = RunDir::open(path)?;
         let owner = Owner::resume(path, stage, &legacy_files(path))?;
-        let resumes = run.state().is_file();
+        let resumes = run.state().is_file() || run.previous_state().is_file();
         RunDir { owner: Some(Arc::new(owner)), resumes, ..run }.begun()
     }
 
@@ -150,6 +152,35 @@ impl RunDir {
         self.path.join(STATE)
     }
 
+    /// What `--resume` reads where that is damaged.
+    pub fn previous_state(&self) -> PathBuf {
+        self.path.join(PREVIOUS)
+    }
+
+    /// The last state that can be read, and where it is. If that is not the last one that was written, it is said why.
+    ///
+    /// # Errors
+    /// Those of the last one, if the one before cannot be read either.
+    pub fn load_state(&self) -> Result<(PathBuf, State)> {
+        let (last, previous) = (self.state(), self.previous_state());
+        let problem = match state::load(&last) {
+            Ok(state) => return Ok((last, state)),
+            Err(problem) => problem,
+        };
+        let Ok(state) = state::load(&previous) else { return Err(problem) };
+        log::warn!("{problem}; the run goes on from the checkpoint before, at step {}", state.about.step);
+        Ok((previous, state))
+    }
+
+    /// Puts the state that was loaded into the place of the last one: a damaged one is not to push it out.
+    pub fn accept_state(&self, path: &Path) -> Result<()> {
+        let last = self.state();
+        if path == last {
+            return Ok(());
+        }
+        std::fs::rename(path, &last).map_err(Error::file("write", last))
+    }
+
     /// `config.toml`.
     pub fn settings(&self) -> PathBuf {
         self.path.join("config.toml")
@@ -188,7 +219,7 @@ impl RunDir {
 
     /// Writes the state.
     pub fn save_state(&self, about: &About, vectors: &[(&str, &[f32])]) -> Result<()> {
-        state::save(&self.own(STATE)?, about, vectors)
+        state::save(&self.own(STATE)?, &self.own(PREVIOUS)?, about, vectors)
     }
 
     /// Writes the settings that [`RunDir::with_settings`] gave, for a stage whose preparations take long.

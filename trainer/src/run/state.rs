@@ -13,7 +13,8 @@ use sha2::{Digest, Sha256};
 
 use crate::data::Fingerprint;
 use crate::error::{Error, Result};
-use crate::model::weights::{self, file};
+use crate::files;
+use crate::model::weights::file;
 
 /// The format that this version writes. Format 1, of the first versions, is read too.
 const FORMAT: u64 = 2;
@@ -30,6 +31,9 @@ pub struct About {
     pub epochs: u64,
     /// Whether the stage has ended by itself.
     pub ended: bool,
+    /// Steps so far that were left out, as their loss or gradient was no number.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub setbacks: u32,
     /// Seconds of training so far.
     pub seconds: f64,
     /// The loss at the start and lately.
@@ -69,8 +73,8 @@ pub struct State {
     pub vectors: BTreeMap<String, Vec<f32>>,
 }
 
-/// Writes a state.
-pub fn save(path: &Path, about: &About, vectors: &[(&str, &[f32])]) -> Result<()> {
+/// Writes a state; the one that was there goes to `previous`.
+pub fn save(path: &Path, previous: &Path, about: &About, vectors: &[(&str, &[f32])]) -> Result<()> {
     let about = serde_json::to_value(about).map_err(|e| Error::Usage(format!("a state is no JSON: {e}")))?;
     let mut sorted = vectors.to_vec();
     sorted.sort_unstable_by_key(|(name, _)| *name);
@@ -78,7 +82,7 @@ pub fn save(path: &Path, about: &About, vectors: &[(&str, &[f32])]) -> Result<()
     let details = json!({"format": FORMAT, "about": about, "sha256": digest});
     let shapes: Vec<[usize; 1]> = sorted.iter().map(|(_, values)| [values.len()]).collect();
     let tensors = sorted.iter().zip(&shapes).map(|((name, values), shape)| (*name, &shape[..], *values));
-    weights::save(path, tensors, &details)
+    files::write_keeping(path, Some(previous), &file::encode(path, tensors, &details)?)
 }
 
 /// Reads a state.
@@ -108,6 +112,10 @@ pub fn load(path: &Path) -> Result<State> {
         return Err(unusable("is damaged: its digest does not match its contents".into()));
     }
     Ok(State { about, vectors })
+}
+
+fn is_zero(number: &u32) -> bool {
+    *number == 0
 }
 
 fn hex(hash: Sha256) -> String {
@@ -178,7 +186,8 @@ mod tests {
     fn any_named_vectors_come_back() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("last.state");
-        save(&path, &about(), &[("params", &[1.0, 2.0]), ("ema", &[0.5]), ("a/b", &[])]).unwrap();
+        let before = folder.path().join("previous.state");
+        save(&path, &before, &about(), &[("params", &[1.0, 2.0]), ("ema", &[0.5]), ("a/b", &[])]).unwrap();
         let state = load(&path).unwrap();
         assert_eq!(state.about, about());
         let names: Vec<&str> = state.vectors.keys().map(String::as_str).collect();
@@ -189,7 +198,8 @@ mod tests {
     fn damage_anywhere_is_noticed() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("last.state");
-        save(&path, &about(), &[("params", &[1.0; 20]), ("m", &[0.5; 20])]).unwrap();
+        let before = folder.path().join("previous.state");
+        save(&path, &before, &about(), &[("params", &[1.0; 20]), ("m", &[0.5; 20])]).unwrap();
         let whole = std::fs::read(&path).unwrap();
         for cut in [0, 4, 8, 100, whole.len() - 1] {
             std::fs::write(&path, &whole[..cut]).unwrap();
@@ -217,8 +227,7 @@ mod tests {
             "step": 5, "seconds": 2.0, "best": 0.5, "sha256": hex(hash),
             "settings": {"course": {"seed": 1, "checkpoint-minutes": 5.0}, "mask-ratio": 0.75},
         });
-        weights::save(&path, vectors.iter().map(|(name, v)| (*name, &[2usize][..], &v[..])), &details)
-            .unwrap();
+        file::save(&path, vectors.iter().map(|(name, v)| (*name, &[2usize][..], &v[..])), &details).unwrap();
         let state = load(&path).unwrap();
         assert_eq!((state.about.step, state.about.best.map(|best| best.score)), (5, Some(0.5)));
         assert_eq!(state.about.settings, json!({"optim": {"seed": 1}, "mask-ratio": 0.75}));

@@ -6,6 +6,7 @@
 
 pub mod cost;
 pub mod exec;
+mod guard;
 mod loss;
 pub mod memory;
 pub mod observer;

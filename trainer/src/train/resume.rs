@@ -11,16 +11,16 @@ use super::trainer::Trainer;
 use crate::data::Fingerprint;
 use crate::error::{Error, Result};
 use crate::run::config::load_labels;
-use crate::run::{About, RunDir, State, state};
+use crate::run::{About, RunDir, State};
 
 /// Restores the state of a run that resumes. Nothing is written before its settings and its data are known to be the
 /// same.
 pub(super) fn start<T: Task>(trainer: &mut Trainer<'_, T>, data: &TaskData) -> Result<()> {
     if let Some(run) = trainer.run.filter(|run| run.resumes()) {
-        let path = run.state();
-        let State { about, vectors } = state::load(&path)?;
+        let (path, State { about, vectors }) = run.load_state()?;
         accept(run, &path, &about, &trainer.about)?;
         restore(trainer, vectors, &path)?;
+        run.accept_state(&path)?;
         take_over(trainer, about);
     }
     match trainer.exec.ranks.clone() {

@@ -5,13 +5,14 @@ use std::ops::ControlFlow;
 use std::time::Instant;
 
 use super::exec::ExecConfig;
+use super::guard::Fault;
 use super::loss::Watchdog;
 use super::observer::{Observer, Progress, Score};
 use super::optim::{Optimizer, RunningStatistics, Schedule, adamw};
 use super::step::GradLanes;
 use super::task::{Planner, Task, TaskData, Validation};
 use crate::clock::{self, Op};
-use crate::data::{Batch, Loader, LoaderSettings, Share};
+use crate::data::{Batch, Dataset, Loader, LoaderSettings, Share};
 use crate::error::{Error, Result};
 use crate::run::{About, Best, Metrics, RunDir};
 
@@ -38,6 +39,7 @@ pub(super) struct Trainer<'a, T: Task> {
     pub(super) task: &'a mut T,
     pub(super) exec: &'a ExecConfig,
     pub(super) run: Option<&'a RunDir>,
+    images: Dataset,
     loader: Loader,
     plan: Planner,
     lanes: GradLanes<T::Buffers>,
@@ -71,6 +73,7 @@ impl<'a, T: Task> Trainer<'a, T> {
             task,
             exec,
             run,
+            images: data.train.clone(),
             loader,
             plan,
             lanes,
@@ -97,7 +100,9 @@ impl<'a, T: Task> Trainer<'a, T> {
             let loading = asked.elapsed().as_secs_f64();
             let images = batch.total;
             let (loss, grad_norm, lr) = self.step(batch)?;
-            watchdog.note(loss);
+            if loss.is_finite() {
+                watchdog.note(loss);
+            }
             self.about.loss = watchdog.track();
             self.about.seconds = before + start.elapsed().as_secs_f64();
             let progress = Progress {
@@ -121,14 +126,14 @@ impl<'a, T: Task> Trainer<'a, T> {
             watchdog.check(self.about.step, self.about.step == self.schedule.total, lr)?;
             self.end_epoch(observer, metrics.as_mut())?;
             if SHOWN_AFTER.iter().any(|part| self.about.step == self.schedule.total / part) {
-                self.show()?;
+                self.try_to("image", Trainer::show)?;
             }
             if let Some(code) = observer.stop() {
                 self.save()?;
                 return Err(Error::Interrupted { step: self.about.step, code });
             }
             if saved.elapsed() >= self.exec.checkpoint_every && self.about.step < self.schedule.total {
-                self.save()?;
+                self.try_to("checkpoint", Trainer::save)?;
                 saved = Instant::now();
             }
         }
@@ -137,7 +142,19 @@ impl<'a, T: Task> Trainer<'a, T> {
         }
         self.about.ended = true;
         self.save()?;
-        self.show()
+        self.try_to("image", Trainer::show)?;
+        Ok(())
+    }
+
+    /// Writes something that the run can go on without: what the file system refuses is said. Whether it was written.
+    fn try_to(&mut self, what: &str, write: impl FnOnce(&mut Self) -> Result<()>) -> Result<bool> {
+        match write(self) {
+            Err(error @ Error::File { .. }) => {
+                log::warn!("step {}: no {what}: {error}; training goes on", self.about.step);
+                Ok(false)
+            }
+            written => written.map(|()| true),
+        }
     }
 
     /// Leaves images to look at in the run.
@@ -147,43 +164,44 @@ impl<'a, T: Task> Trainer<'a, T> {
 
     /// One step: the loss, the gradient norm and the learning rate.
     fn step(&mut self, batch: Batch) -> Result<(f64, f64, f64)> {
-        let plan = (self.plan)(batch.epoch, batch.total);
+        let (plan, ids) = ((self.plan)(batch.epoch, batch.total), batch.ids.clone());
         match self.task.gradient(&mut self.lanes, &self.params, batch, plan) {
             // With several ranks, within a step that will never be whole.
             Err(Error::Interrupted { code, .. }) => return Err(self.end_job(code)),
             found => found?,
         }
-        let lr = self.schedule.rate(self.about.step);
-        let (loss, grad_norm) = self.update(lr)?;
+        let lr = self.schedule.rate(self.about.step) * Fault::rate(self.about.setbacks);
+        let (loss, grad_norm, fault) = self.update(lr);
+        if let Some(fault) = fault {
+            let step = self.about.step + 1;
+            self.about.setbacks += 1;
+            fault.judge(step, self.about.setbacks, lr, &self.images, &ids)?;
+            self.optimizer.set_step(step);
+        }
         self.about.step = self.optimizer.step();
         self.task.after_step(&mut self.params, self.about.step);
         Ok((loss, grad_norm, lr))
     }
 
-    /// Moves the parameters by the gradients in the lanes: the loss and the gradient norm.
-    fn update(&mut self, lr: f64) -> Result<(f64, f64)> {
+    /// Moves the parameters by the gradients in the lanes, unless these or the loss are no numbers: the loss, the gradient
+    /// norm, and what is wrong.
+    fn update(&mut self, lr: f64) -> (f64, f64, Option<Fault>) {
         let start = Instant::now();
         let (clip, optimizer, params) = (self.task.optim().clip_grad, &mut self.optimizer, &mut self.params);
-        let statistics = &self.statistics;
-        let (loss, norm) = self.lanes.finish(|loss, grads| {
+        let (statistics, layout) = (&self.statistics, self.task.layout());
+        let found = self.lanes.finish(|loss, grads| {
             let moves = statistics.take(grads);
             let norm = adamw::norm(grads);
-            if loss.is_finite() && norm.is_finite() {
+            let fault = Fault::find(loss, norm, layout, grads);
+            if fault.is_none() {
                 optimizer.update(lr, adamw::clip_factor(norm, clip), grads, params);
                 statistics.update(&moves, params);
             }
-            (loss, norm)
+            (loss, norm, fault)
         });
         // All threads work on it.
         clock::spend(Op::Optimizer, start.elapsed().as_secs_f64() * self.exec.threads as f64);
-        if loss.is_finite() && norm.is_finite() {
-            return Ok((loss, norm));
-        }
-        Err(Error::Diverged(format!(
-            "step {}: the loss is {loss} and the gradient norm {norm}: the learning rate {lr:.2e} is too high for these \
-             images; start again with a lower --lr or --blr, or with --clip-grad 1",
-            self.about.step + 1
-        )))
+        found
     }
 
     /// Validates after the last step of an epoch. Before any checkpoint: a resumed run has its validation behind it.
@@ -214,8 +232,10 @@ impl<'a, T: Task> Trainer<'a, T> {
             if let Validation::Accuracy(score) = found
                 && self.about.best.is_none_or(|best| score >= best.score)
             {
-                self.about.best = Some(Best { score, epoch });
-                self.save_model("best")?;
+                // Where it cannot be written, the file is still that of the one before.
+                if self.try_to("checkpoint", |trainer| trainer.save_model("best"))? {
+                    self.about.best = Some(Best { score, epoch });
+                }
             }
         }
         if self.task.at_epoch_end(epoch, found) == ControlFlow::Break(()) {

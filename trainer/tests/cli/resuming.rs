@@ -180,3 +180,25 @@ fn a_quickstart_that_is_stopped_says_what_is_left() {
     assert!(left.is_empty(), "{left:?}");
     assert!(read(&folder.path("q/smalti-files.txt")).contains("data/train/potato"));
 }
+
+#[test]
+fn a_damaged_checkpoint_gives_way_to_the_one_before() {
+    let folder = finished(&["--val=none", "--checkpoint-minutes=0"]);
+    let [last, previous] =
+        ["last", "previous"].map(|name| folder.path(&format!("run/checkpoints/{name}.state")));
+    let (whole, tensors) = (std::fs::read(&last).unwrap(), folder.tensors("run"));
+    let (good, mut damaged) = (std::fs::read(&previous).unwrap(), whole.clone());
+    damaged[whole.len() / 2] ^= 1;
+    for torn in [&damaged[..], &whole[..whole.len() / 3], &[]] {
+        std::fs::write(&last, torn).unwrap();
+        std::fs::write(&previous, &good).unwrap();
+        let done = resume(&folder).ok();
+        assert!(done.err.contains("the checkpoint before"), "{}", done.err);
+        assert_eq!(tensors, folder.tensors("run"));
+    }
+    // Both of them: nothing is written, and nothing lost.
+    std::fs::write(&last, &damaged).unwrap();
+    std::fs::write(&previous, &damaged[1..]).unwrap();
+    resume(&folder).fails(5, &["last.state", "damaged"]);
+    assert_eq!(std::fs::read(&last).unwrap(), damaged);
+}

@@ -64,7 +64,16 @@ pub fn save<'a>(
     tensors: impl IntoIterator<Item = (&'a str, &'a [usize], &'a [f32])>,
     details: &Value,
 ) -> Result<()> {
-    save_as(path, tensors, details, Dtype::F32, bytes_of)
+    files::write(path, &encode(path, tensors, details)?)
+}
+
+/// The bytes that [`save`] writes to `path`.
+pub(crate) fn encode<'a>(
+    path: &Path,
+    tensors: impl IntoIterator<Item = (&'a str, &'a [usize], &'a [f32])>,
+    details: &Value,
+) -> Result<Vec<u8>> {
+    encode_as(path, tensors, details, Dtype::F32, bytes_of)
 }
 
 /// As [`save`], rounded to f16: half of the size.
@@ -77,16 +86,16 @@ pub fn save_half<'a>(
     details: &Value,
 ) -> Result<()> {
     let halves = |values: &[f32]| values.iter().flat_map(|x| f16::from_f32(*x).to_le_bytes()).collect();
-    save_as(path, tensors, details, Dtype::F16, halves)
+    files::write(path, &encode_as(path, tensors, details, Dtype::F16, halves)?)
 }
 
-fn save_as<'a>(
+fn encode_as<'a>(
     path: &Path,
     tensors: impl IntoIterator<Item = (&'a str, &'a [usize], &'a [f32])>,
     details: &Value,
     dtype: Dtype,
     bytes_of: impl Fn(&[f32]) -> Vec<u8>,
-) -> Result<()> {
+) -> Result<Vec<u8>> {
     let tensors: Vec<_> = tensors.into_iter().map(|(name, shape, x)| (name, shape, bytes_of(x))).collect();
     let views: Result<Vec<_>, _> = tensors
         .iter()
@@ -94,10 +103,9 @@ fn save_as<'a>(
         .collect();
     // One key: several would be written in random order.
     let metadata = HashMap::from([(KEY.to_string(), details.to_string())]);
-    let bytes = views
+    views
         .and_then(|views| safetensors::serialize(views, Some(metadata)))
-        .map_err(|e| unusable(path, format!("cannot be written: {e}")))?;
-    files::write(path, &bytes)
+        .map_err(|e| unusable(path, format!("cannot be written: {e}")))
 }
 
 /// Writes a model's parameters under timm's names.
