@@ -1,6 +1,6 @@
 //! Files that are whole or not there: written to a temporary file in the same folder, synced, renamed.
 
-use std::io::Write;
+use std::io::{ErrorKind, Write};
 use std::path::Path;
 
 use crate::error::{Error, Result};
@@ -13,7 +13,8 @@ pub fn write(path: &Path, bytes: &[u8]) -> Result<()> {
     write_keeping(path, None, bytes)
 }
 
-/// As [`write`]; what was there before goes to `previous`. A crash leaves it in one of both places.
+/// As [`write`]; what was there before goes to `previous`. A crash leaves it in one of both places. On a full disk the file
+/// at `previous` makes room.
 pub fn write_keeping(path: &Path, previous: Option<&Path>, bytes: &[u8]) -> Result<()> {
     let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
     let attempt = || {
@@ -36,7 +37,17 @@ pub fn write_keeping(path: &Path, previous: Option<&Path>, bytes: &[u8]) -> Resu
         std::fs::File::open(folder)?.sync_all()?;
         Ok(())
     };
-    attempt().map_err(Error::file("write", path))
+    let made_room = || previous.is_some_and(|previous| std::fs::remove_file(previous).is_ok());
+    let written = match attempt() {
+        Err(cause) if is_full(&cause) && made_room() => attempt(),
+        written => written,
+    };
+    written.map_err(Error::file("write", path))
+}
+
+/// Whether a disk or a user's share of it is full.
+fn is_full(cause: &std::io::Error) -> bool {
+    matches!(cause.kind(), ErrorKind::StorageFull | ErrorKind::QuotaExceeded)
 }
 
 /// Makes a folder and those above it.

@@ -80,7 +80,8 @@ fn survives_kills(stage: &str) {
         safetensors::SafeTensors::deserialize(&bytes).expect("a whole checkpoint after every kill");
         if child.wait().unwrap().success() {
             // It was faster: once more from the start.
-            let same = std::fs::read(killed.join(TENSORS)).unwrap() == std::fs::read(whole.join(TENSORS)).unwrap();
+            let same =
+                std::fs::read(killed.join(TENSORS)).unwrap() == std::fs::read(whole.join(TENSORS)).unwrap();
             assert!(same, "{stage}, ended before kill {i}");
             std::fs::remove_dir_all(&killed).unwrap();
             (started, ended) = (false, ended + 1);
