@@ -301,10 +301,7 @@ impl Model {
     /// # Errors
     /// [`Error::Usage`] for a label that the model does not have.
     pub fn class(&self, label: &str) -> Result<usize> {
-        let found = self.labels().iter().position(|other| other == label);
-        found.ok_or_else(|| {
-            Error::Usage(format!("`{label}` is none of the model's labels ({})", listed(self.labels())))
-        })
+        class_of(label, self.labels())
     }
 
     /// A session on the calling thread alone.
@@ -365,6 +362,15 @@ fn check_preprocess(preprocess: &Preprocess, input: &Input) -> Result<()> {
         return Err(Error::Usage(format!("{found}, the model takes {width} x {height} and {channels}")));
     }
     Ok(())
+}
+
+/// The number of a label.
+///
+/// # Errors
+/// [`Error::Usage`] for a label that is not among them.
+pub(crate) fn class_of(label: &str, labels: &[String]) -> Result<usize> {
+    let found = labels.iter().position(|other| other == label);
+    found.ok_or_else(|| Error::Usage(format!("`{label}` is none of the labels ({})", listed(labels))))
 }
 
 /// The first of some labels, for a message.

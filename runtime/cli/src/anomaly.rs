@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use clap::{Args as Flags, Subcommand, ValueEnum};
 use serde_json::{Value, json};
-use smalti_runtime::anomaly::{AnomalyDetector, Measure, Settings, fit, overlay};
+use smalti_runtime::anomaly::{AnomalyDetector, Finding, Measure, Settings, fit, overlay};
 use smalti_runtime::files::Staged;
 use smalti_runtime::tokens::TokenSource;
 use smalti_runtime::{Error, Model, OpenOptions, images};
@@ -96,17 +96,34 @@ pub(super) fn run(command: &AnomalyCommand, args: &Args) -> anyhow::Result<u8> {
 fn open_model(
     path: &Path,
     tokens: TokenSource,
-    trust: &FileArgs,
+    output: Option<&String>,
+    file: &FileArgs,
     foreign: &ForeignArgs,
 ) -> Result<Model, Error> {
-    let options = OpenOptions { trust: open::trust(trust)?, tokens: Some(tokens), ..OpenOptions::default() };
+    let options = OpenOptions { tokens: Some(tokens), output: output.cloned(), ..open::options(file)? };
     open::open_with(path, &options, foreign)
+}
+
+/// A detector and its model, which shows the tokens that the detector looks at.
+pub(super) fn open_both(
+    model: &Path,
+    detector: &Path,
+    output: Option<&String>,
+    file: &FileArgs,
+    foreign: &ForeignArgs,
+) -> Result<(Model, AnomalyDetector), Error> {
+    // The file says which tokens it wants.
+    let plain = open::open_output(model, output, file, foreign)?;
+    let detector = AnomalyDetector::open(detector, &plain, &open::trust(file)?)?;
+    drop(plain);
+    let tokens = TokenSource::Value(detector.token_source().into());
+    Ok((open_model(model, tokens, output, file, foreign)?, detector))
 }
 
 fn learn_good(command: &FitArgs, args: &Args) -> anyhow::Result<u8> {
     Staged::probe(&command.detector)?;
     let tokens = command.tokens.clone().map_or(TokenSource::Default, TokenSource::Value);
-    let model = open_model(&command.model, tokens, &command.file, &command.foreign)?;
+    let model = open_model(&command.model, tokens, None, &command.file, &command.foreign)?;
     let mut files = Vec::new();
     for input in &command.images {
         files.extend(images::list(input)?);
@@ -157,12 +174,8 @@ fn learn_good(command: &FitArgs, args: &Args) -> anyhow::Result<u8> {
 }
 
 fn score(command: &ScoreArgs, args: &Args) -> anyhow::Result<u8> {
-    // The file says which tokens it wants.
-    let model = open::open(&command.model, &command.file, &command.foreign)?;
-    let detector = AnomalyDetector::open(&command.detector, &model, &open::trust(&command.file)?)?;
-    drop(model);
-    let tokens = TokenSource::Value(detector.token_source().into());
-    let model = open_model(&command.model, tokens, &command.file, &command.foreign)?;
+    let (model, detector) =
+        open_both(&command.model, &command.detector, None, &command.file, &command.foreign)?;
     let (mut session, mut output, mut finding) = (model.session()?, model.output(), detector.finding());
     let mut drawn = 0;
     let tally = inputs::each(&command.inputs, &model, |file, image| {
@@ -173,14 +186,11 @@ fn score(command: &ScoreArgs, args: &Args) -> anyhow::Result<u8> {
             if drawn > 1 {
                 return Err(Error::Usage("-o is for a single image".into()).into());
             }
-            let drawing = overlay(&model, &image, &finding.map, detector.grid())?.to_png()?;
-            Staged::write(place, &drawing)?.commit()?;
+            let drawing = overlay(&model, &image, &finding.map, detector.grid())?.to_png();
+            Staged::write(place, &drawing.map_err(Error::from)?)?.commit()?;
         }
         if args.json {
-            return Ok(json!({
-                "score": finding.score, "unusual": finding.is_unusual(),
-                "tokens": finding.tokens, "embedding": finding.embedding,
-            }));
+            return Ok(as_json(&finding));
         }
         let word = if finding.is_unusual() { "unusual" } else { "good" };
         out::line(&format!("{}: {word} {:.2}", file.display(), finding.score))?;
@@ -192,4 +202,14 @@ fn score(command: &ScoreArgs, args: &Args) -> anyhow::Result<u8> {
         }))?;
     }
     Ok(tally.judge(command.max_bad))
+}
+
+/// What `--json` says of an image.
+pub(super) fn as_json(finding: &Finding) -> Value {
+    json!({
+        "score": finding.score,
+        "unusual": finding.is_unusual(),
+        "tokens": finding.tokens,
+        "embedding": finding.embedding,
+    })
 }

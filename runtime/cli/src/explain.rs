@@ -4,9 +4,10 @@ use std::path::PathBuf;
 
 use clap::Args as Flags;
 use serde_json::json;
+use smalti_runtime::bank::ClassBank;
 use smalti_runtime::explain::{self, Settings};
 use smalti_runtime::files::Staged;
-use smalti_runtime::{Error, Model, printable};
+use smalti_runtime::{Error, printable};
 
 use super::args::{Args, FileArgs, ForeignArgs};
 use super::progress::Progress;
@@ -24,6 +25,9 @@ pub(crate) struct ExplainArgs {
     /// The label whose probability is looked at [default: the most probable one].
     #[arg(long, value_name = "NAME")]
     pub(crate) class: Option<String>,
+    /// Learned classes besides the model's: a class bank of `smalti-run learn`.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) bank: Option<PathBuf>,
     /// Places a side: the model runs once for each place, and once more.
     #[arg(long, default_value_t = Settings::default().grid as u16, value_parser = clap::value_parser!(u16).range(1..=Settings::MAX_GRID as i64))]
     pub(crate) grid: u16,
@@ -40,10 +44,14 @@ pub(super) const EXAMPLE: &str = "The map is pale yellow where the answer depend
 pub(super) fn run(command: &ExplainArgs, args: &Args) -> anyhow::Result<u8> {
     Staged::probe(&command.output)?;
     let model = open::open(&command.model, &command.file, &command.foreign)?;
-    let class = command.class.as_deref().map(|class| model.class(class)).transpose()?;
+    let trust = open::trust(&command.file)?;
+    let bank = command.bank.as_ref().map(|bank| ClassBank::open(bank, &model, &trust)).transpose()?;
+    let bank = bank.as_ref();
+    let class = |label: &str| bank.map_or_else(|| model.class(label), |bank| bank.class(label));
+    let class = command.class.as_deref().map(class).transpose()?;
     let image = inputs::read(&command.image, &model)?;
     let progress = Progress::new(args.quiet);
-    let settings = Settings { class, grid: command.grid.into() };
+    let settings = Settings { class, bank, grid: command.grid.into() };
     let mut step = |done, total| {
         progress.step(done, total);
         Ok(())
@@ -53,7 +61,8 @@ pub(super) fn run(command: &ExplainArgs, args: &Args) -> anyhow::Result<u8> {
     let png = map.over(&image)?.to_png().map_err(Error::from)?;
     Staged::write(&command.output, &png)?.commit()?;
 
-    let (label, peak) = (label(&model, map.class), map.peak());
+    let labels = bank.map_or(model.labels(), ClassBank::labels);
+    let (label, peak) = (labels.get(map.class).map_or("", String::as_str), map.peak());
     let (input, output) = (command.image.display(), command.output.display());
     if args.json {
         let peak = json!({ "x": peak.x, "y": peak.y, "fall": peak.fall });
@@ -76,8 +85,4 @@ pub(super) fn run(command: &ExplainArgs, args: &Args) -> anyhow::Result<u8> {
         out::line(&format!("the heat map is in {output}"))?;
     }
     Ok(0)
-}
-
-fn label(model: &Model, class: usize) -> &str {
-    model.labels().get(class).map_or("", String::as_str)
 }

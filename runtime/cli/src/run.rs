@@ -23,7 +23,8 @@ pub(super) fn run(command: &RunArgs, args: &Args) -> anyhow::Result<u8> {
 
 /// The class bank, where one is asked for.
 pub(super) fn open_bank(command: &RunArgs, model: &Model) -> Result<Option<Answerer>, Error> {
-    command.bank.as_ref().map(|bank| Answerer::open(bank, model, &command.file)).transpose()
+    let trust = open::trust(&command.file)?;
+    command.bank.as_ref().map(|bank| Answerer::open(bank, model, &trust)).transpose()
 }
 
 fn files(command: &RunArgs, args: &Args) -> anyhow::Result<u8> {
@@ -33,7 +34,7 @@ fn files(command: &RunArgs, args: &Args) -> anyhow::Result<u8> {
     let tally = inputs::each(&command.inputs, &model, |file, image| {
         let mut prediction = session.classify(image)?;
         if let Some(bank) = &mut bank {
-            prediction.ranked = bank.rank(&model, &prediction.output)?;
+            bank.rank(&model, &mut prediction)?;
         }
         if args.json {
             return Ok(json!({ "predictions": as_json(&prediction, command.top_k) }));

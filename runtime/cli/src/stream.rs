@@ -175,7 +175,7 @@ impl Run<'_> {
     /// The answer among old and learned classes, where there is a bank.
     fn with_bank(&mut self, mut prediction: Prediction) -> Result<Prediction, Error> {
         if let Some(bank) = &mut self.bank {
-            prediction.ranked = bank.rank(self.session.model(), &prediction.output)?;
+            bank.rank(self.session.model(), &mut prediction)?;
         }
         Ok(prediction)
     }

@@ -86,16 +86,30 @@ fn models_that_tract_runs_are_explained_too() {
 }
 
 #[test]
+fn a_learned_class_has_a_heat_map_too() {
+    let folder = tempfile::tempdir().unwrap();
+    let at = |name: &str| folder.path().join(name);
+    fs::write(at("spot.png"), spot()).unwrap();
+    let (model, spot) = (fixture("colours_u8.onnx"), at("spot.png"));
+    let [green, blue] = ["green.png", "blue.png"].map(fixture);
+    let mut add = Command::new(env!("CARGO_BIN_EXE_smalti-run"));
+    add.args(["learn", "add"]).args([&model, &at("a.bank")]).arg("spot").arg(&spot);
+    add.arg("--negatives").arg(green).arg("--negatives").arg(blue);
+    assert!(add.output().unwrap().status.success());
+    let map = at("map.png");
+    let (out, _) = explain(0, &[], &[&model, &spot, &"--bank", &at("a.bank"), &"-o", &map, &"--class=spot"]);
+    assert!(out.contains(": spot ") && map.is_file(), "{out}");
+    let (_, err) = explain(2, &[], &[&model, &spot, &"--bank", &at("a.bank"), &"-o", &map, &"--class=mauve"]);
+    assert!(err.contains("`spot`"), "{err}");
+}
+
+#[test]
 fn mistakes_are_said_before_anything_is_written() {
     let folder = tempfile::tempdir().unwrap();
     let (map, red, model) = (folder.path().join("map.png"), fixture("red.png"), fixture("colours_u8.onnx"));
     let nowhere = folder.path().join("none/map.png");
     for (code, args, words) in [
-        (
-            2,
-            [&model as &dyn AsRef<OsStr>, &red, &"-o", &map, &"--class=mauve"],
-            "none of the model's labels (`red`",
-        ),
+        (2, [&model as &dyn AsRef<OsStr>, &red, &"-o", &map, &"--class=mauve"], "none of the labels (`red`"),
         (2, [&model, &red, &"-o", &map, &"--grid=65"], "1..=64"),
         (2, [&model, &red, &"-o", &folder.path(), &"--json"], "is a folder"),
         (5, [&model, &model, &"-o", &map, &"--json"], "no image format"),

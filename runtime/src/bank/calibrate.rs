@@ -3,11 +3,10 @@
 //! An image's margin is its best similarity as a logit less the model's own best logit. The offset is what a margin must
 //! exceed. Negatives give it directly: the least that lets no more of them through than the stated share. Without any it
 //! comes from the bank's own images, each held against the others of its class: nine tenths of them pass, and how many
-//! images of something else would, nobody knows.
+//! images of something else would, nobody knows. Where each class has one image there is nothing to go by, and none passes.
 
 use super::space::{Neighbours, SHARPNESS, Space};
 use super::{Class, Example};
-use crate::error::{Error, Result};
 
 /// The share of the bank's own images that need not pass where there are no negatives.
 const SLACK: usize = 10;
@@ -15,7 +14,8 @@ const SLACK: usize = 10;
 /// What calibration found.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Calibration {
-    /// What is taken off the logit of a learned class.
+    /// What is taken off the logit of a learned class; infinite where nothing says how alike is alike enough, so that no
+    /// image is taken for one.
     pub offset: f32,
     /// Negatives that are taken for a learned class.
     pub accepted: usize,
@@ -25,18 +25,22 @@ pub struct Calibration {
     pub recognised: usize,
 }
 
+impl Calibration {
+    /// Whether learned classes are recognised at all: that takes negatives, or two images of a class.
+    pub fn is_enough(&self) -> bool {
+        self.offset.is_finite()
+    }
+}
+
 /// The offset for a bank.
-///
-/// # Errors
-/// [`Error::Usage`] where there is nothing to calibrate on: no negatives, and no class with two images.
 pub(super) fn calibrate(
     space: &Space,
     classes: &[Class],
     negatives: &[Example],
     false_accepts: f32,
-) -> Result<Calibration> {
+) -> Calibration {
     if classes.is_empty() {
-        return Ok(Calibration::default());
+        return Calibration::default();
     }
     let (mut query, mut room) = (Vec::new(), Neighbours::default());
     let count = classes.len();
@@ -69,16 +73,12 @@ pub(super) fn calibrate(
             margins.sort_unstable_by(f32::total_cmp);
             margins.get(margins.len() / SLACK).map_or(0.0, |margin| margin.next_down())
         }
-        (true, true) => {
-            let problem = "nothing says how alike is alike enough: give a second image of a class, or --negatives with \
-                           images of anything else";
-            return Err(Error::Usage(problem.into()));
-        }
+        (true, true) => f32::INFINITY,
     };
-    Ok(Calibration {
+    Calibration {
         offset,
         accepted: negative_margins.iter().filter(|margin| **margin > offset).count(),
         tried: own.len(),
         recognised: own.iter().filter(|(margin, is_best)| *margin > offset && *is_best).count(),
-    })
+    }
 }

@@ -48,8 +48,7 @@ impl ClassBank {
         }
         let negatives = examples(&mut reader, MAX_NEGATIVES, dim)?;
         reader.end()?;
-        bank.replace(classes, negatives, false_accepts)
-            .map_err(|error| KIND.refused("images", error.to_string(), "two of a class"))?;
+        bank.replace(classes, negatives, false_accepts);
         Ok(bank)
     }
 

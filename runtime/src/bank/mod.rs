@@ -15,7 +15,7 @@ pub use calibrate::Calibration;
 
 use crate::digest::Digest;
 use crate::error::{Error, Result};
-use crate::load::Model;
+use crate::load::{Model, class_of};
 use crate::session::{Output, log_probabilities, no_embedding, softmax};
 use space::{Neighbours, Space};
 
@@ -112,6 +112,14 @@ impl ClassBank {
         &self.labels
     }
 
+    /// The number of a label among [`ClassBank::labels`].
+    ///
+    /// # Errors
+    /// [`Error::Usage`] for a label that is not among them.
+    pub fn class(&self, label: &str) -> Result<usize> {
+        class_of(label, &self.labels)
+    }
+
     /// Whether a label is a learned class.
     pub fn is_learned(&self, label: &str) -> bool {
         self.classes.iter().any(|class| class.name == label)
@@ -135,9 +143,8 @@ impl ClassBank {
     /// Adds images of one class, given by the model's answers to them; how many are new, as the same image counts once.
     ///
     /// # Errors
-    /// [`Error::Usage`] for a name that is empty or too long, for a full bank, and for one image alone without negatives,
-    /// which says nothing of how alike is alike enough; [`Error::Data`] for an embedding of zeros or not finite. The bank is
-    /// then what it was.
+    /// [`Error::Usage`] for a name that is empty or too long, and for a full bank; [`Error::Data`] for an embedding of zeros
+    /// or not finite. The bank is then what it was.
     pub fn add(&mut self, name: &str, model: &Model, answers: &[Output]) -> Result<usize> {
         check_name(name)?;
         let examples = self.examples(model, answers)?;
@@ -159,7 +166,7 @@ impl ClassBank {
             let most = format!("at most {MAX_CLASSES} classes and {MAX_EXAMPLES} images are kept");
             return Err(Error::Usage(format!("{count} images of {} classes: {most}", classes.len())));
         }
-        self.replace(classes, self.negatives.clone(), self.false_accepts)?;
+        self.replace(classes, self.negatives.clone(), self.false_accepts);
         Ok(added)
     }
 
@@ -179,7 +186,8 @@ impl ClassBank {
         }
         let (count, kept) = (negatives.len(), negatives.len().min(MAX_NEGATIVES));
         let negatives = (0..kept).filter_map(|i| negatives.get(i * count / kept)).cloned().collect();
-        self.replace(self.classes.clone(), negatives, false_accepts)
+        self.replace(self.classes.clone(), negatives, false_accepts);
+        Ok(())
     }
 
     /// Forgets a class; how many images it had.
@@ -187,15 +195,34 @@ impl ClassBank {
     /// # Errors
     /// [`Error::Usage`] for a class that was not learned.
     pub fn remove(&mut self, name: &str) -> Result<usize> {
-        let Some(place) = self.classes.iter().position(|class| class.name == name) else {
-            let known: Vec<_> = self.classes().take(8).map(|(name, _)| format!("`{name}`")).collect();
-            let known = if known.is_empty() { "nothing was".into() } else { known.join(", ") };
-            return Err(Error::Usage(format!("the class `{name}` was not learned; learned: {known}")));
-        };
+        let place = self.place(name)?;
         let mut classes = self.classes.clone();
         let removed = classes.remove(place);
-        self.replace(classes, self.negatives.clone(), self.false_accepts)?;
+        self.replace(classes, self.negatives.clone(), self.false_accepts);
         Ok(removed.examples.len())
+    }
+
+    /// Forgets the last image of a class, and with its only one the class; how many images are left.
+    ///
+    /// # Errors
+    /// [`Error::Usage`] for a class that was not learned.
+    pub fn remove_last(&mut self, name: &str) -> Result<usize> {
+        let place = self.place(name)?;
+        let mut classes = self.classes.clone();
+        classes[place].examples.pop();
+        let left = classes[place].examples.len();
+        classes.retain(|class| !class.examples.is_empty());
+        self.replace(classes, self.negatives.clone(), self.false_accepts);
+        Ok(left)
+    }
+
+    /// The number of a learned class.
+    fn place(&self, name: &str) -> Result<usize> {
+        self.classes.iter().position(|class| class.name == name).ok_or_else(|| {
+            let known: Vec<_> = self.classes().take(8).map(|(name, _)| format!("`{name}`")).collect();
+            let known = if known.is_empty() { "nothing was".into() } else { known.join(", ") };
+            Error::Usage(format!("the class `{name}` was not learned; learned: {known}"))
+        })
     }
 
     /// Answers an image by the model's answer to it.
@@ -276,9 +303,9 @@ impl ClassBank {
     }
 
     /// Takes on other content, and what follows from it.
-    fn replace(&mut self, classes: Vec<Class>, negatives: Vec<Example>, false_accepts: f32) -> Result<()> {
+    fn replace(&mut self, classes: Vec<Class>, negatives: Vec<Example>, false_accepts: f32) {
         let space = Space::new(&classes, &negatives, self.dim);
-        self.calibration = calibrate::calibrate(&space, &classes, &negatives, false_accepts)?;
+        self.calibration = calibrate::calibrate(&space, &classes, &negatives, false_accepts);
         self.labels.truncate(self.own);
         for class in &classes {
             if !self.labels.contains(&class.name) {
@@ -287,7 +314,6 @@ impl ClassBank {
         }
         (self.space, self.classes, self.negatives) = (space, classes, negatives);
         self.false_accepts = false_accepts;
-        Ok(())
     }
 }
 

@@ -57,10 +57,14 @@ fn learned_classes_are_recognised_and_old_ones_stay() {
 fn without_negatives_the_bank_itself_says_how_alike() {
     let model = model();
     let mut bank = ClassBank::new(&model).unwrap();
-    let error = bank.add("mug", &model, &[near(0, 0.1)]).unwrap_err();
-    assert!(error.exit_code() == 2 && error.to_string().contains("second image"), "{error}");
-    assert_eq!(bank.classes().len(), 0);
+    // One image says nothing of how alike is alike enough: it is kept, and no image is taken for its class.
+    bank.add("mug", &model, &[near(0, 0.1)]).unwrap();
+    assert!(!bank.calibration().is_enough());
+    assert_eq!(best(&bank, &model, &near(0, 0.1)), model.labels()[0]);
+    let again = ClassBank::from_bytes(&bank.to_bytes(), &model).unwrap();
+    assert_eq!((again.classes().next(), again.calibration().is_enough()), (Some(("mug", 1)), false));
     bank.add("mug", &model, &[near(0, 0.1), near(0, -0.1), near(0, 0.3)]).unwrap();
+    assert!(bank.calibration().is_enough());
     assert_eq!(best(&bank, &model, &near(0, 0.05)), "mug");
     assert_ne!(best(&bank, &model, &near(5, 0.05)), "mug");
 }
@@ -84,6 +88,19 @@ fn the_same_image_counts_once_and_classes_can_be_forgotten() {
     assert_ne!(best(&bank, &model, &near(0, 0.05)), "mug");
     let error = bank.remove("mug").unwrap_err();
     assert!(error.exit_code() == 2 && error.to_string().contains("`key`"), "{error}");
+}
+
+#[test]
+fn images_are_taken_back_one_by_one() {
+    let model = model();
+    let mut bank = taught(&model);
+    let before = bank.to_bytes();
+    bank.add("mug", &model, &[near(0, 0.7)]).unwrap();
+    assert_eq!(bank.remove_last("mug").unwrap(), 3);
+    assert_eq!(bank.to_bytes(), before);
+    assert_eq!([0; 3].map(|_| bank.remove_last("mug").unwrap()), [2, 1, 0]);
+    assert!(!bank.is_learned("mug") && !bank.labels().contains(&"mug".to_owned()));
+    assert_eq!(bank.remove_last("mug").unwrap_err().exit_code(), 2);
 }
 
 #[test]

@@ -13,6 +13,7 @@ use smalti_models::image::View;
 use smalti_models::preprocess::Scratch;
 use smalti_models::{Image, Preprocess};
 
+use crate::bank::{Answer, ClassBank};
 use crate::error::{Error, Result};
 use crate::load::Model;
 use crate::session::{Output, Session};
@@ -20,22 +21,24 @@ use crate::session::{Output, Session};
 pub(crate) use drawing::draw;
 
 /// What is asked of a map.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Settings {
+#[derive(Clone, Copy, Debug)]
+pub struct Settings<'a> {
     /// The number of the class; none for the most probable one.
     pub class: Option<usize>,
+    /// Learned classes beside the model's; the class is then one of [`ClassBank::labels`].
+    pub bank: Option<&'a ClassBank>,
     /// Cells a side, at most one for each pixel of the input: the model runs once for each cell, and once more.
     pub grid: usize,
 }
 
-impl Settings {
+impl Settings<'_> {
     /// The most cells a side: 4,096 runs.
     pub const MAX_GRID: usize = 64;
 }
 
-impl Default for Settings {
-    fn default() -> Settings {
-        Settings { class: None, grid: 12 }
+impl Default for Settings<'_> {
+    fn default() -> Self {
+        Settings { class: None, bank: None, grid: 12 }
     }
 }
 
@@ -99,7 +102,7 @@ impl Explanation {
 pub fn occlusion(
     session: &mut Session,
     image: View<'_>,
-    settings: &Settings,
+    settings: &Settings<'_>,
     step: &mut dyn FnMut(usize, usize) -> Result<()>,
 ) -> Result<Explanation> {
     let model = session.model().clone();
@@ -116,7 +119,8 @@ pub fn occlusion(
     }
     let mut occlusion = Occlusion::new(size, settings.grid);
     let patches = occlusion.patches();
-    let mut runs = Runs { session, model: &model, output: model.output(), ranked: Vec::new() };
+    let (output, answer) = (model.output(), Answer::default());
+    let mut runs = Runs { session, model: &model, bank: settings.bank, output, answer };
     step(0, patches + 1)?;
     let (class, probability) = runs.answer(pixels, settings.class)?;
 
@@ -138,18 +142,22 @@ pub fn occlusion(
 struct Runs<'a> {
     session: &'a mut Session,
     model: &'a Model,
+    bank: Option<&'a ClassBank>,
     output: Output,
-    ranked: Vec<(usize, f32)>,
+    answer: Answer,
 }
 
 impl Runs<'_> {
     /// The probability of a class, or the most probable class and its probability.
     fn answer(&mut self, pixels: &[u8], class: Option<usize>) -> Result<(usize, f32)> {
         self.session.run_pixels_into(pixels, &mut self.output)?;
-        self.model.rank_into(&self.output.logits, &mut self.ranked);
-        let found = self.ranked.iter().find(|(index, _)| class.is_none_or(|class| class == *index));
+        match self.bank {
+            Some(bank) => bank.answer_into(self.model, &self.output, &mut self.answer)?,
+            None => self.model.rank_into(&self.output.logits, &mut self.answer.ranked),
+        }
+        let found = self.answer.ranked.iter().find(|(index, _)| class.is_none_or(|class| class == *index));
         found.copied().ok_or_else(|| {
-            let (class, classes) = (class.unwrap_or_default(), self.ranked.len());
+            let (class, classes) = (class.unwrap_or_default(), self.answer.ranked.len());
             Error::Usage(format!("class {class} of a model with {classes} classes"))
         })
     }

@@ -48,7 +48,7 @@ fn the_map_is_the_mean_of_runs_on_covered_images() {
     // One cell a pixel, by a loop over the patches that cover each.
     let model = model("colours_u8.onnx");
     let image = smalti_models::image::open(&file("green.png"), &Default::default()).unwrap();
-    let settings = Settings { class: Some(model.class("blue").unwrap()), grid: 64 };
+    let settings = Settings { class: Some(model.class("blue").unwrap()), grid: 64, bank: None };
     let found = map(&model, &image, &settings);
     assert_eq!((found.class, found.map.cells()), (settings.class.unwrap(), [8, 8]));
     let mut session = model.session().unwrap();
@@ -97,6 +97,26 @@ fn a_place_of_a_cropped_image_is_found_in_the_image() {
     assert!(bright[0] > dark[0] + 40, "{bright:?} {dark:?}");
     let outside = pixel(80, 80);
     assert!(outside[0] == outside[1] && outside[1] == outside[2] && outside[0] < 60, "{outside:?}");
+}
+
+#[test]
+fn a_learned_class_has_a_map_of_its_own() {
+    let model = model("colours_u8.onnx");
+    let mut session = model.session().unwrap();
+    let mut say = |image: &Image| session.classify(image).unwrap().output;
+    let cyan = [20, 200, 230];
+    let learned = [[0, 0], [40, 8], [16, 40]].map(|place| say(&spot([64, 64], place, 24, cyan)));
+    let others =
+        [GREY, RED, [20, 230, 20], [20, 20, 230]].map(|colour| say(&spot([64, 64], [8, 8], 24, colour)));
+    let mut bank = ClassBank::new(&model).unwrap();
+    bank.add_negatives(&model, &others, 0.0).unwrap();
+    bank.add("cyan", &model, &learned).unwrap();
+    let settings = Settings { bank: Some(&bank), ..Settings::default() };
+    let found = map(&model, &spot([64, 64], [40, 32], 24, cyan), &settings);
+    assert_eq!((found.class, bank.class("cyan").unwrap()), (3, 3));
+    let peak = found.peak();
+    assert!((40.0..64.0).contains(&(64.0 * peak.x)) && (32.0..56.0).contains(&(64.0 * peak.y)), "{peak:?}");
+    assert!(bank.class("mauve").unwrap_err().to_string().contains("`cyan`"));
 }
 
 #[test]

@@ -3,11 +3,13 @@
 mod test;
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use clap::{Args as Flags, Subcommand};
 use serde_json::{Value, json};
 use smalti_runtime::bank::{Answer, ClassBank, MAX_NEGATIVES};
-use smalti_runtime::{Error, Image, Model, Output, Ranked, Session, images};
+use smalti_runtime::trust::Trust;
+use smalti_runtime::{Error, Image, Model, Output, Prediction, Ranked, Session, images};
 use smalti_tools::samples::spread;
 
 use super::args::{Args, FileArgs, ForeignArgs, share};
@@ -87,25 +89,19 @@ pub(super) fn run(command: &LearnCommand, args: &Args) -> anyhow::Result<u8> {
 /// The model and its bank.
 fn open_both(args: &BankArgs) -> Result<(Model, ClassBank), Error> {
     let model = open::open(&args.model, &args.file, &args.foreign)?;
-    let bank = open_bank(&args.bank, &model, &args.file)?;
+    let bank = ClassBank::open(&args.bank, &model, &open::trust(&args.file)?)?;
     Ok((model, bank))
 }
 
-/// The bank of a model, signed if models must be.
-pub(super) fn open_bank(path: &Path, model: &Model, trust: &FileArgs) -> Result<ClassBank, Error> {
-    ClassBank::open(path, model, &open::trust(trust)?)
+/// The bank of a model, or one without classes where there is no file yet.
+pub(super) fn open_or_new(place: &Path, model: &Model, trust: &Trust) -> Result<ClassBank, Error> {
+    if place.exists() { ClassBank::open(place, model, trust) } else { ClassBank::new(model) }
 }
 
 fn add(command: &AddArgs, args: &Args) -> anyhow::Result<u8> {
     let place = &command.bank.bank;
-    let (model, mut bank) = match place.exists() {
-        true => open_both(&command.bank)?,
-        false => {
-            let model = open::open(&command.bank.model, &command.bank.file, &command.bank.foreign)?;
-            let bank = ClassBank::new(&model)?;
-            (model, bank)
-        }
-    };
+    let model = open::open(&command.bank.model, &command.bank.file, &command.bank.foreign)?;
+    let mut bank = open_or_new(place, &model, &open::trust(&command.bank.file)?)?;
     let mut session = model.session()?;
     let false_accepts = command.false_accepts.map_or(bank.false_accepts(), |share| share as f32);
     let (negatives, bad_negatives) = answers(&mut session, &negatives(&command.negatives)?)?;
@@ -124,7 +120,11 @@ fn add(command: &AddArgs, args: &Args) -> anyhow::Result<u8> {
             out::note(format!("{} images are in the bank already", examples.len() - added));
         }
         let fewest = (1.0 / bank.false_accepts()).ceil();
-        if bank.negatives() == 0 {
+        if !bank.calibration().is_enough() {
+            out::note(
+                "not recognised yet, as nothing says how alike is alike enough: give a second image, or --negatives DIR",
+            );
+        } else if bank.negatives() == 0 {
             out::note(
                 "no negatives: nobody knows how many images of other things are taken for learned classes; give --negatives DIR",
             );
@@ -138,14 +138,7 @@ fn add(command: &AddArgs, args: &Args) -> anyhow::Result<u8> {
     match args.json {
         true => {
             let failed = tally.failed + bad_negatives.failed;
-            let mut object = as_json(&bank);
-            let fields = json!({ "class": command.class, "added": added, "failed": failed });
-            object
-                .as_object_mut()
-                .zip(fields.as_object())
-                .into_iter()
-                .for_each(|(object, fields)| object.extend(fields.clone()));
-            out::json(object)?;
+            out::json(as_json(&bank, json!({ "class": command.class, "added": added, "failed": failed })))?;
         }
         false => {
             out::line(&format!("{}: {added} images of `{}` added", place.display(), command.class))?;
@@ -190,23 +183,29 @@ fn remove(command: &BankArgs, class: &str, args: &Args) -> anyhow::Result<u8> {
 fn list(command: &BankArgs, args: &Args) -> anyhow::Result<u8> {
     let (_, bank) = open_both(command)?;
     match args.json {
-        true => out::json(as_json(&bank))?,
+        true => out::json(as_json(&bank, json!({})))?,
         false => out::line(&as_text(&bank))?,
     }
     Ok(0)
 }
 
-fn as_json(bank: &ClassBank) -> Value {
+/// A bank as `--json` shows it, with more fields.
+pub(super) fn as_json(bank: &ClassBank, more: Value) -> Value {
     let calibration = bank.calibration();
     let classes = bank.classes().map(|(name, images)| json!({ "name": name, "images": images }));
-    json!({
+    let mut object = json!({
         "classes": classes.collect::<Vec<_>>(),
         "negatives": bank.negatives(),
         "false_accepts": if bank.negatives() > 0 { json!(bank.false_accepts()) } else { Value::Null },
+        "recognises": calibration.is_enough(),
         "accepted": calibration.accepted,
         "tried": calibration.tried,
         "recognised": calibration.recognised,
-    })
+    });
+    if let (Value::Object(object), Value::Object(more)) = (&mut object, more) {
+        object.extend(more);
+    }
+    object
 }
 
 fn as_text(bank: &ClassBank) -> String {
@@ -230,21 +229,26 @@ fn as_text(bank: &ClassBank) -> String {
 
 /// Answers with a bank: what `run --bank` prints.
 pub(super) struct Answerer {
-    bank: ClassBank,
+    bank: Arc<ClassBank>,
     answer: Answer,
 }
 
 impl Answerer {
-    pub(super) fn open(path: &Path, model: &Model, trust: &FileArgs) -> Result<Answerer, Error> {
-        let bank = open_bank(path, model, trust)?;
-        Ok(Answerer { answer: bank.answer(), bank })
+    pub(super) fn new(bank: Arc<ClassBank>) -> Answerer {
+        Answerer { answer: bank.answer(), bank }
     }
 
-    /// The most probable labels, old and learned.
-    pub(super) fn rank(&mut self, model: &Model, output: &Output) -> Result<Vec<Ranked>, Error> {
-        self.bank.answer_into(model, output, &mut self.answer)?;
+    pub(super) fn open(place: &Path, model: &Model, trust: &Trust) -> Result<Answerer, Error> {
+        Ok(Answerer::new(Arc::new(ClassBank::open(place, model, trust)?)))
+    }
+
+    /// Ranks the learned labels among those of the model.
+    pub(super) fn rank(&mut self, model: &Model, prediction: &mut Prediction) -> Result<(), Error> {
+        self.bank.answer_into(model, &prediction.output, &mut self.answer)?;
         let label = |index: usize| self.bank.labels().get(index).cloned().unwrap_or_default();
         let ranked = self.answer.ranked.iter();
-        Ok(ranked.map(|&(index, probability)| Ranked { label: label(index), index, probability }).collect())
+        prediction.ranked =
+            ranked.map(|&(index, probability)| Ranked { label: label(index), index, probability }).collect();
+        Ok(())
     }
 }

@@ -1,9 +1,11 @@
 //! The time that a connection has left.
 
-use std::sync::{Mutex, PoisonError};
+use std::sync::Mutex;
 use std::time::Duration;
 
 use tokio::time::{Instant, sleep_until};
+
+use super::lock;
 
 /// When a connection is cut off. A client has some time to send the head of a request, and from then on twice that: once
 /// until it is answered, once to take the answer and to send the next head. So neither sending nor reading slowly holds a
@@ -51,6 +53,6 @@ impl Clock {
     }
 
     fn with<T>(&self, work: impl FnOnce(&mut State) -> T) -> T {
-        work(&mut self.state.lock().unwrap_or_else(PoisonError::into_inner))
+        work(&mut lock(&self.state))
     }
 }

@@ -203,8 +203,8 @@ impl Server {
         let (head, body) = request.into_parts();
         let route = Route::of(head.uri.path());
         let reply = match self.check(&head, route) {
-            Ok(route) if route.takes_an_image() => self.image(&head, route, body, due).await,
-            Ok(route) => Ok(self.look_up(&head, route, slots)),
+            Ok((_, Some(task))) => self.work(task, body, due).await,
+            Ok((route, None)) => Ok(self.look_up(&head, route, slots)),
             // What is not read has to end the connection.
             Err(reply) if body.is_end_stream() => Err(reply),
             Err(reply) => Err(reply.with(CONNECTION, HeaderValue::from_static("close"))),
@@ -216,8 +216,8 @@ impl Server {
         Ok(reply.into_response(&self.page.policy))
     }
 
-    /// Whether a request may be answered, told by its head.
-    fn check(&self, head: &Parts, route: Option<Route>) -> Result<Route, Reply> {
+    /// Whether a request may be answered, told by its head, and what it asks of a session, if anything.
+    fn check(&self, head: &Parts, route: Option<Route>) -> Result<(Route, Option<Task>), Reply> {
         self.access.check_source(&head.uri, &head.headers)?;
         let route = route.ok_or_else(|| Reply::error(StatusCode::NOT_FOUND, "nothing is at this path"))?;
         if !route.takes(&head.method) {
@@ -228,7 +228,10 @@ impl Server {
         if !route.is_open() {
             self.access.check_token(&head.headers)?;
         }
-        Ok(route)
+        if let Some(problem) = self.pool.learned().lacks(route) {
+            return Err(Reply::error(StatusCode::NOT_FOUND, problem));
+        }
+        Ok((route, Task::of(route, &head.method, head.uri.query())?))
     }
 
     /// What needs no session.
@@ -244,21 +247,20 @@ impl Server {
             Route::Health => {
                 let known = self.access.knows_token(&head.headers);
                 let model = known.then(|| describe(&self.pool.model()));
-                Reply::json(StatusCode::OK, json!({ "status": "ok", "model": model }))
+                let offered = Route::all().filter(|route| self.pool.learned().lacks(*route).is_none());
+                let paths = known.then(|| offered.map(Route::path).collect::<Vec<_>>());
+                Reply::json(StatusCode::OK, json!({ "status": "ok", "model": model, "paths": paths }))
+            }
+            Route::Learn => {
+                let lessons = self.pool.learned().bank.as_ref();
+                Reply::json(StatusCode::OK, lessons.map_or(Value::Null, |lessons| lessons.as_json(json!({}))))
             }
             _ => Reply::new("text/html; charset=utf-8", self.page.html()),
         }
     }
 
-    /// Reads an image and has it answered.
-    async fn image(
-        &self,
-        head: &Parts,
-        route: Route,
-        body: Incoming,
-        due: tokio::time::Instant,
-    ) -> Result<Reply, Reply> {
-        let task = Task::of(route, head.uri.query())?;
+    /// Reads a body and has the task done.
+    async fn work(&self, task: Task, body: Incoming, due: tokio::time::Instant) -> Result<Reply, Reply> {
         let refuse = |status, problem: &str| Reply::error(status, problem);
         let most = self.limits.body_bytes;
         let too_large = || {

@@ -2,11 +2,13 @@
 
 use std::collections::BTreeMap;
 use std::fmt::Write;
+use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use smalti_runtime::{Model, cpu};
+
+use super::lock;
 
 /// The format, as a header says it.
 pub(super) const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
@@ -49,7 +51,7 @@ struct Requests {
 impl Metrics {
     /// Counts an answer; `route` is the path, or `other`.
     pub(super) fn answered(&self, route: &'static str, code: u16, time: Duration) {
-        let mut routes = self.routes.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut routes = lock(&self.routes);
         let (requests, seconds) = (routes.entry(route).or_default(), time.as_secs_f64());
         *requests.codes.entry(code).or_default() += 1;
         requests.buckets[BOUNDS.iter().position(|bound| seconds <= *bound).unwrap_or(BOUNDS.len())] += 1;
@@ -64,7 +66,7 @@ impl Metrics {
     /// The page that Prometheus reads.
     pub(super) fn text(&self, model: &Model, swaps: usize, connections: usize) -> String {
         let mut page = Page::default();
-        let routes = self.routes.lock().unwrap_or_else(PoisonError::into_inner);
+        let routes = lock(&self.routes);
         page.head("smalti_requests_total", "counter", "Requests by path and status code.");
         for (route, requests) in routes.iter() {
             for (code, count) in &requests.codes {

@@ -1,12 +1,14 @@
 //! `serve`: a model behind HTTP, with a page to try it.
 //!
 //! One thread does all input and output ([`http`]), each session has a thread of its own ([`pool`]). Who may ask is settled
-//! before anything of a body is read ([`access`]); what an image is answered, [`answer`] says.
+//! before anything of a body is read ([`access`]); what an image is answered, [`answer`] says, and what was learned beside
+//! the model, [`learned`] keeps.
 
 mod access;
 mod answer;
 mod clock;
 mod http;
+mod learned;
 mod metrics;
 mod page;
 mod pool;
@@ -16,19 +18,22 @@ mod route;
 use std::fs;
 use std::net::{SocketAddr, TcpListener, ToSocketAddrs};
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use clap::Args as Flags;
 use serde_json::json;
-use smalti_runtime::{Error, cpu};
+use smalti_runtime::anomaly::AnomalyDetector;
+use smalti_runtime::watch::WatchHandle;
+use smalti_runtime::{Error, Model, cpu};
 
 use super::args::{Args, FileArgs, ForeignArgs, WatchArgs, seconds};
 use super::service::Service;
 use super::signals::Stop;
-use super::{open, out};
+use super::{anomaly, open, out};
 use access::{Access, Token};
 use http::{Limits, Server};
+use learned::{Learned, Lessons};
 use metrics::Metrics;
 use page::Page;
 use pool::Pool;
@@ -62,6 +67,13 @@ pub(crate) struct ServeArgs {
     /// The output of the model that answers, where it has several [default: `logits`, else the first of a score a class].
     #[arg(long, value_name = "NAME")]
     pub(crate) output: Option<String>,
+    /// Learned classes besides the model's: a class bank of `smalti-run learn`. It can be taught over HTTP and on the page,
+    /// and is saved at once; if there is none, it is made.
+    #[arg(long, value_name = "FILE", conflicts_with = "watch")]
+    pub(crate) bank: Option<PathBuf>,
+    /// Say what is unusual, too: a detector of `smalti-run anomaly fit`.
+    #[arg(long, value_name = "FILE", conflicts_with = "watch")]
+    pub(crate) anomaly: Option<PathBuf>,
     #[command(flatten)]
     pub(crate) watch: WatchArgs,
     #[command(flatten)]
@@ -75,23 +87,22 @@ pub(super) const EXAMPLE: &str = "Examples:
   smalti-run serve model.onnx                       the page is at http://127.0.0.1:8080/
   curl --data-binary @photo.jpg 'http://127.0.0.1:8080/classify?top_k=3'
   curl --data-binary @photo.jpg http://127.0.0.1:8080/explain -o heatmap.png
+  smalti-run serve model.onnx --bank classes.bank   wrong? the page takes the right class, and learns it
   smalti-run serve model.onnx --listen 0.0.0.0:8080 --token-file token.txt";
 
 pub(super) fn run(command: &ServeArgs, args: &Args) -> anyhow::Result<u8> {
     let stop = Stop::listen();
     let token = token(command)?;
     let addresses = addresses(&command.listen, token.is_some())?;
-    let (model, watch) = open::watched(
-        &command.model,
-        command.output.as_ref(),
-        &command.watch,
-        &command.file,
-        &command.foreign,
-    )?;
+    let (model, watch, detector) = open_model(command)?;
     if model.preprocess().is_none() {
         let problem = "the model file does not say how to prepare images: give --mean and --std";
         return Err(Error::Usage(problem.into()).into());
     }
+    let bank = match &command.bank {
+        Some(place) => Some(Lessons::open(place, &model, open::trust(&command.file)?)?),
+        None => None,
+    };
     let listener = TcpListener::bind(&addresses[..]).map_err(|source| Error::Io {
         action: "listen on",
         path: command.listen.clone().into(),
@@ -102,7 +113,7 @@ pub(super) fn run(command: &ServeArgs, args: &Args) -> anyhow::Result<u8> {
     let sessions = command.sessions.map_or_else(cpu::cores, usize::from);
     let server = Arc::new(Server {
         access: Access::new(token, local),
-        pool: Pool::start(model, sessions)?,
+        pool: Pool::start(model, Learned { bank, detector }, sessions)?,
         metrics: Metrics::default(),
         page: Page::new(),
         limits: Limits {
@@ -123,6 +134,27 @@ pub(super) fn run(command: &ServeArgs, args: &Args) -> anyhow::Result<u8> {
     }
     let code = server.run(listener, &stop, watch, Service::ready())?;
     Ok(code)
+}
+
+/// The model, with the tokens that a detector looks at, if there is one.
+fn open_model(command: &ServeArgs) -> Result<(Model, Option<WatchHandle>, Option<AnomalyDetector>), Error> {
+    let ServeArgs { model, file, foreign, .. } = command;
+    let output = command.output.as_ref();
+    match &command.anomaly {
+        Some(detector) => {
+            let (model, detector) = anomaly::open_both(model, detector, output, file, foreign)?;
+            Ok((model, None, Some(detector)))
+        }
+        None => {
+            let (model, watch) = open::watched(model, output, &command.watch, file, foreign)?;
+            Ok((model, watch, None))
+        }
+    }
+}
+
+/// Nothing is ever left half done under these locks.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// The addresses to listen on. Those that other machines reach need a token.

@@ -3,7 +3,7 @@
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::{self, Receiver, Sender};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::thread::Builder;
 
 use hyper::StatusCode;
@@ -11,11 +11,13 @@ use hyper::body::Bytes;
 use smalti_runtime::{Error, Model, Session};
 use tokio::sync::oneshot;
 
-use super::answer::answer;
+use super::answer::Answering;
+use super::learned::Learned;
+use super::lock;
 use super::reply::Reply;
 use super::route::Task;
 
-/// An image to be answered.
+/// A request to be answered.
 struct Job {
     task: Task,
     body: Bytes,
@@ -32,6 +34,7 @@ pub(super) struct Pool {
 struct Current {
     model: Mutex<Model>,
     swaps: AtomicUsize,
+    learned: Learned,
 }
 
 impl Pool {
@@ -39,10 +42,11 @@ impl Pool {
     ///
     /// # Errors
     /// [`Error::Io`] where the system has no thread left, and what making a session gives.
-    pub(super) fn start(model: Model, sessions: usize) -> Result<Pool, Error> {
+    pub(super) fn start(model: Model, learned: Learned, sessions: usize) -> Result<Pool, Error> {
         let (jobs, queue) = mpsc::channel();
         let queue = Arc::new(Mutex::new(queue));
-        let current = Arc::new(Current { model: Mutex::new(model.clone()), swaps: AtomicUsize::new(0) });
+        let swaps = AtomicUsize::new(0);
+        let current = Arc::new(Current { model: Mutex::new(model.clone()), swaps, learned });
         for i in 0..sessions {
             let (current, queue, session) = (Arc::clone(&current), Arc::clone(&queue), model.session()?);
             let worker =
@@ -52,7 +56,7 @@ impl Pool {
         Ok(Pool { jobs, current })
     }
 
-    /// Hands in an image. Whoever drops the receiver takes it back.
+    /// Hands in a request. Whoever drops the receiver takes it back.
     pub(super) fn submit(&self, task: Task, body: Bytes) -> oneshot::Receiver<Reply> {
         let (reply, receiver) = oneshot::channel();
         // Without a session the receiver says so.
@@ -63,6 +67,11 @@ impl Pool {
     /// The model that answers.
     pub(super) fn model(&self) -> Model {
         lock(&self.current.model).clone()
+    }
+
+    /// What was learned beside the model.
+    pub(super) fn learned(&self) -> &Learned {
+        &self.current.learned
     }
 
     /// Lets another model answer from now on.
@@ -77,7 +86,7 @@ impl Pool {
     }
 }
 
-/// Answers one image after another.
+/// Answers one request after another.
 fn work(current: &Current, queue: &Mutex<Receiver<Job>>, mut session: Session) {
     let mut swaps = 0;
     loop {
@@ -91,9 +100,11 @@ fn work(current: &Current, queue: &Mutex<Receiver<Job>>, mut session: Session) {
             swaps = newest;
         }
         let wanted = || !reply.is_closed();
-        let answered = catch_unwind(AssertUnwindSafe(|| answer(&mut session, &task, &body, &wanted)));
+        let answered = catch_unwind(AssertUnwindSafe(|| {
+            Answering::new(&mut session, &current.learned, &wanted).answer(&task, &body)
+        }));
         let answered = answered.unwrap_or_else(|_| {
-            log::error!("a panic while an image was answered (see -vv)");
+            log::error!("a panic while a request was answered (see -vv)");
             renew(&mut session, current);
             Reply::error(StatusCode::INTERNAL_SERVER_ERROR, "internal error")
         });
@@ -109,9 +120,4 @@ fn renew(session: &mut Session, current: &Current) {
         Ok(fresh) => *session = fresh,
         Err(error) => log::error!("no session of the new model: {error}"),
     }
-}
-
-/// Nothing is ever left half done under the locks.
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -13,39 +13,43 @@ pub(super) enum Route {
     Classify,
     Embed,
     Explain,
+    Learn,
+    Anomaly,
+    AnomalyMap,
 }
 
 impl Route {
-    const ALL: [Route; 6] =
-        [Route::Page, Route::Health, Route::Metrics, Route::Classify, Route::Embed, Route::Explain];
+    /// Each with its path and the methods that it takes, as the header `Allow` says them.
+    const TABLE: [(Route, &str, &str); 9] = [
+        (Route::Page, "/", "GET, HEAD"),
+        (Route::Health, "/health", "GET, HEAD"),
+        (Route::Metrics, "/metrics", "GET, HEAD"),
+        (Route::Classify, "/classify", "POST"),
+        (Route::Embed, "/embed", "POST"),
+        (Route::Explain, "/explain", "POST"),
+        (Route::Learn, "/learn", "GET, HEAD, POST, DELETE"),
+        (Route::Anomaly, "/anomaly", "POST"),
+        (Route::AnomalyMap, "/anomaly/map", "POST"),
+    ];
 
-    pub(super) fn path(self) -> &'static str {
-        match self {
-            Route::Page => "/",
-            Route::Health => "/health",
-            Route::Metrics => "/metrics",
-            Route::Classify => "/classify",
-            Route::Embed => "/embed",
-            Route::Explain => "/explain",
-        }
+    pub(super) fn all() -> impl Iterator<Item = Route> {
+        Route::TABLE.into_iter().map(|(route, ..)| route)
     }
 
     pub(super) fn of(path: &str) -> Option<Route> {
-        Route::ALL.into_iter().find(|route| route.path() == path)
+        Route::TABLE.iter().find(|(_, known, _)| *known == path).map(|(route, ..)| *route)
     }
 
-    /// The methods that it takes, as the header `Allow` says it.
+    pub(super) fn path(self) -> &'static str {
+        Route::TABLE[self as usize].1
+    }
+
     pub(super) fn methods(self) -> &'static str {
-        if self.takes_an_image() { "POST" } else { "GET, HEAD" }
+        Route::TABLE[self as usize].2
     }
 
     pub(super) fn takes(self, method: &Method) -> bool {
         self.methods().split(", ").any(|name| name == method.as_str())
-    }
-
-    /// Whether it answers for an image in the body.
-    pub(super) fn takes_an_image(self) -> bool {
-        matches!(self, Route::Classify | Route::Embed | Route::Explain)
     }
 
     /// Whether it answers without a token: a page that asks for one, and that the server lives.
@@ -54,7 +58,7 @@ impl Route {
     }
 }
 
-/// What a session is to do with an image.
+/// What a session is to do with the image in a body.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Task {
     /// The most probable labels.
@@ -66,18 +70,33 @@ pub(super) enum Task {
     Explain {
         class: Option<String>,
     },
+    /// How unusual it is.
+    Anomaly,
+    /// Where it is unusual.
+    AnomalyMap,
+    /// To learn it as one of that class.
+    Learn {
+        label: String,
+    },
+    /// To forget the image that was learned last; the body is not looked at.
+    Undo,
 }
 
 /// Labels where the query does not say how many.
 const TOP_K: u32 = 5;
 
 impl Task {
-    /// What a route and its query ask for.
-    pub(super) fn of(route: Route, query: Option<&str>) -> Result<Task, Reply> {
-        let mut task = match route {
-            Route::Embed => Task::Embed,
-            Route::Explain => Task::Explain { class: None },
-            _ => Task::Classify { top_k: TOP_K },
+    /// What a request asks for; nothing where it is only to be looked at.
+    pub(super) fn of(route: Route, method: &Method, query: Option<&str>) -> Result<Option<Task>, Reply> {
+        let mut task = match (route, method) {
+            (Route::Classify, _) => Task::Classify { top_k: TOP_K },
+            (Route::Embed, _) => Task::Embed,
+            (Route::Explain, _) => Task::Explain { class: None },
+            (Route::Anomaly, _) => Task::Anomaly,
+            (Route::AnomalyMap, _) => Task::AnomalyMap,
+            (Route::Learn, &Method::POST) => Task::Learn { label: String::new() },
+            (Route::Learn, &Method::DELETE) => Task::Undo,
+            (Route::Page | Route::Health | Route::Metrics | Route::Learn, _) => return Ok(None),
         };
         for (name, value) in form_urlencoded::parse(query.unwrap_or_default().as_bytes()) {
             match (&mut task, &*name) {
@@ -86,10 +105,14 @@ impl Task {
                     _ => return Err(bad(&format!("top_k `{value}`: expected a number from 1 on"))),
                 },
                 (Task::Explain { class }, "class") => *class = Some(value.into_owned()),
+                (Task::Learn { label }, "label") => *label = value.into_owned(),
                 _ => return Err(bad(&format!("`{name}` means nothing to {}", route.path()))),
             }
         }
-        Ok(task)
+        match &task {
+            Task::Learn { label } if label.is_empty() => Err(bad("expected /learn?label=NAME")),
+            _ => Ok(Some(task)),
+        }
     }
 }
 
@@ -103,9 +126,9 @@ mod tests {
 
     #[test]
     fn each_path_is_found_and_no_other() {
-        for route in Route::ALL {
-            assert_eq!(Route::of(route.path()), Some(route));
-            assert_ne!(route.takes(&Method::GET), route.takes(&Method::POST));
+        for (i, (route, path, _)) in Route::TABLE.into_iter().enumerate() {
+            assert_eq!((i, route.path(), Route::of(path)), (route as usize, path, Some(route)));
+            assert!(route.takes(&Method::GET) == route.takes(&Method::HEAD));
             assert!(!route.takes(&Method::OPTIONS) && !route.takes(&Method::TRACE));
         }
         for path in ["", "//", "/Classify", "/classify/", "/../etc/passwd", "*"] {
@@ -115,8 +138,15 @@ mod tests {
 
     #[test]
     fn a_query_is_understood_or_refused() {
-        let task = |route, query| Task::of(route, Some(query)).ok();
-        assert_eq!(Task::of(Route::Classify, None).ok(), Some(Task::Classify { top_k: TOP_K }));
+        let task = |route, query| Task::of(route, &Method::POST, Some(query)).ok().flatten();
+        let plain = |route, method| Task::of(route, &method, None).ok().flatten();
+        assert_eq!(plain(Route::Classify, Method::POST), Some(Task::Classify { top_k: TOP_K }));
+        assert_eq!([plain(Route::Learn, Method::GET), plain(Route::Page, Method::HEAD)], [None, None]);
+        assert_eq!(plain(Route::Learn, Method::DELETE), Some(Task::Undo));
+        assert_eq!(task(Route::Learn, "label=a+mug"), Some(Task::Learn { label: "a mug".into() }));
+        for query in ["", "label=", "class=a"] {
+            assert!(Task::of(Route::Learn, &Method::POST, Some(query)).is_err(), "{query}");
+        }
         assert_eq!(task(Route::Classify, "top_k=2"), Some(Task::Classify { top_k: 2 }));
         let class = Some("à b&c".to_owned());
         assert_eq!(task(Route::Explain, "class=%C3%A0+b%26c"), Some(Task::Explain { class }));

@@ -3,4 +3,5 @@
 mod answers;
 mod hostile;
 mod lasting;
+mod learned;
 mod server;

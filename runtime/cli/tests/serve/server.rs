@@ -21,8 +21,27 @@ pub fn red() -> Vec<u8> {
     std::fs::read(fixture("red.png")).unwrap()
 }
 
+/// A plain PNG of about that colour, with a square of another one in a corner.
+pub fn paint(colour: [u8; 3], nudge: u8, fault: Option<[u8; 3]>) -> Vec<u8> {
+    let image = image::RgbImage::from_fn(24, 24, |x, y| match fault {
+        Some(fault) if x >= 12 && y >= 12 => image::Rgb(fault),
+        _ => image::Rgb(colour.map(|value| value.saturating_add(nudge + (x + 2 * y) as u8 % 5))),
+    });
+    let mut bytes = std::io::Cursor::new(Vec::new());
+    image.write_to(&mut bytes, image::ImageFormat::Png).unwrap();
+    bytes.into_inner()
+}
+
+/// What the program prints with `--json`.
+pub fn json(args: &[&dyn AsRef<OsStr>]) -> Value {
+    let output = command(&[args, &[&"--json"]].concat()).output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    serde_json::from_slice(&output.stdout).unwrap()
+}
+
 pub fn command(args: &[&dyn AsRef<OsStr>]) -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_smalti-run"));
+    let program = std::env::var_os("SMALTI_RUN").unwrap_or_else(|| env!("CARGO_BIN_EXE_smalti-run").into());
+    let mut command = Command::new(program);
     command.args(args.iter().map(|arg| arg.as_ref())).env_remove("RUST_LOG").env_remove("NOTIFY_SOCKET");
     command
 }
@@ -81,10 +100,15 @@ impl Server {
         self.request("POST", path, &[], body)
     }
 
+    /// The most probable label.
+    pub fn label(&self, image: &[u8]) -> String {
+        let answer = self.post("/classify", image).json();
+        answer["results"][0]["predictions"][0]["label"].as_str().unwrap().to_owned()
+    }
+
     /// Whether it answers an image rightly.
     pub fn is_well(&self) -> bool {
-        let answer = self.post("/classify", &red());
-        answer.code == 200 && answer.json()["results"][0]["predictions"][0]["label"] == "red"
+        self.label(&red()) == "red"
     }
 
     /// A number among the metrics.
