@@ -22,15 +22,19 @@ export function expect(is, said) {
 }
 
 /// Opens an address at that size (`desktop` or `phone`) and in that scheme (`light` or `dark`), lets `look` use the page, takes
-/// a screenshot under that name wherever `look` calls `shot`, and closes it. The page may ask only its own origin.
+/// a screenshot under that name wherever `look` calls `shot`, and closes it. The page may ask only its own origin; requests
+/// that are to be refused from then on, which Chromium reports as errors, `look` names by `refuses`, the start of their paths.
 export async function visit(browser, { address, size, scheme, folder, name }, look) {
   const context = await browser.newContext({
     viewport: SIZES[size], colorScheme: scheme, reducedMotion: 'reduce', hasTouch: size === 'phone', isMobile: size === 'phone',
   });
   const page = await context.newPage();
-  const [origin, problems] = [new URL(address).origin, []];
+  const [origin, problems, refused] = [new URL(address).origin, [], []];
+  const isExpected = message => message.text().startsWith('Failed to load resource') &&
+    refused.some(path => new URL(message.location().url).pathname.startsWith(path));
   page.on('console', message => {
-    if (['error', 'warning'].includes(message.type()) && !expected(message)) problems.push(`console: ${message.text()}`);
+    const isProblem = ['error', 'warning'].includes(message.type()) && !isExpected(message);
+    if (isProblem) problems.push(`console: ${message.text()} (${message.location().url})`);
   });
   page.on('pageerror', error => problems.push(`error: ${error.stack || error}`));
   const network = await context.newCDPSession(page);
@@ -47,22 +51,14 @@ export async function visit(browser, { address, size, scheme, folder, name }, lo
   };
   try {
     await page.goto(address);
-    await look(page, shot);
+    await look(page, shot, path => refused.push(path));
   } catch (error) {
     await page.screenshot({ path: `${prefix}-failed.png` });
-    throw error;
+    const place = (error.stack || '').split('\n').find(line => line.includes('check.mjs'));
+    throw new Failure(`${name}, ${size}, ${scheme}: ${error.message}\n  ${place}`);
   }
   expect(problems.length === 0, `${name}, ${size}, ${scheme}:\n  ${problems.join('\n  ')}`);
   await context.close();
-}
-
-/// Chromium logs each refused request; where the page is to be refused, it says so first.
-let refusals = 0;
-export const expectRefusal = () => { refusals += 1; };
-function expected(message) {
-  const isRefusal = message.text().startsWith('Failed to load resource') && refusals > 0;
-  if (isRefusal) refusals -= 1;
-  return isRefusal;
 }
 
 /// Notes what axe finds serious, and what is wider than the window.

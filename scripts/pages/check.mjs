@@ -4,7 +4,7 @@ import { spawn, spawnSync } from 'node:child_process';
 import fs from 'node:fs';
 import path from 'node:path';
 import { pathToFileURL } from 'node:url';
-import { expect, expectRefusal, start, visit } from './browser.mjs';
+import { expect, start, visit } from './browser.mjs';
 
 const [smalti, smaltiRun, run, root, work, folder] = process.argv.slice(2);
 const VIEWS = ['desktop', 'phone'].flatMap(size => ['light', 'dark'].map(scheme => ({ size, scheme, folder })));
@@ -78,7 +78,7 @@ async function tryModel(browser) {
   const wanted = ask(smaltiRun, 'run', MODEL, lemons[0]).results[0].predictions[0].label;
   const learned = () => ask(smaltiRun, 'learn', 'list', MODEL, bank).classes;
   for (const view of VIEWS) {
-    await visit(browser, { ...view, address, name: 'serve' }, async (page, shot) => {
+    await visit(browser, { ...view, address, name: 'serve' }, async (page, shot, refuses) => {
       await page.waitForFunction(() => !document.getElementById('teach').hidden);
       await shot('empty');
       await drop(page, lemons[0]);
@@ -126,8 +126,8 @@ async function tryModel(browser) {
       expect(learned().length === 0, 'the file holds no class');
 
       // What is no image.
-      expectRefusal();
-      expectRefusal();
+      refuses('/classify');
+      refuses('/anomaly');
       await drop(page, path.join(root, 'README.md'));
       await page.waitForSelector('#error:not([hidden])', { timeout: LIMIT });
       await shot('refused');
@@ -153,10 +153,10 @@ async function tryModel(browser) {
 
 async function guarded(browser) {
   const address = await serve(smaltiRun, ['serve', MODEL, '--listen', '127.0.0.1:0', '--token', 'sesame']);
-  await visit(browser, { size: 'phone', scheme: 'light', folder, address, name: 'token' }, async (page, shot) => {
+  await visit(browser, { size: 'phone', scheme: 'light', folder, address, name: 'token' }, async (page, shot, refuses) => {
     await page.waitForSelector('#ask:not([hidden])');
     await shot('asked');
-    expectRefusal();
+    refuses('/classify');
     await drop(page, photos('banana')[0]);
     await shows(page, '#error', 'token');
     await page.fill('#token', 'sesame');
@@ -180,7 +180,8 @@ async function label(browser) {
     const table = path.join(work, `${view.size}-${view.scheme}.csv`);
     const rows = () => fs.readFileSync(table, 'utf8').trim().split('\n').slice(1);
     const address = await serve(smalti, ['label', pile, '--labels', table, '--classes', 'lemon,banana']);
-    await visit(browser, { ...view, address, name: 'label' }, async (page, shot) => {
+    await visit(browser, { ...view, address, name: 'label' }, async (page, shot, refuses) => {
+      refuses('/image/4-'); // which is no image
       const counted = text => shows(page, '#count', text);
       await page.waitForFunction(() => document.getElementById('image').naturalWidth > 0, null, { timeout: LIMIT });
       await counted('0 of 5');
@@ -202,7 +203,6 @@ async function label(browser) {
       await page.keyboard.press(' ');
       await shows(page, '#name', 'z.jpg');
       await page.waitForSelector('#unreadable:not([hidden])');
-      expectRefusal();
       await shot('unreadable');
       await page.keyboard.press('1');
       await counted('4 of 5');

@@ -87,9 +87,17 @@ impl Row {
     }
 }
 
+/// The start of what scrolls sideways where it is wider than the page, by keys as well; `</div>` ends it.
+pub const WIDE: &str = "<div class=\"wide\" tabindex=\"0\">";
+
+/// Text as it stands, such as a command.
+pub fn verbatim(text: &str) -> String {
+    format!("<pre tabindex=\"0\">{}</pre>\n", escape(text))
+}
+
 /// A table that scrolls sideways where it is wider than the page: heads of the columns, as text, and rows.
 pub fn table(head: &[&str], rows: impl IntoIterator<Item = Row>) -> String {
-    let mut html = String::from("<div class=\"wide\"><table>\n<thead><tr>");
+    let mut html = format!("{WIDE}<table>\n<thead><tr>");
     head.iter().for_each(|head| _ = write!(html, "<th scope=\"col\">{}</th>", escape(head)));
     html += "</tr></thead>\n<tbody>\n";
     for Row { cells, class } in rows {

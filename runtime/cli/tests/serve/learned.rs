@@ -35,7 +35,7 @@ fn undo(server: &Server) -> Answer {
 fn what_is_taught_is_answered_saved_and_taken_back() {
     let folder = tempfile::tempdir().unwrap();
     let at = |name: &str| folder.path().join(name);
-    let (bank, unseen) = (at("classes.bank"), white(40));
+    let (bank, unseen) = (at("classes.bank"), white(14));
     fs::write(at("unseen.png"), &unseen).unwrap();
     let server = with_bank(&bank);
     let before = server.label(&unseen);

@@ -3,7 +3,7 @@
 use std::fmt::Write;
 
 use smalti_models::accuracy;
-use smalti_tools::markup::{Row, escape, table};
+use smalti_tools::markup::{Row, WIDE, escape, table};
 
 use super::{Section, bar, figure};
 use crate::console::out::percent;
@@ -74,9 +74,9 @@ fn classes(run: &RunReport, answers: &Answers) -> String {
 
 fn matrix(answers: &Answers) -> String {
     let found = &answers.evaluation;
-    let mut html = String::from(
+    let mut html = format!(
         "<p class=\"note\">Rows are what an image is, columns what the model says. Shades are shares of a row.</p>\n\
-         <div class=\"wide\"><table class=\"matrix\">\n<thead><tr><th scope=\"col\">truth</th>",
+         {WIDE}<table class=\"matrix\">\n<thead><tr><th scope=\"col\">truth</th>",
     );
     for (i, class) in found.per_class.iter().enumerate() {
         let name = escape(&class.name);

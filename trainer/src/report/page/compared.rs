@@ -2,7 +2,7 @@
 
 use std::fmt::Write;
 
-use smalti_tools::markup::{Row, escape, table};
+use smalti_tools::markup::{Row, escape, table, verbatim};
 
 use super::{Section, figure};
 use crate::console::out::{percent, seconds};
@@ -24,7 +24,7 @@ pub(super) fn section(reports: &Reports) -> Vec<Section> {
         let caption = "Accuracy by number of labels, for each start: mean over draws of labels, and the lowest and the highest of them.";
         let mut body = format!("<p><code>{}</code></p>\n", escape(&path.display().to_string()));
         body += &figure(&plot::chart(curve).svg(), caption);
-        _ = writeln!(body, "<pre>{}</pre>", escape(&curve.table()));
+        body += &verbatim(&curve.table());
         sections.push(Section::new("labels", "What more labels bring", body));
     }
     sections

@@ -2,7 +2,7 @@
 
 use std::fmt::Write;
 
-use smalti_tools::markup::{Row, escape, table};
+use smalti_tools::markup::{Row, escape, table, verbatim};
 
 use super::{Section, bar};
 use crate::console::out::{percent, seconds};
@@ -31,7 +31,8 @@ pub(super) fn header(run: &RunReport, title: &str) -> String {
     html += "</dl>\n";
     let next = &run.headline.next;
     if !next.is_empty() {
-        _ = write!(html, "<p>Next:</p>\n<pre>{}</pre>\n", escape(&next.join("\n")));
+        html += "<p>Next:</p>\n";
+        html += &verbatim(&next.join("\n"));
     }
     html
 }

@@ -2,7 +2,7 @@
 
 use std::fmt::Write;
 
-use smalti_tools::markup::escape;
+use smalti_tools::markup::{escape, verbatim};
 
 use super::Section;
 use crate::report::gather::RunReport;
@@ -14,16 +14,15 @@ pub(super) fn section(run: &RunReport) -> Option<Section> {
         "train" => format!("smalti train {root} --config {first} -o NEW"),
         command => format!("smalti {command} --config {first} --out NEW"),
     };
-    let mut body = format!(
-        "<p>The same again, to the last bit on a machine with the same instructions:</p>\n<pre>{}</pre>\n",
-        escape(&command)
-    );
+    let mut body =
+        String::from("<p>The same again, to the last bit on a machine with the same instructions:</p>\n");
+    body += &verbatim(&command);
     for (name, text) in &run.settings {
         _ = write!(
             body,
-            "<details><summary><code>{}</code></summary>\n<pre>{}</pre></details>\n",
+            "<details><summary><code>{}</code></summary>\n{}</details>\n",
             escape(name),
-            escape(text.trim_end())
+            verbatim(text.trim_end())
         );
     }
     Some(Section::new("settings", "Command and settings", body))
