@@ -211,6 +211,17 @@ fn lessons_are_refused_as_other_requests_are() {
     }
     let paths = |server: &Server| server.get("/health").json()["paths"].as_array().unwrap().len();
     assert_eq!((paths(&plain), paths(&server)), (6, 7));
+    // A signature would not hold after a lesson.
+    let (signed, place) = (fixture("../signed/colours_u8.onnx.minisig"), folder.path().join("model.onnx"));
+    fs::copy(model(), &place).unwrap();
+    fs::copy(signed, folder.path().join("model.onnx.minisig")).unwrap();
+    let signed = Server::of(&place, &[&"--bank", &bank, &"--pubkey", &fixture("../signed/test.pub")]);
+    let refused = signed.post("/learn?label=a", &image);
+    assert!(
+        refused.code == 404 && refused.text().contains("--pubkey") && signed.is_well(),
+        "{}",
+        refused.text()
+    );
     let closed = Server::start(&[&"--bank", &bank, &"--token", &"secret"]);
     assert_eq!((closed.post("/learn?label=a", &image).code, undo(&closed).code), (401, 401));
     assert_eq!(closed.get("/health").json()["paths"], Value::Null);

@@ -1,7 +1,5 @@
 //! Several runs: side by side, their curves over one another, and learning curves.
 
-use std::fmt::Write;
-
 use smalti_tools::markup::{Row, escape, table, verbatim};
 
 use super::{Section, figure};
