@@ -63,7 +63,7 @@ impl<'a> Answering<'a> {
             Task::AnomalyMap => {
                 let image = image()?;
                 let (detector, finding) = self.inspect(&image)?;
-                let map = overlay(&model, image.view(), &finding.map, detector.grid())?;
+                let map = overlay(&model, &image, &finding.map, detector.grid())?;
                 Ok(Reply::new("image/png", map.to_png()?))
             }
             Task::Learn { label } => {
