@@ -13,9 +13,12 @@ use crate::text::one_line;
 /// # Errors
 /// [`Error::Internal`] if the step panicked.
 pub(crate) fn guard<T>(step: &'static str, work: impl FnOnce() -> T) -> Result<T> {
-    let start = Instant::now();
+    // In WebAssembly there is no clock, and asking for the time panics.
+    let start = cfg!(not(target_family = "wasm")).then(Instant::now);
     let result = catch_unwind(AssertUnwindSafe(work));
-    log::trace!("{step}: {:.2} ms", start.elapsed().as_secs_f64() * 1e3);
+    if let Some(start) = start {
+        log::trace!("{step}: {:.2} ms", start.elapsed().as_secs_f64() * 1e3);
+    }
     result.map_err(|panic| Error::Internal { step, problem: one_line(panic_message(&*panic)) })
 }
 

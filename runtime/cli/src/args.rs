@@ -44,6 +44,10 @@ pub(crate) enum Command {
     #[cfg(feature = "serve")]
     #[command(after_help = super::serve::EXAMPLE)]
     Serve(super::serve::ServeArgs),
+    /// Write a page that classifies photos and the camera's pictures by itself: one file with the model in it, for any browser.
+    #[cfg(feature = "page")]
+    #[command(after_help = super::page::EXAMPLE)]
+    Page(super::page::PageArgs),
     /// Turn a float model into int8 with the help of some images: standard ONNX, smaller, and held to a budget.
     #[cfg(feature = "quantize")]
     Quantize(super::quantize::QuantizeArgs),

@@ -14,6 +14,8 @@ mod inspect;
 mod learn;
 mod open;
 mod out;
+#[cfg(feature = "page")]
+mod page;
 mod progress;
 #[cfg(feature = "quantize")]
 mod quantize;
@@ -26,6 +28,8 @@ mod service;
 mod shell;
 mod signals;
 mod stream;
+#[cfg(any(feature = "page", feature = "serve"))]
+mod template;
 mod verify;
 
 use std::ffi::OsString;
@@ -95,6 +99,8 @@ fn dispatch(args: &Args) -> anyhow::Result<u8> {
         Command::Explain(command) => explain::run(command, args),
         #[cfg(feature = "serve")]
         Command::Serve(command) => serve::run(command, args),
+        #[cfg(feature = "page")]
+        Command::Page(command) => page::run(command, args),
         #[cfg(feature = "quantize")]
         Command::Quantize(command) => quantize::run(command, args),
         Command::Compare(command) => compare::run(command, args),

@@ -181,8 +181,13 @@ pub(crate) use neon::{BLOCK_STEPS, Dotprod, I8mm, Neon, four_fit, pack_blocks, p
 #[cfg(target_arch = "x86_64")]
 pub(crate) use x86::{Avx2, Avx2Two, Avx2Wide, Avx512Vnni, AvxVnni, Halves};
 
+#[cfg(target_feature = "simd128")]
+pub(crate) use simd128::{Simd128, pack_halves};
+
 #[cfg(target_arch = "aarch64")]
 mod neon;
+#[cfg(target_feature = "simd128")]
+mod simd128;
 
 #[cfg(target_arch = "x86_64")]
 mod x86 {

@@ -182,7 +182,10 @@ pub struct Epilogue<'a> {
 impl Epilogue<'_> {
     /// Finishes the first `count` columns of a tile, which starts at `column` of `row`, and stores them; rows of the
     /// result have `n` values.
-    #[inline(always)]
+    ///
+    /// A call in WebAssembly: browsers compile what is hot while it runs, and small functions soon.
+    #[cfg_attr(target_family = "wasm", inline(never))]
+    #[cfg_attr(not(target_family = "wasm"), inline(always))]
     pub(crate) fn finish<const FMA: bool>(
         &self,
         tile: &mut [[f32; COLS]],

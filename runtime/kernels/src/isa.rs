@@ -41,6 +41,9 @@ pub(crate) enum Int8Dot {
     /// `tdpbusd`, on whole tiles; single rows as [`Int8Dot::Avx512Vnni`].
     #[cfg(target_arch = "x86_64")]
     Amx,
+    /// `i32x4.dot_i16x8_s` of WebAssembly.
+    #[cfg(target_feature = "simd128")]
+    Simd128,
 }
 
 /// How the products of pairs of bf16 are added to an f32.
@@ -69,7 +72,10 @@ impl Isa {
 
     /// Every instruction set of this machine that kernels exist for, slowest first.
     pub fn available() -> Vec<Isa> {
-        #[cfg_attr(not(any(target_arch = "aarch64", target_arch = "x86_64")), allow(unused_mut))]
+        #[cfg_attr(
+            not(any(target_arch = "aarch64", target_arch = "x86_64", target_feature = "simd128")),
+            allow(unused_mut)
+        )]
         let mut found = vec![Isa::SCALAR];
         #[cfg(target_arch = "aarch64")]
         {
@@ -101,6 +107,9 @@ impl Isa {
                 found.push(Isa { integers: Int8Dot::AvxVnni, ..avx2 });
             }
         }
+        // A module holds one set of instructions: floats are in vectors throughout where it was compiled so.
+        #[cfg(target_feature = "simd128")]
+        found.push(Isa { integers: Int8Dot::Simd128, ..Isa::SCALAR });
         found
     }
 
@@ -150,6 +159,10 @@ impl Isa {
             Int8Dot::Dotprod => return "dotprod",
             Int8Dot::I8mm => return "i8mm",
             _ => {}
+        }
+        #[cfg(target_feature = "simd128")]
+        if self.integers == Int8Dot::Simd128 {
+            return "simd128";
         }
         match self.kind {
             SimdLevel::Scalar => "scalar",

@@ -5,9 +5,16 @@
 pub(crate) const FUSED: bool = cfg!(any(target_arch = "aarch64", all(target_arch = "arm", smalti_vfp4)));
 
 /// `a * b + c`, rounded once: one instruction where `FMA` says so, the same bits elsewhere.
+///
+/// Rounded twice in WebAssembly, which has no such instruction: without it that costs ten times as much, and whoever opens
+/// a page waits. There last bits differ from those of other machines.
 #[inline(always)]
 pub(crate) fn madd<const FMA: bool>(a: f32, b: f32, c: f32) -> f32 {
-    if FMA { a.mul_add(b, c) } else { fused(a, b, c) }
+    match FMA {
+        true => a.mul_add(b, c),
+        false if cfg!(target_family = "wasm") => a * b + c,
+        false => fused(a, b, c),
+    }
 }
 
 /// `a * b + c` rounded once, without the instruction: the product is exact in f64; the sum is rounded to odd

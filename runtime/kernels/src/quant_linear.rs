@@ -113,6 +113,10 @@ impl QuantLinear {
             Int8Dot::I8mm => weight.chunks_exact_mut(steps).for_each(crate::dot::pack_pairs),
             _ => {}
         }
+        #[cfg(target_feature = "simd128")]
+        if isa.integers() == Int8Dot::Simd128 {
+            weight.iter_mut().for_each(crate::dot::pack_halves);
+        }
         let scales: Vec<f32> = scales.iter().map(|scale| scale * x.scale()).collect();
         let fit = if cfg!(target_arch = "x86_64") { weight.chunks_exact(steps).map(fit).min() } else { None };
         Some(QuantLinear {
@@ -432,6 +436,9 @@ fn block(layer: &QuantLinear, x: &[u8], epilogue: &Epilogue<'_>, out: &mut Out<'
         // SAFETY: as above, and the system has permitted the tile registers, of which each call is the only user.
         #[cfg(target_arch = "x86_64")]
         Int8Dot::Amx => unsafe { amx(layer, x, epilogue, out) },
+        // SAFETY: all of the module is compiled with it.
+        #[cfg(target_feature = "simd128")]
+        Int8Dot::Simd128 => unsafe { body::<crate::dot::Simd128, FUSED, 2>(layer, x, epilogue, out) },
     }
 }
 

@@ -255,7 +255,7 @@ impl Server {
                 let lessons = self.pool.learned().bank.as_ref();
                 Reply::json(StatusCode::OK, lessons.map_or(Value::Null, |lessons| lessons.as_json(json!({}))))
             }
-            _ => Reply::new("text/html; charset=utf-8", self.page.html()),
+            _ => Reply::new("text/html; charset=utf-8", self.page.html.clone()),
         }
     }
 
