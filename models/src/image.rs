@@ -16,7 +16,6 @@ mod complete;
 mod decode;
 #[cfg(feature = "decode")]
 mod encode;
-mod foreign;
 #[cfg(feature = "decode")]
 pub mod jpeg;
 #[cfg(feature = "decode")]
@@ -27,9 +26,9 @@ mod reduce;
 #[cfg(feature = "decode")]
 mod webp;
 
+pub use crate::foreign::foreign_name;
 #[cfg(feature = "decode")]
 pub use decode::{decode, decode_for, open, open_for};
-pub use foreign::foreign_name;
 pub use pixel_format::PixelFormat;
 
 /// An image of 8-bit grey or RGB pixels.

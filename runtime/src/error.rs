@@ -96,6 +96,18 @@ impl Error {
         }
     }
 
+    /// The same refusal, with the file that it is about.
+    pub fn in_file(self, path: &Path) -> Error {
+        match self {
+            Error::Refused { what, place, found, allowed } => {
+                let path = path.display();
+                let place = if place == "file" { path.to_string() } else { format!("{path}: {place}") };
+                Error::Refused { what, place, found, allowed }
+            }
+            other => other,
+        }
+    }
+
     /// A file-system failure while trying to `action` (a verb) a file.
     pub fn io(action: &'static str, path: &Path) -> impl FnOnce(std::io::Error) -> Error {
         let path = path.to_owned();

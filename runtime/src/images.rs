@@ -38,7 +38,7 @@ fn unreadable(error: smalti_models::Error) -> Error {
 }
 
 fn no_images(folder: &Path, notes: &[String]) -> Error {
-    let problem = "no .jpg, .png, .webp or .bmp files in this folder".to_owned();
+    let problem = "no .jpg, .png, .webp or .bmp files in this folder: name one with images".to_owned();
     let problems: Vec<String> = std::iter::once(problem).chain(notes.iter().cloned()).collect();
     Error::data(folder.display().to_string(), problems.join("; "))
 }

@@ -19,6 +19,7 @@
 //! ([`Error::Refused`]).
 
 mod backend;
+mod cgroup;
 mod compile;
 mod complete;
 #[cfg(feature = "tract")]

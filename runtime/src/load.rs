@@ -65,7 +65,7 @@ impl OpenOptions {
     /// [`Error::Io`] for a file that cannot be read, [`Error::Refused`] for one without the signature that is asked for
     /// or without its weights, [`Error::Usage`] for a size that is not the file's.
     pub fn read(&self, path: &Path) -> Result<Vec<u8>> {
-        self.read_pieces(path).map(Pieces::into_vec)
+        self.read_pieces(path).map(Pieces::into_vec).map_err(|error| error.in_file(path))
     }
 
     /// As [`OpenOptions::read`], in pieces.
@@ -120,7 +120,11 @@ impl Model {
     /// Also [`Error::Refused`] for a file that does not show what `options.trust` asks for, and [`Error::Usage`] for an
     /// output or tokens that the model does not have.
     pub fn open_with(path: impl AsRef<Path>, options: &OpenOptions) -> Result<Model> {
-        Model::from_pieces(options.read_pieces(path.as_ref())?, options)
+        let path = path.as_ref();
+        options
+            .read_pieces(path)
+            .and_then(|file| Model::from_pieces(file, options))
+            .map_err(|e| e.in_file(path))
     }
 
     /// Checks and prepares a file whose signature, if one is asked for, was checked.
@@ -291,8 +295,7 @@ impl Model {
 
     /// As [`Model::preprocess`], where nothing works without it.
     pub(crate) fn known_preprocess(&self) -> Result<&Preprocess> {
-        let problem =
-            "the model file does not say how to prepare images; give preprocessing (mean, std, fit)";
+        let problem = "the model file does not say how to prepare images; give mean and standard deviation (--mean and --std)";
         self.preprocess().ok_or_else(|| Error::Usage(problem.into()))
     }
 

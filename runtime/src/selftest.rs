@@ -57,7 +57,8 @@ impl Vector {
 pub fn run(model: &Model) -> Result<Vec<Vector>> {
     let golden = model.record().map_or(&[][..], |record| &record.golden);
     if golden.is_empty() {
-        return Err(Error::GateFailed("selftest: the model file holds no test vectors".into()));
+        return Err(Error::GateFailed("selftest: the model file holds no test vectors, as those of other programs do: hold it against another by \
+             `smalti-run compare`".into()));
     }
     let tolerance = tolerance(model.record());
     let (size, channels) = (model.input().width, model.input().channels);

@@ -1,17 +1,23 @@
 //! From the command line to a command, and from its error to one line and an exit code.
 
 use std::ffi::OsString;
+use std::fs::File;
+use std::io::Read;
 use std::panic::{AssertUnwindSafe, PanicHookInfo, catch_unwind};
+use std::path::Path;
 use std::process::ExitCode;
 use std::sync::{Mutex, PoisonError};
 
-use clap::Parser;
+use clap::{CommandFactory, Parser};
 
+use smalti_models::foreign::{Wanted, recognize};
+use smalti_tools::{suggest, usage};
 use smalti_trainer::Error as TrainerError;
 
 use crate::args::{Cli, Command, Global, config, words};
 use crate::commands::{
-    bench, data, distil, embed, eval, export, finetune, import, job, pretrain, reconstruct, report, shell,
+    bench, data, distil, doctor, embed, eval, export, finetune, import, job, pretrain, reconstruct, report,
+    shell,
 };
 use crate::console::log;
 use crate::{autotrain, curve, label, quickstart, select};
@@ -30,9 +36,10 @@ static PANIC: Mutex<String> = Mutex::new(String::new());
 
 /// Parses the arguments, runs the command, reports its error.
 pub(crate) fn main(words: impl IntoIterator<Item = OsString>) -> ExitCode {
-    let cli = match Cli::try_parse_from(words::tidy(words)) {
+    let words = words::tidy(words);
+    let cli = match Cli::try_parse_from(&words) {
         Ok(cli) => cli,
-        Err(error) => return ExitCode::from(refuse(&error)),
+        Err(error) => return ExitCode::from(refuse(&error, &words)),
     };
     log::start(&cli.global);
     if let Err(unknown) = smalti_kernels::Isa::forced() {
@@ -61,7 +68,7 @@ fn note_panic(panic: &PanicHookInfo<'_>) {
 }
 
 /// Help and version as they are, errors on one line.
-fn refuse(error: &clap::Error) -> u8 {
+fn refuse(error: &clap::Error, words: &[OsString]) -> u8 {
     if error.exit_code() == 0
         || error.kind() == clap::error::ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand
     {
@@ -69,7 +76,7 @@ fn refuse(error: &clap::Error) -> u8 {
         let _ = error.print();
         return if error.exit_code() == 0 { 0 } else { USAGE };
     }
-    eprintln!("smalti: error: {}; see `smalti --help`", config::one_line(error));
+    eprintln!("smalti: error: {}", usage::refusal(error, &Cli::command(), words));
     USAGE
 }
 
@@ -95,6 +102,7 @@ fn dispatch(command: Command, global: &Global) -> anyhow::Result<()> {
         Command::Import(args) => import::run(&config::merge(args, file)?, global),
         Command::Export(args) => export::run(&config::merge(args, file)?, global),
         Command::Bench(args) => bench::run(&config::merge(args, file)?, global),
+        Command::Doctor(args) => doctor::run(&config::merge(args, file)?, global),
         Command::Completions { shell } => shell::completions(shell),
         Command::Man { folder } => shell::man(folder.as_deref()),
     }
@@ -117,11 +125,39 @@ fn report(error: &anyhow::Error, causes: bool) -> u8 {
         return code;
     }
     let rank = if rank > 0 { format!("rank {rank}: ") } else { String::new() };
-    eprintln!("smalti: error: {rank}{error}");
+    let hint = advice(error).map_or(String::new(), |advice| format!("; {advice}"));
+    eprintln!("smalti: error: {rank}{error}{hint}");
     if causes {
         error.chain().skip(1).for_each(|cause| eprintln!("  caused by: {cause}"));
     }
     code
+}
+
+/// What to do about a file system that says no, which the error itself does not know.
+fn advice(error: &anyhow::Error) -> Option<String> {
+    let missing = |path: &Path| (!path.exists()).then(|| suggest::missing(path));
+    let (path, cause) = match error.downcast_ref::<TrainerError>() {
+        Some(TrainerError::File { path, cause, .. }) => (path, cause),
+        Some(TrainerError::Checkpoint { path, .. }) if path.is_file() => return instead_of_run(error, path),
+        Some(TrainerError::Checkpoint { path, .. }) => return missing(path),
+        Some(TrainerError::Teacher { place, code: FILE_SYSTEM, .. }) => return missing(Path::new(place)),
+        _ => match error.downcast_ref::<smalti_runtime::Error>()? {
+            smalti_runtime::Error::Io { path, source, .. } => (path, source),
+            _ => return None,
+        },
+    };
+    suggest::advice(path, cause)
+}
+
+/// What a file is that was named in place of a run, and what to do with it.
+fn instead_of_run(error: &anyhow::Error, path: &Path) -> Option<String> {
+    if !error.to_string().contains("is not a run") {
+        return None;
+    }
+    let mut start = Vec::new();
+    File::open(path).ok()?.take(1024).read_to_end(&mut start).ok()?;
+    let (what, remedy) = recognize(&start, Wanted::Weights)?;
+    Some(format!("it is {what}: {remedy}"))
 }
 
 /// The exit code that goes with an error.

@@ -18,8 +18,9 @@ use image::metadata::Orientation;
 use image::{DynamicImage, GrayImage, ImageDecoder, ImageFormat, ImageResult, RgbImage};
 
 use super::orientation::{jpeg_orientation, orientation};
-use super::{Image, Limits, check_pixels, complete, foreign, jpeg, webp};
+use super::{Image, Limits, check_pixels, complete, jpeg, webp};
 use crate::error::{Error, Result};
+use crate::foreign::{Wanted, recognize};
 
 /// Bytes of a decoder's own tables and rows, besides the pixels.
 const DECODER_ROOM: u64 = 64 << 20;
@@ -37,7 +38,7 @@ pub fn decode(bytes: &[u8], limits: &Limits) -> Result<Image> {
 /// are.
 pub fn decode_for(bytes: &[u8], limits: &Limits, side: impl Into<Option<usize>>) -> Result<Image> {
     if bytes.is_empty() {
-        return Err(Error::Image("the file is empty".into()));
+        return Err(Error::Image("the file is empty: copy or download it again".into()));
     }
     check_bytes(bytes.len() as u64, limits)?;
     let format = format_of(bytes)?;
@@ -82,7 +83,7 @@ fn format_of(bytes: &[u8]) -> Result<ImageFormat> {
         Ok(format @ (ImageFormat::Jpeg | ImageFormat::Png | ImageFormat::WebP | ImageFormat::Bmp)) => {
             Ok(format)
         }
-        guess => Err(Error::Image(match (foreign::foreign_content(bytes), guess) {
+        guess => Err(Error::Image(match (recognize(bytes, Wanted::Image), guess) {
             (Some((what, remedy)), _) => format!("the file is {what}, {expected}; {remedy}"),
             (None, Ok(other)) => format!("the file is of type {}, {expected}", other.to_mime_type()),
             (None, Err(_)) => format!("no image format begins like this file, {expected}"),

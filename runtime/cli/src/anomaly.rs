@@ -17,8 +17,8 @@ use super::{inputs, learn, open, out};
 const MAX_IMAGES: usize = 1000;
 
 const FIT: &str =
-    "Example: smalti-run anomaly fit model.onnx good.anomaly photos-of-good-parts/ --false-alarms 1%";
-const SCORE: &str = "Example: smalti-run anomaly score model.onnx good.anomaly part.jpg -o where.png";
+    "Example:\n  smalti-run anomaly fit model.onnx good.anomaly photos-of-good-parts/ --false-alarms 1%";
+const SCORE: &str = "Example:\n  smalti-run anomaly score model.onnx good.anomaly part.jpg -o where.png";
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum AnomalyCommand {
@@ -114,7 +114,9 @@ pub(super) fn open_both(
 ) -> Result<(Model, AnomalyDetector), Error> {
     // The file says which tokens it wants.
     let plain = open::open_output(model, output, file, foreign)?;
-    let detector = AnomalyDetector::open(detector, &plain, &open::trust(file)?)?;
+    let trust = open::trust(file)?;
+    let detector =
+        AnomalyDetector::open(detector, &plain, &trust).map_err(|error| error.in_file(detector))?;
     drop(plain);
     let tokens = TokenSource::Value(detector.token_source().into());
     Ok((open_model(model, tokens, output, file, foreign)?, detector))
@@ -170,6 +172,8 @@ fn learn_good(command: &FitArgs, args: &Args) -> anyhow::Result<u8> {
             out::bytes(detector.memory_bound() as u64),
         ))?,
     }
+    let (model, place) = (out::quoted(&command.model), out::quoted(&command.detector));
+    out::next(args, &format!("smalti-run anomaly score {model} {place} IMAGES"));
     Ok(if tally.failed > 0 { inputs::BAD_INPUT } else { 0 })
 }
 
@@ -200,6 +204,13 @@ fn score(command: &ScoreArgs, args: &Args) -> anyhow::Result<u8> {
         out::json(json!({
             "false_alarms": detector.false_alarms(), "results": tally.results, "failed": tally.failed,
         }))?;
+    }
+    if command.output.is_none() && out::is_watched() {
+        let (model, place) = (out::quoted(&command.model), out::quoted(&command.detector));
+        out::next(
+            args,
+            &format!("smalti-run anomaly score {model} {place} IMAGE -o where.png, for the place"),
+        );
     }
     Ok(tally.judge(command.max_bad))
 }

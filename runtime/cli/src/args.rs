@@ -27,11 +27,16 @@ pub(crate) struct Args {
 const EXIT_CODES: &str = "Exit codes: 0 ok, 1 error, 2 usage, 3 model refused, 4 check failed (selftest, inspect, quantize, compare), \
     5 unusable input data, 6 file system, 70 internal bug caught, 130 and 143 a stream or server stopped by a signal.";
 
+#[cfg(feature = "shell")]
+const COMPLETIONS: &str = "Examples:\n  smalti-run completions bash > ~/.local/share/bash-completion/completions/smalti-run\n  \
+    smalti-run completions zsh > ~/.zfunc/_smalti-run\n  \
+    smalti-run completions fish > ~/.config/fish/completions/smalti-run.fish";
+
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
     /// Classify images: files, folders (all images below, sorted), `-` for one image on standard input, or a
     /// stream: `mjpeg:FILE` or `raw:WIDTHxHEIGHT:PIXELS:FILE`, where FILE may be `-`.
-    #[command(after_help = pixels())]
+    #[command(after_help = run_help())]
     Run(RunArgs),
     /// Accuracy over a folder of class folders, per class and as a confusion matrix.
     Eval(EvalArgs),
@@ -54,8 +59,10 @@ pub(crate) enum Command {
     /// Do two models say the same? Agreement, flips, cosine; fails (4) below --min-agreement.
     Compare(CompareArgs),
     /// What is in a model file; whether its weights are intact.
+    #[command(after_help = "Example:\n  smalti-run inspect model.onnx")]
     Inspect(ModelArgs),
     /// Run the test vectors stored in the model: does it compute here what it computed where it was made?
+    #[command(after_help = "Example:\n  smalti-run selftest model.onnx")]
     Selftest(ModelArgs),
     /// Is the model signed by this key? The signature is minisign's, in MODEL.minisig.
     Verify(VerifyArgs),
@@ -69,18 +76,22 @@ pub(crate) enum Command {
     Anomaly(super::anomaly::AnomalyCommand),
     /// Latency, load time and peak memory on this machine.
     Bench(BenchArgs),
-    /// What this machine offers.
+    /// Look this machine over: instruction set, threads, memory, what gets in the way.
+    #[command(after_help = "Example:\n  smalti-run doctor")]
     Doctor,
     /// Print a completion script for a shell.
     #[cfg(feature = "shell")]
+    #[command(after_help = COMPLETIONS)]
     Completions {
         /// The shell.
         shell: clap_complete::Shell,
     },
     /// Write manual pages into a folder, or the main page to standard output.
     #[cfg(feature = "shell")]
+    #[command(after_help = "Example:\n  smalti-run man ~/.local/share/man/man1")]
     Man {
         /// The folder.
+        #[arg(value_name = "DIR")]
         folder: Option<PathBuf>,
     },
 }
@@ -94,11 +105,12 @@ pub(crate) struct ModelArgs {
 }
 
 #[derive(Debug, Flags)]
+#[command(after_help = "Example:\n  smalti-run verify model.onnx --pubkey smalti.pub")]
 pub(crate) struct VerifyArgs {
     /// The model file (.onnx).
     pub(crate) model: PathBuf,
     /// The key: a file, or the line of letters that `minisign -G` prints.
-    #[arg(long)]
+    #[arg(long, value_name = "KEY|FILE")]
     pub(crate) pubkey: String,
     /// The lowest version of the model.
     #[arg(long)]
@@ -164,7 +176,7 @@ pub(crate) struct WatchArgs {
 #[command(next_help_heading = "Model files")]
 pub(crate) struct FileArgs {
     /// Open only what this key signed (MODEL.minisig): a file, or the line of letters that `minisign -G` prints.
-    #[arg(long)]
+    #[arg(long, value_name = "KEY|FILE")]
     pub(crate) pubkey: Option<String>,
     /// Open no model of a lower version.
     #[arg(long)]
@@ -178,10 +190,12 @@ pub(crate) struct FileArgs {
 }
 
 #[derive(Debug, Flags)]
+#[command(after_help = "Example:\n  smalti-run eval model.onnx photos/")]
 pub(crate) struct EvalArgs {
     /// The model file (.onnx).
     pub(crate) model: PathBuf,
     /// A folder of class folders; of one with splits (`train/` and `test/` or `val/`) the test split, else val.
+    #[arg(value_name = "DIR")]
     pub(crate) folder: PathBuf,
     /// The output of the model that answers, where it has several [default: `logits`, else the first of a score a class].
     #[arg(long, value_name = "NAME")]
@@ -199,13 +213,16 @@ pub(crate) struct EvalArgs {
 }
 
 #[derive(Debug, Flags)]
+#[command(after_help = "Example:\n  smalti-run compare model.onnx model-int8.onnx --data photos/")]
 pub(crate) struct CompareArgs {
     /// The first model file (.onnx), e.g. the float one.
+    #[arg(value_name = "A.onnx")]
     pub(crate) a: PathBuf,
     /// The second model file (.onnx), e.g. the int8 one.
+    #[arg(value_name = "B.onnx")]
     pub(crate) b: PathBuf,
     /// A folder of images, of one with splits the test or val split; class folders give accuracy.
-    #[arg(long)]
+    #[arg(long, value_name = "DIR")]
     pub(crate) data: PathBuf,
     /// The least share of images with the same answer.
     #[arg(long, default_value = "99%", value_parser = share)]
@@ -226,6 +243,7 @@ pub(crate) struct CompareArgs {
 }
 
 #[derive(Debug, Flags)]
+#[command(after_help = "Example:\n  smalti-run bench model.onnx -t 1,2,4")]
 pub(crate) struct BenchArgs {
     /// The model file (.onnx).
     pub(crate) model: PathBuf,
@@ -250,10 +268,10 @@ pub(crate) struct BenchArgs {
 #[command(next_help_heading = "Preprocessing (for models without a record of it, or to override it)")]
 pub(crate) struct ForeignArgs {
     /// Mean of each channel on the scale 0 to 1, e.g. 0.485,0.456,0.406.
-    #[arg(long, value_delimiter = ',')]
+    #[arg(long, value_delimiter = ',', value_name = "R,G,B")]
     pub(crate) mean: Option<Vec<f32>>,
     /// Standard deviation of each channel on the scale 0 to 1.
-    #[arg(long, value_delimiter = ',')]
+    #[arg(long, value_delimiter = ',', value_name = "R,G,B")]
     pub(crate) std: Option<Vec<f32>>,
     /// How an image gets to the model's size: short side and centre crop, or both sides squashed.
     #[arg(long, value_enum)]
@@ -262,7 +280,7 @@ pub(crate) struct ForeignArgs {
     #[arg(long, value_enum)]
     pub(crate) interpolation: Option<InterpolationArg>,
     /// A file with one label a line.
-    #[arg(long)]
+    #[arg(long, value_name = "FILE")]
     pub(crate) labels: Option<PathBuf>,
 }
 
@@ -278,16 +296,21 @@ pub(crate) enum InterpolationArg {
     Bicubic,
 }
 
-/// What raw frames may hold.
-fn pixels() -> String {
-    format!("PIXELS is one of {}.", PixelFormat::names())
+/// What `run --help` ends with.
+fn run_help() -> String {
+    format!(
+        "PIXELS is one of {}.\n\nExamples:\n  smalti-run run model.onnx photo.jpg photos/ --top-k 3\n  \
+         rpicam-vid --codec mjpeg --timeout 0 --nopreview --output - | smalti-run run model.onnx mjpeg:-\n  \
+         smalti-run run model.onnx raw:640x480:yuyv:/dev/video0",
+        PixelFormat::names()
+    )
 }
 
 /// `5%` or `0.05`.
 pub(super) fn share(text: &str) -> Result<f64, String> {
     let (number, scale) = text.strip_suffix('%').map_or((text, 1.0), |number| (number, 100.0));
-    let share = number.parse::<f64>().map_err(|error| error.to_string())? / scale;
-    if (0.0..=1.0).contains(&share) { Ok(share) } else { Err("expected 0% to 100%".into()) }
+    let share = number.parse::<f64>().ok().map(|number| number / scale);
+    share.filter(|share| (0.0..=1.0).contains(share)).ok_or_else(|| "expected 0% to 100%".into())
 }
 
 /// A side in pixels, or width and height.
@@ -300,12 +323,36 @@ fn size(text: &str) -> Result<[usize; 2], String> {
 
 /// A positive time.
 pub(super) fn seconds(text: &str) -> Result<f64, String> {
-    let seconds = text.parse::<f64>().map_err(|error| error.to_string())?;
-    if (0.01..=3600.0).contains(&seconds) { Ok(seconds) } else { Err("expected 0.01 to 3600".into()) }
+    let seconds = text.parse().ok().filter(|seconds| (0.01..=3600.0).contains(seconds));
+    seconds.ok_or_else(|| "expected 0.01 to 3600".into())
 }
 
 /// A time between looks.
 fn interval(text: &str) -> Result<f64, String> {
-    let seconds = text.parse::<f64>().map_err(|error| error.to_string())?;
-    if (0.001..=86400.0).contains(&seconds) { Ok(seconds) } else { Err("expected 0.001 to 86400".into()) }
+    let seconds = text.parse().ok().filter(|seconds| (0.001..=86400.0).contains(seconds));
+    seconds.ok_or_else(|| "expected 0.001 to 86400".into())
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+    use smalti_tools::usage;
+
+    use super::*;
+
+    #[test]
+    fn the_arguments_make_sense() {
+        Args::command().debug_assert();
+    }
+
+    #[test]
+    fn every_command_has_examples_that_can_be_typed() {
+        usage::check_examples(&Args::command());
+    }
+
+    #[cfg(all(feature = "explain", feature = "quantize", feature = "serve", feature = "shell"))]
+    #[test]
+    fn the_other_program_knows_the_commands() {
+        usage::check_commands(&Args::command());
+    }
 }

@@ -26,6 +26,7 @@ pub(super) fn run(command: &BenchArgs, args: &Args) -> anyhow::Result<u8> {
             false => print(&report)?,
         }
     }
+    out::next(args, &format!("smalti-run run {} IMAGES", out::quoted(&command.model)));
     Ok(0)
 }
 

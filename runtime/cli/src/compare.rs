@@ -29,6 +29,7 @@ pub(super) fn run(command: &CompareArgs, args: &Args) -> anyhow::Result<u8> {
         false => out::line(as_text(&found).trim_end())?,
     }
     judge(command, &found)?;
+    out::next(args, &format!("smalti-run run {} IMAGES", out::quoted(&command.b)));
     Ok(0)
 }
 

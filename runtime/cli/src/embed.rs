@@ -10,7 +10,7 @@ use smalti_runtime::files::Staged;
 use super::args::{Args, FileArgs, ForeignArgs, share};
 use super::{inputs, open, out};
 
-const EXAMPLE: &str = "Example: smalti-run embed model.onnx photos/ -o embeddings.safetensors";
+const EXAMPLE: &str = "Example:\n  smalti-run embed model.onnx photos/ -o embeddings.safetensors";
 
 #[derive(Debug, Flags)]
 #[command(after_help = EXAMPLE)]
@@ -67,6 +67,11 @@ pub(super) fn run(command: &EmbedArgs, args: &Args) -> anyhow::Result<u8> {
     } else {
         out::json(json!({ "dim": dim, "results": tally.results, "failed": tally.failed }))?;
     }
+    let model = out::quoted(&command.model);
+    out::next(
+        args,
+        &format!("smalti-run learn add {model} classes.bank NAME IMAGES, for a class from a few images"),
+    );
     Ok(tally.judge(command.max_bad))
 }
 

@@ -38,6 +38,11 @@ pub(super) fn run(command: &EvalArgs, args: &Args) -> anyhow::Result<u8> {
         true => out::json(as_json(&evaluation, seconds))?,
         false => out::line(as_text(&evaluation, seconds).trim_end())?,
     }
+    let model = out::quoted(&command.model);
+    out::next(
+        args,
+        &format!("smalti-run explain {model} IMAGE -o heatmap.png, for what a wrong answer looked at"),
+    );
     Ok(0)
 }
 

@@ -4,14 +4,13 @@ use std::path::PathBuf;
 
 use clap::Args as Flags;
 use serde_json::json;
-use smalti_runtime::bank::ClassBank;
 use smalti_runtime::explain::{self, Settings};
 use smalti_runtime::files::Staged;
 use smalti_runtime::{Error, printable};
 
 use super::args::{Args, FileArgs, ForeignArgs};
 use super::progress::Progress;
-use super::{inputs, open, out};
+use super::{inputs, learn, open, out};
 
 #[derive(Debug, Flags)]
 pub(crate) struct ExplainArgs {
@@ -20,7 +19,7 @@ pub(crate) struct ExplainArgs {
     /// The image, or `-` for standard input.
     pub(crate) image: PathBuf,
     /// Where the image with the map goes (.png).
-    #[arg(long, short)]
+    #[arg(long, short, value_name = "FILE.png")]
     pub(crate) output: PathBuf,
     /// The label whose probability is looked at [default: the most probable one].
     #[arg(long, value_name = "NAME")]
@@ -42,12 +41,22 @@ pub(super) const EXAMPLE: &str = "The map is pale yellow where the answer depend
     did not see is darkened.\n\nExample:\n  smalti-run explain model.onnx photo.jpg --class glass -o heatmap.png";
 
 pub(super) fn run(command: &ExplainArgs, args: &Args) -> anyhow::Result<u8> {
+    if !command.output.extension().is_some_and(|extension| extension.eq_ignore_ascii_case("png")) {
+        let problem = format!("--output is {}: expected a name ending in .png", command.output.display());
+        return Err(Error::Usage(problem).into());
+    }
     Staged::probe(&command.output)?;
     let model = open::open(&command.model, &command.file, &command.foreign)?;
     let trust = open::trust(&command.file)?;
-    let bank = command.bank.as_ref().map(|bank| ClassBank::open(bank, &model, &trust)).transpose()?;
+    let bank = command.bank.as_ref().map(|bank| learn::open_bank(bank, &model, &trust)).transpose()?;
     let bank = bank.as_ref();
-    let class = |label: &str| bank.map_or_else(|| model.class(label), |bank| bank.class(label));
+    let class = |label: &str| {
+        let (class, labels) = match bank {
+            Some(bank) => (bank.class(label), bank.labels()),
+            None => (model.class(label), model.labels()),
+        };
+        class.map_err(|error| open::did_you_mean(error, label, labels))
+    };
     let class = command.class.as_deref().map(class).transpose()?;
     let image = inputs::read(&command.image, &model)?;
     let progress = Progress::new(args.quiet);
@@ -84,5 +93,6 @@ pub(super) fn run(command: &ExplainArgs, args: &Args) -> anyhow::Result<u8> {
         ))?;
         out::line(&format!("the heat map is in {output}"))?;
     }
+    out::next(args, &format!("open {}", out::quoted(&command.output)));
     Ok(0)
 }

@@ -7,6 +7,7 @@ use serde_json::{Map, Value, json};
 use smalti_runtime::models::image::Limits;
 use smalti_runtime::{Error, Image, Model, images};
 use smalti_tools::eval::share;
+use smalti_tools::suggest;
 
 use super::out;
 
@@ -38,7 +39,9 @@ impl Tally {
 
     /// Reports an image that cannot be used.
     fn refuse(&mut self, input: &Path, error: &Error) {
-        out::error(error);
+        let is_gone = input.as_os_str() != "-" && !input.exists();
+        let hint = if is_gone { format!("; {}", suggest::missing(input)) } else { String::new() };
+        out::error(format!("{error}{hint}"));
         self.failed += 1;
         self.results.push(unusable(&input.display().to_string(), error));
     }

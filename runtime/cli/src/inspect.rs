@@ -9,13 +9,19 @@ use super::{open, out};
 
 pub(super) fn run(command: &ModelArgs, args: &Args) -> anyhow::Result<u8> {
     let options = open::options(&command.file)?;
-    let inspection = inspect(&options.read(&command.model)?)?;
+    let inspection =
+        inspect(&options.read(&command.model)?).map_err(|error| error.in_file(&command.model))?;
     options.trust.check_version(inspection.record.as_ref())?;
     match args.json {
         true => out::json(as_json(&inspection))?,
         false => out::line(as_text(&inspection).trim_end())?,
     }
     inspection.judge_weights()?;
+    let (model, has_vectors) = (
+        out::quoted(&command.model),
+        inspection.record.as_ref().is_some_and(|record| !record.golden.is_empty()),
+    );
+    out::next(args, &format!("smalti-run {} {model}", if has_vectors { "selftest" } else { "bench" }));
     Ok(0)
 }
 

@@ -37,17 +37,24 @@ use std::io::Write;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::process::ExitCode;
 
-use clap::Parser;
+use clap::{CommandFactory, Parser};
 use smalti_runtime::{Error, cpu, printable};
+use smalti_tools::{suggest, usage};
 
 use args::{Args, Command};
 
 /// The exit code for a failure without a kind of its own.
 const FAILED: u8 = 1;
+/// The exit code for arguments that make no sense.
+const USAGE: u8 = 2;
 
 /// Parses the arguments, runs the command, reports its error.
 fn main() -> ExitCode {
-    let args = Args::parse_from(dashes(std::env::args_os()));
+    let words: Vec<OsString> = dashes(std::env::args_os()).collect();
+    let args = match Args::try_parse_from(&words) {
+        Ok(args) => args,
+        Err(error) => return ExitCode::from(refuse(&error, &words)),
+    };
     start_log(&args);
     // Panics are reported as errors; their own words come with -v.
     std::panic::set_hook(Box::new(|panic| log::debug!("{panic}")));
@@ -59,6 +66,22 @@ fn main() -> ExitCode {
         Ok(code) => code,
         Err(error) => report(&error, args.verbose > 0),
     })
+}
+
+/// Help and version as they are, errors on one line.
+fn refuse(error: &clap::Error, words: &[OsString]) -> u8 {
+    let is_help = error.kind() == clap::error::ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand;
+    match error.exit_code() {
+        code if code == 0 || is_help => {
+            // Nobody to tell if it cannot be printed.
+            let _ = error.print();
+            if code == 0 { 0 } else { USAGE }
+        }
+        _ => {
+            out::error(usage::refusal(error, &Args::command(), words));
+            USAGE
+        }
+    }
 }
 
 /// `--top_k` is `--top-k`, as in the trainer. After `--` there are no flags.
@@ -125,7 +148,11 @@ fn report(error: &anyhow::Error, causes: bool) -> u8 {
     if io.is_some_and(|io| io.kind() == std::io::ErrorKind::BrokenPipe) {
         return 0; // Whoever read the results has seen enough.
     }
-    out::error(error);
+    let hint = match error.downcast_ref::<Error>() {
+        Some(Error::Io { path, source, .. }) => suggest::advice(path, source),
+        _ => None,
+    };
+    out::error(format!("{error}{}", hint.map_or(String::new(), |hint| format!("; {hint}"))));
     if causes {
         error.chain().skip(1).for_each(|cause| out::note(format!("  caused by: {cause}")));
     }

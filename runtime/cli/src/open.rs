@@ -8,6 +8,7 @@ use smalti_runtime::models::resize::Interpolation;
 use smalti_runtime::trust::{PublicKey, Trust};
 use smalti_runtime::watch::{ModelWatcher, WatchHandle, WatchOptions};
 use smalti_runtime::{Error, Model, OpenOptions, Preprocess};
+use smalti_tools::suggest;
 
 use super::args::{FileArgs, FitArg, ForeignArgs, InterpolationArg, WatchArgs};
 
@@ -67,6 +68,17 @@ pub(super) fn watched(
     Ok((model, Some(handle)))
 }
 
+/// The refusal of a name, with the similar one of those that there are.
+pub(super) fn did_you_mean(error: Error, word: &str, names: &[String]) -> Error {
+    match error {
+        Error::Usage(problem) => {
+            let hint = suggest::did_you_mean(word, names.iter().map(String::as_str));
+            Error::Usage(format!("{problem}{hint}"))
+        }
+        other => other,
+    }
+}
+
 /// What the command line says in a model file's place.
 struct Overrides {
     mean: Option<Vec<f32>>,
@@ -99,7 +111,14 @@ impl Overrides {
             None => model,
         };
         match &self.labels {
-            Some(labels) => model.with_labels(labels.clone()),
+            Some(labels) => {
+                let (found, wanted) = (labels.len(), model.labels().len());
+                model.with_labels(labels.clone()).map_err(|_| {
+                    Error::Usage(format!(
+                        "--labels has {found} lines, the model {wanted} classes: give one line for each"
+                    ))
+                })
+            }
             None => Ok(model),
         }
     }

@@ -1,10 +1,13 @@
 //! Results on the standard output: JSON objects with a schema version, or lines of text.
 
 use std::borrow::Cow;
-use std::io::{Write, stdout};
+use std::io::{IsTerminal, Write, stderr, stdout};
 
 use serde_json::{Map, Value};
 use smalti_runtime::printable;
+pub(super) use smalti_tools::suggest::quoted;
+
+use super::args::Args;
 
 /// The version of what `--json` prints.
 const SCHEMA_VERSION: u64 = 1;
@@ -57,6 +60,18 @@ pub(super) fn error(text: impl std::fmt::Display) {
 /// Says something on one line of the standard error.
 pub(super) fn note(text: impl std::fmt::Display) {
     eprintln!("smalti-run: {}", printable(&text.to_string()));
+}
+
+/// Whether a person reads what is told.
+pub(super) fn is_watched() -> bool {
+    stderr().is_terminal()
+}
+
+/// Ends a command with what to type after it. Not with `--quiet` or `--json`: programs know what comes next.
+pub(super) fn next(args: &Args, command: &str) {
+    if !args.quiet && !args.json {
+        eprintln!("next: {}", printable(command));
+    }
 }
 
 /// A count with its thousands set off.

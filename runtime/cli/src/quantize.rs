@@ -18,19 +18,23 @@ use super::compare::check_bad;
 use super::out;
 use super::progress::Stages;
 
+const EXAMPLE: &str = "Examples:\n  smalti-run quantize model.onnx --calib photos/ -o model-int8.onnx\n  \
+    smalti-run quantize model.onnx --calib photos/train --data photos/test --budget 1% -o model-int8.onnx --report int8.html";
+
 #[derive(Debug, Flags)]
+#[command(after_help = EXAMPLE)]
 pub(crate) struct QuantizeArgs {
     /// The float model file (.onnx).
     pub(crate) model: PathBuf,
     /// A folder of images like those that the model will see; of one with splits the train split.
-    #[arg(long)]
+    #[arg(long, value_name = "DIR")]
     pub(crate) calib: PathBuf,
     /// Where the int8 model goes.
-    #[arg(long, short)]
+    #[arg(long, short, value_name = "MODEL.onnx")]
     pub(crate) output: PathBuf,
     /// A folder of images to measure on, of one with splits the test or val split; class folders give accuracy [default:
     /// the calibration folder].
-    #[arg(long)]
+    #[arg(long, value_name = "DIR")]
     pub(crate) data: Option<PathBuf>,
     /// How the range of an activation is found.
     #[arg(long, value_enum, default_value_t = MethodArg::DEFAULT)]
@@ -46,7 +50,7 @@ pub(crate) struct QuantizeArgs {
     #[arg(long, default_value_t = 8, value_parser = clap::value_parser!(u8).range(1..))]
     pub(crate) tries: u8,
     /// Write a page with tables and plots (.html).
-    #[arg(long)]
+    #[arg(long, value_name = "FILE.html")]
     pub(crate) report: Option<PathBuf>,
     /// Images at a time while measuring, each on a thread of its own.
     #[arg(long, short, default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=1024))]
@@ -133,6 +137,7 @@ pub(super) fn run(command: &QuantizeArgs, args: &Args) -> anyhow::Result<u8> {
         true => out::json(as_json(output, &quantized, command, before, after))?,
         false => out::line(as_text(output, &quantized, before, after).trim_end())?,
     }
+    out::next(args, &format!("smalti-run run {} IMAGES", out::quoted(output)));
     Ok(0)
 }
 

@@ -46,6 +46,13 @@ fn files(command: &RunArgs, args: &Args) -> anyhow::Result<u8> {
     if args.json {
         out::json(inputs::summary(tally.results, tally.failed))?;
     }
+    // On a device it runs again and again, with nobody watching.
+    if cfg!(feature = "serve") && out::is_watched() {
+        out::next(
+            args,
+            &format!("smalti-run serve {}, for a page in the browser", out::quoted(&command.model)),
+        );
+    }
     Ok(code)
 }
 

@@ -10,7 +10,7 @@ use super::{open, out};
 pub(super) fn run(command: &ModelArgs, args: &Args) -> anyhow::Result<u8> {
     let options = open::options(&command.file)?;
     let bytes = options.read(&command.model)?;
-    let inspection = inspect(&bytes)?;
+    let inspection = inspect(&bytes).map_err(|error| error.in_file(&command.model))?;
     let model = Model::from_bytes(&bytes)?;
     options.trust.check_version(model.record())?;
     drop(bytes);
@@ -32,5 +32,6 @@ pub(super) fn run(command: &ModelArgs, args: &Args) -> anyhow::Result<u8> {
         }
     }
     verdict?;
+    out::next(args, &format!("smalti-run run {} IMAGES", out::quoted(&command.model)));
     Ok(0)
 }

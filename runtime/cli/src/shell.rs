@@ -1,30 +1,24 @@
-//! `completions` and `man`, generated from the arguments.
+//! `completions` and `man`.
 
 use std::io::{Write, stdout};
 use std::path::Path;
 
 use clap::CommandFactory;
+use smalti_runtime::Error;
+use smalti_tools::shell;
 
 use super::args::Args;
 
 pub(super) fn completions(shell: clap_complete::Shell) -> anyhow::Result<u8> {
-    let mut script = Vec::new();
-    clap_complete::generate(shell, &mut Args::command(), "smalti-run", &mut script);
-    stdout().lock().write_all(&script)?;
+    stdout().lock().write_all(shell::completions(Args::command(), shell, &[]).as_bytes())?;
     Ok(0)
 }
 
 pub(super) fn man(folder: Option<&Path>) -> anyhow::Result<u8> {
     match folder {
-        Some(folder) => {
-            std::fs::create_dir_all(folder)?;
-            clap_mangen::generate_to(Args::command(), folder)?;
-        }
-        None => {
-            let mut page = Vec::new();
-            clap_mangen::Man::new(Args::command()).render(&mut page)?;
-            stdout().lock().write_all(&page)?;
-        }
+        Some(folder) => shell::manual_pages(Args::command(), folder)
+            .map_err(Error::io("write manual pages to", folder))?,
+        None => stdout().lock().write_all(&shell::manual_page(Args::command())?)?,
     }
     Ok(0)
 }

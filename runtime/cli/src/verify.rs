@@ -1,5 +1,7 @@
 //! `verify`: is the model signed by this key?
 
+use std::path::Path;
+
 use serde_json::json;
 use smalti_runtime::gate::Limits;
 use smalti_runtime::inspect::inspect;
@@ -22,5 +24,7 @@ pub(super) fn run(command: &VerifyArgs, args: &Args) -> anyhow::Result<u8> {
         true => out::json(json!({ "verified": true, "comment": comment }))?,
         false => out::line(&format!("signed by this key: {comment}"))?,
     }
+    let (model, key) = (out::quoted(&command.model), out::quoted(Path::new(&command.pubkey)));
+    out::next(args, &format!("smalti-run run {model} IMAGES --pubkey {key}"));
     Ok(0)
 }

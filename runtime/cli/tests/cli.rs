@@ -285,6 +285,57 @@ fn a_reader_that_leaves_early_is_no_error() {
     assert_eq!((output.status.code(), text(&output.stderr)), (Some(0), ""));
 }
 
+#[test]
+fn commands_end_with_what_to_type_next() {
+    let (root, folders) = (tempfile::tempdir().unwrap(), colour_folders());
+    let (model, photos) =
+        (fixture("colours_u8.onnx").display().to_string(), folders.path().display().to_string());
+    let red = fixture("red.png").display().to_string();
+    for (line, next) in [
+        ("inspect MODEL", "smalti-run selftest MODEL"),
+        ("selftest MODEL", "smalti-run run MODEL IMAGES"),
+        ("eval MODEL PHOTOS", "smalti-run explain MODEL IMAGE"),
+        ("compare MODEL MODEL --data PHOTOS", "smalti-run run MODEL IMAGES"),
+        ("bench MODEL --seconds 0.01", "smalti-run run MODEL IMAGES"),
+        ("embed MODEL RED -o e.safetensors", "smalti-run learn add MODEL"),
+        ("learn add MODEL c.bank mug RED", "smalti-run run MODEL IMAGES --bank c.bank"),
+        ("learn list MODEL c.bank", "smalti-run run MODEL IMAGES --bank c.bank"),
+        ("learn test MODEL c.bank PHOTOS", "smalti-run run MODEL IMAGES --bank c.bank"),
+        ("doctor", "smalti-run bench MODEL"),
+        #[cfg(feature = "explain")]
+        ("explain MODEL RED -o map.png", "open map.png"),
+        #[cfg(feature = "quantize")]
+        (
+            "quantize MODEL --calib PHOTOS -o int8.onnx --seconds 0.01 --budget 100%",
+            "smalti-run run int8.onnx IMAGES",
+        ),
+    ] {
+        let told = |more: &[&str]| {
+            let word = |word: &str| match word {
+                "MODEL" => model.clone(),
+                "PHOTOS" => photos.clone(),
+                "RED" => red.clone(),
+                _ => word.to_owned(),
+            };
+            let mut command = command(&[]);
+            let output =
+                command.args(line.split(' ').map(word)).args(more).current_dir(root.path()).output().unwrap();
+            assert!(output.status.success(), "{line}: {}", text(&output.stderr));
+            (text(&output.stdout).to_owned(), text(&output.stderr).to_owned())
+        };
+        let (out, err) = told(&[]);
+        let next = if line == "doctor" { next.to_owned() } else { next.replace("MODEL", &model) };
+        let last = err.lines().last().unwrap_or_default();
+        assert!(last.starts_with(&format!("next: {next}")), "{line}: {err}");
+        assert!(!out.contains("next: "), "{line}: {out}");
+        let (_, err) = told(&["--quiet"]);
+        assert_eq!(err, "", "{line}");
+        let (out, err) = told(&["--json"]);
+        assert!(!err.contains("next: "), "{line}: {err}");
+        serde_json::from_str::<Value>(&out).unwrap_or_else(|error| panic!("{line}: {error}: {out}"));
+    }
+}
+
 #[cfg(feature = "shell")]
 #[test]
 fn completions_and_manual_pages_come_from_the_arguments() {

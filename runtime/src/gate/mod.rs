@@ -37,10 +37,14 @@ pub use windows::{WindowFacts, windows};
 
 use prost::Message as _;
 use prost::bytes::Buf as _;
+use smalti_models::foreign::{Wanted, recognize};
 use smalti_models::onnx::ModelProto;
 
 use crate::error::{Error, Result};
 use crate::pieces::Pieces;
+
+/// Bytes that tell what a file is.
+const START: usize = 1024;
 
 /// The opsets that the gate lets through.
 pub const OPSETS: std::ops::RangeInclusive<i64> = 11..=21;
@@ -61,8 +65,17 @@ pub(crate) fn open_pieces(file: Pieces<'_>, limits: &Limits) -> Result<(ModelPro
     Ok((model, summary))
 }
 
-/// Decodes a file that is no larger than a model may be.
+/// Decodes a file that is no larger than a model may be. What is no model at all is called by its name.
 pub(crate) fn decode(file: Pieces<'_>, limits: &Limits) -> Result<ModelProto> {
+    let start = file.chunk();
+    let start = start[..start.len().min(START)].to_vec();
+    decode_model(file, limits).map_err(|error| match recognize(&start, Wanted::Model) {
+        Some((what, remedy)) => Error::refused("file", what, format!("an ONNX model; {remedy}")),
+        None => error,
+    })
+}
+
+fn decode_model(file: Pieces<'_>, limits: &Limits) -> Result<ModelProto> {
     let size = file.remaining() as u64;
     if size == 0 {
         return Err(Error::refused("file", "0 bytes", "an ONNX model"));

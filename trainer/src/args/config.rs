@@ -8,6 +8,8 @@ use std::path::{Path, PathBuf};
 use clap::{Arg, Args, Command};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
+use smalti_tools::suggest::did_you_mean;
+use smalti_tools::usage::one_line;
 use smalti_trainer::{Error, Result, files};
 use toml::{Table, Value};
 
@@ -106,7 +108,10 @@ fn read<T: Args + Serialize>(path: &Path) -> Result<Table> {
     for (key, value) in &table {
         let name = key.replace('_', "-");
         if !names.contains(&name) {
-            return Err(wrong(format!("unknown key `{key}`; keys are the command's flags, see its --help")));
+            let hint = did_you_mean(&name, names.iter().map(String::as_str));
+            return Err(wrong(format!(
+                "unknown key `{key}`: keys are the command's flags, see its --help{hint}"
+            )));
         }
         let Some(text) = word(value) else {
             return Err(wrong(format!(
@@ -116,8 +121,9 @@ fn read<T: Args + Serialize>(path: &Path) -> Result<Table> {
         };
         words.push(OsString::from(format!("--{name}={text}")));
     }
-    let matches = parser::<T>().try_get_matches_from(words).map_err(|e| wrong(one_line(&e)))?;
-    let args = T::from_arg_matches(&matches).map_err(|e| wrong(one_line(&e)))?;
+    let matches =
+        parser::<T>().try_get_matches_from(words).map_err(|e| wrong(one_line(&e.render().to_string())))?;
+    let args = T::from_arg_matches(&matches).map_err(|e| wrong(one_line(&e.render().to_string())))?;
     given(&args)
 }
 
@@ -134,15 +140,6 @@ fn word(value: &Value) -> Option<String> {
         }
         Value::Datetime(_) | Value::Table(_) => None,
     }
-}
-
-/// What clap has to say, without its paragraphs.
-pub(crate) fn one_line(error: &clap::Error) -> String {
-    let text = error.render().to_string();
-    let told =
-        text.split("\n\nUsage:").next().unwrap_or_default().split("\n\nFor more").next().unwrap_or_default();
-    let lines: Vec<&str> = told.lines().map(str::trim).filter(|line| !line.is_empty()).collect();
-    lines.join("; ").trim_start_matches("error: ").replace(":;", ":")
 }
 
 #[cfg(test)]

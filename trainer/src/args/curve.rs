@@ -9,6 +9,8 @@ use super::{MachineArgs, ON};
 
 #[derive(Clone, Debug, Default, Args, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
+#[command(after_help = "Example:\n  \
+        smalti curve photos/ --labels 1,5,10,all --starts auto,scratch --budget 5m -o runs/curve")]
 pub(crate) struct CurveArgs {
     /// The photos, as `smalti train` takes them, with labels.
     #[arg(required = true, value_name = "DIR")]
@@ -17,7 +19,7 @@ pub(crate) struct CurveArgs {
     #[arg(long, value_delimiter = ',', value_name = "N,N,...")]
     pub(crate) labels: Option<Vec<String>>,
     /// What trainings start from, each as `smalti train --start` takes it [default: auto,scratch].
-    #[arg(long, value_delimiter = ',', value_name = "START,...")]
+    #[arg(long, value_delimiter = ',', value_name = "auto|START|RUN|FILE|scratch,...")]
     pub(crate) starts: Option<Vec<PathBuf>>,
     /// Draws of labels [default: 3].
     #[arg(long, value_name = "N")]

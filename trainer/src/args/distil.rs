@@ -15,7 +15,7 @@ use super::training::{ImageArgs, OptimArgs, RunArgs, SizeArgs};
 pub(crate) struct TeacherArgs {
     /// The frozen network whose embeddings are learned: an ONNX file, a safetensors file of timm or Hugging Face (or its
     /// folder), or a run.
-    #[arg(long, value_name = "FILE|DIR|RUN")]
+    #[arg(long, value_name = "FILE|DIR|RUN|START")]
     pub(crate) teacher: Option<PathBuf>,
     /// The output of an ONNX file that is the embedding; of tokens or maps their mean [default: `embedding`, else the only
     /// one of shape 1,K, else the only one].
@@ -39,6 +39,8 @@ pub(crate) struct TeacherArgs {
 
 #[derive(Clone, Debug, Default, Args, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
+#[command(after_help = "Example:\n  \
+        smalti distil --teacher lite0.onnx --data photos/ --model hybrid-nano --budget 20m --out runs/student")]
 pub(crate) struct DistilArgs {
     /// The data set, of any kind that `smalti data` reads (`smalti data --help`); labels are not looked at.
     #[arg(long, value_name = "DIR")]
@@ -50,7 +52,7 @@ pub(crate) struct DistilArgs {
     #[serde(flatten)]
     pub(crate) teacher: TeacherArgs,
     /// Where the student starts: a run, a safetensors file, or `scratch` [default: scratch].
-    #[arg(long, value_name = "RUN|FILE|scratch")]
+    #[arg(long, value_name = "RUN|FILE|START|scratch")]
     pub(crate) init: Option<PathBuf>,
     #[command(flatten)]
     #[serde(flatten)]

@@ -41,6 +41,10 @@ const AFTER_HELP: &str = "Every flag of a command is also a key of its --config 
     Exit codes: 0 ok, 1 error, 2 usage, 3 model refused, 5 unusable input data, 6 file system, 70 internal bug \
     caught, 130 and 143 stopped by a signal after saving.";
 
+const COMPLETIONS: &str = "Examples:\n  smalti completions bash > ~/.local/share/bash-completion/completions/smalti\n  \
+    smalti completions zsh > ~/.zfunc/_smalti\n  \
+    smalti completions fish > ~/.config/fish/completions/smalti.fish";
+
 /// Flags of every command.
 #[derive(Clone, Debug, Default, Args)]
 pub(crate) struct Global {
@@ -92,14 +96,19 @@ pub(crate) enum Command {
     Export(ExportArgs),
     /// Training throughput of this machine.
     Bench(BenchArgs),
+    /// Look this machine over: instruction set, threads, memory, training speed of each model.
+    Doctor(DoctorArgs),
     /// Print a completion script for a shell.
+    #[command(after_help = COMPLETIONS)]
     Completions {
         /// The shell.
         shell: clap_complete::Shell,
     },
     /// Write manual pages into a folder, or the main page to the standard output.
+    #[command(after_help = "Example:\n  smalti man ~/.local/share/man/man1")]
     Man {
         /// The folder.
+        #[arg(value_name = "DIR")]
         folder: Option<PathBuf>,
     },
 }
@@ -129,6 +138,7 @@ pub(crate) struct MachineArgs {
 
 #[derive(Clone, Debug, Default, Args, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
+#[command(after_help = "Examples:\n  smalti quickstart\n  smalti quickstart --data photos/ --minutes 2")]
 pub(crate) struct QuickstartArgs {
     /// Your own images, one folder for each class [default: photos of fruit and vegetables].
     #[arg(long, value_name = "DIR")]
@@ -152,6 +162,7 @@ pub(crate) struct QuickstartArgs {
 
 #[derive(Clone, Debug, Default, Args, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
+#[command(after_help = "Examples:\n  smalti data photos/\n  smalti data labels.csv --no-timing --json")]
 pub(crate) struct DataArgs {
     /// The data set: a folder with a folder for each class, in splits (train/ val/ test/ under any usual name, also inside
     /// the class folders) or without; a flat folder (unlabelled); a CSV table (`path,label`, any usual header, one-hot
@@ -171,10 +182,13 @@ pub(crate) struct DataArgs {
 
 #[derive(Clone, Debug, Default, Args, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
+#[command(after_help = "Examples:\n  \
+        smalti eval runs/fine --data photos/\n  \
+        smalti eval runs/pre --data photos/ --probe knn")]
 pub(crate) struct EvalArgs {
     /// The run: what `smalti finetune` wrote; for a probe also what `smalti pretrain` or `smalti import` wrote, a safetensors
     /// file, or `photos-nano`.
-    #[arg(required = true)]
+    #[arg(required = true, value_name = "RUN|FILE|START")]
     pub(crate) run: Option<PathBuf>,
     /// The data set.
     #[arg(long, value_name = "DIR")]
@@ -199,9 +213,10 @@ pub(crate) struct EvalArgs {
 
 #[derive(Clone, Debug, Default, Args, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
+#[command(after_help = "Example:\n  smalti embed runs/pre --data photos/ -o embeddings.safetensors")]
 pub(crate) struct EmbedArgs {
     /// The run: what `smalti pretrain`, `smalti finetune` or `smalti import` wrote; or a safetensors file, or `photos-nano`.
-    #[arg(required = true)]
+    #[arg(required = true, value_name = "RUN|FILE|START")]
     pub(crate) run: Option<PathBuf>,
     /// The data set.
     #[arg(long, value_name = "DIR")]
@@ -219,6 +234,7 @@ pub(crate) struct EmbedArgs {
 
 #[derive(Clone, Debug, Default, Args, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
+#[command(after_help = "Example:\n  smalti reconstruct runs/pre --data photos/ -o hidden.png")]
 pub(crate) struct ReconstructArgs {
     /// The run: what `smalti pretrain` wrote.
     #[arg(required = true)]
@@ -245,6 +261,9 @@ pub(crate) struct ReconstructArgs {
 
 #[derive(Clone, Debug, Default, Args, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
+#[command(after_help = "Examples:\n  \
+        smalti import dinov2-small/ -o runs/dino\n  \
+        smalti import vit_small_patch14_dinov2.safetensors -o runs/dino --img-size 224")]
 pub(crate) struct ImportArgs {
     /// A safetensors file of timm or Hugging Face, or a folder with `model.safetensors`. What `config.json` and
     /// `preprocessor_config.json` beside it say of heads, epsilon, classes and preprocessing is heeded.
@@ -273,6 +292,9 @@ pub(crate) struct ImportArgs {
 
 #[derive(Clone, Debug, Default, Args, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
+#[command(after_help = "Examples:\n  \
+        smalti export runs/fine -o model.onnx\n  \
+        smalti export runs/fine -o start.safetensors")]
 pub(crate) struct ExportArgs {
     /// The run: what `smalti finetune` or `smalti import` wrote. Without a head for classes the model gives embeddings.
     #[arg(required = true)]
@@ -298,6 +320,7 @@ pub(crate) struct ExportArgs {
 
 #[derive(Clone, Debug, Default, Args, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
+#[command(after_help = "Examples:\n  smalti bench\n  smalti bench --model tiny --img-size 96 -t 4 --json")]
 pub(crate) struct BenchArgs {
     /// What is measured: pretraining with 75 % of the patches hidden, or fine-tuning [default: pretrain].
     #[arg(long, value_parser = ["pretrain", "finetune"])]
@@ -327,7 +350,25 @@ pub(crate) struct BenchArgs {
 
 #[derive(Clone, Debug, Default, Args, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
-#[command(after_help = "Example: smalti report runs/photos, then open runs/photos/report.html in a browser")]
+#[command(after_help = "Example:\n  smalti doctor")]
+pub(crate) struct DoctorArgs {
+    /// Measure how fast each model trains here [default: on; --no-timing].
+    #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = ON, value_name = "BOOL")]
+    pub(crate) timing: Option<bool>,
+    /// Side of the images that are measured with, in pixels [default: 96].
+    #[arg(long, value_name = "PIXELS")]
+    pub(crate) img_size: Option<usize>,
+    /// Threads that compute [default: all of this machine, or SMALTI_THREADS].
+    #[arg(long, short, value_name = "N")]
+    pub(crate) threads: Option<usize>,
+}
+
+#[derive(Clone, Debug, Default, Args, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+#[command(after_help = "Examples:\n  \
+        smalti report runs/photos\n  \
+        smalti report runs/a runs/b -o both.html\n  \
+        smalti report runs/pre --text")]
 pub(crate) struct ReportArgs {
     /// The runs: what `smalti train`, `quickstart`, `curve`, `finetune`, `pretrain`, `distil` or `import` wrote. One is shown whole,
     /// several side by side.
@@ -359,9 +400,20 @@ pub(crate) struct ReportArgs {
 mod tests {
     use super::*;
     use clap::CommandFactory;
+    use smalti_tools::usage;
 
     #[test]
     fn the_arguments_make_sense() {
         Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn every_command_has_examples_that_can_be_typed() {
+        usage::check_examples(&Cli::command());
+    }
+
+    #[test]
+    fn the_other_program_knows_the_commands() {
+        usage::check_commands(&Cli::command());
     }
 }

@@ -26,7 +26,7 @@ pub(crate) struct SelectArgs {
     /// The encoder that says what looks alike: a run, a safetensors file, or `photos-nano` (in the program). With the
     /// classifier of a run, or of what `smalti train` wrote, images that it is not sure about come first
     /// [default: photos-nano].
-    #[arg(long, value_name = "RUN|FILE|NAME", conflicts_with = "teacher")]
+    #[arg(long, value_name = "RUN|FILE|START", conflicts_with = "teacher")]
     pub(crate) init: Option<PathBuf>,
     #[command(flatten)]
     #[serde(flatten)]

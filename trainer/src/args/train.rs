@@ -11,6 +11,10 @@ use super::{MachineArgs, ON};
 
 #[derive(Clone, Debug, Default, Args, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
+#[command(after_help = "Examples:\n  \
+        smalti train photos/\n  \
+        smalti train photos/ --labels smalti-select/labels.csv --budget 20m -o runs/photos\n  \
+        smalti train photos/ --teacher lite0.onnx -o runs/photos")]
 pub(crate) struct TrainArgs {
     /// The photos: one folder for each class, in splits (train/ val/ test/) or without, with images that nobody has labelled in
     /// unlabelled/; or a folder of images whose labels --labels names.
@@ -36,7 +40,7 @@ pub(crate) struct TrainArgs {
     /// What the encoder starts from, before it learns from a teacher or from labels: a run, a safetensors file, `photos-nano`
     /// (in the program), `scratch`, or `auto` [default: auto: photos-nano, or scratch for a model of another size and for
     /// images below 64 pixels].
-    #[arg(long, value_name = "auto|NAME|RUN|FILE|scratch")]
+    #[arg(long, value_name = "auto|START|RUN|FILE|scratch")]
     pub(crate) start: Option<PathBuf>,
     #[command(flatten)]
     #[serde(flatten)]

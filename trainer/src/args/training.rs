@@ -197,6 +197,9 @@ pub(crate) struct OptimArgs {
 
 #[derive(Clone, Debug, Default, Args, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
+#[command(after_help = "Examples:\n  \
+        smalti pretrain --data photos/ --out runs/pre --budget 30m\n  \
+        smalti pretrain --out runs/pre --resume")]
 pub(crate) struct PretrainArgs {
     /// The data set, of any kind that `smalti data` reads (`smalti data --help`); labels are not looked at.
     #[arg(long, value_name = "DIR")]
@@ -235,24 +238,28 @@ pub(crate) struct PretrainArgs {
 
 #[derive(Clone, Debug, Default, Args, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
+#[command(after_help = "Examples:\n  \
+        smalti finetune --data photos/ --init runs/pre --out runs/fine\n  \
+        smalti finetune --data photos/ --init photos-nano --labels 10% --head probe --out runs/fine")]
 pub(crate) struct FinetuneArgs {
     /// The data set, with labels: of any kind that `smalti data` reads (`smalti data --help`).
     #[arg(long, value_name = "DIR")]
     pub(crate) data: Option<PathBuf>,
-    /// Where to start: a run, a safetensors file of timm or Hugging Face (ViT, DeiT, DINOv2, MAE), or `scratch`. Sizes come from
+    /// Where to start: a run, a safetensors file of timm or Hugging Face (ViT, DeiT, DINOv2, MAE), `photos-nano` (in the
+    /// program), or `scratch`. Sizes come from
     /// there; --img-size may differ, and positions are then resampled.
-    #[arg(long, value_name = "RUN|FILE|scratch")]
+    #[arg(long, value_name = "RUN|FILE|START|scratch")]
     pub(crate) init: Option<PathBuf>,
     /// Labels to learn from: all, a fraction (10%), a number (500), or a file with one image number (from 0) a line
     /// [default: all].
-    #[arg(long, value_name = "SPEC")]
+    #[arg(long, value_name = "SPEC|FILE")]
     pub(crate) labels: Option<String>,
     /// The seed of the draw of labels [default: 0].
     #[arg(long, value_name = "N")]
     pub(crate) label_seed: Option<u64>,
     /// Labelled images that choose the best epoch: another data set (a folder, a CSV table), a fraction of the labels (20%), a
     /// file of image numbers, or none [default: the data set's val split, if any].
-    #[arg(long, value_name = "SPEC")]
+    #[arg(long, value_name = "SPEC|DIR|FILE")]
     pub(crate) val: Option<String>,
     #[command(flatten)]
     #[serde(flatten)]

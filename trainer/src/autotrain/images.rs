@@ -72,6 +72,11 @@ pub(super) fn open(args: &mut TrainArgs) -> Result<Images> {
         labels
     };
     let present = labels.class_counts().iter().filter(|count| **count > 0).count();
+    if present == 0 {
+        let problem = "no image has a label: expected one folder for each class, or --labels FILE.csv with lines \
+                       `path,label`; `smalti select` says which images to label first, `smalti label` takes the labels";
+        return Err(Error::data(labels.root(), problem));
+    }
     if present < 2 {
         return Err(Error::data(
             labels.root(),

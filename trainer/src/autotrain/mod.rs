@@ -38,7 +38,7 @@ use smalti_trainer::{Result, clock, teacher};
 use crate::args::training::{ImageArgs, OptimArgs, RunArgs, SizeArgs};
 use crate::args::{DistilArgs, Global, TrainArgs, config};
 use crate::commands::{self, distil, runs};
-use crate::console::log::tell;
+use crate::console::log::{next, tell};
 use crate::console::out;
 use crate::console::signals::Stop;
 use crate::plan::{self, fill, optim::duration, required};
@@ -121,7 +121,7 @@ pub(crate) fn run(args: TrainArgs, global: &Global) -> anyhow::Result<()> {
     }
     out::text(&report.text())?;
     page.iter().for_each(|page| tell(global, page));
-    tell(global, &format!("next: smalti-run run {} IMAGES", report.model.display()));
+    next(global, &report.next(&folder));
     Ok(())
 }
 
@@ -161,6 +161,10 @@ pub(crate) fn execute(
     let out = required(&args.out, "--out", "a folder")?;
     let (resumes, overwrite) = (args.resume == Some(true), args.overwrite == Some(true));
     let budget = duration(&fill(&mut args.budget, BUDGET.into()))?.as_secs_f64();
+    // What is wrong with the images or the start is said before anything is written.
+    let images = images::open(&mut args)?;
+    let start = Start::choose(&args, &images)?;
+    start.init()?;
     let owner = claim(&out, &args, resumes, overwrite)?;
     let began = now - if resumes { spent(&out) } else { 0.0 };
     let job = Autotrain {
@@ -176,7 +180,7 @@ pub(crate) fn execute(
         overwrite,
     };
     job.save(&args)?;
-    let trained = job.run(&mut args);
+    let trained = job.run(&mut args, images, start);
     job.note_time()?;
     let trained = trained.map_err(|error| job.explain_stop(error))?;
     job.owner.write_json("report.json", &trained.report)?;
@@ -225,8 +229,8 @@ impl Autotrain<'_> {
         error.context(format!("stopped by a signal: continue with `smalti train DIR --resume --out {out}`"))
     }
 
-    fn run(&self, args: &mut TrainArgs) -> anyhow::Result<Trained> {
-        let images = self.images(args)?;
+    fn run(&self, args: &mut TrainArgs, images: Images, start: Start) -> anyhow::Result<Trained> {
+        let images = self.in_time(images, args)?;
         self.save(args)?;
         let (all, labelled) = (images.all.len(), images.labelled.len());
         let classes = images.labelled.classes().len();
@@ -234,7 +238,6 @@ impl Autotrain<'_> {
         self.tell(&format!(
             "1 {all} images, {labelled} of them labelled, {classes} classes, {test} to measure on"
         ));
-        let start = Start::choose(args, &images)?;
         let start = self.learn_without_labels(args, start, &images)?;
         self.note_time()?;
         self.stop.check()?;
@@ -286,9 +289,8 @@ impl Autotrain<'_> {
         Ok(())
     }
 
-    /// The images, as many as there is time for.
-    fn images(&self, args: &mut TrainArgs) -> anyhow::Result<Images> {
-        let images = images::open(args)?;
+    /// As many of the images as there is time for.
+    fn in_time(&self, images: Images, args: &mut TrainArgs) -> anyhow::Result<Images> {
         if args.most_images.is_none() && args.teacher.teacher.is_some() {
             let teacher = plan::teacher::open(&args.teacher)?;
             let seconds = OF_DISTILLATION * plan::distil::OF_TEACHER * self.budget;

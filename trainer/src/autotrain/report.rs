@@ -1,11 +1,11 @@
 //! What `smalti train` has to show.
 
 use std::fmt::Write;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-use crate::console::out::{self, percent, seconds};
+use crate::console::out::{self, percent, quoted, seconds};
 
 /// The keys that measuring scripts read, and more. Accuracies are fractions from 0 to 1.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -48,6 +48,12 @@ pub(crate) struct Scored {
 }
 
 impl Report {
+    /// What to type after the training in `folder`.
+    pub(crate) fn next(&self, folder: &Path) -> String {
+        let model = self.int8_model.as_ref().unwrap_or(&self.model);
+        format!("smalti report {}, or at once smalti-run run {} IMAGES", quoted(folder), quoted(model))
+    }
+
     /// The outcome in a few lines.
     pub(crate) fn text(&self) -> String {
         let mut text = String::new();

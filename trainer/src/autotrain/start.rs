@@ -9,7 +9,7 @@ use super::images::Images;
 use crate::args::TrainArgs;
 use crate::args::training::SizeArgs;
 use crate::plan::finetune::Init;
-use crate::plan::{fill, images::shape};
+use crate::plan::{check_network, fill, images::shape};
 
 /// The model with convolutions.
 const HYBRID: &str = "hybrid-nano";
@@ -34,6 +34,7 @@ impl Start {
             Some("scratch") => return Start::scratch(args, images),
             None | Some("auto") => {}
             Some(name) => {
+                check_network(Path::new(name), &["auto", "scratch"])?;
                 let name = starts::find(name).map_or("given", |start| start.name);
                 return Ok(Start { name, file: args.start.clone(), size: own.clone() });
             }

@@ -10,6 +10,7 @@ use smalti_trainer::{Error, Result};
 
 use crate::args::training::{ImageArgs, OptimArgs, SizeArgs};
 use crate::args::{BenchArgs, FinetuneArgs, Global, PretrainArgs};
+use crate::console::log::next;
 use crate::console::out;
 use crate::plan::finetune::Init;
 use crate::plan::{self, threads};
@@ -56,11 +57,13 @@ pub(crate) fn run(args: &BenchArgs, global: &Global) -> anyhow::Result<()> {
         .shares
         .iter()
         .map(|share| format!("  {:10} {:>7}\n", share.operation, out::percent(share.share)));
-    out::text(&rows.collect::<String>())
+    out::text(&rows.collect::<String>())?;
+    next(global, "smalti data DIR, for the time of an epoch on your own images");
+    Ok(())
 }
 
 /// The stage as its command plans it by default.
-fn stage(args: &BenchArgs, data: &Dataset) -> Result<Stage> {
+pub(super) fn stage(args: &BenchArgs, data: &Dataset) -> Result<Stage> {
     let optim = OptimArgs {
         batch_size: args.batch_size,
         optimizer: args.optimizer.clone(),

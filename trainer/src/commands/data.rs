@@ -8,7 +8,7 @@ use smalti_trainer::data::{Dataset, Split, Splits, audit};
 use smalti_trainer::train::ExecConfig;
 
 use crate::args::{DataArgs, Global};
-use crate::console::log::tell;
+use crate::console::log::{next, tell};
 use crate::console::out;
 use crate::plan::required;
 
@@ -42,10 +42,21 @@ pub(crate) fn run(args: &DataArgs, global: &Global) -> anyhow::Result<()> {
         out::text(&text)?;
     }
     if is_usable {
+        next(global, &after(&data, &out::quoted(&path))?);
         return Ok(());
     }
-    let problem = format!("none of {} images looked at can be used", report.unusable.count);
+    let problem =
+        format!("none of {} images looked at can be used: the list above says why", report.unusable.count);
     Err(Error::data(path.display().to_string(), problem).into())
+}
+
+/// What comes after looking: to train, or to give labels first.
+fn after(data: &Splits, place: &str) -> anyhow::Result<String> {
+    let labels = data.dataset(Split::All)?.class_counts();
+    Ok(match labels.iter().filter(|count| **count > 0).count() {
+        0 | 1 => format!("smalti select {place} --number 60, which images to label first"),
+        _ => format!("smalti train {place}"),
+    })
 }
 
 /// Seconds that each model takes to see every image of the train split once.

@@ -10,7 +10,7 @@ use smalti_trainer::train::{ExecConfig, Outcome};
 
 use super::runs;
 use crate::args::{DistilArgs, Global};
-use crate::console::log::tell;
+use crate::console::log::{next, tell};
 use crate::console::out;
 use crate::console::progress::{self, Watch};
 use crate::console::signals::Stop;
@@ -37,7 +37,11 @@ pub(crate) fn run(args: DistilArgs, global: &Global) -> anyhow::Result<()> {
         "{place}: distilled for {steps} steps in {}, loss {loss:.4}, {rate:.0} images/s",
         out::seconds(seconds)
     ))?;
-    tell(global, &format!("next: smalti finetune --data DIR --init {place} --out RUN, on labelled images"));
+    let place = out::quoted(dir.path());
+    next(
+        global,
+        &format!("smalti finetune --data DIR --init {place} --head probe --out RUN, on labelled images"),
+    );
     Ok(())
 }
 

@@ -7,6 +7,7 @@ use smalti_trainer::evaluate::probe;
 use smalti_trainer::model::weights;
 
 use crate::args::{EmbedArgs, Global};
+use crate::console::log::next;
 use crate::console::out;
 use crate::plan::{self, required, split};
 
@@ -17,16 +18,21 @@ pub(crate) fn run(args: &EmbedArgs, global: &Global) -> anyhow::Result<()> {
     let output = required(&args.output, "--output", "a file name ending in .safetensors")?;
     let exec = super::machine(&args.machine)?;
     let part = args.split.as_deref().map_or(Ok(Split::All), split)?;
-    let data = Dataset::open(&data, part)?;
+    let images = Dataset::open(&data, part)?;
     let model = plan::teacher::embedder(&path)?;
-    let found = probe::embed(&model, &data, &exec)?;
+    let found = probe::embed(&model, &images, &exec)?;
     let shape = [found.ids.len(), found.dim];
     let tensors = [("embeddings", &shape[..], &found.embeddings[..])];
-    weights::save(&output, tensors, &about(&found, &data))?;
+    weights::save(&output, tensors, &about(&found, &images))?;
     match global.json {
-        true => out::json(json!({"file": output, "n": shape[0], "dim": shape[1]})),
-        false => out::text(&format!("{}: {} embeddings of {} numbers", output.display(), shape[0], shape[1])),
+        true => out::json(json!({"file": output, "n": shape[0], "dim": shape[1]}))?,
+        false => {
+            out::text(&format!("{}: {} embeddings of {} numbers", output.display(), shape[0], shape[1]))?
+        }
     }
+    let (path, data) = (out::quoted(&path), out::quoted(&data));
+    next(global, &format!("smalti eval {path} --data {data} --probe knn, if images have labels"));
+    Ok(())
 }
 
 /// What the rows are, in the file's metadata: where each image lies, and its class where it has one.

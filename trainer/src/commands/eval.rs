@@ -11,7 +11,7 @@ use smalti_trainer::stages::finetune;
 use smalti_trainer::train::ExecConfig;
 
 use crate::args::{EvalArgs, Global};
-use crate::console::log::tell;
+use crate::console::log::{next, tell};
 use crate::console::out;
 use crate::plan::{self, held_out, required};
 
@@ -44,7 +44,16 @@ pub(crate) fn run(args: &EvalArgs, global: &Global) -> anyhow::Result<()> {
         }
         return out::json(report);
     }
-    out::text(&text(&found, split))
+    out::text(&text(&found, split))?;
+    let run = out::quoted(&path);
+    match args.probe {
+        None => next(global, &format!("smalti report {run}, for its mistakes as images")),
+        Some(_) => next(
+            global,
+            &format!("smalti finetune --data {} --init {run} --out RUN", out::quoted(data.path())),
+        ),
+    }
+    Ok(())
 }
 
 /// The labelled images that a probe learns from.

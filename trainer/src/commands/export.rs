@@ -12,7 +12,7 @@ use smalti_trainer::stages::finetune::{self, Finetuned};
 use smalti_trainer::{Error, Result, files};
 
 use crate::args::{ExportArgs, Global};
-use crate::console::log::tell;
+use crate::console::log::next;
 use crate::console::out;
 use crate::plan::required;
 
@@ -71,7 +71,13 @@ pub(crate) fn run(args: &ExportArgs, global: &Global) -> anyhow::Result<()> {
         vit.img_size,
         vit.channels
     ))?;
-    tell(global, &format!("next: smalti-run run {} IMAGES", output.display()));
+    let output = out::quoted(&output);
+    next(
+        global,
+        &format!(
+            "smalti-run run {output} IMAGES; in 8 bits: smalti-run quantize {output} --calib DIR -o int8.onnx"
+        ),
+    );
     Ok(())
 }
 
@@ -100,7 +106,7 @@ fn weights(
         return out::json(json!({ "file": output, "bytes": bytes }));
     }
     out::text(&format!("{}: {:.0} kB, the encoder's weights in f16", output.display(), bytes as f64 / 1e3))?;
-    tell(global, &format!("next: smalti train DIR --start {}", output.display()));
+    next(global, &format!("smalti train DIR --start {}", out::quoted(output)));
     Ok(())
 }
 

@@ -13,7 +13,7 @@ use smalti_trainer::train::step::GradLanes;
 use super::job::Job;
 use super::runs;
 use crate::args::{FinetuneArgs, Global};
-use crate::console::log::tell;
+use crate::console::log::{next, tell};
 use crate::console::out;
 use crate::console::progress::Watch;
 use crate::plan;
@@ -104,7 +104,7 @@ pub(crate) fn run(args: FinetuneArgs, global: &Global) -> anyhow::Result<()> {
             out::seconds(seconds)
         ))?,
     }
-    tell(global, &format!("next: smalti export {place} -o model.onnx"));
+    next(global, &format!("smalti export {} -o model.onnx", out::quoted(dir.path())));
     Ok(())
 }
 

@@ -9,7 +9,7 @@ use smalti_trainer::stages::import;
 
 use crate::args::config::to_toml;
 use crate::args::{Global, ImportArgs};
-use crate::console::log::tell;
+use crate::console::log::next;
 use crate::console::out;
 use crate::plan::import::{file, plan};
 use crate::plan::required;
@@ -57,7 +57,7 @@ pub(crate) fn run(args: &ImportArgs, global: &Global) -> anyhow::Result<()> {
         vit.heads,
         parameters as f64 / 1e6
     ))?;
-    tell(global, &format!("next: smalti eval {place} --data DIR --probe knn"));
+    next(global, &format!("smalti eval {} --data DIR --probe knn", out::quoted(dir.path())));
     Ok(())
 }
 

@@ -3,6 +3,7 @@
 pub(crate) mod bench;
 pub(crate) mod data;
 pub(crate) mod distil;
+pub(crate) mod doctor;
 pub(crate) mod embed;
 pub(crate) mod eval;
 pub(crate) mod export;

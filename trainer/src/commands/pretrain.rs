@@ -9,7 +9,7 @@ use smalti_trainer::train::cost::cpu_per_step;
 use super::job::Job;
 use super::runs;
 use crate::args::{Global, PretrainArgs};
-use crate::console::log::tell;
+use crate::console::log::{next, tell};
 use crate::console::out;
 use crate::console::progress::Watch;
 use crate::plan;
@@ -72,12 +72,7 @@ pub(crate) fn run(args: PretrainArgs, global: &Global) -> anyhow::Result<()> {
         dir.path().display(),
         out::seconds(seconds)
     ))?;
-    tell(
-        global,
-        &format!(
-            "next: smalti finetune --data DIR --init {} --out RUN, on labelled images",
-            dir.path().display()
-        ),
-    );
+    let place = out::quoted(dir.path());
+    next(global, &format!("smalti finetune --data DIR --init {place} --out RUN, on labelled images"));
     Ok(())
 }

@@ -7,6 +7,7 @@ use smalti_trainer::stages::pretrain;
 use smalti_trainer::{Error, files};
 
 use crate::args::{Global, ReconstructArgs};
+use crate::console::log::next;
 use crate::console::out;
 use crate::plan::defaults::MASK_RATIO;
 use crate::plan::{required, split};
@@ -43,7 +44,12 @@ pub(crate) fn run(args: &ReconstructArgs, global: &Global) -> anyhow::Result<()>
     };
     files::write(&output, &shown.png(&data.dataset(split)?, count)?)?;
     match global.json {
-        true => out::json(json!({"file": output})),
-        false => out::text(&format!("{}: original, masked, reconstructed", output.display())),
+        true => out::json(json!({"file": output}))?,
+        false => out::text(&format!("{}: original, masked, reconstructed", output.display()))?,
     }
+    next(
+        global,
+        &format!("smalti finetune --data DIR --init {} --out RUN, on labelled images", out::quoted(&path)),
+    );
+    Ok(())
 }

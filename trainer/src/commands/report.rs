@@ -8,7 +8,7 @@ use smalti_trainer::train::ExecConfig;
 use smalti_trainer::{Error, Result, files};
 
 use crate::args::{Global, ReportArgs};
-use crate::console::log::tell;
+use crate::console::log::{next, tell};
 use crate::console::out;
 use crate::console::signals::Stop;
 use crate::plan::named;
@@ -41,7 +41,8 @@ pub(crate) fn run(args: &ReportArgs, global: &Global) -> anyhow::Result<()> {
     }
     let page = page.unwrap_or_default();
     out::text(&page.display().to_string())?;
-    tell(global, &format!("next: open {} in a browser", page.display()));
+    let then = reports.next().map_or(String::new(), |command| format!(", then {command}"));
+    next(global, &format!("open {} in a browser{then}", page.display()));
     Ok(())
 }
 

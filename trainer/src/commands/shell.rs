@@ -1,30 +1,27 @@
-//! `smalti completions` and `smalti man`, generated from the arguments.
+//! `smalti completions` and `smalti man`.
 
 use std::io::{Write, stdout};
 use std::path::Path;
 
 use clap::CommandFactory;
-use smalti_trainer::files;
+use smalti_models::starts::STARTS;
+use smalti_tools::shell;
+use smalti_trainer::Error;
 
 use crate::args::Cli;
 
 pub(crate) fn completions(shell: clap_complete::Shell) -> anyhow::Result<()> {
-    let mut script = Vec::new();
-    clap_complete::generate(shell, &mut Cli::command(), "smalti", &mut script);
-    Ok(stdout().lock().write_all(&script)?)
+    let mut words: Vec<_> = ["auto", "none", "scratch"].map(|word| (word, vec![word])).into();
+    words.push(("START", STARTS.iter().map(|start| start.name).collect()));
+    let script = shell::completions(Cli::command(), shell, &words);
+    Ok(stdout().lock().write_all(script.as_bytes())?)
 }
 
 pub(crate) fn man(folder: Option<&Path>) -> anyhow::Result<()> {
     match folder {
-        Some(folder) => {
-            files::make_folder(folder)?;
-            clap_mangen::generate_to(Cli::command(), folder)?;
-        }
-        None => {
-            let mut page = Vec::new();
-            clap_mangen::Man::new(Cli::command()).render(&mut page)?;
-            stdout().lock().write_all(&page)?;
-        }
+        Some(folder) => shell::manual_pages(Cli::command(), folder)
+            .map_err(Error::file("write manual pages to", folder))?,
+        None => stdout().lock().write_all(&shell::manual_page(Cli::command())?)?,
     }
     Ok(())
 }

@@ -84,6 +84,13 @@ pub(crate) fn tell(global: &Global, text: &str) {
     }
 }
 
+/// Ends a command with what to type after it. Not with `--json`: programs know what comes next.
+pub(crate) fn next(global: &Global, command: &str) {
+    if !global.json {
+        tell(global, &format!("next: {command}"));
+    }
+}
+
 /// Where the logger writes.
 struct Messages;
 

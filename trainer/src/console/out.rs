@@ -1,9 +1,9 @@
 //! Results on the standard output: JSON objects with a schema version, or lines of text.
 
 use std::io::{Write, stdout};
-use std::path::Path;
 
 use serde_json::{Map, Value};
+pub(crate) use smalti_tools::suggest::quoted;
 
 /// The version of what `--json` prints.
 const SCHEMA_VERSION: u64 = 1;
@@ -45,16 +45,6 @@ pub(crate) fn percent(share: f64) -> String {
     format!("{:.1} %", share * 100.0)
 }
 
-/// A path as a shell takes it.
-pub(crate) fn quoted(path: &Path) -> String {
-    let text = path.display().to_string();
-    let is_plain = |c: char| c.is_alphanumeric() || "/._-+=:,@%".contains(c);
-    match text.chars().all(is_plain) && !text.is_empty() && !text.starts_with('-') {
-        true => text,
-        false => format!("'{}'", text.replace('\'', "'\\''")),
-    }
-}
-
 /// A 95 % interval.
 pub(crate) fn interval([low, high]: [f64; 2]) -> String {
     format!("95 % interval {:.1} to {}", low * 100.0, percent(high))
@@ -71,19 +61,6 @@ mod tests {
         assert_eq!(seconds(125.0), "2 min 05 s");
         assert_eq!(seconds(7300.0), "2 h 01 min");
         assert_eq!(seconds(f64::NAN), "0 s");
-    }
-
-    #[test]
-    fn paths_are_quoted_where_a_shell_would_change_them() {
-        for (path, expected) in [
-            ("runs/a-1.csv", "runs/a-1.csv"),
-            ("my photos", "'my photos'"),
-            ("it's", r"'it'\''s'"),
-            ("$(x);*", "'$(x);*'"),
-            ("-x", "'-x'"),
-        ] {
-            assert_eq!(quoted(Path::new(path)), expected);
-        }
     }
 
     #[test]

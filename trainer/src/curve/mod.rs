@@ -17,7 +17,7 @@ use crate::args::training::RunArgs;
 use crate::args::{CurveArgs, Global, TrainArgs, config};
 use crate::autotrain;
 use crate::commands::{self, runs};
-use crate::console::log::tell;
+use crate::console::log::{next, tell};
 use crate::console::out;
 use crate::console::signals::Stop;
 use crate::plan::{fill, required};
@@ -107,7 +107,7 @@ pub(crate) fn run(args: CurveArgs, global: &Global) -> anyhow::Result<()> {
     }
     out::text(&report.table())?;
     tell(global, &format!("drawn in {}", job.out.join(PLOT).display()));
-    tell(global, &format!("next: smalti report {}", job.out.display()));
+    next(global, &format!("smalti report {}", out::quoted(&job.out)));
     Ok(())
 }
 

@@ -22,7 +22,7 @@ use smalti_trainer::data::{Dataset, LabelTable, Split};
 
 use crate::args::{Global, LabelArgs};
 use crate::commands;
-use crate::console::log::tell;
+use crate::console::log::{next, tell};
 use crate::console::out;
 use crate::console::signals::Stop;
 use crate::plan;
@@ -87,6 +87,6 @@ fn report(session: &Session, folder: &Path, global: &Global) -> anyhow::Result<(
     let (command, purpose) =
         if counts.len() < 2 { ("label", ", until two classes have labels") } else { ("train", "") };
     let (folder, path) = (out::quoted(folder), out::quoted(table.path()));
-    tell(global, &format!("next: smalti {command} {folder} --labels {path}{purpose}"));
+    next(global, &format!("smalti {command} {folder} --labels {path}{purpose}"));
     Ok(())
 }

@@ -10,7 +10,7 @@ use smalti_trainer::stages::finetune::{FinetuneSettings, HeadInit};
 use smalti_trainer::{Error, Result};
 
 use super::defaults::{FINETUNE, SCRATCH};
-use super::{augment, fill, images, labelled, named, optim, required, size};
+use super::{augment, check_network, fill, images, labelled, named, optim, required, size};
 use crate::args::FinetuneArgs;
 use crate::args::training::{ImageArgs, SizeArgs};
 
@@ -38,6 +38,7 @@ impl Init {
         if path == Path::new("scratch") {
             return Ok(Init::Scratch);
         }
+        check_network(&path, &["scratch"])?;
         if path.is_dir() {
             let run = RunDir::open(&path)?;
             let ModelFiles { config, preprocess, .. } = run.load_model_files()?;

@@ -14,8 +14,10 @@ pub(crate) mod pretrain;
 pub(crate) mod size;
 pub(crate) mod teacher;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
+use smalti_models::starts::STARTS;
+use smalti_tools::suggest::{did_you_mean, nearest};
 use smalti_trainer::data::{CacheBudget, Dataset, Split, Splits};
 use smalti_trainer::train::ExecConfig;
 use smalti_trainer::{Error, Result};
@@ -78,8 +80,25 @@ pub(crate) fn named<T: Copy>(flag: &str, text: &str, all: &[(&str, T)]) -> Resul
     let found = all.iter().find(|(name, _)| *name == text).map(|(_, value)| *value);
     found.ok_or_else(|| {
         let names: Vec<&str> = all.iter().map(|(name, _)| *name).collect();
-        Error::Usage(format!("{flag} is `{text}`: expected {}", names.join(" or ")))
+        let hint = did_you_mean(text, names.iter().copied());
+        Error::Usage(format!("{flag} is `{text}`: expected {}{hint}", names.join(" or ")))
     })
+}
+
+/// Refuses a network that is not there where a name is nearly that of a start, or one of `others`.
+pub(crate) fn check_network(path: &Path, others: &[&str]) -> Result<()> {
+    let name = path.to_str().unwrap_or_default();
+    let names = || STARTS.iter().map(|start| start.name).chain(others.iter().copied());
+    match nearest(name, names()).filter(|meant| *meant != name && !path.exists()) {
+        Some(meant) => {
+            let all: Vec<&str> = names().collect();
+            Err(Error::Usage(format!(
+                "`{name}` is neither a file nor a run, nor one of {}; did you mean `{meant}`?",
+                all.join(", ")
+            )))
+        }
+        None => Ok(()),
+    }
 }
 
 /// Threads to compute with.

@@ -11,13 +11,14 @@ use smalti_trainer::teacher::{self, Hints, NetworkTeacher, Teacher};
 use smalti_trainer::{Error, Result};
 
 use super::import::{file, plan as plan_import};
-use super::required;
+use super::{check_network, required};
 use crate::args::ImportArgs;
 use crate::args::distil::TeacherArgs;
 
 /// Opens the teacher that the flags name: an ONNX file, weights of timm or Hugging Face or a start of ours, or a run.
 pub(crate) fn open(args: &TeacherArgs) -> Result<Box<dyn Teacher>> {
     let path = required(&args.teacher, "--teacher", "an ONNX file, a safetensors file or a run")?;
+    check_network(&path, &[])?;
     if is_weights(&path) {
         let (network, file) = imported(&path, args)?;
         return Ok(Box::new(NetworkTeacher::new(network, &file)?));
@@ -47,6 +48,7 @@ fn is_weights(path: &Path) -> bool {
 
 /// A run, or weights that were not imported as one, as something that embeds images.
 pub(crate) fn embedder(path: &Path) -> Result<Finetuned> {
+    check_network(path, &[])?;
     match is_weights(path) {
         true => Ok(imported(path, &TeacherArgs::default())?.0),
         false => probe::load(path),

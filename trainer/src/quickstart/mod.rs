@@ -20,8 +20,8 @@ use crate::args::training::RunArgs;
 use crate::args::{Global, QuickstartArgs, TrainArgs};
 use crate::autotrain::{self, Trained};
 use crate::commands::{self, runs};
-use crate::console::log::tell;
-use crate::console::out;
+use crate::console::log::{next, tell};
+use crate::console::out::{self, quoted};
 use crate::console::signals::Stop;
 use crate::report::PAGE;
 use report::Report;
@@ -65,6 +65,8 @@ pub(crate) fn run(args: &QuickstartArgs, global: &Global) -> anyhow::Result<()> 
     let exec = runs::exec(&RunArgs::default(), commands::machine(&args.machine)?)?;
     let each = minutes * 60.0 * OF_EACH;
     let budget = (each * exec.threads as f64).min(MAX_SECONDS.max(each)).max(1.0);
+    // What is no data set is said before anything is written.
+    args.data.as_deref().map(Splits::read).transpose()?;
     let owner = claim(&out, overwrite, args.data.as_ref())?;
     let job = Quickstart { global, exec, stop: Stop::listen(), out, overwrite, budget };
     let data = match &args.data {
@@ -156,9 +158,13 @@ impl Quickstart<'_> {
             "left in {place}: {TRAIN}/ with the model, its int8 form and the runs that made it, {SCRATCH}/"
         ));
         page.iter().for_each(|page| self.tell(page));
-        self.tell(&format!("run it:               smalti-run run {} IMAGES", report.model.display()));
-        if !own {
-            self.tell("on your own photos:   smalti train DIR, one folder for each class in DIR");
+        let model = quoted(&report.model);
+        match own {
+            true => next(self.global, &format!("smalti-run run {model} IMAGES")),
+            false => next(
+                self.global,
+                &format!("smalti-run run {model} IMAGES; on your own photos: smalti train DIR"),
+            ),
         }
     }
 }

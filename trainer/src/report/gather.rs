@@ -19,6 +19,7 @@ use super::map::{self, EmbeddingMap};
 use super::source::{Kind, RunImages, Source};
 use super::{Known, name_of, picture};
 use crate::autotrain::report::{Report as Trained, Scored};
+use crate::console::out::quoted;
 use crate::curve::report::Report as Curve;
 
 /// Reconstructions that are shown of a run.
@@ -106,7 +107,7 @@ pub(super) struct Headline {
     pub(super) cpu_seconds: Option<f64>,
     /// Of training, by the clock.
     pub(super) seconds: f64,
-    /// Commands to type next.
+    /// Commands to type next, the most useful one first.
     pub(super) next: Vec<String>,
 }
 
@@ -267,16 +268,26 @@ impl RunReport {
 impl Headline {
     fn new(source: &Source, trained: Option<&Trained>, stages: &[History], files: &[ModelFile]) -> Headline {
         let last = stages.last();
-        let place = source.path.display();
+        let place = quoted(&source.path);
         let mut headline = Headline {
             loss: last.and_then(History::loss_ends),
             steps: last.map_or(0, |history| history.steps),
             seconds: stages.iter().map(|history| history.seconds).sum(),
             validation: last.and_then(best_validation),
             neighbours: last.and_then(|history| Some(history.neighbours.last()?[1])),
-            next: files.iter().map(|file| format!("smalti-run run {} IMAGES", file.path.display())).collect(),
+            next: files
+                .iter()
+                .rev()
+                .map(|file| format!("smalti-run run {} IMAGES", quoted(&file.path)))
+                .collect(),
             ..Headline::default()
         };
+        if let [ModelFile { path, is_int8: false, .. }] = files {
+            let int8 = path.with_file_name("model-int8.onnx");
+            headline
+                .next
+                .insert(0, format!("smalti-run quantize {} --calib DIR -o {}", quoted(path), quoted(&int8)));
+        }
         match source.kind {
             Kind::Train if headline.next.is_empty() => {
                 headline.next.push(format!("smalti train DIR --resume --out {place}"));

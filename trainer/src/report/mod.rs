@@ -129,6 +129,11 @@ impl Reports {
         text::text(self)
     }
 
+    /// What to type after looking at it.
+    pub(crate) fn next(&self) -> Option<&str> {
+        self.whole.as_ref()?.headline.next.first().map(String::as_str)
+    }
+
     /// All numbers of the page.
     pub(crate) fn json(&self) -> Result<Value> {
         let numbers = Numbers {

@@ -24,7 +24,7 @@ use smalti_trainer::{Error, Result};
 use crate::args::distil::TeacherArgs;
 use crate::args::{Global, SelectArgs, config};
 use crate::commands::{self, runs};
-use crate::console::log::tell;
+use crate::console::log::next;
 use crate::console::out;
 use crate::console::progress::Count;
 use crate::console::signals::Stop;
@@ -211,7 +211,7 @@ fn tell_outcome(
         ))?;
     }
     let folder = out::quoted(args.data.as_deref().unwrap_or(Path::new("DIR")));
-    let next = match &args.copy {
+    let command = match &args.copy {
         Some(copy) => {
             let copy = out::quoted(copy);
             format!(
@@ -220,6 +220,6 @@ fn tell_outcome(
         }
         None => format!("smalti label {folder} --labels {}", out::quoted(table)),
     };
-    tell(global, &format!("next: {next}"));
+    next(global, &command);
     Ok(())
 }

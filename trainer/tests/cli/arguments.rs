@@ -94,6 +94,7 @@ fn help_manuals_and_completions_are_there() {
         "import",
         "export",
         "bench",
+        "doctor",
     ];
     let help = folder.run(&["--help"]).ok().out;
     commands.iter().for_each(|command| assert!(help.contains(command), "{command}"));
@@ -105,6 +106,42 @@ fn help_manuals_and_completions_are_there() {
     }
     for shell in ["bash", "zsh", "fish"] {
         assert!(folder.run(&["completions", shell]).ok().out.contains("mask-ratio"), "{shell}");
+    }
+}
+
+/// What bash offers for the last of these words.
+#[cfg(unix)]
+fn completed(folder: &Folder, words: &[&str]) -> Vec<String> {
+    std::fs::write(folder.path("smalti.bash"), folder.run(&["completions", "bash"]).ok().out).unwrap();
+    let (last, before) = (words[words.len() - 1], words[words.len() - 2]);
+    let script = format!(
+        "source smalti.bash; COMP_WORDS=('{}'); COMP_CWORD={}; _smalti smalti '{last}' {before} 2>/dev/null; \
+         printf '%s\\n' \"${{COMPREPLY[@]}}\"",
+        words.join("' '"),
+        words.len() - 1
+    );
+    let bash = std::process::Command::new("bash").args(["-c", &script]).current_dir(folder.path("")).output();
+    String::from_utf8(bash.unwrap().stdout).unwrap().lines().map(str::to_owned).collect()
+}
+
+#[cfg(unix)]
+#[test]
+fn bash_completes_values() {
+    let folder = Folder::empty();
+    std::fs::create_dir(folder.path("photos")).unwrap();
+    std::fs::write(folder.path("photo.onnx"), "").unwrap();
+    for (words, offered) in [
+        (&["smalti", "sel"][..], &["select"][..]),
+        (&["smalti", "train", "--model", "m"], &["micro"]),
+        (&["smalti", "train", "--start", "p"], &["photos-nano"]),
+        (&["smalti", "finetune", "--init", "s"], &["scratch"]),
+        (&["smalti", "eval", "--probe", ""], &["knn", "linear"]),
+        (&["smalti", "train", "--out", "p"], &["photos"]),
+        (&["smalti", "distil", "--config", "photo"], &["photo.onnx", "photos"]),
+    ] {
+        let mut found = completed(&folder, words);
+        found.sort();
+        assert_eq!(found, offered, "{words:?}");
     }
 }
 

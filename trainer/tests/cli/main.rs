@@ -8,6 +8,8 @@ mod distil;
 mod importing;
 mod init;
 mod labelling;
+mod mistakes;
+mod next;
 mod outcomes;
 mod owning;
 mod report;

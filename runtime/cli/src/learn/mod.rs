@@ -16,7 +16,7 @@ use super::args::{Args, FileArgs, ForeignArgs, share};
 use super::inputs::{self, Tally};
 use super::{open, out};
 
-const EXAMPLE: &str = "Example: smalti-run learn add model.onnx classes.bank mug mug1.jpg mug2.jpg mug3.jpg --negatives others/";
+const EXAMPLE: &str = "Example:\n  smalti-run learn add model.onnx classes.bank mug mug1.jpg mug2.jpg mug3.jpg --negatives others/";
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum LearnCommand {
@@ -24,6 +24,7 @@ pub(crate) enum LearnCommand {
     #[command(after_help = EXAMPLE)]
     Add(AddArgs),
     /// Forget a class.
+    #[command(after_help = "Example:\n  smalti-run learn remove model.onnx classes.bank mug")]
     Remove {
         #[command(flatten)]
         bank: BankArgs,
@@ -31,8 +32,10 @@ pub(crate) enum LearnCommand {
         class: String,
     },
     /// The classes of a bank, and how it is calibrated.
+    #[command(after_help = "Example:\n  smalti-run learn list model.onnx classes.bank")]
     List(BankArgs),
     /// Accuracy over a folder of class folders, the model's own classes and learned ones.
+    #[command(after_help = "Example:\n  smalti-run learn test model.onnx classes.bank photos/")]
     Test(TestArgs),
 }
 
@@ -71,6 +74,7 @@ pub(crate) struct TestArgs {
     #[command(flatten)]
     pub(crate) bank: BankArgs,
     /// A folder of class folders; of one with splits (`train/` and `test/` or `val/`) the test split, else val.
+    #[arg(value_name = "DIR")]
     pub(crate) folder: PathBuf,
     /// The share of unusable images that is put up with, e.g. 5%.
     #[arg(long, default_value = "5%", value_parser = share)]
@@ -89,13 +93,18 @@ pub(super) fn run(command: &LearnCommand, args: &Args) -> anyhow::Result<u8> {
 /// The model and its bank.
 fn open_both(args: &BankArgs) -> Result<(Model, ClassBank), Error> {
     let model = open::open(&args.model, &args.file, &args.foreign)?;
-    let bank = ClassBank::open(&args.bank, &model, &open::trust(&args.file)?)?;
+    let bank = open_bank(&args.bank, &model, &open::trust(&args.file)?)?;
     Ok((model, bank))
+}
+
+/// The bank of a model.
+pub(super) fn open_bank(place: &Path, model: &Model, trust: &Trust) -> Result<ClassBank, Error> {
+    ClassBank::open(place, model, trust).map_err(|error| error.in_file(place))
 }
 
 /// The bank of a model, or one without classes where there is no file yet.
 pub(super) fn open_or_new(place: &Path, model: &Model, trust: &Trust) -> Result<ClassBank, Error> {
-    if place.exists() { ClassBank::open(place, model, trust) } else { ClassBank::new(model) }
+    if place.exists() { open_bank(place, model, trust) } else { ClassBank::new(model) }
 }
 
 fn add(command: &AddArgs, args: &Args) -> anyhow::Result<u8> {
@@ -145,7 +154,14 @@ fn add(command: &AddArgs, args: &Args) -> anyhow::Result<u8> {
             out::line(&as_text(&bank))?;
         }
     }
+    next(&command.bank, args);
     Ok(if tally.failed > 0 { inputs::BAD_INPUT } else { 0 })
+}
+
+/// What to type after a look at a bank, or a change of it.
+fn next(bank: &BankArgs, args: &Args) {
+    let (model, bank) = (out::quoted(&bank.model), out::quoted(&bank.bank));
+    out::next(args, &format!("smalti-run run {model} IMAGES --bank {bank}"));
 }
 
 /// The files of the negatives, at most as many as a bank keeps, spread evenly.
@@ -171,12 +187,14 @@ pub(super) fn answers(session: &mut Session, files: &[PathBuf]) -> anyhow::Resul
 
 fn remove(command: &BankArgs, class: &str, args: &Args) -> anyhow::Result<u8> {
     let (_, mut bank) = open_both(command)?;
-    let removed = bank.remove(class)?;
+    let known: Vec<String> = bank.classes().map(|(name, _)| name.to_owned()).collect();
+    let removed = bank.remove(class).map_err(|error| open::did_you_mean(error, class, &known))?;
     bank.save(&command.bank)?;
     match args.json {
         true => out::json(json!({ "class": class, "removed": removed }))?,
         false => out::line(&format!("{}: `{class}` removed, {removed} images", command.bank.display()))?,
     }
+    next(command, args);
     Ok(0)
 }
 
@@ -186,6 +204,7 @@ fn list(command: &BankArgs, args: &Args) -> anyhow::Result<u8> {
         true => out::json(as_json(&bank, json!({})))?,
         false => out::line(&as_text(&bank))?,
     }
+    next(command, args);
     Ok(0)
 }
 
@@ -239,7 +258,7 @@ impl Answerer {
     }
 
     pub(super) fn open(place: &Path, model: &Model, trust: &Trust) -> Result<Answerer, Error> {
-        Ok(Answerer::new(Arc::new(ClassBank::open(place, model, trust)?)))
+        Ok(Answerer::new(Arc::new(open_bank(place, model, trust)?)))
     }
 
     /// Ranks the learned labels among those of the model.

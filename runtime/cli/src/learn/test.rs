@@ -62,6 +62,7 @@ pub(super) fn run(command: &TestArgs, args: &Args) -> anyhow::Result<u8> {
         true => out::json(report.as_json())?,
         false => out::line(&report.as_text())?,
     }
+    super::next(&command.bank, args);
     Ok(0)
 }
 

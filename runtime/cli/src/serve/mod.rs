@@ -161,7 +161,9 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 fn addresses(text: &str, has_token: bool) -> Result<Vec<SocketAddr>, Error> {
     let usage = |problem: &str| Error::Usage(format!("--listen {text}: {problem}"));
     let found = text.to_socket_addrs();
-    let found: Vec<_> = found.map_err(|error| usage(&format!("{error}; expected ADDRESS:PORT")))?.collect();
+    let found: Vec<_> = found
+        .map_err(|error| usage(&format!("{error}; expected ADDRESS:PORT, such as 127.0.0.1:8080")))?
+        .collect();
     match found.iter().find(|address| !address.ip().is_loopback()) {
         Some(_) if !has_token => Err(usage(
             "other machines can reach this address: give --token-file FILE, or listen on 127.0.0.1",

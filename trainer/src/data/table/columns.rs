@@ -2,6 +2,7 @@
 
 use smalti_models::folder::{Split, split_of_name};
 use smalti_models::image::is_image_name;
+use smalti_tools::suggest::nearest;
 
 use super::dialect::Record;
 use super::names::{FLAGS, FOLDERS, LABELS, PATHS, SPLITS, WEAK_PATHS, WEAK_SPLITS, plain};
@@ -151,8 +152,11 @@ impl Named<'_> {
             .or_else(|| self.first_of(&PATHS))
             .or_else(|| self.first_of(&WEAK_PATHS))
             .ok_or_else(|| {
-                let found = self.listed();
-                format!("the columns are {found}: expected one that names files, called path, filename, image or image_id")
+                let (found, all) = (self.listed(), (0..self.names.len()).collect::<Vec<_>>());
+                let hint = self.meant(&all, &PATHS);
+                format!(
+                    "the columns are {found}: expected one that names files, called path, filename, image or image_id{hint}"
+                )
             })
     }
 
@@ -177,12 +181,23 @@ impl Named<'_> {
         let binary: Vec<usize> = columns.iter().filter(is_binary).copied().collect();
         if binary.len() < 2 {
             let found = self.listed();
+            let hint = self.meant(columns, &LABELS);
             return Err(format!(
                 "the columns are {found}: expected one called label, class or category, or a column of ones and zeros for \
-                 each class"
+                 each class{hint}"
             ));
         }
         Ok(Label::OneHot(binary.into_iter().map(|column| (column, self.titles[column].clone())).collect()))
+    }
+
+    /// A hint at the first of these columns whose name is nearly one of `known`.
+    fn meant(&self, columns: &[usize], known: &[&'static str]) -> String {
+        let near = columns
+            .iter()
+            .find_map(|column| Some((*column, nearest(&self.names[*column], known.iter().copied())?)));
+        near.map_or(String::new(), |(column, name)| {
+            format!("; if `{}` is it, call it `{name}`", self.titles[column])
+        })
     }
 
     fn listed(&self) -> String {

@@ -8,6 +8,7 @@ use half::f16;
 use safetensors::tensor::TensorView;
 use safetensors::{Dtype, SafeTensors};
 use serde_json::Value;
+use smalti_models::foreign::{Wanted, recognize};
 use smalti_models::starts;
 
 use crate::error::{Error, Result};
@@ -129,7 +130,13 @@ pub(crate) fn bytes(path: &Path) -> Result<Cow<'static, [u8]>> {
 /// A file that is no safetensors file, a value that is not finite, or the file system.
 pub fn load(path: &Path) -> Result<(Tensors, Value)> {
     let bytes = bytes(path)?;
-    let foreign = |e| unusable(path, format!("is no safetensors file: {e}{}", advice(&bytes)));
+    let foreign = |e| {
+        let problem = match recognize(&bytes, Wanted::Weights) {
+            Some((what, remedy)) => format!("is no safetensors file but {what}: {remedy}"),
+            None => format!("is no safetensors file: {e}"),
+        };
+        unusable(path, problem)
+    };
     let file = SafeTensors::deserialize(&bytes).map_err(foreign)?;
     let (_, header) = SafeTensors::read_metadata(&bytes).map_err(foreign)?;
     let details = header.metadata().as_ref().and_then(|all| all.get(KEY));
@@ -145,16 +152,6 @@ pub fn load(path: &Path) -> Result<(Tensors, Value)> {
         tensors.insert(name.to_string(), tensor);
     }
     Ok((tensors, details))
-}
-
-/// What to do about a file of PyTorch's own formats, a zip archive or a pickle.
-fn advice(bytes: &[u8]) -> &'static str {
-    match bytes {
-        [b'P', b'K', 3, 4, ..] | [0x80, 2..=5, ..] => {
-            "; it looks like a PyTorch checkpoint: save its state dict with safetensors.torch.save_file"
-        }
-        _ => "",
-    }
 }
 
 pub(crate) fn bytes_of(values: &[f32]) -> Vec<u8> {

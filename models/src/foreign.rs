@@ -1,4 +1,5 @@
-//! Formats that are not read, by their names and by their first bytes, so that messages can say what a file is.
+//! Files that are none of those that are read, by their names and by their first bytes, so that messages can say what a file
+//! is and what to do about it.
 
 use std::path::Path;
 
@@ -35,31 +36,102 @@ pub fn foreign_name(path: &Path) -> Option<&'static str> {
     NAMES.iter().find(|(_, names)| known(names)).map(|(format, _)| *format)
 }
 
-/// What a file that is none of the formats that are read is by its first bytes, and what to do about it.
-#[cfg(feature = "decode")]
-pub(super) fn foreign_content(bytes: &[u8]) -> Option<(&'static str, &'static str)> {
-    if let Some(what) = iso_media(bytes).or_else(|| by_signature(bytes)) {
-        return Some((what, "convert it to JPEG or PNG"));
+/// What a file should have been.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Wanted {
+    /// A JPEG, PNG, WebP or BMP image.
+    Image,
+    /// An ONNX file.
+    Model,
+    /// A safetensors file.
+    Weights,
+}
+
+/// What a file is by its first bytes (a thousand will do), if it is known and not what was wanted; and what to do about it.
+pub fn recognize(bytes: &[u8], wanted: Wanted) -> Option<(&'static str, &'static str)> {
+    if bytes.is_empty() {
+        return Some(("empty", "copy or download it again"));
     }
+    if let Some(found) = by_text(bytes) {
+        return Some(match (found, wanted) {
+            ("an SVG drawing", Wanted::Image) => (found, "convert it to PNG"),
+            ("a Git LFS pointer", _) => (found, "fetch the file itself with `git lfs pull`"),
+            ("a web page (HTML)", _) => (found, "download the file itself"),
+            _ => (found, instead(wanted)),
+        });
+    }
+    if let Some(found) = of_networks(bytes) {
+        let remedy = match (found, wanted) {
+            (ONNX, Wanted::Model) | (SAFETENSORS, Wanted::Weights) => return None,
+            (_, Wanted::Image) => instead(wanted),
+            (SAFETENSORS, _) => "make a model of it: `smalti import FILE -o RUN`, then `smalti export RUN`",
+            (ONNX, _) => "`smalti-run` runs it, and --teacher learns from it",
+            (PYTORCH, Wanted::Model) => "export the network to ONNX with torch.onnx.export",
+            (PYTORCH, _) => "save its state dict with safetensors.torch.save_file",
+            (_, Wanted::Model) => "export the network to ONNX",
+            (_, Wanted::Weights) => "save the weights as safetensors",
+        };
+        return Some((found, remedy));
+    }
+    if wanted == Wanted::Image {
+        if bytes.starts_with(b"PK\x03\x04") || bytes.starts_with(&[0x1f, 0x8b]) {
+            return Some(("a compressed archive", "unpack it"));
+        }
+        return iso_media(bytes)
+            .or_else(|| by_signature(bytes))
+            .map(|what| (what, "convert it to JPEG or PNG"));
+    }
+    if bytes.starts_with(b"PK\x03\x04") {
+        return recognize(&[0x80, 2], wanted)
+            .map(|(_, remedy)| ("a zip archive, as PyTorch's files are", remedy));
+    }
+    let is_image =
+        [&b"\xff\xd8\xff"[..], b"\x89PNG", b"BM", b"RIFF"].iter().any(|start| bytes.starts_with(start));
+    (is_image || iso_media(bytes).or_else(|| by_signature(bytes)).is_some())
+        .then(|| ("an image", instead(wanted)))
+}
+
+/// What to name in place of a file of quite another kind.
+fn instead(wanted: Wanted) -> &'static str {
+    match wanted {
+        Wanted::Image => "name an image here",
+        Wanted::Model => "name the model file (.onnx) here",
+        Wanted::Weights => "name a safetensors file here",
+    }
+}
+
+const ONNX: &str = "an ONNX model";
+const SAFETENSORS: &str = "a file of weights (safetensors)";
+const PYTORCH: &str = "a PyTorch file (pickle)";
+
+/// Files of networks, by how they begin.
+fn of_networks(bytes: &[u8]) -> Option<&'static str> {
+    // ONNX begins with its version and, as a rule, who wrote it.
+    match bytes {
+        [0x08, 1..=20, 0x12 | 0x3a | 0x42, ..] => Some(ONNX),
+        [_, _, _, _, _, 0, 0, 0, b'{', ..] => Some(SAFETENSORS),
+        [0x80, 2..=5, ..] => Some(PYTORCH),
+        [_, _, _, _, b'T', b'F', b'L', b'3', ..] => Some("a TensorFlow Lite model"),
+        [0x89, b'H', b'D', b'F', ..] => Some("an HDF5 file, as Keras writes them"),
+        [b'G', b'G', b'U', b'F', ..] => Some("a GGUF model"),
+        _ => None,
+    }
+}
+
+/// Texts, by how they begin.
+fn by_text(bytes: &[u8]) -> Option<&'static str> {
     let text = text_start(bytes);
     let begins = |with: &str| text.starts_with(with);
     if begins("<svg") || (begins("<?xml") && text.contains("<svg")) {
-        return Some(("an SVG drawing", "convert it to PNG"));
+        return Some("an SVG drawing");
     }
     if begins("<!doctype html") || begins("<html") || begins("<head") {
-        return Some(("a web page (HTML)", "download the image again"));
+        return Some("a web page (HTML)");
     }
-    if begins("version https://git-lfs") {
-        return Some(("a Git LFS pointer", "fetch the image with `git lfs pull`"));
-    }
-    if bytes.starts_with(b"PK\x03\x04") || bytes.starts_with(&[0x1f, 0x8b]) {
-        return Some(("a compressed archive", "unpack it"));
-    }
-    None
+    begins("version https://git-lfs").then_some("a Git LFS pointer")
 }
 
 /// The formats in boxes of ISO media files, by their brands: HEIC, AVIF, CR3, videos.
-#[cfg(feature = "decode")]
 fn iso_media(bytes: &[u8]) -> Option<&'static str> {
     if bytes.get(4..8)? != b"ftyp" {
         return None;
@@ -79,7 +151,6 @@ fn iso_media(bytes: &[u8]) -> Option<&'static str> {
     })
 }
 
-#[cfg(feature = "decode")]
 fn by_signature(bytes: &[u8]) -> Option<&'static str> {
     const SIGNATURES: [(&str, &[u8]); 26] = [
         ("a camera raw file (CR2)", b"II*\0\x10\0\0\0CR"),
@@ -121,7 +192,6 @@ fn by_signature(bytes: &[u8]) -> Option<&'static str> {
 }
 
 /// The start of a text in lower case, without a byte order mark and blanks in front.
-#[cfg(feature = "decode")]
 fn text_start(bytes: &[u8]) -> String {
     let bytes = bytes.strip_prefix(b"\xef\xbb\xbf").unwrap_or(bytes);
     let text = String::from_utf8_lossy(bytes.get(..bytes.len().min(1024)).unwrap_or_default());
@@ -148,7 +218,6 @@ mod tests {
         }
     }
 
-    #[cfg(feature = "decode")]
     #[test]
     fn contents_tell_formats() {
         let boxed = |brands: &[u8]| {
@@ -181,13 +250,39 @@ mod tests {
             (b"P6\n4 4\n255\n".to_vec(), "a Netpbm image"),
             (b"PK\x03\x04".to_vec(), "a compressed archive"),
         ] {
-            assert_eq!(foreign_content(&bytes).map(|found| found.0), Some(format), "{bytes:?}");
+            assert_eq!(recognize(&bytes, Wanted::Image).map(|found| found.0), Some(format), "{bytes:?}");
         }
-        for bytes in
-            [&b""[..], b"\0", b"\xff\xd8\xff", b"just text", b"\0\0\0\x04ftyp", b"\0\0\0\0ftyp", b"P7x"]
-        {
-            let found = foreign_content(bytes).map(|found| found.0);
+        for bytes in [&b"\0"[..], b"\xff\xd8\xff", b"just text", b"\0\0\0\x04ftyp", b"\0\0\0\0ftyp", b"P7x"] {
+            let found = recognize(bytes, Wanted::Image).map(|found| found.0);
             assert!(found.is_none() || found == Some("a video"), "{bytes:?}: {found:?}");
         }
+    }
+
+    #[test]
+    fn each_use_has_its_remedy() {
+        let said = |bytes: &[u8], wanted| {
+            recognize(bytes, wanted).map_or(String::new(), |(what, remedy)| format!("{what}; {remedy}"))
+        };
+        let (onnx, weights) = (&b"\x08\x08\x12\x06smalti"[..], &b"\x40\0\0\0\0\0\0\0{\"a\""[..]);
+        for (bytes, wanted, what, remedy) in [
+            (onnx, Wanted::Image, "an ONNX model", "an image here"),
+            (onnx, Wanted::Weights, "an ONNX model", "smalti-run"),
+            (weights, Wanted::Model, "safetensors", "smalti import"),
+            (b"\x80\x02}q", Wanted::Model, "PyTorch", "torch.onnx.export"),
+            (b"\x80\x02}q", Wanted::Weights, "PyTorch", "save_file"),
+            (b"PK\x03\x04..", Wanted::Model, "zip", "torch.onnx.export"),
+            (b"PK\x03\x04..", Wanted::Weights, "zip", "save_file"),
+            (b"\x1c\0\0\0TFL3", Wanted::Model, "TensorFlow Lite", "to ONNX"),
+            (b"\x89HDF\r\n", Wanted::Weights, "HDF5", "as safetensors"),
+            (b"\xff\xd8\xff\xe0", Wanted::Model, "an image", ".onnx"),
+            (b"GIF89a", Wanted::Model, "an image", ".onnx"),
+            (b"<!doctype html>", Wanted::Model, "web page", "download"),
+            (b"version https://git-lfs", Wanted::Model, "LFS", "git lfs pull"),
+            (b"", Wanted::Model, "empty", "again"),
+        ] {
+            let said = said(bytes, wanted);
+            assert!(said.contains(what) && said.contains(remedy), "{bytes:?}, {wanted:?}: {said}");
+        }
+        assert_eq!(said(onnx, Wanted::Model) + &said(weights, Wanted::Weights), "");
     }
 }
