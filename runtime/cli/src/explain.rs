@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use clap::Args as Flags;
 use serde_json::json;
+use smalti_runtime::bank::ClassBank;
 use smalti_runtime::explain::{self, Settings};
 use smalti_runtime::files::Staged;
 use smalti_runtime::{Error, printable};

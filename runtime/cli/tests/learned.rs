@@ -161,14 +161,6 @@ fn a_fault_is_found_and_drawn() {
         expect(0, &[&"anomaly", &"score", &model, &detector, &at("bad.png"), &"-o", &at("map.png")]);
     assert!(out.contains("unusual"), "{out}");
     let map = image::open(at("map.png")).unwrap().into_rgb8();
-    // The fault has no red of its own.
-    assert!(map.dimensions() == (24, 24) && map.get_pixel(22, 22).0[0] > 100, "{:?}", map.get_pixel(22, 22));
-    let (_, err) = expect(2, &[&"anomaly", &"score", &model, &detector, &at("good"), &"-o", &at("map.png")]);
-    assert!(err.contains("single image"), "{err}");
-    let (_, err) = expect(5, &[&"anomaly", &"fit", &model, &at("few.anomaly"), &at("good/1.png")]);
-    assert!(err.contains("at least 8"), "{err}");
-    let (_, err) =
-        expect(3, &[&"anomaly", &"score", &fixture("colours_f32.onnx"), &detector, &at("bad.png")]);
-    assert!(err.contains("anomaly detector refused"), "{err}");
-    expect(2, &[&"anomaly", &"fit", &model, &detector, &at("good"), &"--tokens", &"nowhere"]);
+    let [fault, good] = [(450, 450), (40, 40)].map(|(x, y)| map.get_pixel(x, y).0);
+    assert!(map.dimensions() == (480, 480) && fault[0] > 180 && good[0] < 100, "{fault:?} {good:?}");
 }
