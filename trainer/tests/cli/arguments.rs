@@ -136,7 +136,6 @@ fn bash_completes_values() {
         (&["smalti", "train", "--start", "p"], &["photos-nano"]),
         (&["smalti", "finetune", "--init", "s"], &["scratch"]),
         (&["smalti", "eval", "--probe", ""], &["knn", "linear"]),
-        (&["smalti", "train", "--out", "p"], &["photos"]),
         (&["smalti", "distil", "--config", "photo"], &["photo.onnx", "photos"]),
     ] {
         let mut found = completed(&folder, words);
