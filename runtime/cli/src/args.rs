@@ -45,7 +45,8 @@ pub(crate) enum Command {
     #[cfg(feature = "explain")]
     #[command(after_help = super::explain::EXAMPLE)]
     Explain(super::explain::ExplainArgs),
-    /// Answer over HTTP: a page to try the model in a browser, and POST /classify, /embed, /explain for programs.
+    /// Answer over HTTP: a page to try the model in a browser, and to teach it (--bank); POST /classify, /embed, /explain,
+    /// /learn and /anomaly for programs.
     #[cfg(feature = "serve")]
     #[command(after_help = super::serve::EXAMPLE)]
     Serve(super::serve::ServeArgs),
