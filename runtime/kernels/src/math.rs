@@ -6,8 +6,8 @@ pub(crate) const FUSED: bool = cfg!(any(target_arch = "aarch64", all(target_arch
 
 /// `a * b + c`, rounded once: one instruction where `FMA` says so, the same bits elsewhere.
 ///
-/// Rounded twice in WebAssembly, which has no such instruction: without it that costs ten times as much, and whoever opens
-/// a page waits. There last bits differ from those of other machines.
+/// Rounded twice in WebAssembly, which has no such instruction: without it that costs ten times as much, and whoever
+/// opens a page waits. There last bits differ from those of other machines.
 #[inline(always)]
 pub(crate) fn madd<const FMA: bool>(a: f32, b: f32, c: f32) -> f32 {
     match FMA {

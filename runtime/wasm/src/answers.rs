@@ -48,8 +48,8 @@ impl Answers {
         })
     }
 
-    /// Answers the file, an image, with a drawing of what the probability of a class depends on, of the most probable one if
-    /// none is given.
+    /// Answers the file, an image, with a drawing of what the probability of a class depends on, of the most probable
+    /// one if none is given.
     pub fn explain(&mut self, class: Option<usize>) -> bool {
         self.run(|session, file| {
             let image = images::decode_for(IMAGE, file, session.model())?;

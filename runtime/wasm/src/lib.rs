@@ -1,7 +1,8 @@
-//! A model in a web page: what `smalti-run page` puts beside the model's file, compiled to WebAssembly by `scripts/wasm`.
+//! A model in a web page: what `smalti-run page` puts beside the model's file, compiled to WebAssembly by
+//! `scripts/wasm`.
 //!
-//! A page writes a file's bytes into the [`room`] that it asked for, calls an entry, and reads the answer: JSON, a PNG file,
-//! or what was wrong. No pointer goes in, so nothing here is unsafe but the names that the entries keep.
+//! A page writes a file's bytes into the [`room`] that it asked for, calls an entry, and reads the answer: JSON, a PNG
+//! file, or what was wrong. No pointer goes in, so nothing here is unsafe but the names that the entries keep.
 //!
 //! A panic ends the module, as WebAssembly cannot catch one: the page starts it anew.
 
@@ -36,8 +37,8 @@ pub extern "C" fn classify(top_k: u32) -> bool {
     ANSWERS.with_borrow_mut(|answers| answers.classify(top_k as usize))
 }
 
-/// Draws what the probability of a class, by its number, depends on over the image whose file was written; of a negative one
-/// that of the most probable class. The answer is a PNG file.
+/// Draws what the probability of a class, by its number, depends on over the image whose file was written; a negative
+/// number stands for the most probable class. The answer is a PNG file.
 // SAFETY: as above.
 #[unsafe(no_mangle)]
 pub extern "C" fn explain(class: i32) -> bool {

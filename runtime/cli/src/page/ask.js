@@ -27,8 +27,9 @@ async function ask(path, body) {
   const { model } = await opened;
   const { pathname, searchParams } = new URL(path, 'page:/');
   if (pathname === '/health') return { model, paths: PATHS };
-  if (pathname === '/explain') return send({ entry: 'explain', image: body, argument: model.labels.indexOf(searchParams.get('class')) });
-  return { results: [await send({ entry: 'classify', image: body, argument: Number(searchParams.get('top_k')) })] };
+  const asked = name => searchParams.get(name);
+  if (pathname === '/explain') return send({ entry: 'explain', image: body, argument: model.labels.indexOf(asked('class')) });
+  return { results: [await send({ entry: 'classify', image: body, argument: Number(asked('top_k')) })] };
 }
 
 /* What the thread does. Written here, so that the page is one file; nothing outside of the function is there. */
@@ -65,7 +66,8 @@ function work() {
         const [code, file] = await Promise.all(packed.map(unpack));
         [module, model] = [await WebAssembly.compile(code), file];
       } catch (problem) {
-        throw new Error('This browser is too old: it needs WebAssembly with SIMD and DecompressionStream (' + problem.message + ').');
+        const needs = 'This browser is too old: the page needs WebAssembly with SIMD and DecompressionStream';
+        throw new Error(needs + ' (' + problem.message + ').');
       }
       return { model: start() };
     }

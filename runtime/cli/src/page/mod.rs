@@ -32,8 +32,8 @@ pub(crate) struct PageArgs {
 }
 
 /// What `page --help` ends with.
-pub(super) const EXAMPLE: &str = "The page classifies photos and the camera's pictures in the browser that opens it, on a phone or a laptop, \
-    and asks no network. An int8 model makes it small and fast (smalti-run quantize).\n\nExample:\n  \
+pub(super) const EXAMPLE: &str = "The page classifies photos and the camera's pictures in the browser that opens it, \
+    on a phone or a laptop, and asks no network. An int8 model makes it small and fast (smalti-run quantize).\n\nExample:\n  \
     smalti-run page model.int8.onnx -o demo.html";
 
 pub(super) fn run(command: &PageArgs, args: &Args) -> anyhow::Result<u8> {

@@ -10,8 +10,8 @@ const QUARTERS: usize = 4;
 /// Inputs whose products one instruction adds.
 const PAIR: usize = 2;
 
-/// From a step's columns, `[16, 4]`, to what [`Simd128`] reads in order: the first two inputs of all columns, then the other
-/// two.
+/// From a step's columns, `[16, 4]`, to what [`Simd128`] reads in order: the first two inputs of all columns, then the
+/// other two.
 pub(crate) fn pack_halves(step: &mut [i8; COLS * DEPTH]) {
     let columns = *step;
     for (i, to) in step.as_chunks_mut::<PAIR>().0.iter_mut().enumerate() {
