@@ -10,7 +10,7 @@ type Mistake = (&'static str, i32, &'static [&'static str], &'static str);
 
 const MISTAKES: &[Mistake] = &[
     // Commands and flags.
-    ("rnu model.onnx red.png", 2, &["rnu"], "'run'"),
+    ("rnu model.onnx red.png", 2, &["rnu"], "did you mean `run`?"),
     ("train photos", 2, &["`train`"], "`smalti train`"),
     ("quantise model.onnx", 2, &["quantise"], "'quantize'"),
     ("predict model.onnx red.png", 2, &["`predict`"], "`smalti-run run`"),
@@ -40,7 +40,7 @@ const MISTAKES: &[Mistake] = &[
         "write to another file",
     ),
     ("quantize model.onnx --calib photos -o nowhere/out.onnx", 6, &["nowhere"], "check the path"),
-    ("explain model.onnx red.png -o photos", 2, &["photos is a folder"], "expected a file"),
+    ("embed model.onnx red.png -o photos", 2, &["photos is a folder"], "expected a file"),
     ("explain model.onnx red.png -o heatmap.jpg", 2, &["heatmap.jpg"], ".png"),
     // Files of another kind.
     ("run red.png model.onnx", 3, &["red.png", "an image"], ".onnx"),
