@@ -298,7 +298,7 @@ fn commands_end_with_what_to_type_next() {
         ("compare MODEL MODEL --data PHOTOS", "smalti-run run MODEL IMAGES"),
         ("bench MODEL --seconds 0.01", "smalti-run run MODEL IMAGES"),
         ("embed MODEL RED -o e.safetensors", "smalti-run learn add MODEL"),
-        ("learn add MODEL c.bank mug RED", "smalti-run run MODEL IMAGES --bank c.bank"),
+        ("learn add MODEL c.bank mug PHOTOS", "smalti-run run MODEL IMAGES --bank c.bank"),
         ("learn list MODEL c.bank", "smalti-run run MODEL IMAGES --bank c.bank"),
         ("learn test MODEL c.bank PHOTOS", "smalti-run run MODEL IMAGES --bank c.bank"),
         ("doctor", "smalti-run bench MODEL"),
