@@ -190,7 +190,7 @@ fn score(command: &ScoreArgs, args: &Args) -> anyhow::Result<u8> {
             if drawn > 1 {
                 return Err(Error::Usage("-o is for a single image".into()).into());
             }
-            let drawing = overlay(&model, &image, &finding.map, detector.grid())?.to_png();
+            let drawing = overlay(&model, image, &finding.map, detector.grid())?.to_png();
             Staged::write(place, &drawing.map_err(Error::from)?)?.commit()?;
         }
         if args.json {
