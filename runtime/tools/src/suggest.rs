@@ -68,7 +68,7 @@ pub fn missing(path: &Path) -> String {
     match nearest(&part, names.iter().map(String::as_str)) {
         Some(name) => {
             let (meant, whole) = (folder.join(name), folder.join(name).join(rest));
-            let meant = if whole.exists() { whole } else { meant };
+            let meant = if !rest.as_os_str().is_empty() && whole.exists() { whole } else { meant };
             format!("did you mean `{}`?", meant.display())
         }
         None if is_here => format!("this folder has no `{part}`: check the path"),

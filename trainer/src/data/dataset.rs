@@ -100,7 +100,7 @@ impl Dataset {
             return Err(Error::data(
                 self.root(),
                 "the images carry no labels, expected class folders, a CSV table `path,label`, IDX or CIFAR-10 \
-                 files; an unlabelled set can only be pretrained on",
+                 files; an unlabelled set can only be pretrained on; `smalti label` gives labels",
             ));
         }
         let labels: Option<Vec<u32>> = self.labels.iter().copied().collect();

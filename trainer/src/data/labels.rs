@@ -71,7 +71,10 @@ pub fn pick_labels(data: &Dataset, spec: &LabelSpec, seed: u64) -> Result<Vec<us
         LabelSpec::Count(count) => *count,
     };
     if count > labelled.len() {
-        let problem = format!("{count} labels are asked for, {} images are labelled", labelled.len());
+        let problem = format!(
+            "{count} labels are asked for, {} images are labelled: ask for fewer, or label more",
+            labelled.len()
+        );
         return Err(Error::data(data.root(), problem));
     }
     let counts = data.class_counts();

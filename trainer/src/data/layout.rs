@@ -7,6 +7,9 @@ use smalti_models::folder::Tree;
 use super::{cifar, folder, idx, table, tar};
 use crate::error::{Error, Result};
 
+/// Extensions of archives that are not read.
+const ARCHIVES: [&str; 6] = ["zip", "7z", "rar", "gz", "tgz", "xz"];
+
 /// A kind of data set, with its files.
 pub(crate) enum Layout {
     /// Class folders or loose images.
@@ -34,7 +37,9 @@ impl Layout {
         Layout::of_file(path).ok_or_else(|| {
             let problem = "not a data set; expected a folder of images, a .csv table `path,label`, a .tar shard, or \
                            an IDX file";
-            Error::data(path.display().to_string(), problem)
+            let packed = path.extension().is_some_and(|of| ARCHIVES.iter().any(|name| of.eq_ignore_ascii_case(name)));
+            let advice = if packed { "; unpack the archive, and name its folder" } else { "" };
+            Error::data(path.display().to_string(), format!("{problem}{advice}"))
         })
     }
 
