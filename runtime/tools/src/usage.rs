@@ -40,6 +40,7 @@ pub const PROGRAMS: [(&str, &[&str]); 2] = [
             "eval",
             "explain",
             "serve",
+            "page",
             "quantize",
             "compare",
             "inspect",
