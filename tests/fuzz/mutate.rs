@@ -5,7 +5,7 @@ pub struct Random(pub u64);
 
 impl Random {
     /// The next number.
-    pub fn next(&mut self) -> u64 {
+    pub fn number(&mut self) -> u64 {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let mut z = self.0;
         z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
@@ -15,7 +15,7 @@ impl Random {
 
     /// A number below `end`; 0 if that is 0.
     pub fn below(&mut self, end: usize) -> usize {
-        if end == 0 { 0 } else { (self.next() % end as u64) as usize }
+        if end == 0 { 0 } else { (self.number() % end as u64) as usize }
     }
 }
 
@@ -46,7 +46,7 @@ pub fn mutate(bytes: &mut Vec<u8>, other: &[u8], random: &mut Random) {
         let at = random.below(bytes.len());
         match random.below(9) {
             0 if !bytes.is_empty() => bytes[at] ^= 1 << random.below(8),
-            1 if !bytes.is_empty() => bytes[at] = random.next() as u8,
+            1 if !bytes.is_empty() => bytes[at] = random.number() as u8,
             2 => {
                 let width = 1 << random.below(4);
                 let edge = EDGES[random.below(EDGES.len())];
@@ -63,7 +63,7 @@ pub fn mutate(bytes: &mut Vec<u8>, other: &[u8], random: &mut Random) {
             5 => insert(bytes, at, &part(&bytes.clone(), random)),
             6 => insert(bytes, at, &part(other, random)),
             7 => overwrite(bytes, at, &part(other, random)),
-            _ => insert(bytes, at, &random.next().to_le_bytes()[..random.below(9)]),
+            _ => insert(bytes, at, &random.number().to_le_bytes()[..random.below(9)]),
         }
     }
     bytes.truncate(LONGEST);

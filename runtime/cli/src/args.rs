@@ -348,7 +348,7 @@ mod tests {
 
     #[test]
     fn every_command_has_examples_that_can_be_typed() {
-        usage::check_examples(&Args::command());
+        usage::check_examples(&Args::command(), |words| words);
     }
 
     #[cfg(all(feature = "explain", feature = "quantize", feature = "serve", feature = "shell"))]

@@ -143,8 +143,9 @@ fn misplaced(error: &Error, command: &Command, name: &str) -> Option<String> {
     }
 }
 
-/// Panics, as a test does, unless every command of a program has an example in its help, and each can be typed.
-pub fn check_examples(program: &Command) {
+/// Panics, as a test does, unless every command of a program has an example in its help, and each can be typed; `tidy` is what the
+/// program does to words first.
+pub fn check_examples(program: &Command, tidy: impl Fn(Vec<OsString>) -> Vec<OsString>) {
     let mut open: Vec<(String, &Command)> = vec![(String::new(), program)];
     while let Some((path, command)) = open.pop() {
         let name = format!("{path}{}", command.get_name());
@@ -161,7 +162,8 @@ pub fn check_examples(program: &Command) {
         for example in examples {
             // What stands behind two spaces says what it does, and a shell takes the rest from `>` on.
             let typed = example.split("  ").next().unwrap_or_default().split(" >").next().unwrap_or_default();
-            let parsed = program.clone().try_get_matches_from(typed.split(' '));
+            let parsed =
+                program.clone().try_get_matches_from(tidy(typed.split(' ').map(OsString::from).collect()));
             assert!(parsed.is_ok(), "`{typed}`: {}", parsed.map(drop).unwrap_err());
         }
     }

@@ -409,7 +409,7 @@ mod tests {
 
     #[test]
     fn every_command_has_examples_that_can_be_typed() {
-        usage::check_examples(&Cli::command());
+        usage::check_examples(&Cli::command(), words::tidy);
     }
 
     #[test]

@@ -292,12 +292,14 @@ impl Headline {
             Kind::Train if headline.next.is_empty() => {
                 headline.next.push(format!("smalti train DIR --resume --out {place}"));
             }
-            Kind::Finetune => headline.next.insert(0, format!("smalti export {place} -o model.onnx")),
+            Kind::Finetune if files.is_empty() => {
+                headline.next.push(format!("smalti export {place} -o model.onnx"));
+            }
             Kind::Pretrain | Kind::Distil => {
                 headline.next.push(format!("smalti finetune --data DIR --init {place} --out RUN"));
             }
             Kind::Import => headline.next.push(format!("smalti eval {place} --data DIR --probe linear")),
-            Kind::Train | Kind::Quickstart | Kind::Curve => {}
+            Kind::Finetune | Kind::Train | Kind::Quickstart | Kind::Curve => {}
         }
         if let Some(report) = trained {
             headline = Headline {

@@ -247,7 +247,7 @@ mod tests {
             assert_eq!(load(&path).unwrap_err().exit_code(), 5, "{lie:?}");
         }
         std::fs::write(&path, b"PK\x03\x04 and more than eight bytes").unwrap();
-        assert!(load(&path).unwrap_err().to_string().contains("PyTorch checkpoint"));
+        assert!(load(&path).unwrap_err().to_string().contains("zip archive, as PyTorch's files are"));
         assert_eq!(load(&folder.path().join("none")).unwrap_err().exit_code(), 6);
     }
 }
