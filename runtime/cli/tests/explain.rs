@@ -112,7 +112,7 @@ fn mistakes_are_said_before_anything_is_written() {
         (2, [&model as &dyn AsRef<OsStr>, &red, &"-o", &map, &"--class=mauve"], "none of the labels (`red`"),
         (2, [&model, &red, &"-o", &map, &"--grid=65"], "1..=64"),
         (2, [&model, &red, &"-o", &folder.path(), &"--json"], "ending in .png"),
-        (5, [&model, &model, &"-o", &map, &"--json"], "no image format"),
+        (5, [&model, &model, &"-o", &map, &"--json"], "the file is an ONNX model"),
         (6, [&model, &red, &"-o", &nowhere, &"--json"], "none/map.png"),
         (2, [&fixture("timm_vit.onnx"), &red, &"-o", &map, &"--json"], "does not say how to prepare images"),
     ] {
