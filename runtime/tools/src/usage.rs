@@ -80,6 +80,11 @@ pub fn refusal(error: &Error, program: &Command, words: &[OsString]) -> String {
         Some(ContextValue::String(word)) => {
             // What another program has, or another tool calls so, is more likely meant than what is spelt alike.
             if let Some(meant) = elsewhere(word, program.get_name()) {
+                if meant == format!("{} {word}", program.get_name()) {
+                    return format!(
+                        "`{word}` was left out of this build: a device needs less; run it on a workstation"
+                    );
+                }
                 return format!("`{word}` is no command of {}: type `{meant}`", program.get_name());
             }
             match told.contains("; tip: ") {
@@ -206,6 +211,7 @@ mod tests {
         assert!(said("smalti fit").contains("`smalti train`"));
         assert!(said("smalti trian").contains("'train'"));
         assert!(said("smalti rtain").contains("train"));
+        assert!(said("smalti bench").contains("left out of this build"));
         assert!(said("smalti xyzzy").contains("see `smalti --help`"));
     }
 
