@@ -30,7 +30,7 @@ pub const TARGETS: [Target; 17] = [
     Target { name: "bank", run: targets::learned::bank, seeds: targets::learned::banks },
     Target { name: "anomaly", run: targets::learned::anomaly, seeds: targets::learned::detectors },
     Target { name: "image", run: targets::image::decode, seeds: targets::image::seeds },
-    Target { name: "image_reduced", run: targets::image::reduce, seeds: targets::image::seeds },
+    Target { name: "image_reduced", run: targets::image::reduce, seeds: targets::image::sized_seeds },
     Target { name: "raw_frame", run: targets::image::raw_frame, seeds: targets::image::raw_frames },
     Target { name: "mjpeg", run: targets::image::mjpeg, seeds: targets::image::streams },
     Target { name: "weights", run: targets::run::weights, seeds: targets::run::weight_files },

@@ -62,6 +62,11 @@ pub fn seeds() -> Vec<Vec<u8>> {
     seeds
 }
 
+/// The seeds of [`reduce`]: for an input of four pixels.
+pub fn sized_seeds() -> Vec<Vec<u8>> {
+    seeds().into_iter().map(|bytes| [&[3][..], &bytes].concat()).collect()
+}
+
 /// An uncompressed frame; format and size stand in front of it.
 pub fn raw_frame(bytes: &[u8]) -> Result<(), String> {
     let [format, width, height, rest @ ..] = bytes else { return Ok(()) };
