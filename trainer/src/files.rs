@@ -13,7 +13,7 @@ pub fn write(path: &Path, bytes: &[u8]) -> Result<()> {
     write_keeping(path, None, bytes)
 }
 
-/// As [`write`]; what was there before goes to `previous`. A crash leaves it in one of both places. On a full disk the file
+/// As [`write()`]; what was there before goes to `previous`. A crash leaves it in one of both places. On a full disk the file
 /// at `previous` makes room.
 pub fn write_keeping(path: &Path, previous: Option<&Path>, bytes: &[u8]) -> Result<()> {
     let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
