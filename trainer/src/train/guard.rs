@@ -43,7 +43,7 @@ impl Fault {
             format!("step {step}: the loss is {} and the gradient norm {}{tensor}", self.loss, self.norm);
         if setbacks > MOST_SETBACKS {
             return Err(Error::Diverged(format!(
-                "{found}, for the {setbacks}th time: the learning rate {lr:.2e} is too high for these images; start again with a \
+                "{found}, as in {MOST_SETBACKS} steps before: the learning rate {lr:.2e} is too high for these images; start again with a \
                  lower --lr or --blr, or with --clip-grad 1"
             )));
         }
