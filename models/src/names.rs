@@ -202,6 +202,18 @@ pub fn classifier(vit: &VitConfig, classes: usize, pool: Pooling) -> Vec<TensorS
     list.0
 }
 
+/// The tensors of a distillation's student, in order: a classifier's, whose head projects the mean of its tokens to a teacher's
+/// embedding, and a projection of each token to `token_values` values, if there are any.
+pub fn student(vit: &VitConfig, classes: usize, token_values: usize) -> Vec<TensorSpec> {
+    let mut list = List(classifier(vit, classes, Pooling::Mean));
+    let last = first_block(vit) + vit.depth;
+    if token_values > 0 {
+        list.add("head.tokens.weight", &[token_values, vit.dim], Role::HeadWeight, last);
+        list.add("head.tokens.bias", &[token_values], Role::Bias, last);
+    }
+    list.0
+}
+
 /// The name of the norm in front of the head.
 pub fn pool_norm(pool: Pooling) -> &'static str {
     match pool {

@@ -5,8 +5,8 @@ use std::path::PathBuf;
 use clap::Args;
 use serde::{Deserialize, Serialize};
 
-use super::MachineArgs;
 use super::training::{ImageArgs, OptimArgs, RunArgs, SizeArgs};
+use super::{MachineArgs, ON};
 
 /// The teacher of a distillation.
 #[derive(Clone, Debug, Default, Args, Serialize, Deserialize)]
@@ -72,6 +72,10 @@ pub(crate) struct DistilArgs {
     /// Alpha of CutMix; 0 for none [default: 0].
     #[arg(long, value_name = "ALPHA")]
     pub(crate) cutmix: Option<f64>,
+    /// Learn the teacher's vector for each place of the image besides their mean [default: on, where a teacher in an ONNX file
+    /// averages places, up to 50000 images, without CutMix].
+    #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = ON, value_name = "BOOL")]
+    pub(crate) token_targets: Option<bool>,
     #[command(flatten)]
     #[serde(flatten)]
     pub(crate) machine: MachineArgs,

@@ -3,7 +3,7 @@
 use std::ffi::OsString;
 
 /// Switches that are on by themselves, and so have a `--no-` form.
-const ON_BY_DEFAULT: [&str; 3] = ["flip", "norm-pix-loss", "timing"];
+const ON_BY_DEFAULT: [&str; 4] = ["flip", "norm-pix-loss", "timing", "token-targets"];
 
 /// Tidies the words of a command line; what follows a bare `--` is left alone.
 pub(crate) fn tidy(words: impl IntoIterator<Item = OsString>) -> Vec<OsString> {

@@ -69,12 +69,12 @@ pub(crate) fn execute(
         Some(_) => plan::distil::crops_within(&mut args, data.len(), teacher::cpu_per_image(&*teacher)?)?,
         None => 0.0,
     };
-    let mut settings = plan::distil::plan(&mut args, &init, teacher.config(), data)?;
+    let mut settings = plan::distil::plan(&mut args, &init, &*teacher, data)?;
     if plan::optim::spend_budget(&mut args.optim, cpu_of_teacher, || {
-        let blank = Cache::blank(teacher.config().width, data.len());
+        let blank = Cache::blank(teacher.config().width, settings.tokens(), data.len());
         cpu_per_step(&mut Distilling::new(&settings, exec, data, blank, None)?, exec)
     })? {
-        settings = plan::distil::plan(&mut args, &init, teacher.config(), data)?;
+        settings = plan::distil::plan(&mut args, &init, &*teacher, data)?;
     }
     let inputs = [
         ("--data", args.data.as_ref()),
@@ -86,13 +86,14 @@ pub(crate) fn execute(
     tell(
         global,
         &format!(
-            "{} sees {} crops of each of {} images at {}x{}; the student learns its {} values at {}x{}, {}",
+            "{} sees {} crops of each of {} images at {}x{}; the student learns its {} values{} at {}x{}, {}",
             args.teacher.teacher.clone().unwrap_or_default().display(),
             settings.crops.passes,
             data.len(),
             input.img_size,
             input.img_size,
             settings.teacher.width,
+            settings.tokens().map_or(String::new(), |tokens| format!(" and {} of each place", tokens.values)),
             vit.img_size,
             vit.img_size,
             runs::workers(exec),
@@ -100,10 +101,11 @@ pub(crate) fn execute(
     );
     dir.save_settings()?;
     let mut seen = progress::Count::new(global, "teacher", "images");
-    let cache = Cache::fill(&dir, &*teacher, &settings.crops, data, exec, &mut |done, all| {
-        seen.show(done, all);
-        stop.code()
-    })?;
+    let cache =
+        Cache::fill(&dir, &*teacher, &settings.crops, data, settings.tokens(), exec, &mut |done, all| {
+            seen.show(done, all);
+            stop.code()
+        })?;
     drop(seen);
     let mut watch = Watch::new(global, "distil", stop.clone());
     let outcome = distil::distil(&settings, exec, data, cache, init.file(), Some(&dir), &mut watch)?;

@@ -40,33 +40,44 @@ pub fn principal_components(rows: &[f32], dim: usize) -> Components {
     }
     let covariance = rows.t().dot(&rows);
     let total = covariance.diag().sum().max(f64::MIN_POSITIVE);
-    let mut rng = Rng::new(0, 0, [1, 2]);
-    let mut axes = Array2::from_shape_fn((dim, 2), |_| rng.normal());
-    let mut lengths = orthonormalise(&mut axes);
-    for _ in 0..ROUNDS {
-        axes = covariance.dot(&axes);
-        lengths = orthonormalise(&mut axes);
-    }
-    for mut axis in axes.columns_mut() {
+    let (mut axes, variances) = principal_axes(&covariance, 2, ROUNDS);
+    for mut axis in axes.rows_mut() {
         let largest = axis.iter().copied().fold(0.0f64, |a, b| if b.abs() > a.abs() { b } else { a });
         axis.mapv_inplace(|x| if largest < 0.0 { -x } else { x });
     }
-    let points = rows.dot(&axes).rows().into_iter().map(|row| [row[0], row[1]]).collect();
-    Components { points, explained: lengths.map(|length| length / total) }
+    let points = rows.dot(&axes.t()).rows().into_iter().map(|row| [row[0], row[1]]).collect();
+    Components { points, explained: [variances[0] / total, variances[1] / total] }
 }
 
-/// Two columns of length 1, the second at right angles to the first (Gram-Schmidt); gives the lengths that they had.
-fn orthonormalise(axes: &mut Array2<f64>) -> [f64; 2] {
-    let mut lengths = [0.0; 2];
-    for i in 0..2 {
-        if i == 1 {
-            let along = axes.column(0).dot(&axes.column(1));
-            let first = axes.column(0).to_owned();
-            axes.column_mut(1).scaled_add(-along, &first);
+/// The first `count` principal axes `[count, dim]` of a covariance `[dim, dim]`, longest first, and the variances along them, by
+/// orthogonal iteration.
+pub fn principal_axes(covariance: &Array2<f64>, count: usize, rounds: usize) -> (Array2<f64>, Vec<f64>) {
+    let mut rng = Rng::new(0, 0, [1, 2]);
+    // Drawn in the order of columns.
+    let mut axes = Array2::from_shape_fn((covariance.nrows(), count), |_| rng.normal()).reversed_axes();
+    let mut variances = orthonormalise(&mut axes);
+    for _ in 0..rounds {
+        axes = axes.dot(covariance);
+        variances = orthonormalise(&mut axes);
+    }
+    (axes, variances)
+}
+
+/// Rows of length 1 at right angles to each other (Gram-Schmidt), zeros where a row lies in the span of those before it; gives the
+/// lengths that they had.
+fn orthonormalise(axes: &mut Array2<f64>) -> Vec<f64> {
+    let mut lengths = Vec::with_capacity(axes.nrows());
+    for i in 0..axes.nrows() {
+        let (before, mut rest) = axes.view_mut().split_at(Axis(0), i);
+        let mut axis = rest.row_mut(0);
+        let of_rounding = 1e-10 * axis.dot(&axis).sqrt();
+        for other in before.rows() {
+            let along = other.dot(&axis);
+            axis.scaled_add(-along, &other);
         }
-        let length = axes.column(i).dot(&axes.column(i)).sqrt();
-        axes.column_mut(i).mapv_inplace(|x| if length > 1e-300 { x / length } else { 0.0 });
-        lengths[i] = length;
+        let length = axis.dot(&axis).sqrt();
+        axis.mapv_inplace(|x| if length > of_rounding { x / length } else { 0.0 });
+        lengths.push(length);
     }
     lengths
 }

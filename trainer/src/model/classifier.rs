@@ -49,6 +49,8 @@ pub struct Activations<R> {
     pub logits: Vec<R>,
     /// The loss's gradient of the logits: what an objective writes and [`Classifier::head_backward`] reads.
     pub dlogits: Vec<R>,
+    /// The loss's gradient of [`Activations::tokens`], besides what comes through the embeddings; none if empty.
+    pub dtokens: Vec<R>,
 }
 
 impl<R> Activations<R> {
@@ -56,6 +58,11 @@ impl<R> Activations<R> {
     /// to a multiple of 8. The queries of the last block are the tokens that are pooled, of others all.
     pub fn attention(&self) -> impl Iterator<Item = &[R]> {
         self.encoder.attention()
+    }
+
+    /// The tokens that are pooled after [`Classifier::embed`], `[batch · tokens, dim]`.
+    pub fn tokens(&self) -> &[R] {
+        self.encoder.output()
     }
 }
 
@@ -106,12 +113,16 @@ impl Classifier {
         if !(1..=100_000).contains(&classes) {
             return Err(Error::Usage(format!("{classes} classes: expected 1 to 100000")));
         }
+        Classifier::find(Layout::new(names::classifier(vit, classes, pool), precision), vit, pool)
+    }
+
+    /// The classifier whose tensors are among those of a layout.
+    pub(super) fn find(layout: Layout, vit: &VitConfig, pool: Pooling) -> Result<Classifier> {
         if !vit.stem.is_patches() && pool == Pooling::Token {
             return Err(Error::Usage(
                 "pool is token: expected mean, convolutions have no class token".into(),
             ));
         }
-        let layout = Layout::new(names::classifier(vit, classes, pool), precision);
         Ok(Classifier {
             encoder: Encoder::find(&layout, vit, true)?,
             pool,
@@ -248,7 +259,10 @@ impl Classifier {
 
         let share = R::ONE / R::of(pooled_tokens as f64);
         resize_buffer(&mut acts.dencoded, input.batch * pooled_tokens * dim);
-        acts.dencoded.fill(R::ZERO);
+        match acts.dtokens.is_empty() {
+            true => acts.dencoded.fill(R::ZERO),
+            false => acts.dencoded.copy_from_slice(&acts.dtokens),
+        }
         let images = acts.dencoded.chunks_exact_mut(pooled_tokens * dim);
         for (dencoded, dpooled) in images.zip(acts.dpooled.chunks_exact(dim)) {
             dencoded.chunks_exact_mut(dim).for_each(|row| R::axpy(share, dpooled, row));

@@ -17,8 +17,10 @@ pub mod posembed;
 pub mod precision;
 mod stack;
 mod stem;
+pub mod student;
 pub mod weights;
 
 pub use classifier::Classifier;
 pub use grads::Grads;
 pub use mae::Mae;
+pub use student::Student;

@@ -1,47 +1,63 @@
-//! A student's projected embedding against a teacher's: distance and direction.
+//! What a student says against what its teacher says: distance and direction, of embeddings and of tokens.
 
-use crate::model::classifier::{Activations, Classifier, Input};
+use crate::model::classifier::Input;
 use crate::model::grads::Grads;
 use crate::model::ops::Float;
+use crate::model::student::{Activations, Student};
 
-/// `weight · Σ_images (1 - cos(student, target) + mean over values of smooth L1(student - target))`.
+/// `weight · Σ_images (d(embedding, target) + mean over tokens of d(token, target))` with
+/// `d(x, t) = 1 - cos(x, t) + mean over values of smooth L1(x - t)`.
 ///
-/// The student is a [`Classifier`] whose head projects embeddings to the teacher's width; the projection is dropped after
-/// training. Cosine next to a smooth L1 distance is the summary loss of AM-RADIO (arXiv 2312.06709, section 3.3) and UNIC
-/// (arXiv 2408.05088). Smooth L1 is `x² / 2` up to 1 and `|x| - 1/2` beyond (arXiv 1504.08083, equation 3).
+/// Cosine next to a smooth L1 distance, of embeddings and of tokens, is the loss of AM-RADIO (arXiv 2312.06709, section 3.3) and
+/// UNIC (arXiv 2408.05088). Smooth L1 is `x² / 2` up to 1 and `|x| - 1/2` beyond (arXiv 1504.08083, equation 3).
 #[derive(Clone, Copy, Debug)]
 pub struct FeatureLoss<'a, R> {
-    /// `[batch, width]`, centred and of standard deviation about 1.
+    /// `[batch, width + tokens · token values]`: of each image the embedding, then its tokens if the student has a projection
+    /// for them; centred and of standard deviation about 1.
     pub targets: &'a [R],
     /// The factor on each image's loss: 1 / images of the batch for a mean.
     pub weight: f64,
 }
 
 impl<R: Float> FeatureLoss<'_, R> {
-    /// The loss of these images. Leaves its gradient in `acts.dlogits`.
+    /// The loss of these images. Leaves its gradient in `acts`.
     pub fn loss(
         &self,
-        model: &Classifier,
+        student: &Student,
         params: &[R],
         input: Input<'_, R>,
         acts: &mut Activations<R>,
     ) -> f64 {
-        model.compare(params, input, acts, |logits, dlogits| {
-            distance(logits, self.targets, model.classes(), self.weight, dlogits)
-        })
+        student.forward(params, input, acts);
+        let (width, values) = (student.width(), student.token_values());
+        let of_tokens = acts.tokens.len() / input.batch;
+        let weight_of_token = self.weight / (of_tokens / values.max(1)).max(1) as f64;
+        let mut sum = 0.0;
+        for (i, target) in self.targets.chunks_exact(width + of_tokens).enumerate() {
+            let (embedding, tokens) = target.split_at(width);
+            let (row, rows) = (i * width..(i + 1) * width, i * of_tokens..(i + 1) * of_tokens);
+            let of_embeddings = &mut acts.classifier;
+            let (x, dx) = (&of_embeddings.logits[row.clone()], &mut of_embeddings.dlogits[row]);
+            sum += distance(x, embedding, width, self.weight, dx);
+            if values > 0 {
+                let (x, dx) = (&acts.tokens[rows.clone()], &mut acts.dtokens[rows]);
+                sum += distance(x, tokens, values, weight_of_token, dx);
+            }
+        }
+        sum
     }
 
     /// [`FeatureLoss::loss`], and its gradients added to `grads`.
     pub fn gradient(
         &self,
-        model: &Classifier,
+        student: &Student,
         params: &[R],
         input: Input<'_, R>,
         acts: &mut Activations<R>,
         grads: &mut Grads<'_, R>,
     ) -> f64 {
-        let loss = self.loss(model, params, input, acts);
-        model.backward(params, input, acts, grads);
+        let loss = self.loss(student, params, input, acts);
+        student.backward(params, input, acts, grads);
         loss
     }
 }
@@ -71,8 +87,9 @@ pub fn distance<R: Float>(rows: &[R], targets: &[R], width: usize, weight: f64, 
 mod tests {
     use super::*;
     use crate::model::ops::check::{Check, layout, values};
+    use crate::model::precision::Precision;
     use crate::objective::mask::Mask;
-    use smalti_models::{Pooling, VitConfig};
+    use smalti_models::VitConfig;
 
     #[test]
     fn gradients_of_rows_match_finite_differences() {
@@ -87,9 +104,10 @@ mod tests {
         );
     }
 
+    /// With tokens and without.
     #[test]
     fn gradients_of_a_student_match_finite_differences() {
-        let vit = VitConfig {
+        let patches = VitConfig {
             img_size: 4,
             patch_size: 2,
             channels: 3,
@@ -99,20 +117,48 @@ mod tests {
             stem: Default::default(),
             variant: Default::default(),
         };
-        let (pixels, targets) = (values(2 * 3 * 16, 2), values(2 * 7, 5));
-        let objective = FeatureLoss { targets: &targets, weight: 0.5 };
-        let model = Classifier::new(&vit, 7, Pooling::Mean).unwrap();
-        let noise = values(model.layout().len(), 4);
-        let params = model.layout().init::<f64>(3).iter().zip(noise).map(|(p, v)| p + 0.1 * v).collect();
-        let visible = Mask::none(2, 4).visible;
-        let input = Input { pixels: &pixels, visible: &visible, drop: None, batch: 2, batch_weight: None };
-        Check::at(model.layout(), params).run(
-            |p| objective.loss(&model, p, input, &mut Activations::default()),
-            |p, grads| {
-                let (mut acts, mut grads) = (Activations::default(), Grads::new(grads));
-                objective.gradient(&model, p, input, &mut acts, &mut grads);
-            },
-        );
+        for token_values in [0, 5] {
+            let (pixels, targets) = (values(2 * 3 * 16, 2), values(2 * (7 + 4 * token_values), 5));
+            let objective = FeatureLoss { targets: &targets, weight: 0.5 };
+            let student = Student::new(&patches, 7, token_values, Precision::F32).unwrap();
+            let noise = values(student.layout().len(), 4);
+            let start = student.layout().init::<f64>(3);
+            let params = start.iter().zip(noise).map(|(p, v)| p + 0.1 * v).collect();
+            let visible = Mask::none(2, 4).visible;
+            let input =
+                Input { pixels: &pixels, visible: &visible, drop: None, batch: 2, batch_weight: None };
+            Check::at(student.layout(), params).run(
+                |p| objective.loss(&student, p, input, &mut Activations::default()),
+                |p, grads| {
+                    let (mut acts, mut grads) = (Activations::default(), Grads::new(grads));
+                    objective.gradient(&student, p, input, &mut acts, &mut grads);
+                },
+            );
+        }
+    }
+
+    /// The embedding's part and the mean of the tokens' parts.
+    #[test]
+    fn the_loss_is_the_sum_of_its_parts() {
+        let vit = VitConfig {
+            img_size: 4,
+            patch_size: 2,
+            channels: 1,
+            dim: 8,
+            depth: 1,
+            heads: 2,
+            stem: Default::default(),
+            variant: Default::default(),
+        };
+        let student = Student::new(&vit, 3, 2, Precision::F32).unwrap();
+        let params: Vec<f64> = values(student.layout().len(), 1);
+        let (pixels, visible) = (values(16, 2), Mask::none(1, 4).visible);
+        let input = Input { pixels: &pixels, visible: &visible, drop: None, batch: 1, batch_weight: None };
+        let (targets, mut acts) = (values(3 + 4 * 2, 3), Activations::default());
+        let loss = FeatureLoss { targets: &targets, weight: 1.0 }.loss(&student, &params, input, &mut acts);
+        let of_embedding = distance(&acts.classifier.logits, &targets[..3], 3, 1.0, &mut [0.0; 3]);
+        let of_tokens = distance(&acts.tokens, &targets[3..], 2, 1.0, &mut [0.0; 8]) / 4.0;
+        assert!((loss - of_embedding - of_tokens).abs() < 1e-12, "{loss} {of_embedding} {of_tokens}");
     }
 
     #[test]

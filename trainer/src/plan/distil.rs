@@ -1,11 +1,11 @@
 //! The plan of a distillation.
 
 use smalti_models::Pooling;
-use smalti_trainer::Result;
 use smalti_trainer::data::{Dataset, Mix};
 use smalti_trainer::stages::distil::DistilSettings;
-use smalti_trainer::teacher::TeacherConfig;
 use smalti_trainer::teacher::cache::Crops;
+use smalti_trainer::teacher::{Teacher, TokenTargets};
+use smalti_trainer::{Error, Result};
 
 use super::defaults::{CROPS, DISTIL};
 use super::finetune::Init;
@@ -14,6 +14,9 @@ use crate::args::DistilArgs;
 
 /// The share of a budget that the teacher may take.
 pub(crate) const OF_TEACHER: f64 = 0.4;
+
+/// Most images whose tokens are learned by default: they are kept in memory, 18 kB for each with 6 x 6 places.
+const MOST_WITH_TOKENS: usize = 50_000;
 
 /// The crops that fit into a budget, unless the user says how many, and the CPU time in seconds that the teacher takes for
 /// them.
@@ -30,9 +33,10 @@ pub(crate) fn crops_within(args: &mut DistilArgs, images: usize, cpu_per_image: 
 pub(crate) fn plan(
     args: &mut DistilArgs,
     init: &Init,
-    teacher: &TeacherConfig,
+    teacher: &dyn Teacher,
     data: &Dataset,
 ) -> Result<DistilSettings> {
+    let (teacher, grid) = (teacher.config(), teacher.grid());
     let (encoder, preprocess) = init.model(&mut args.size, &mut args.images, data)?;
     let optim = optim::optim(&mut args.optim, DISTIL.layer_decay, &DISTIL, encoder.stem, data.len())?;
     let augment = augment::augment(&mut args.images, encoder.img_size, &DISTIL)?;
@@ -46,9 +50,21 @@ pub(crate) fn plan(
         cut_from: teacher.preprocess.img_size.max(2 * encoder.img_size),
         seed: optim.seed,
     };
+    let mix = Mix { mixup: fill(&mut args.mixup, 0.0), cutmix: fill(&mut args.cutmix, 0.0) };
+    let by_default = grid.is_some() && mix.cutmix <= 0.0 && data.len() <= MOST_WITH_TOKENS;
+    let token_values = match (fill(&mut args.token_targets, by_default), grid) {
+        (true, Some(grid)) => TokenTargets::of(grid, encoder.grid()).values,
+        (true, None) => {
+            let problem =
+                "token-targets: the teacher has no square grid of vectors whose mean is its embedding";
+            return Err(Error::Usage(problem.into()));
+        }
+        (false, _) => 0,
+    };
     let settings = DistilSettings {
         pool: Pooling::Mean,
-        mix: Mix { mixup: fill(&mut args.mixup, 0.0), cutmix: fill(&mut args.cutmix, 0.0) },
+        mix,
+        token_values,
         teacher: teacher.clone(),
         encoder,
         preprocess,

@@ -15,14 +15,15 @@ use super::neighbours::Neighbours;
 use super::{flags, to_json};
 use crate::data::{Augment, Batch, Dataset, LoaderSettings, Mix, View};
 use crate::error::{Error, Result};
+use crate::model::classifier;
 use crate::model::params::Layout;
+use crate::model::student::{self, Student};
 use crate::model::weights::{self, Take, Weights};
-use crate::model::{Classifier, classifier};
 use crate::objective::{FeatureLoss, Mask};
 use crate::rng::{Rng, stream};
 use crate::run::{ModelConfig, ModelFiles, RunDir};
 use crate::teacher::cache::Crops;
-use crate::teacher::{Cache, TeacherConfig};
+use crate::teacher::{Cache, TeacherConfig, TokenTargets};
 use crate::train::step::{BatchPlan, GradLanes};
 use crate::train::{
     ExecConfig, Observer, OptimConfig, Outcome, Planner, StopCheck, Task, TaskData, Validation, train,
@@ -48,6 +49,10 @@ pub struct DistilSettings {
     pub crops: Crops,
     /// The teacher.
     pub teacher: TeacherConfig,
+    /// Values of each token's target, of a teacher that has a vector for each place of the image; 0 if embeddings alone are
+    /// learned.
+    #[serde(default)]
+    pub token_values: usize,
 }
 
 impl DistilSettings {
@@ -60,6 +65,11 @@ impl DistilSettings {
         if !(1..=1000).contains(&self.crops.passes) {
             return Err(Error::Usage(format!("crops is {}: expected 1 to 1000", self.crops.passes)));
         }
+        if self.token_values > 0 && self.mix.cutmix > 0.0 {
+            return Err(Error::Usage(
+                "cutmix mixes places, of which tokens say each its own: give --no-token-targets or --cutmix 0".into(),
+            ));
+        }
         if self.encoder.channels != self.teacher.preprocess.channels {
             return Err(Error::Usage(format!(
                 "the teacher's images have {} channels, the student's {}: give --channels {0}",
@@ -67,6 +77,12 @@ impl DistilSettings {
             )));
         }
         Ok(())
+    }
+
+    /// The targets of the student's tokens.
+    pub fn tokens(&self) -> Option<TokenTargets> {
+        let targets = TokenTargets { side: self.encoder.grid(), values: self.token_values };
+        (targets.values > 0).then_some(targets)
     }
 
     /// The flags of `smalti distil`.
@@ -79,6 +95,7 @@ impl DistilSettings {
         flags::put(&mut table, "crops", self.crops.passes)?;
         flags::put(&mut table, "mixup", self.mix.mixup)?;
         flags::put(&mut table, "cutmix", self.mix.cutmix)?;
+        flags::put(&mut table, "token-targets", self.token_values > 0)?;
         Ok(table)
     }
 }
@@ -102,7 +119,7 @@ pub fn distil(
 
 /// Distillation as a stage.
 pub struct Distilling<'a> {
-    model: Classifier,
+    student: Student,
     settings: &'a DistilSettings,
     data: &'a Dataset,
     cache: Cache,
@@ -120,20 +137,15 @@ impl<'a> Distilling<'a> {
         init: Option<&'a Path>,
     ) -> Result<Distilling<'a>> {
         settings.check()?;
-        // The head is the projection to the teacher's width.
-        let model = Classifier::with_precision(
-            &settings.encoder,
-            cache.width(),
-            settings.pool,
-            settings.optim.precision,
-        )?;
+        let precision = settings.optim.precision;
+        let student = Student::new(&settings.encoder, cache.width(), settings.token_values, precision)?;
         let neighbours = Neighbours::new(&settings.encoder, &settings.preprocess, data, exec)?;
-        Ok(Distilling { model, settings, data, cache, init, neighbours })
+        Ok(Distilling { student, settings, data, cache, init, neighbours })
     }
 }
 
 impl Task for Distilling<'_> {
-    type Buffers = classifier::Activations<f32>;
+    type Buffers = student::Activations<f32>;
 
     fn name(&self) -> &'static str {
         "distil"
@@ -178,26 +190,27 @@ impl Task for Distilling<'_> {
     }
 
     fn layout(&self) -> &Layout {
-        self.model.layout()
+        self.student.layout()
     }
 
     fn init(&mut self, is_first_rank: bool) -> Result<Vec<f32>> {
-        let mut params = self.model.layout().init(self.settings.optim.seed);
+        let mut params = self.student.layout().init(self.settings.optim.seed);
         if let Some(path) = self.init.filter(|_| is_first_rank) {
-            Weights::open(path)?.load(self.model.layout(), &mut params, Take::Encoder)?;
+            Weights::open(path)?.load(self.student.layout(), &mut params, Take::Encoder)?;
         }
         Ok(params)
     }
 
     fn gradient(
         &mut self,
-        lanes: &mut GradLanes<classifier::Activations<f32>>,
+        lanes: &mut GradLanes<student::Activations<f32>>,
         params: &[f32],
         mut batch: Batch,
         plan: BatchPlan,
     ) -> Result<()> {
-        let (vit, count, width) = (&self.settings.encoder, batch.len(), self.model.classes());
+        let (vit, count) = (&self.settings.encoder, batch.len());
         let mut targets = self.cache.targets(batch.epoch, &batch.ids)?;
+        let width = targets.len() / count.max(1);
         let mut rng = Rng::new(self.settings.optim.seed, stream::MIX, [batch.epoch, batch.index]);
         self.settings.mix.apply(batch.pixels_mut(), &mut targets, count, vit.img_size, &mut rng);
         let visible = Mask::none(count, vit.patches()).visible;
@@ -213,19 +226,19 @@ impl Task for Distilling<'_> {
             let images = batch.places(images);
             let input = input.slice(images.start, images.end);
             let targets = &targets[images.start * width..images.end * width];
-            FeatureLoss { targets, weight }.gradient(&self.model, params, input, acts, grads)
+            FeatureLoss { targets, weight }.gradient(&self.student, params, input, acts, grads)
         })
     }
 
     fn validate(
         &mut self,
         epoch: u64,
-        _: &GradLanes<classifier::Activations<f32>>,
+        _: &GradLanes<student::Activations<f32>>,
         params: &[f32],
         stop: StopCheck<'_>,
     ) -> Result<Option<Validation>> {
         let Some(neighbours) = &self.neighbours else { return Ok(None) };
-        neighbours.validate([epoch, self.settings.optim.epochs], self.model.layout(), params, stop)
+        neighbours.validate([epoch, self.settings.optim.epochs], self.student.layout(), params, stop)
     }
 
     fn model_files(&self) -> ModelFiles {
@@ -238,7 +251,7 @@ impl Task for Distilling<'_> {
 
     /// The encoder alone: the projection is of no use to anybody.
     fn save(&self, path: &Path, params: &[f32]) -> Result<()> {
-        let tensors = self.model.layout().without_head();
+        let tensors = self.student.layout().without_head();
         let tensors = tensors.map(|(spec, slot)| (spec.name.as_str(), &spec.shape[..], slot.of(params)));
         weights::save(path, tensors, &self.settings()?)
     }

@@ -6,13 +6,15 @@
 //! embeddings   f16 [images, width]   row i: the pass's crop of image i; zeros where the image cannot be used
 //! metadata     smalti: JSON of the pass's number, the teacher, the crops and the images
 //! ```
-//! Every file says which teacher, crops and images it belongs to; one of others is refused.
+//! Where a student learns tokens, too, they lie beside it ([`super::token_files`]). Every file says which teacher, crops and
+//! images it belongs to; one of others is refused.
 
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
+use super::token_files::{Projection, TokenFiles, TokenTargets};
 use super::{Teacher, TeacherConfig};
 use crate::data::{Augment, Dataset, Fingerprint, Loader, LoaderSettings, View};
 use crate::error::{Error, Result};
@@ -55,11 +57,12 @@ pub struct Cache {
     current: Option<(usize, Vec<f32>)>,
     /// Mean of each value, and the standard deviation of all of them around it, over the first pass.
     statistics: (Vec<f32>, f32),
+    tokens: Option<TokenFiles>,
 }
 
 impl Cache {
-    /// Lets the teacher see every pass that the run has no file of. `progress` hears of images embedded and images in all,
-    /// and says whether to stop.
+    /// Lets the teacher see every pass that the run has no file of, and keeps `tokens`, too, if they are asked for and the
+    /// teacher has a grid. `progress` hears of images embedded and images in all, and says whether to stop.
     ///
     /// # Errors
     /// [`Error::Interrupted`] when `progress` says so; files of another teacher or of other images.
@@ -68,6 +71,7 @@ impl Cache {
         teacher: &dyn Teacher,
         crops: &Crops,
         data: &Dataset,
+        tokens: Option<TokenTargets>,
         exec: &ExecConfig,
         progress: &mut dyn FnMut(usize, usize) -> Option<u8>,
     ) -> Result<Cache> {
@@ -83,21 +87,31 @@ impl Cache {
             ..LoaderSettings::new(BATCH, config.preprocess.clone())
         };
         let loader = Loader::new(data.clone(), settings)?;
+        let about = describe(0, config, crops, &of);
+        let project = |(grid, targets)| Projection::open(run, teacher, grid, targets, &loader, about.clone());
+        let projection = teacher.grid().zip(tokens).map(project).transpose()?;
+        let row = projection.as_ref().map_or(0, Projection::row);
         let mut passes = Vec::new();
         for pass in 0..crops.passes {
             let name = pass_name(pass);
             let (path, about) = (run.path().join(&name), describe(pass, config, crops, &of));
-            if path.is_file() {
-                read(&path, Some(&about), [images, config.width])?;
-            } else {
-                let mut rows = vec![0.0; images * config.width];
+            let has_embeddings =
+                path.is_file() && read(&path, Some(&about), [images, config.width]).map(|_| true)?;
+            let has_tokens =
+                projection.as_ref().map_or(Ok(true), |projection| projection.has(run, pass, images))?;
+            if !has_embeddings || !has_tokens {
+                let (mut rows, mut tokens) = (vec![0.0; images * config.width], vec![0.0; images * row]);
                 for batch in loader.epoch(pass, 0) {
                     let batch = batch?;
-                    let found = teacher.embed(batch.pixels())?;
-                    for (id, row) in batch.ids.iter().zip(found.chunks_exact(config.width)) {
-                        let at = *id as usize * config.width;
-                        rows[at..at + config.width].copy_from_slice(row);
-                    }
+                    let found = match &projection {
+                        Some(projection) => {
+                            let seen = teacher.see(batch.pixels())?;
+                            place(&mut tokens, row, &batch.ids, &projection.targets(&seen.tokens));
+                            seen.embeddings
+                        }
+                        None => teacher.embed(batch.pixels())?,
+                    };
+                    place(&mut rows, config.width, &batch.ids, &found);
                     done += batch.total;
                     if let Some(code) = progress(done, images * crops.passes as usize) {
                         return Err(Error::Interrupted { step: 0, code });
@@ -106,10 +120,14 @@ impl Cache {
                 let path = run.own(&name)?;
                 path.parent().map_or(Ok(()), crate::files::make_folder)?;
                 file::save_half(&path, [(EMBEDDINGS, &[images, config.width][..], &rows[..])], &about)?;
+                if let Some(projection) = &projection {
+                    projection.save(run, pass, &tokens)?;
+                }
             }
             passes.push(path);
         }
-        Cache::open(passes, [images, config.width])
+        let tokens = (row > 0).then(|| TokenFiles::new(run.path(), images, row));
+        Ok(Cache { tokens, ..Cache::open(passes, [images, config.width])? })
     }
 
     /// What an earlier run keeps of a teacher's embeddings of these very images; none if it keeps nothing of them.
@@ -141,17 +159,18 @@ impl Cache {
         let first = passes.first().ok_or_else(|| Error::Usage("crops is 0: expected 1 or more".into()))?;
         let rows = read(first, None, shape)?;
         let statistics = statistics(&rows, shape[1]);
-        Ok(Cache { width: shape[1], passes, current: Some((0, rows)), statistics })
+        Ok(Cache { width: shape[1], passes, current: Some((0, rows)), statistics, tokens: None })
     }
 
     /// A cache of zeros in place of one that is yet to be filled: to time a step.
-    pub fn blank(width: usize, images: usize) -> Cache {
+    pub fn blank(width: usize, tokens: Option<TokenTargets>, images: usize) -> Cache {
         let statistics = (vec![0.0; width], 1.0);
         Cache {
             width,
             passes: vec![PathBuf::new()],
             current: Some((0, vec![0.0; images * width])),
             statistics,
+            tokens: tokens.map(|targets| TokenFiles::blank(targets.row())),
         }
     }
 
@@ -180,8 +199,8 @@ impl Cache {
         Ok(self.current.as_ref().map_or(&[][..], |(_, rows)| rows))
     }
 
-    /// The targets `[images, width]` of these images in epoch `epoch`: embeddings, centred and divided by their common
-    /// standard deviation, so that directions keep their proportions.
+    /// The targets `[images, width + tokens]` of these images in epoch `epoch`: embeddings, centred and divided by their common
+    /// standard deviation, so that directions keep their proportions, and tokens if they are learned.
     ///
     /// # Errors
     /// A file of the cache that is gone.
@@ -191,9 +210,23 @@ impl Cache {
         self.pass(pass)?;
         let rows = self.current.as_ref().map_or(&[][..], |(_, rows)| rows);
         let (mean, std) = &self.statistics;
-        let row = |image: &u32| rows.get(*image as usize * width..).unwrap_or_default();
-        let centred = |image| row(image).iter().zip(mean).map(|(x, mean)| (x - mean) / std);
-        Ok(images.iter().flat_map(centred).collect())
+        if let Some(tokens) = &mut self.tokens {
+            tokens.load(pass as u64)?;
+        }
+        let mut targets = Vec::new();
+        for image in images {
+            let row = rows.get(*image as usize * width..).unwrap_or_default();
+            targets.extend(row.iter().zip(mean).map(|(x, mean)| (x - mean) / std));
+            self.tokens.iter().for_each(|tokens| tokens.add(*image, &mut targets));
+        }
+        Ok(targets)
+    }
+}
+
+/// Puts the rows of a batch where its images are.
+fn place(all: &mut [f32], width: usize, images: &[u32], rows: &[f32]) {
+    for (image, row) in images.iter().zip(rows.chunks_exact(width.max(1))) {
+        all[*image as usize * width..][..width].copy_from_slice(row);
     }
 }
 

@@ -8,7 +8,9 @@ pub mod cache;
 pub mod embeddings;
 pub mod network;
 pub mod onnx;
+mod token_files;
 mod tokens;
+pub mod whitening;
 
 use std::path::Path;
 
@@ -19,6 +21,7 @@ pub use cache::Cache;
 pub use embeddings::Embeddings;
 pub use network::NetworkTeacher;
 pub use onnx::OnnxTeacher;
+pub use token_files::TokenTargets;
 
 use crate::clock;
 use crate::error::Result;
@@ -36,6 +39,24 @@ pub struct TeacherConfig {
     pub preprocess: Preprocess,
 }
 
+/// Vectors for the places of an image: a square grid of them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Grid {
+    /// Places along each side.
+    pub side: usize,
+    /// Values of a vector.
+    pub values: usize,
+}
+
+/// What a teacher says of images.
+#[derive(Clone, Debug, Default)]
+pub struct Seen {
+    /// `[images, width]`.
+    pub embeddings: Vec<f32>,
+    /// `[images, side, side, values]`; empty where the teacher has no [`Teacher::grid`].
+    pub tokens: Vec<f32>,
+}
+
 /// A frozen network that embeds images.
 pub trait Teacher {
     /// What it is.
@@ -46,6 +67,17 @@ pub trait Teacher {
     /// # Errors
     /// What the network cannot run.
     fn embed(&self, pixels: &[f32]) -> Result<Vec<f32>>;
+    /// The vectors whose mean is the embedding, where it is that.
+    fn grid(&self) -> Option<Grid> {
+        None
+    }
+    /// As [`Teacher::embed`], with the vectors of [`Teacher::grid`].
+    ///
+    /// # Errors
+    /// As [`Teacher::embed`].
+    fn see(&self, pixels: &[f32]) -> Result<Seen> {
+        Ok(Seen { embeddings: self.embed(pixels)?, tokens: Vec::new() })
+    }
     /// The layer on its embeddings that answers with logits, where there is one.
     ///
     /// # Errors

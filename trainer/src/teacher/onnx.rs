@@ -9,9 +9,10 @@ use smalti_models::onnx::{GraphProto, TensorProto};
 use smalti_models::preprocess::FitMode;
 use smalti_models::resize::Interpolation;
 use smalti_runtime::gate::{self, Form, Limits, floats};
+use smalti_runtime::tokens::TokenSource;
 use smalti_runtime::{Model, OpenOptions};
 
-use super::{Hints, Teacher, TeacherConfig, digest, tokens};
+use super::{Grid, Hints, Seen, Teacher, TeacherConfig, digest, tokens};
 use crate::error::{Error, Result};
 
 /// Mean and standard deviation of ImageNet's images, which most published networks take.
@@ -42,13 +43,59 @@ impl OnnxTeacher {
             Some(pooled) => (&proto.encode_to_vec()[..], Some(pooled)),
             None => (&bytes[..], hints.output.clone()),
         };
-        let options = OpenOptions { output, ..OpenOptions::default() };
-        let model = Model::from_bytes_with(file, &options).map_err(wrong)?;
+        let open = |tokens| {
+            Model::from_bytes_with(
+                file,
+                &OpenOptions { output: output.clone(), tokens, ..OpenOptions::default() },
+            )
+        };
+        // Where the values that are averaged are no grid of places, the embedding is all that is learned.
+        let averaged = proto.graph.as_ref().and_then(|graph| tokens::averaged(graph, output.as_deref()));
+        let with_tokens = averaged.and_then(|name| open(Some(TokenSource::Value(name))).ok());
+        let model = match with_tokens {
+            Some(model) => model,
+            None => open(None).map_err(wrong)?,
+        };
         let preprocess = preprocess(&model, &proto.graph.unwrap_or_default(), hints, &place)?;
         let config = TeacherConfig { digest: digest(&bytes), width: 0, preprocess };
         let mut teacher = OnnxTeacher { config, model, place };
         teacher.config.width = teacher.embed(&vec![0.0; teacher.model.input().values()])?.len();
         Ok(teacher)
+    }
+
+    /// Lets the network see images `[images, C, H, W]`.
+    fn run(&self, pixels: &[f32]) -> Result<Seen> {
+        let input = self.model.input();
+        let (values, wrong) = (input.values(), |e: smalti_runtime::Error| refused(&self.place, &e));
+        let images = pixels.len() / values;
+        let share = images.div_ceil(rayon::current_num_threads()).max(1);
+        let parts: Result<Vec<Seen>> = pixels
+            .par_chunks(share * values)
+            .map(|part| {
+                let mut session = self.model.session().map_err(wrong)?;
+                let (mut output, mut seen) = (self.model.output(), Seen::default());
+                for image in part.chunks_exact(values) {
+                    match input.form {
+                        Form::F32Nchw => session.run_floats_into(image, &mut output).map_err(wrong)?,
+                        Form::U8Nhwc => {
+                            session
+                                .run_pixels_into(&bytes(image, input.channels), &mut output)
+                                .map_err(wrong)?;
+                        }
+                    }
+                    let embedding = output.embedding.as_ref().unwrap_or(&output.logits);
+                    seen.embeddings.extend_from_slice(embedding);
+                    seen.tokens.extend_from_slice(output.tokens.as_deref().unwrap_or_default());
+                }
+                Ok(seen)
+            })
+            .collect();
+        let mut all = Seen::default();
+        for part in parts? {
+            all.embeddings.extend(part.embeddings);
+            all.tokens.extend(part.tokens);
+        }
+        Ok(all)
     }
 }
 
@@ -130,30 +177,17 @@ impl Teacher for OnnxTeacher {
     }
 
     fn embed(&self, pixels: &[f32]) -> Result<Vec<f32>> {
-        let input = self.model.input();
-        let (values, wrong) = (input.values(), |e: smalti_runtime::Error| refused(&self.place, &e));
-        let images = pixels.len() / values;
-        let share = images.div_ceil(rayon::current_num_threads()).max(1);
-        let parts: Result<Vec<Vec<f32>>> = pixels
-            .par_chunks(share * values)
-            .map(|part| {
-                let mut session = self.model.session().map_err(wrong)?;
-                let (mut output, mut embeddings) = (self.model.output(), Vec::new());
-                for image in part.chunks_exact(values) {
-                    match input.form {
-                        Form::F32Nchw => session.run_floats_into(image, &mut output).map_err(wrong)?,
-                        Form::U8Nhwc => {
-                            session
-                                .run_pixels_into(&bytes(image, input.channels), &mut output)
-                                .map_err(wrong)?;
-                        }
-                    }
-                    embeddings.extend_from_slice(output.embedding.as_ref().unwrap_or(&output.logits));
-                }
-                Ok(embeddings)
-            })
-            .collect();
-        Ok(parts?.concat())
+        Ok(self.run(pixels)?.embeddings)
+    }
+
+    fn grid(&self) -> Option<Grid> {
+        let tokens = self.model.tokens()?;
+        let is_averaged = tokens.rows == tokens.columns && tokens.dim == self.config.width;
+        is_averaged.then_some(Grid { side: tokens.rows, values: tokens.dim })
+    }
+
+    fn see(&self, pixels: &[f32]) -> Result<Seen> {
+        self.run(pixels)
     }
 }
 

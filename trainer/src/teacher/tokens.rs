@@ -1,5 +1,6 @@
 //! Networks whose output is many vectors, tokens `[1, T, K]` or maps `[1, K, H, W]`: their mean becomes the embedding.
 
+use smalti_models::contract::EMBEDDING;
 use smalti_models::onnx::tensor_proto::DataType;
 use smalti_models::onnx::{
     AttributeProto, GraphProto, ModelProto, NodeProto, TensorProto, ValueInfoProto, type_proto,
@@ -28,6 +29,24 @@ pub(super) fn pool(model: &mut ModelProto, wanted: Option<&str>) -> Option<Strin
     let name = output.name.clone();
     add_mean(graph, name, axes, axes_are_an_input);
     Some(POOLED.into())
+}
+
+/// The value whose mean over places is the wanted output, if it is one: behind it come an average and at most changes of shape.
+/// Without a wish the output is `embedding`, else the only one.
+pub(super) fn averaged(graph: &GraphProto, wanted: Option<&str>) -> Option<String> {
+    let outputs = || graph.output.iter().map(|output| output.name.as_str());
+    let mut name = match wanted {
+        Some(name) => name,
+        None => outputs().find(|name| *name == EMBEDDING).or_else(|| outputs().next())?,
+    };
+    loop {
+        let node = graph.node.iter().find(|node| node.output.first().is_some_and(|output| output == name))?;
+        match &*node.op_type {
+            "Flatten" | "Reshape" | "Squeeze" | "Identity" => name = node.input.first()?,
+            "GlobalAveragePool" | "ReduceMean" => return node.input.first().cloned(),
+            _ => return None,
+        }
+    }
 }
 
 /// Axes of a value, if they are declared.
@@ -69,7 +88,7 @@ mod tests {
     use smalti_models::onnx::OperatorSetIdProto;
 
     use super::*;
-    use crate::teacher::{Hints, OnnxTeacher, Teacher as _};
+    use crate::teacher::{Grid, Hints, OnnxTeacher, Teacher as _};
 
     fn value(name: &str, dims: &[usize]) -> ValueInfoProto {
         ValueInfoProto::tensor(name, DataType::Float, Some(dims))
@@ -133,6 +152,12 @@ mod tests {
             let found = teacher.embed(&pixels).unwrap();
             assert_eq!((teacher.config().width, found.len()), (5, 5));
             assert!(found.iter().zip(&want).all(|(x, y)| (x - y).abs() < 1e-4), "{found:?} {want:?}");
+            // A vector for each pixel, row by row.
+            assert_eq!(teacher.grid(), Some(Grid { side: 4, values: 5 }));
+            let seen = teacher.see(&[&pixels[..], &pixels[..]].concat()).unwrap();
+            assert_eq!((seen.embeddings.len(), seen.tokens.len()), (2 * 5, 2 * 16 * 5));
+            let first = |place: usize| (0..3).map(|c| pixels[16 * c + place] * (c as f32 - 7.0)).sum::<f32>();
+            assert!((0..16).all(|place| (seen.tokens[5 * place] - first(place)).abs() < 1e-4), "{output:?}");
         }
     }
 
@@ -145,5 +170,9 @@ mod tests {
         assert_eq!(pool(&mut of_one, None), None);
         assert_eq!(pool(&mut of_one, Some("nothing")), None);
         assert_eq!(pool(&mut of_one, Some("tokens")).as_deref(), Some(POOLED));
+        let graph = of_one.graph.unwrap();
+        assert_eq!(averaged(&graph, Some(POOLED)).as_deref(), Some("tokens"));
+        assert_eq!(averaged(&graph, Some("maps")), None, "a convolution's");
+        assert_eq!(averaged(&graph, Some("nothing")), None);
     }
 }

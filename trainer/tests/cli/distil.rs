@@ -102,6 +102,55 @@ fn an_onnx_file_may_teach() {
     distil(&folder, &[&teacher, "--crops=0", "--overwrite"]).fails(2, &["crops"]);
 }
 
+/// A teacher that averages a vector for each of 2 x 2 places.
+fn teacher_with_places(folder: &Folder) -> String {
+    let hybrid =
+        ["--model=hybrid-nano", "--depth=1", "--dim=32", "--heads=2", "--patch-size=16", "--img-size=32"];
+    folder.pretrained("teacher");
+    distil(folder, &[&["--out=places"], &hybrid[..]].concat()).ok();
+    folder.run(&["export", "places", "-o", "places.onnx"]).ok();
+    format!("--teacher={}", folder.path("places.onnx").display())
+}
+
+#[test]
+fn a_student_learns_places_where_the_teacher_has_them() {
+    let folder = Folder::with_data();
+    let teacher = teacher_with_places(&folder);
+    let files = ["whitening", "tokens-000", "tokens-001"];
+    let file = |run: &str, name: &str| folder.path(run).join(format!("teacher/{name}.safetensors"));
+    distil(&folder, &[&teacher, "--threads=1"]).ok();
+    assert!(files.iter().all(|name| file("student", name).is_file()));
+    assert_eq!(folder.settings("student")["token-targets"].as_bool(), Some(true));
+    let whole = folder.tensors("student");
+    assert!(!String::from_utf8_lossy(&whole).contains("head."), "no projection");
+
+    distil(&folder, &[&teacher, "--threads=2", "--loader-threads=2", "--out=other"]).ok();
+    assert_eq!(whole, folder.tensors("other"), "threads change no bit");
+    distil(&folder, &[&teacher, "--no-token-targets", "--out=without"]).ok();
+    assert!(files.iter().all(|name| !file("without", name).exists()));
+    assert_ne!(whole, folder.tensors("without"));
+
+    // As after an interruption: the state is gone, and what was said last.
+    std::fs::remove_file(folder.path("student/checkpoints/last.state")).unwrap();
+    std::fs::remove_file(file("student", "tokens-001")).unwrap();
+    folder.run(&["distil", "--resume", "--out=student"]).ok();
+    assert_eq!(whole, folder.tensors("student"));
+    std::fs::copy(file("student", "tokens-000"), file("student", "tokens-001")).unwrap();
+    std::fs::remove_file(folder.path("student/checkpoints/last.state")).unwrap();
+    folder.run(&["distil", "--resume", "--out=student"]).fails(5, &["tokens-001", "other crops"]);
+}
+
+#[test]
+fn places_are_asked_for_where_there_are_some() {
+    let folder = Folder::with_data();
+    let teacher = teacher_with_places(&folder);
+    distil(&folder, &[&teacher, "--token-targets", "--cutmix=1"]).fails(2, &["--no-token-targets"]);
+    distil(&folder, &[&teacher, "--cutmix=1", "--overwrite"]).ok();
+    assert_eq!(folder.settings("student")["token-targets"].as_bool(), Some(false));
+    let teacher = format!("--teacher={}", model("colours_f32.onnx"));
+    distil(&folder, &[&teacher, "--token-targets", "--overwrite"]).fails(2, &["square grid"]);
+}
+
 #[test]
 fn a_budget_is_kept() {
     let folder = Folder::with_data();
