@@ -5,12 +5,13 @@
 //! [`resize`] and [`preprocess`] into the model; [`contract`] is what an exported ONNX file says
 //! about all of that, and [`onnx`] has the messages of such a file. [`starts`] are weights to begin with, [`photos`]
 //! images to try everything on, [`accuracy`] says how far a measured one can be trusted, a [`heat_map`] what an answer depends on,
-//! [`foreign`] what a file is that is none of these.
+//! [`foreign`] what a file is that is none of these. Everything is written by [`files`].
 #![forbid(unsafe_code)]
 
 pub mod accuracy;
 pub mod contract;
 pub mod error;
+pub mod files;
 pub mod folder;
 pub mod foreign;
 pub mod heat_map;

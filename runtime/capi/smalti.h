@@ -10,6 +10,8 @@
  * - No thread is started unless smalti_session_new is asked for more than one. Nothing is written, and nothing read but
  *   the files that are opened by name, and with a key their signatures' and the key's; a caught bug leaves a line on
  *   standard error.
+ * - After fork, the child may go on with what was opened before: its sessions run on the calling thread alone. A session that
+ *   another thread ran at that moment stays SMALTI_BUSY there. The shared library stays in memory after dlclose.
  * - Structs begin with their size, so that programs run with later versions of the library.
  */
 

@@ -62,3 +62,12 @@ pub fn found(target: &str) -> Vec<(PathBuf, Vec<u8>)> {
     let files = std::fs::read_dir(folder).into_iter().flatten().filter_map(Result::ok);
     files.map(|file| (file.path(), std::fs::read(file.path()).expect("a file of the repository"))).collect()
 }
+
+/// Writes a target's seeds, and what was found with it, into a folder, one file each.
+///
+/// # Errors
+/// A folder that cannot be written to.
+pub fn write_seeds(target: &Target, folder: &Path) -> std::io::Result<()> {
+    let inputs = (target.seeds)().into_iter().chain(found(target.name).into_iter().map(|(_, bytes)| bytes));
+    inputs.enumerate().try_for_each(|(i, bytes)| std::fs::write(folder.join(format!("seed-{i}")), bytes))
+}

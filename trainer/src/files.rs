@@ -1,12 +1,11 @@
-//! Files that are whole or not there: written to a temporary file in the same folder, synced, renamed.
+//! Files that are whole or not there, with this crate's errors and, for checkpoints, the one before.
 
-use std::io::{ErrorKind, Write};
+use std::io::ErrorKind;
 use std::path::Path;
 
-use crate::error::{Error, Result};
+use smalti_models::files::{self, Staged};
 
-/// How the names of files begin that are being written.
-const UNFINISHED: &str = ".writing-";
+use crate::error::{Error, Result};
 
 /// Replaces `path` by these bytes. A crash at any moment leaves the old file or the new one, never a part.
 pub fn write(path: &Path, bytes: &[u8]) -> Result<()> {
@@ -16,26 +15,14 @@ pub fn write(path: &Path, bytes: &[u8]) -> Result<()> {
 /// As [`write()`]; what was there before goes to `previous`. A crash leaves it in one of both places. On a full disk the file
 /// at `previous` makes room.
 pub fn write_keeping(path: &Path, previous: Option<&Path>, bytes: &[u8]) -> Result<()> {
-    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
     let attempt = || {
-        let mut file = tempfile::Builder::new().prefix(UNFINISHED).tempfile_in(folder)?;
-        file.write_all(bytes)?;
-        file.as_file().sync_all()?;
-        #[cfg(unix)]
-        {
-            use std::os::unix::fs::PermissionsExt;
-            file.as_file().set_permissions(std::fs::Permissions::from_mode(0o644))?;
-        }
+        let staged = Staged::write(path, bytes)?;
         if let Some(previous) = previous.filter(|_| path.exists()) {
             let _ = std::fs::remove_file(previous);
             // A link leaves the file where it is until the new one takes its place; not every file system has them.
             std::fs::hard_link(path, previous).or_else(|_| std::fs::rename(path, previous))?;
         }
-        file.persist(path).map_err(|e| e.error)?;
-        // The rename survives a power failure only once the folder is synced.
-        #[cfg(unix)]
-        std::fs::File::open(folder)?.sync_all()?;
-        Ok(())
+        staged.commit()
     };
     let made_room = || previous.is_some_and(|previous| std::fs::remove_file(previous).is_ok());
     let written = match attempt() {
@@ -52,17 +39,7 @@ fn is_full(cause: &std::io::Error) -> bool {
 
 /// Makes a folder and those above it.
 pub fn make_folder(path: &Path) -> Result<()> {
-    std::fs::create_dir_all(path).map_err(Error::file("make the folder", path))
-}
-
-/// Removes what a process that was killed while writing left in a folder that only one process writes to.
-pub fn remove_unfinished(folder: &Path) {
-    for entry in std::fs::read_dir(folder).into_iter().flatten().flatten() {
-        if entry.file_name().as_encoded_bytes().starts_with(UNFINISHED.as_bytes()) {
-            // One that stays is in nobody's way.
-            let _ = std::fs::remove_file(entry.path());
-        }
-    }
+    files::make_folder(path).map_err(Error::file("make the folder", path))
 }
 
 /// A file's bytes, at most `limit` of them.
@@ -96,10 +73,6 @@ mod tests {
             (read(&path, 9).unwrap(), read(&before, 99).unwrap()),
             (b"third".into(), b"new and longer".into())
         );
-        std::fs::remove_file(before).unwrap();
-        std::fs::write(folder.path().join(".writing-abc"), "torn").unwrap();
-        remove_unfinished(folder.path());
-        assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 1);
     }
 
     #[test]

@@ -5,7 +5,7 @@ use std::sync::Mutex;
 
 use smalti_runtime::anomaly::{AnomalyDetector, Finding};
 
-use crate::border::{self, Prefixed, entry, usage};
+use crate::border::{self, Prefixed, Result, entry, usage};
 use crate::handles::Table;
 use crate::learned::{self, smalti_learned_options};
 use crate::model::{self, file, smalti_model};
@@ -45,7 +45,7 @@ struct Held {
 static DETECTORS: Table<Held> = Table::new("anomaly detector", 3);
 
 /// Takes a detector in; its handle.
-fn keep(detector: AnomalyDetector) -> *mut smalti_anomaly {
+fn keep(detector: AnomalyDetector) -> Result<*mut smalti_anomaly> {
     let finding = Mutex::new(detector.finding());
     DETECTORS.insert(Held { detector, finding })
 }
@@ -68,7 +68,7 @@ pub unsafe extern "C" fn smalti_anomaly_open(
             let room = border::room(anomaly, "anomaly")?.write(std::ptr::null_mut());
             (room, border::text(path, "path")?, learned::trust(options)?)
         };
-        *room = keep(AnomalyDetector::open(file(path)?, &model::find(model)?.model, &trust)?);
+        *room = keep(AnomalyDetector::open(file(path)?, &model::find(model)?.model, &trust)?)?;
         Ok(())
     })
 }
@@ -89,7 +89,7 @@ pub unsafe extern "C" fn smalti_anomaly_open_bytes(
             (room, border::slice(bytes, length, "bytes")?, learned::trust(options)?)
         };
         trust.check(bytes, signature)?;
-        *room = keep(AnomalyDetector::from_bytes(bytes, &model::find(model)?.model)?);
+        *room = keep(AnomalyDetector::from_bytes(bytes, &model::find(model)?.model)?)?;
         Ok(())
     })
 }

@@ -26,7 +26,7 @@ struct Held {
 static BANKS: Table<Held> = Table::new("class bank", 2);
 
 /// Takes a bank in; its handle.
-fn keep(bank: ClassBank) -> *mut smalti_bank {
+fn keep(bank: ClassBank) -> Result<*mut smalti_bank> {
     let (labels, answer) = (c_texts(bank.labels()), Mutex::new(bank.answer()));
     BANKS.insert(Held { bank, labels, answer })
 }
@@ -48,7 +48,7 @@ pub unsafe extern "C" fn smalti_bank_open(
             let room = border::room(bank, "bank")?.write(std::ptr::null_mut());
             (room, border::text(path, "path")?, learned::trust(options)?)
         };
-        *room = keep(ClassBank::open(file(path)?, &model::find(model)?.model, &trust)?);
+        *room = keep(ClassBank::open(file(path)?, &model::find(model)?.model, &trust)?)?;
         Ok(())
     })
 }
@@ -69,7 +69,7 @@ pub unsafe extern "C" fn smalti_bank_open_bytes(
             (room, border::slice(bytes, length, "bytes")?, learned::trust(options)?)
         };
         trust.check(bytes, signature)?;
-        *room = keep(ClassBank::from_bytes(bytes, &model::find(model)?.model)?);
+        *room = keep(ClassBank::from_bytes(bytes, &model::find(model)?.model)?)?;
         Ok(())
     })
 }

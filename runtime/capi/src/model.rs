@@ -208,7 +208,7 @@ fn keep(options: Option<&smalti_options>, model: Model) -> Result<*mut smalti_mo
         None => model,
     };
     let labels = c_texts(model.labels());
-    Ok(MODELS.insert(Opened { model, labels }))
+    MODELS.insert(Opened { model, labels })
 }
 
 /// Reads, checks and prepares a model file. The file is not used afterwards.

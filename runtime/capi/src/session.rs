@@ -137,7 +137,7 @@ pub unsafe extern "C" fn smalti_session_new(
         let ranked = Vec::with_capacity(opened.labels.len());
         let session = opened.model.session_with_threads(threads.max(1))?;
         let state = Mutex::new(State { session, output, ranked, is_done: false });
-        *room = SESSIONS.insert(Held { opened, state });
+        *room = SESSIONS.insert(Held { opened, state })?;
         Ok(())
     })
 }

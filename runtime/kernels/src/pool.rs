@@ -42,6 +42,8 @@ pub struct ThreadPool {
     helpers: Vec<JoinHandle<()>>,
     /// Each thread's part of the speed of all.
     shares: Vec<f32>,
+    /// The process that the helpers live in.
+    process: u32,
 }
 
 impl std::fmt::Debug for ThreadPool {
@@ -72,7 +74,22 @@ impl ThreadPool {
         };
         let helpers: Vec<_> = (1..threads.clamp(1, ThreadPool::MAX)).map_while(helper).collect();
         let threads = helpers.len() + 1;
-        ThreadPool { shared, helpers, shares: vec![1.0 / threads as f32; threads] }
+        ThreadPool {
+            shared,
+            helpers,
+            shares: vec![1.0 / threads as f32; threads],
+            process: std::process::id(),
+        }
+    }
+
+    /// Goes on with the caller's thread alone if the process was forked: helpers stayed behind in the other one, and a run would
+    /// wait for them for ever.
+    pub fn check_process(&mut self) {
+        if !self.helpers.is_empty() && std::process::id() != self.process {
+            // They are threads of the other process: neither joined nor detached here.
+            self.helpers.drain(..).for_each(std::mem::forget);
+            self.shares = vec![1.0];
+        }
     }
 
     /// Number of threads.
@@ -168,6 +185,7 @@ impl ThreadPool {
 
 impl Drop for ThreadPool {
     fn drop(&mut self) {
+        self.check_process();
         self.shared.over.store(true, Ordering::Relaxed);
         self.shared.step.fetch_add(1, Ordering::Release);
         for helper in self.helpers.drain(..) {

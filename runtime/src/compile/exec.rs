@@ -75,6 +75,11 @@ impl Arena {
         self.floats[slot].copy_from_slice(values);
     }
 
+    /// Before a run.
+    pub(super) fn begin(&mut self) {
+        self.pool.check_process();
+    }
+
     /// Threads that a run is shared out to.
     pub(crate) fn threads(&self) -> usize {
         self.pool.threads()

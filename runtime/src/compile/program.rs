@@ -228,6 +228,7 @@ impl Program {
 
     /// Runs some of the steps, after those before them.
     pub(crate) fn run_steps(&self, steps: Range<usize>, arena: &mut Arena, image: ImageView<'_>) {
+        arena.begin();
         self.stages[steps].iter().for_each(|stage| stage.run(arena, image));
     }
 
@@ -238,6 +239,7 @@ impl Program {
 
     /// Runs all steps and adds each one's time to `times`.
     pub(crate) fn time(&self, arena: &mut Arena, image: ImageView<'_>, times: &mut [Duration]) {
+        arena.begin();
         for (stage, time) in self.stages.iter().zip(times) {
             let start = Instant::now();
             stage.run(arena, image);

@@ -112,7 +112,9 @@ impl RunDir {
     /// Clears what a killed process left half written.
     fn begun(self) -> Result<RunDir> {
         files::make_folder(&self.checkpoints())?;
-        [self.path.clone(), self.checkpoints()].iter().for_each(|folder| files::remove_unfinished(folder));
+        [self.path.clone(), self.checkpoints()]
+            .iter()
+            .for_each(|folder| smalti_models::files::remove_stale(folder));
         Ok(self)
     }
 

@@ -12,6 +12,7 @@ use std::io::{BufRead, BufReader, Read, Seek, Write};
 use std::path::{Component, Path, PathBuf};
 
 use serde::Serialize;
+use smalti_models::files::sync_folder;
 
 use crate::error::{Error, Result};
 use crate::files;
@@ -74,7 +75,10 @@ impl Owner {
         let write = |marker: &mut File| {
             marker.set_len(0)?;
             marker.rewind()?;
-            marker.write_all(head.as_bytes())
+            marker.write_all(head.as_bytes())?;
+            // Without it nobody would know what is in the folder, whatever else survives a power failure.
+            marker.sync_all()?;
+            sync_folder(&self.folder)
         };
         write(&mut self.marker).map_err(Error::file("write", self.folder.join(MARKER)))
     }
@@ -228,7 +232,7 @@ pub fn append<'a>(folder: &Path, names: impl IntoIterator<Item = &'a Path>) -> R
         return Ok(());
     }
     let mut marker = File::options().append(true).open(&path).map_err(Error::file("write", &path))?;
-    marker.write_all(lines.as_bytes()).map_err(Error::file("write", &path))
+    marker.write_all(lines.as_bytes()).and_then(|()| marker.sync_all()).map_err(Error::file("write", &path))
 }
 
 /// The files that a marker lists, relative to its folder. A last line that is not whole is left out.

@@ -4,6 +4,7 @@ use std::collections::{HashMap, HashSet};
 use std::path::{Path, PathBuf};
 
 use rayon::prelude::*;
+use smalti_models::files::sync_folder;
 use smalti_trainer::data::{Dataset, LabelTable, Row};
 use smalti_trainer::run::Owner;
 use smalti_trainer::{Error, Result, files, sheet};
@@ -105,7 +106,9 @@ fn copy_files<'a>(sources: impl Iterator<Item = &'a Path>, folder: &Path) -> Res
             numbered.push(extension);
             name = numbered.into();
         }
-        std::fs::copy(source, unfinished.path().join(name)).map_err(Error::file("copy", source))?;
+        let copy = unfinished.path().join(name);
+        let copied = std::fs::copy(source, &copy).and_then(|_| std::fs::File::open(copy)?.sync_all());
+        copied.map_err(Error::file("copy", source))?;
     }
     #[cfg(unix)]
     {
@@ -113,9 +116,10 @@ fn copy_files<'a>(sources: impl Iterator<Item = &'a Path>, folder: &Path) -> Res
         std::fs::set_permissions(unfinished.path(), std::fs::Permissions::from_mode(0o755))
             .map_err(failed)?;
     }
+    sync_folder(unfinished.path()).map_err(failed)?;
     // An empty folder may be there.
     let _ = std::fs::remove_dir(folder);
-    std::fs::rename(unfinished.keep(), folder).map_err(failed)
+    std::fs::rename(unfinished.path(), folder).and_then(|()| sync_folder(parent)).map_err(failed)
 }
 
 #[cfg(test)]
