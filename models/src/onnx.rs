@@ -267,6 +267,17 @@ pub struct TensorProto {
 }
 
 impl TensorProto {
+    /// A tensor of bytes as `raw_data` has them.
+    pub fn raw(name: &str, elements: tensor_proto::DataType, shape: &[usize], bytes: Vec<u8>) -> TensorProto {
+        TensorProto {
+            name: name.into(),
+            dims: shape.iter().map(|&dim| dim as i64).collect(),
+            data_type: elements as i32,
+            raw_data: bytes.into(),
+            ..Default::default()
+        }
+    }
+
     /// Changes `raw_data`, which clones of the tensor share until then.
     pub fn edit_raw(&mut self, change: impl FnOnce(&mut Vec<u8>)) {
         let mut bytes = Vec::from(std::mem::take(&mut self.raw_data));

@@ -28,6 +28,7 @@ mod gaussian;
 mod guard;
 mod outputs;
 mod pieces;
+mod scalar;
 mod store;
 mod text;
 

@@ -117,6 +117,7 @@ fn noted(summary: &Summary) -> u64 {
     let places = summary.facts.capacity() * 8 / 7 * (size_of::<(String, Fact)>() + 1);
     let nodes = summary.nodes.iter().map(|node| node.name.capacity() + node.op.capacity());
     (facts.sum::<usize>() + places + nodes.sum::<usize>() + list(&summary.nodes)) as u64
+        + summary.folded_bytes
 }
 
 /// Of a list's own memory.

@@ -182,7 +182,13 @@ mod tests {
     #[test]
     fn places_are_told_from_what_stands_in_front() {
         let input = Input { name: String::new(), form: Form::U8Nhwc, width: 224, height: 224, channels: 3 };
-        let fact = |dims: &[usize]| Fact { dims: dims.into(), constant: false, kind: Kind::F32, ints: None };
+        let fact = |dims: &[usize]| Fact {
+            dims: dims.into(),
+            constant: false,
+            kind: Kind::F32,
+            ints: None,
+            floats: None,
+        };
         let found = |dims: &[usize]| {
             TokenGrid::of("x", &fact(dims), &input)
                 .map(|grid| (grid.rows, grid.columns, grid.dim, grid.prefix))

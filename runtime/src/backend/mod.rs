@@ -77,6 +77,10 @@ impl Backend {
             Err(why) => {
                 log::info!("our kernels do not run this model: {why}");
                 check_live(summary)?;
+                if let Some(graph) = proto.graph.as_mut() {
+                    guard("resize constants", || compile::store_resized(graph, &summary.facts, budget))?
+                        .map_err(|why| Error::refused("graph", why, "constants that can be resized"))?;
+                }
                 if let Some((grid, graph)) = tokens.zip(proto.graph.as_mut()) {
                     graph.output.push(ValueInfoProto::tensor(&grid.name, DataType::Float, None));
                 }

@@ -11,8 +11,8 @@ mod formula;
 mod lower;
 mod merge;
 mod program;
+mod resize;
 mod rows;
-mod scalar;
 mod slots;
 mod step;
 mod table;
@@ -20,7 +20,8 @@ mod tap;
 mod verify;
 mod view;
 
-use smalti_models::onnx::GraphProto;
+use smalti_models::onnx::tensor_proto::DataType;
+use smalti_models::onnx::{GraphProto, TensorProto};
 
 use crate::gate::Facts;
 
@@ -39,6 +40,20 @@ pub(crate) fn compile(
     let mut lowered = lower::lower(graph, facts, budget, values)?;
     merge::merge(&mut lowered);
     Unpacked::new(lowered, budget)
+}
+
+/// Puts constants in the place of resized constants, as our own resizing has them.
+pub(crate) fn store_resized(graph: &mut GraphProto, facts: &Facts, budget: u64) -> Result<(), String> {
+    let resized = lower::constants(graph, facts, budget, "Resize")?;
+    let tensor = |(name, values): (&str, Vec<f32>)| {
+        let dims = facts.get(name).map_or(&[][..], |fact| &fact.dims);
+        let bytes = values.into_iter().flat_map(f32::to_le_bytes).collect();
+        TensorProto::raw(name, DataType::Float, dims, bytes)
+    };
+    let tensors: Vec<TensorProto> = resized.into_iter().map(tensor).collect();
+    graph.node.retain(|node| node.op_type != "Resize");
+    graph.initializer.extend(tensors);
+    Ok(())
 }
 
 /// As [`compile`], a program that does what these values need alone.

@@ -14,6 +14,7 @@
 
 mod adapt;
 mod attributes;
+mod fold;
 mod limits;
 mod node;
 mod rules;
@@ -61,7 +62,10 @@ pub(crate) fn open_pieces(file: Pieces<'_>, limits: &Limits) -> Result<(ModelPro
     adapt::adapt(&mut model);
     let mut summary = check(&model, limits)?;
     summary.file_bytes = size;
-    model.graph.iter_mut().for_each(|graph| adapt::declare(graph, &summary.outputs));
+    if let Some(graph) = &mut model.graph {
+        adapt::declare(graph, &summary.outputs);
+        summary.folded_bytes += fold::fold(graph, &mut summary.facts);
+    }
     Ok((model, summary))
 }
 

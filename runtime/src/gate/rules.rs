@@ -5,7 +5,7 @@
 
 use super::attributes::{Attribute, Check};
 use super::node::Node;
-use super::shapes::{constant, elementwise, images, index, layout, normalise, product, quantize};
+use super::shapes::{constant, elementwise, images, index, layout, normalise, product, quantize, resize};
 use super::value::Value;
 use crate::error::Result;
 
@@ -110,6 +110,20 @@ const REDUCE: &[Attribute] = &[
     attribute("noop_with_empty_axes", Check::Int(0, 0)),
 ];
 
+const RESIZE: &[Attribute] = &[
+    attribute("antialias", Check::Int(0, 0)),
+    attribute(
+        "coordinate_transformation_mode",
+        Check::Text(&["half_pixel", "pytorch_half_pixel", "align_corners", "asymmetric"]),
+    ),
+    attribute("cubic_coeff_a", Check::Float(-1.0, 0.0)),
+    attribute("exclude_outside", Check::Int(0, 0)),
+    attribute("extrapolation_value", Check::Float(-1e6, 1e6)),
+    attribute("keep_aspect_ratio_policy", Check::Text(&["stretch"])),
+    attribute("mode", Check::Text(&["nearest", "linear", "cubic"])),
+    attribute("nearest_mode", Check::Text(&["round_prefer_floor", "round_prefer_ceil", "floor", "ceil"])),
+];
+
 const QUANTIZE: &[Attribute] = &[
     attribute("axis", Check::Int(-AXIS, AXIS)),
     attribute("block_size", Check::Int(0, 0)),
@@ -141,10 +155,12 @@ impl Rule {
 pub(super) const RULES: &[Rule] = &[
     plain("Abs", (1, 1), elementwise::unary, Cost::Element(1)),
     plain("Add", (2, 2), elementwise::binary, Cost::Element(1)),
+    plain("And", (2, 2), elementwise::compare, Cost::Element(1)),
     plain("AveragePool", (1, 1), images::pool, Cost::Windows).with(AVERAGE_POOL),
     plain("BatchNormalization", (5, 5), images::batch_norm, Cost::Element(2)).with(BATCH_NORM),
     plain("Cast", (1, 1), elementwise::cast, Cost::Element(1))
         .with(&[attribute("saturate", Check::Int(0, 1)), attribute("to", Check::Int(1, 23))]),
+    plain("Ceil", (1, 1), elementwise::whole, Cost::Element(1)),
     plain("Clip", (1, 3), images::clip, Cost::Element(1)),
     plain("Concat", (1, MANY), layout::concat, Cost::Element(1)).with(AXIS_ONLY),
     plain("Constant", (0, 0), constant::constant, Cost::Free).with(&[attribute("value", Check::Tensor)]),
@@ -159,11 +175,12 @@ pub(super) const RULES: &[Rule] = &[
         attribute("seed", Check::Int(i64::MIN, i64::MAX)),
     ]),
     plain("Elu", (1, 1), elementwise::unary, Cost::Element(8)).with(ALPHA),
-    plain("Equal", (2, 2), elementwise::equal, Cost::Free),
+    plain("Equal", (2, 2), elementwise::compare, Cost::Element(1)),
     plain("Erf", (1, 1), elementwise::unary, Cost::Element(8)),
     plain("Exp", (1, 1), elementwise::unary, Cost::Element(8)),
     plain("Expand", (2, 2), layout::expand, Cost::Element(1)),
     plain("Flatten", (1, 1), layout::flatten, Cost::Free).with(AXIS_ONLY),
+    plain("Floor", (1, 1), elementwise::whole, Cost::Element(1)),
     plain("Gather", (2, 2), index::gather, Cost::Element(1)).with(AXIS_ONLY),
     plain("GatherND", (2, 2), index::gather_nd, Cost::Element(1))
         .with(&[attribute("batch_dims", Check::Int(0, 0))]),
@@ -175,6 +192,8 @@ pub(super) const RULES: &[Rule] = &[
     plain("Gemm", (2, 3), product::gemm, Cost::Product).with(GEMM),
     plain("GlobalAveragePool", (1, 1), images::global_average, Cost::Element(1)),
     plain("GlobalMaxPool", (1, 1), images::global_average, Cost::Element(1)),
+    plain("Greater", (2, 2), elementwise::compare, Cost::Element(1)),
+    Rule { since: 12, ..plain("GreaterOrEqual", (2, 2), elementwise::compare, Cost::Element(1)) },
     plain("HardSigmoid", (1, 1), elementwise::unary, Cost::Element(2)).with(HARD_SIGMOID),
     Rule { since: 14, ..plain("HardSwish", (1, 1), elementwise::unary, Cost::Element(2)) },
     plain("Identity", (1, 1), elementwise::identity, Cost::Free),
@@ -186,6 +205,8 @@ pub(super) const RULES: &[Rule] = &[
         ..plain("LayerNormalization", (2, 3), normalise::layer_norm, Cost::Element(8)).with(LAYER_NORM)
     },
     plain("LeakyRelu", (1, 1), elementwise::unary, Cost::Element(1)).with(ALPHA),
+    plain("Less", (2, 2), elementwise::compare, Cost::Element(1)),
+    Rule { since: 12, ..plain("LessOrEqual", (2, 2), elementwise::compare, Cost::Element(1)) },
     plain("Log", (1, 1), elementwise::unary, Cost::Element(8)),
     plain("MatMul", (2, 2), product::mat_mul, Cost::Product),
     plain("Max", (1, MANY), elementwise::extreme, Cost::Element(1)),
@@ -194,10 +215,13 @@ pub(super) const RULES: &[Rule] = &[
     plain("Mod", (2, 2), elementwise::binary, Cost::Element(4)).with(&[attribute("fmod", Check::Int(0, 0))]),
     plain("Mul", (2, 2), elementwise::binary, Cost::Element(1)),
     plain("Neg", (1, 1), elementwise::unary, Cost::Element(1)),
+    plain("Not", (1, 1), elementwise::not, Cost::Element(1)),
+    plain("Or", (2, 2), elementwise::compare, Cost::Element(1)),
     plain("Pad", (2, 4), images::pad, Cost::Element(1))
         .with(&[attribute("mode", Check::Text(&["constant"]))]),
     plain("Pow", (2, 2), elementwise::binary, Cost::Element(32)),
     plain("QuantizeLinear", (2, 3), quantize::quantize, Cost::Element(4)).with(QUANTIZE),
+    plain("Range", (3, 3), constant::range, Cost::Element(1)),
     plain("Reciprocal", (1, 1), elementwise::unary, Cost::Element(2)),
     plain("ReduceL2", (1, 2), normalise::reduce_mean, Cost::Element(1)).with(REDUCE),
     plain("ReduceMax", (1, 2), normalise::reduce_mean, Cost::Element(1)).with(REDUCE),
@@ -205,10 +229,14 @@ pub(super) const RULES: &[Rule] = &[
     plain("ReduceSum", (1, 2), normalise::reduce_sum, Cost::Element(1)).with(REDUCE),
     plain("Relu", (1, 1), elementwise::unary, Cost::Element(1)),
     plain("Reshape", (2, 2), layout::reshape, Cost::Free).with(&[attribute("allowzero", Check::Int(0, 1))]),
+    plain("Resize", (1, 4), resize::resize, Cost::Element(32)).with(RESIZE),
+    plain("ScatterND", (3, 3), index::scatter_nd, Cost::Element(1))
+        .with(&[attribute("reduction", Check::Text(&["none"]))]),
     plain("Shape", (1, 1), index::shape, Cost::Free)
         .with(&[attribute("end", Check::Int(-AXIS, AXIS)), attribute("start", Check::Int(-AXIS, AXIS))]),
     plain("Sigmoid", (1, 1), elementwise::unary, Cost::Element(8)),
     plain("Sin", (1, 1), elementwise::unary, Cost::Element(8)),
+    plain("Size", (1, 1), index::size, Cost::Free),
     plain("Slice", (3, 5), index::slice, Cost::Element(1)),
     plain("Softmax", (1, 1), normalise::softmax, Cost::Element(8)).with(AXIS_ONLY),
     plain("Softplus", (1, 1), elementwise::unary, Cost::Element(16)),

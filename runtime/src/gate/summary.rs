@@ -75,7 +75,7 @@ pub struct NodeSummary {
 }
 
 /// What is known of one tensor before anything runs.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Fact {
     /// The shape.
     pub(crate) dims: Vec<usize>,
@@ -85,6 +85,8 @@ pub(crate) struct Fact {
     pub(crate) kind: Kind,
     /// Its values, where they are integers that do.
     pub(crate) ints: Option<Arc<[i64]>>,
+    /// Its values, where they are real numbers that shape arithmetic has computed.
+    pub(crate) floats: Option<Arc<[f32]>>,
 }
 
 /// Facts by the tensors' names.
@@ -119,6 +121,8 @@ pub struct Summary {
     pub(crate) facts: Facts,
     /// Bytes of constants that follow from others.
     pub(crate) constant_bytes: u64,
+    /// Bytes of numbers of shape arithmetic that were known on the way.
+    pub(crate) folded_bytes: u64,
     /// What the model may ask for.
     pub(crate) budget: Budget,
 }

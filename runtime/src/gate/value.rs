@@ -5,6 +5,8 @@ use std::sync::Arc;
 use smalti_models::onnx::TensorProto;
 use smalti_models::onnx::tensor_proto::DataType;
 
+use super::weights;
+
 /// The element types that a model may use.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Kind {
@@ -69,6 +71,8 @@ pub(super) struct Value<'a> {
     pub(super) constant: bool,
     /// The values of integers or booleans that are known before running.
     pub(super) ints: Option<Arc<[i64]>>,
+    /// The values of real numbers that shape arithmetic has computed.
+    pub(super) floats: Option<Arc<[f32]>>,
     /// The initialiser or constant that it is, unchanged.
     pub(super) tensor: Option<&'a TensorProto>,
 }
@@ -76,13 +80,35 @@ pub(super) struct Value<'a> {
 impl<'a> Value<'a> {
     /// A tensor that is computed from others.
     pub(super) fn computed(kind: Kind, dims: Vec<usize>) -> Value<'a> {
-        Value { kind, dims, constant: false, ints: None, tensor: None }
+        Value { kind, dims, constant: false, ints: None, floats: None, tensor: None }
     }
 
     /// Known integers or booleans.
     pub(super) fn known(kind: Kind, dims: Vec<usize>, ints: Vec<i64>) -> Value<'a> {
         let ints = (ints.len() <= KNOWN).then(|| ints.into());
-        Value { kind, dims, constant: true, ints, tensor: None }
+        Value { kind, dims, constant: true, ints, floats: None, tensor: None }
+    }
+
+    /// Known real numbers.
+    pub(super) fn known_floats(dims: Vec<usize>, floats: Vec<f32>) -> Value<'a> {
+        let floats = (floats.len() <= KNOWN).then(|| floats.into());
+        Value { kind: Kind::F32, dims, constant: true, ints: None, floats, tensor: None }
+    }
+
+    /// Real numbers that are known before running: those of shape arithmetic, and of what is stored no more than
+    /// `stored`. Weights are not decoded for it.
+    pub(super) fn floats(&self, stored: usize) -> Option<Arc<[f32]>> {
+        let few = |_: &&TensorProto| self.kind == Kind::F32 && self.elements() <= stored as u64;
+        match (&self.floats, self.tensor.filter(few)) {
+            (Some(floats), _) => Some(Arc::clone(floats)),
+            (None, Some(tensor)) => Some(weights::floats(tensor).collect()),
+            (None, None) => None,
+        }
+    }
+
+    /// Whether its numbers are known before running, as shape arithmetic has computed them.
+    pub(super) fn is_known(&self) -> bool {
+        self.ints.is_some() || self.floats.is_some()
     }
 
     /// Number of axes.
@@ -101,8 +127,11 @@ impl<'a> Value<'a> {
     }
 }
 
-/// The most integers that shape arithmetic computes in one tensor. What is stored in the file may have more.
-pub(super) const KNOWN: usize = 4096;
+/// The most numbers that shape arithmetic computes in one tensor: indices of relative positions between 14 x 14 patches,
+/// masks of shifted windows. What is stored in the file may have more.
+pub(super) const KNOWN: usize = 1 << 18;
+/// The most stored real numbers that any operator takes for shape arithmetic; more are weights.
+pub(super) const FEW: usize = 64;
 
 /// Product of dimensions, saturating.
 pub(super) fn elements(dims: &[usize]) -> u64 {

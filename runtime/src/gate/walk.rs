@@ -92,6 +92,7 @@ pub(super) fn check(graph: &GraphProto, opset: i64, limits: &Limits) -> Result<S
         nodes,
         facts,
         constant_bytes,
+        folded_bytes: 0, // by `open`, too
         budget,
     })
 }
@@ -109,8 +110,8 @@ fn stored(tensor: &TensorProto) -> u64 {
 
 /// What others may know of a tensor.
 fn fact(value: &Value<'_>) -> Fact {
-    let Value { kind, dims, constant, ints, .. } = value;
-    Fact { dims: dims.clone(), constant: *constant, kind: *kind, ints: ints.clone() }
+    let Value { kind, dims, constant, ints, floats, .. } = value;
+    Fact { dims: dims.clone(), constant: *constant, kind: *kind, ints: ints.clone(), floats: floats.clone() }
 }
 
 impl<'a> Walk<'a> {
@@ -224,6 +225,12 @@ impl<'a> Walk<'a> {
         let mut inputs = Vec::with_capacity(proto.input.len());
         for (i, name) in proto.input.iter().enumerate() {
             inputs.push(match self.values.get(name.as_str()) {
+                Some(value) if value.kind == Kind::F32 && value.elements() == 0 && !takes_empty(rule.op) => {
+                    return refuse(
+                        format!("input `{name}`, {}", value.describe()),
+                        "a tensor that is not empty".into(),
+                    );
+                }
                 Some(value) => Some(Rc::clone(value)),
                 None if name.is_empty() && i >= least => None,
                 None => {
@@ -338,6 +345,11 @@ impl<'a> Walk<'a> {
         }
         Ok(most)
     }
+}
+
+/// Whether an operator may read real numbers of which there are none: parts to join, and what is left out by that.
+fn takes_empty(op: &str) -> bool {
+    matches!(op, "Concat" | "Identity" | "Resize")
 }
 
 /// The declared type and static shape of the graph's input.

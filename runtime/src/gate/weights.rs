@@ -28,7 +28,7 @@ pub(super) fn check<'a>(place: &str, tensor: &'a TensorProto, limits: &Limits) -
     };
     let dims = dimensions(&tensor.dims)
         .filter(|dims| dims.len() <= MAX_RANK && elements(dims) <= limits.tensor)
-        .filter(|dims| kind == Kind::I64 || !dims.contains(&0));
+        .filter(|dims| matches!(kind, Kind::I64 | Kind::F32) || !dims.contains(&0));
     let Some(dims) = dims else {
         let allowed = format!("at most {MAX_RANK} axes and {} elements, none of them empty", limits.tensor);
         return refuse(format!("shape {:?}", tensor.dims), &allowed);
@@ -42,7 +42,7 @@ pub(super) fn check<'a>(place: &str, tensor: &'a TensorProto, limits: &Limits) -
     }
     let known = matches!(kind, Kind::I64 | Kind::I32 | Kind::Bool);
     let ints = known.then(|| integers(tensor, kind).into());
-    Ok(Value { kind, dims, constant: true, ints, tensor: Some(tensor) })
+    Ok(Value { kind, dims, constant: true, ints, floats: None, tensor: Some(tensor) })
 }
 
 /// Dimensions as sizes; none if one is negative.

@@ -332,3 +332,34 @@ fn memory_is_refused_before_it_is_taken() {
         assert!(message.contains("Expand"), "{message}");
     }
 }
+
+#[test]
+fn numbers_that_are_known_are_bounded() {
+    let ranges = |count: usize, numbers: i64| {
+        let mut model = proto("colours_f32.onnx");
+        let graph = graph(&mut model);
+        for (name, value) in [("start", 0i64), ("limit", numbers), ("step", 1)] {
+            let raw_data = value.to_le_bytes().to_vec().into();
+            graph.initializer.push(TensorProto {
+                name: name.into(),
+                data_type: 7,
+                raw_data,
+                ..Default::default()
+            });
+        }
+        for i in 0..count {
+            graph.node.push(NodeProto {
+                input: ["start", "limit", "step"].map(str::to_owned).to_vec(),
+                output: vec![format!("range{i}")],
+                op_type: "Range".into(),
+                ..Default::default()
+            });
+        }
+        Model::from_bytes(&model.encode_to_vec()).map(|_| ()).map_err(|error| error.to_string())
+    };
+    ranges(3, 1 << 18).unwrap();
+    let message = ranges(5000, 1 << 18).unwrap_err();
+    assert!(message.contains("computed constants"), "{message}");
+    let message = ranges(1, 1 << 40).unwrap_err();
+    assert!(message.contains("Range") && message.contains("to 262144 numbers"), "{message}");
+}

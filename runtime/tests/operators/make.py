@@ -17,6 +17,8 @@ import onnx
 import onnxruntime as ort
 from onnx import TensorProto, helper, numpy_helper
 
+import folded
+
 HERE = Path(__file__).resolve().parent
 F32, I8, U8 = np.float32, np.int8, np.uint8
 PATTERNS = 3
@@ -940,7 +942,7 @@ def flatten(g):
     g.end(g("Gemm", y, g.normal(32, 5, scale=0.3), g.normal(5)))
 
 
-@forms("T", default=None, value=np.array([0.7], F32))
+@forms("K", default=None, value=np.array([0.7], F32))
 def constant_of_shape(g, value):
     attributes = {} if value is None else {"value": numpy_helper.from_array(value)}
     g.head(g("Add", g.tokens(), g("ConstantOfShape", np.array([1, 4, 8]), **attributes)))
@@ -1529,6 +1531,11 @@ def opset_21(g):
     y = g("LayerNormalization", y, g.normal(8), g.normal(8), axis=-1)
     y = g("ReduceMean", g("MatMul", g.pair(y, 0.03, U8(128)), g.int8(8, 8)), np.array([1]), keepdims=0)
     g.end(g("Gemm", y, g.normal(8, 5), g.normal(5)))
+
+
+# ---------------------------------------------------------------- shape arithmetic, computed constants
+
+folded.register(form, forms)
 
 
 # ---------------------------------------------------------------- images and answers

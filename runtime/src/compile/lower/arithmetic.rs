@@ -7,28 +7,19 @@ use super::convolution::{PADDED, map_view, pixels, turned};
 use super::data::{Data, State};
 use super::{IMAGE, Lower, Result, Scores, Value, input, need};
 use crate::compile::constant::Constant;
-use crate::compile::scalar;
 use crate::compile::step::{Span, Step};
 use crate::compile::view::View;
-use crate::gate::{Fact, attribute};
+use crate::gate::attribute;
+use crate::scalar;
 
 impl<'a> Lower<'a> {
     /// Between number types: the gate lets through what loses nothing, so the numbers stay what they are.
-    pub(super) fn cast(&mut self, node: &'a NodeProto, fact: &Fact) -> Result<()> {
+    pub(super) fn cast(&mut self, node: &'a NodeProto) -> Result<()> {
         let to_float = attribute(node, "to").is_some_and(|attribute| attribute.i == DataType::Float as i64);
-        let name = input(node, 0);
-        let value = match (self.value(name), &self.fact(name)?.ints) {
-            (Ok(Value::Data(data)), _) if to_float => Value::Data(data.real(data.function.clone())),
-            (Ok(Value::Scores(scores, _)), _) if to_float => Value::Scores(scores, State::Real),
-            (Ok(value), _) => value,
-            // Of other integers the gate knows what there is to know.
-            (_, Some(_)) if !to_float => return Ok(()),
-            (_, Some(ints)) => {
-                let values = ints.iter().map(|&int| int as f32).collect();
-                self.spend(size_of::<f32>() * ints.len())?;
-                Value::Constant(Constant::owned(values, &fact.dims))
-            }
-            (Err(why), None) => return Err(why),
+        let value = match self.value(input(node, 0))? {
+            Value::Data(data) if to_float => Value::Data(data.real(data.function.clone())),
+            Value::Scores(scores, _) if to_float => Value::Scores(scores, State::Real),
+            value => value,
         };
         self.define(node, value);
         Ok(())

@@ -4,11 +4,11 @@ use smalti_kernels::QuantParams;
 
 use super::{IMAGE, Lower, Result, need};
 use crate::compile::formula::{Formula, Known};
-use crate::compile::scalar;
 use crate::compile::step::{Buffer, Pointwise, Span, Step, Target, Values};
 use crate::compile::table::Table;
 use crate::compile::view::View;
 use crate::gate::Kind;
+use crate::scalar;
 
 /// What is made of each value of a buffer.
 #[derive(Clone, Debug, PartialEq)]

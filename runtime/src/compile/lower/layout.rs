@@ -6,6 +6,7 @@ use super::convolution::PADDED;
 use super::data::{Data, State};
 use super::{IMAGE, Lower, Result, Value, axis, input, need};
 use crate::compile::constant::Constant;
+use crate::compile::resize::Resize;
 use crate::compile::step::{Step, Values};
 use crate::compile::view::View;
 use crate::gate::Kind;
@@ -153,6 +154,25 @@ impl<'a> Lower<'a> {
             picked.extend_from_slice(&values[first..first + length]);
         }
         self.define(node, Value::Constant(Constant::owned(picked, dims)));
+        Ok(())
+    }
+
+    /// A constant map of another height and width.
+    pub(super) fn resize(&mut self, node: &'a NodeProto) -> Result<()> {
+        let (map, dims) = (self.constant(node, 0)?, self.dims(node)?);
+        let factors = match self.facts.get(input(node, 2)) {
+            Some(fact) if fact.dims == [dims.len()] => {
+                self.optional(node, 2)?.map(|factors| factors.floats())
+            }
+            _ => None,
+        };
+        let values = self.floats(&map)?;
+        self.spend(2 * size_of::<f32>() * dims.iter().product::<usize>().max(values.len()))?;
+        let resized = Resize::of(node).apply(values, map.dims(), dims, factors.as_deref());
+        self.define(
+            node,
+            Value::Constant(Constant::owned(need(resized, "other axes than an image's")?, dims)),
+        );
         Ok(())
     }
 

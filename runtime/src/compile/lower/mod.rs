@@ -19,7 +19,7 @@ mod quantization;
 mod reduce;
 mod taps;
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use smalti_kernels::QuantParams;
 use smalti_models::onnx::{GraphProto, NodeProto};
@@ -28,7 +28,7 @@ use super::constant::Constant;
 use super::step::{Buffer, Span, Step, Target};
 use super::tap::Tap;
 use super::view::View;
-use crate::gate::{Fact, Facts, Kind, attribute};
+use crate::gate::{Fact, Facts, attribute};
 use data::{Data, Function, State};
 use norm::Norm;
 
@@ -124,23 +124,7 @@ pub(super) fn lower<'a>(
     budget: u64,
     wanted: &'a [&'a str],
 ) -> Result<Lowered> {
-    let mut lower = Lower {
-        facts,
-        values: HashMap::new(),
-        steps: Vec::new(),
-        buffers: Vec::new(),
-        computed: Vec::new(),
-        quantized: Vec::new(),
-        budget,
-        wanted,
-        taps: Vec::new(),
-    };
-    for tensor in &graph.initializer {
-        let dims = &lower.fact(&tensor.name)?.dims;
-        if let Some(constant) = Constant::of_tensor(tensor, dims) {
-            lower.values.insert(&tensor.name, Box::new(Value::Constant(constant)));
-        }
-    }
+    let mut lower = Lower::new(graph, facts, budget, wanted)?;
     for input in &graph.input {
         let fact = lower.fact(&input.name)?;
         let buffer = lower.buffer(1, fact.dims.iter().product());
@@ -149,11 +133,11 @@ pub(super) fn lower<'a>(
         lower.tap(&input.name)?;
     }
     for node in &graph.node {
-        let lowered = lower.node(node).and_then(|()| node.output.iter().try_for_each(|name| lower.tap(name)));
-        lowered.map_err(|why| {
-            let name = node.output.first().map_or("", String::as_str);
-            format!("node `{name}` ({}): {why}", node.op_type)
-        })?;
+        lower.named(node)?;
+        node.output
+            .iter()
+            .try_for_each(|name| lower.tap(name))
+            .map_err(|why| format!("{}: {why}", place(node)))?;
     }
     let mut outputs = Vec::with_capacity(graph.output.len());
     for output in &graph.output {
@@ -162,6 +146,41 @@ pub(super) fn lower<'a>(
     }
     lower.check_taps()?;
     Ok(Lowered { steps: lower.steps, buffers: lower.buffers, outputs, taps: lower.taps })
+}
+
+/// The values of constant nodes of some operator, by the names of what they give.
+pub(super) fn constants<'a>(
+    graph: &'a GraphProto,
+    facts: &'a Facts,
+    budget: u64,
+    op: &str,
+) -> Result<Vec<(&'a str, Vec<f32>)>> {
+    let mut needed = HashSet::new();
+    for node in graph.node.iter().rev() {
+        if node.op_type == op || node.output.iter().any(|name| needed.contains(&**name)) {
+            needed.extend(node.input.iter().chain(&node.output).map(String::as_str));
+        }
+    }
+    let mut found = Vec::new();
+    if needed.is_empty() {
+        return Ok(found);
+    }
+    let mut lower = Lower::new(graph, facts, budget, &[])?;
+    for node in graph.node.iter().filter(|node| node.output.iter().any(|name| needed.contains(&**name))) {
+        lower.named(node)?;
+        if let (true, Some(name)) = (node.op_type == op, node.output.first()) {
+            let Value::Constant(constant) = lower.value(name)? else {
+                return Err(format!("{}: an input that is not constant", place(node)));
+            };
+            found.push((&**name, lower.floats(&constant)?));
+        }
+    }
+    Ok(found)
+}
+
+/// How a reason names a node.
+fn place(node: &NodeProto) -> String {
+    format!("node `{}` ({})", node.output.first().map_or("", String::as_str), node.op_type)
 }
 
 /// `x` or why it is missing.
@@ -181,6 +200,33 @@ fn axis(node: &NodeProto, default: i64, rank: usize) -> usize {
 }
 
 impl<'a> Lower<'a> {
+    /// With what the graph stores.
+    fn new(graph: &'a GraphProto, facts: &'a Facts, budget: u64, wanted: &'a [&'a str]) -> Result<Lower<'a>> {
+        let mut lower = Lower {
+            facts,
+            values: HashMap::new(),
+            steps: Vec::new(),
+            buffers: Vec::new(),
+            computed: Vec::new(),
+            quantized: Vec::new(),
+            budget,
+            wanted,
+            taps: Vec::new(),
+        };
+        for tensor in &graph.initializer {
+            let dims = &lower.fact(&tensor.name)?.dims;
+            if let Some(constant) = Constant::of_tensor(tensor, dims) {
+                lower.values.insert(&tensor.name, Box::new(Value::Constant(constant)));
+            }
+        }
+        Ok(lower)
+    }
+
+    /// A node; where it cannot be lowered, why not, with its name.
+    fn named(&mut self, node: &'a NodeProto) -> Result<()> {
+        self.node(node).map_err(|why| format!("{}: {why}", place(node)))
+    }
+
     fn fact(&self, name: &str) -> Result<&'a Fact> {
         need(self.facts.get(name), "an unknown tensor")
     }
@@ -269,10 +315,6 @@ impl<'a> Lower<'a> {
 
     fn node(&mut self, node: &'a NodeProto) -> Result<()> {
         let fact = self.fact(node.output.first().map_or("", String::as_str))?;
-        let is_shape = fact.constant && fact.ints.is_some() && matches!(fact.kind, Kind::I64 | Kind::Bool);
-        if is_shape && !matches!(&*node.op_type, "Cast" | "Constant") {
-            return Ok(()); // Shape arithmetic, done by the gate.
-        }
         match &*node.op_type {
             "Constant" => {
                 let tensor = attribute(node, "value").and_then(|attribute| attribute.t.as_ref());
@@ -280,7 +322,7 @@ impl<'a> Lower<'a> {
                 self.define(node, Value::Constant(need(constant, "a type without kernels")?));
                 Ok(())
             }
-            "Cast" => self.cast(node, fact),
+            "Cast" => self.cast(node),
             "Identity" | "Dropout" => {
                 let value = self.value(input(node, 0))?;
                 self.define(node, value);
@@ -299,6 +341,7 @@ impl<'a> Lower<'a> {
             "Tile" => self.layout(node, |view| view.broadcast(&fact.dims)),
             "Slice" => self.slice(node),
             "Split" => self.split(node),
+            "Resize" => self.resize(node),
             "IsNaN" => {
                 self.define(node, Value::IsNan(input(node, 0).to_owned()));
                 Ok(())

@@ -4,6 +4,7 @@ use super::super::node::Node;
 use super::super::value::{Kind, Value};
 use super::super::weights::dimensions;
 use super::super::windows::windows;
+use super::known;
 use crate::error::Result;
 
 /// The largest padding of an axis.
@@ -94,13 +95,21 @@ pub(in super::super) fn pad<'a>(node: &Node<'a>) -> Result<Vec<Value<'a>>> {
 /// `Clip` between constants.
 pub(in super::super) fn clip<'a>(node: &Node<'a>) -> Result<Vec<Value<'a>>> {
     let input = node.input_of(0, Kind::F32)?;
+    let mut bounds = [Some(f32::NEG_INFINITY), Some(f32::INFINITY)];
     for i in [1, 2] {
         if node.optional(i).is_some() {
             let bound = node.input_of(i, Kind::F32)?;
             if bound.elements() != 1 || !bound.constant {
                 return node.refuse(format!("input {i}, {}", bound.describe()), "one constant");
             }
+            bounds[i - 1] = known::few(bound).and_then(|bound| bound.first().copied());
         }
     }
-    Ok(vec![Value::computed(Kind::F32, input.dims.clone())])
+    let known = match (known::few(input), bounds) {
+        (Some(floats), [Some(low), Some(high)]) => {
+            Some(floats.iter().map(|x| x.max(low).min(high)).collect())
+        }
+        _ => None,
+    };
+    Ok(vec![known::known_or_computed(Kind::F32, input.dims.clone(), None, known)])
 }

@@ -1,7 +1,7 @@
 //! Operators that take parts of a tensor.
 
 use super::super::node::Node;
-use super::super::value::{KNOWN, Kind, Value, elements};
+use super::super::value::{FEW, KNOWN, Kind, Value, elements};
 use super::known;
 use crate::error::Result;
 
@@ -16,6 +16,12 @@ pub(in super::super) fn shape<'a>(node: &Node<'a>) -> Result<Vec<Value<'a>>> {
     let (start, end) = (bound("start", 0), bound("end", rank));
     let part: Vec<i64> = dims.iter().take(end).skip(start).map(|&dim| dim as i64).collect();
     Ok(vec![Value::known(Kind::I64, vec![part.len()], part)])
+}
+
+/// `Size`: the number of elements.
+pub(in super::super) fn size<'a>(node: &Node<'a>) -> Result<Vec<Value<'a>>> {
+    let count = node.input(0)?.elements() as i64;
+    Ok(vec![Value::known(Kind::I64, Vec::new(), vec![count])])
 }
 
 /// `Gather` with indices that are known beforehand and in range, in any shape.
@@ -33,9 +39,12 @@ pub(in super::super) fn gather<'a>(node: &Node<'a>) -> Result<Vec<Value<'a>>> {
     }
     let mut dims = input.dims.clone();
     dims.splice(axis..=axis, places.dims.iter().copied());
-    let ints = input.ints.as_deref().filter(|_| elements(&dims) <= KNOWN as u64);
-    let ints = ints.and_then(|ints| picked(ints, &input.dims, axis, indices));
-    Ok(vec![known::known_or_computed(input.kind, dims, ints)])
+    if elements(&dims) > KNOWN as u64 {
+        return Ok(vec![Value::computed(input.kind, dims)]);
+    }
+    let ints = input.ints.as_deref().and_then(|ints| picked(ints, &input.dims, axis, indices));
+    let floats = known::few(input).and_then(|floats| picked(&floats, &input.dims, axis, indices));
+    Ok(vec![known::known_or_computed(input.kind, dims, ints, floats)])
 }
 
 /// `GatherND` of a constant, with indices that are known beforehand and in range.
@@ -58,15 +67,66 @@ pub(in super::super) fn gather_nd<'a>(node: &Node<'a>) -> Result<Vec<Value<'a>>>
     Ok(vec![Value::computed(Kind::F32, dims)])
 }
 
-/// Known integers by indices along an axis.
-fn picked(ints: &[i64], dims: &[usize], axis: usize, indices: &[i64]) -> Option<Vec<i64>> {
+/// `ScatterND` of numbers that are known beforehand: a copy of the first input with the third at the places of the second.
+pub(in super::super) fn scatter_nd<'a>(node: &Node<'a>) -> Result<Vec<Value<'a>>> {
+    let (data, places) = (node.input(0)?, node.input_of(1, Kind::I64)?);
+    let updates = node.input_of(2, data.kind)?;
+    let (Some(indices), Some((&depth, outer))) = (places.ints.as_deref(), places.dims.split_last()) else {
+        let found = format!("indices ({}) that are not known beforehand", places.describe());
+        return node.refuse(found, "constant integers");
+    };
+    if depth == 0 || depth > data.rank() {
+        return node.refuse(format!("indices of {depth} axes"), format!("1 to {} axes", data.rank()));
+    }
+    let (axes, rest) = data.dims.split_at(depth);
+    if !updates.dims.iter().eq(outer.iter().chain(rest)) {
+        let found = format!("updates {:?} at {:?} of {:?}", updates.dims, places.dims, data.dims);
+        return node.refuse(found, "an update for each index");
+    }
+    let (strides, length) = (known::strides(axes), elements(rest) as usize);
+    let mut starts = Vec::with_capacity(indices.len() / depth);
+    for index in indices.chunks_exact(depth) {
+        let mut start = 0;
+        for ((&i, &dim), stride) in index.iter().zip(axes).zip(&strides) {
+            let dim = dim as i64;
+            if !(-dim..dim).contains(&i) {
+                return node.refuse(format!("index {i}"), format!("{} to {}", -dim, dim - 1));
+            }
+            start += i.rem_euclid(dim) as usize * stride;
+        }
+        starts.push(start * length);
+    }
+    let ints = data.ints.as_deref().zip(updates.ints.as_deref());
+    let ints = ints.and_then(|(data, updates)| scattered(data, updates, &starts, length));
+    let floats = data.floats(KNOWN).zip(updates.floats(KNOWN));
+    let floats = floats.and_then(|(data, updates)| scattered(&data, &updates, &starts, length));
+    let value = known::known_or_computed(data.kind, data.dims.clone(), ints, floats);
+    if !value.is_known() {
+        let found = format!("{} that are changed while running", data.describe());
+        return node
+            .refuse(found, format!("at most {KNOWN} integers or real numbers that are known beforehand"));
+    }
+    Ok(vec![value])
+}
+
+/// A copy with parts of some length at places; none if there are too many numbers.
+fn scattered<T: Copy>(data: &[T], updates: &[T], starts: &[usize], length: usize) -> Option<Vec<T>> {
+    let mut out = (data.len() <= KNOWN).then(|| data.to_vec())?;
+    for (&start, part) in starts.iter().zip(updates.chunks_exact(length.max(1))) {
+        out.get_mut(start..start + length)?.copy_from_slice(part);
+    }
+    Some(out)
+}
+
+/// Known numbers by indices along an axis.
+fn picked<T: Copy>(values: &[T], dims: &[usize], axis: usize, indices: &[i64]) -> Option<Vec<T>> {
     let (before, length, stride) =
         (elements(&dims[..axis]), dims[axis], elements(&dims[axis + 1..]) as usize);
     let mut picked = Vec::new();
     for first in 0..before as usize {
         for index in indices {
             let place = (first * length + index.rem_euclid(length as i64) as usize) * stride;
-            picked.extend_from_slice(ints.get(place..place + stride)?);
+            picked.extend_from_slice(values.get(place..place + stride)?);
         }
     }
     Some(picked)
@@ -112,8 +172,7 @@ pub(in super::super) fn slice<'a>(node: &Node<'a>) -> Result<Vec<Value<'a>>> {
         offset += start as usize * strides[axis];
         strides[axis] *= step;
     }
-    let ints = input.ints.as_deref().and_then(|ints| known::read(ints, offset, &dims, &strides));
-    Ok(vec![known::known_or_computed(input.kind, dims, ints)])
+    Ok(vec![known::taken(input, FEW, dims, offset, &strides)])
 }
 
 /// `Split` along one axis, in given or in equal parts.

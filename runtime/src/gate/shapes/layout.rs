@@ -1,7 +1,7 @@
 //! Operators that move elements without changing them.
 
 use super::super::node::Node;
-use super::super::value::{KNOWN, Kind, Value, elements};
+use super::super::value::{FEW, KNOWN, Kind, Value, elements};
 use super::super::weights::dimensions;
 use super::{broadcast, known, reshaped};
 use crate::error::Result;
@@ -61,8 +61,7 @@ pub(in super::super) fn transpose<'a>(node: &Node<'a>) -> Result<Vec<Value<'a>>>
     let dims: Vec<usize> = order.iter().map(|&axis| input.dims[axis]).collect();
     let strides = known::strides(&input.dims);
     let strides: Vec<usize> = order.iter().map(|&axis| strides[axis]).collect();
-    let ints = input.ints.as_deref().and_then(|ints| known::read(ints, 0, &dims, &strides));
-    Ok(vec![known::known_or_computed(input.kind, dims, ints)])
+    Ok(vec![known::taken(input, FEW, dims, 0, &strides)])
 }
 
 /// `Squeeze` of axes of length 1.
@@ -97,8 +96,10 @@ pub(in super::super) fn expand<'a>(node: &Node<'a>) -> Result<Vec<Value<'a>>> {
         return node.refuse(format!("shape {wanted:?}"), "positive dimensions");
     };
     let dims = broadcast(node, &input.dims, &wanted)?;
-    let ints = known::spread(input, &dims);
-    Ok(vec![known::known_or_computed(input.kind, dims, ints)])
+    Ok(vec![match known::spreading(&input.dims, &dims) {
+        Some(strides) => known::taken(input, KNOWN, dims, 0, &strides),
+        None => Value::computed(input.kind, dims),
+    }])
 }
 
 /// `Tile`: each axis repeated a known number of times.
@@ -116,7 +117,7 @@ pub(in super::super) fn concat<'a>(node: &Node<'a>) -> Result<Vec<Value<'a>>> {
     let first = node.input(0)?;
     let Some(axis) = node.int("axis") else { return node.refuse("no axis", "the axis to join along") };
     let axis = node.axis(axis, first.rank())?;
-    let (mut dims, mut ints) = (first.dims.clone(), Vec::new());
+    let mut dims = first.dims.clone();
     dims[axis] = 0;
     for i in 0..node.inputs.len() {
         let part = node.input_of(i, first.kind)?;
@@ -127,10 +128,27 @@ pub(in super::super) fn concat<'a>(node: &Node<'a>) -> Result<Vec<Value<'a>>> {
             return node.refuse(found, format!("shapes that differ in axis {axis} only"));
         }
         dims[axis] = dims[axis].saturating_add(part.dims[axis]);
-        if dims.len() == 1 && dims[0] <= KNOWN {
-            ints.extend(part.ints.iter().flat_map(|ints| ints.iter().copied()));
-        }
     }
-    let all_known = dims.len() == 1 && ints.len() == dims[0] && first.kind == Kind::I64;
-    Ok(vec![if all_known { Value::known(Kind::I64, dims, ints) } else { Value::computed(first.kind, dims) }])
+    if elements(&dims) > KNOWN as u64 || !matches!(first.kind, Kind::I64 | Kind::F32) {
+        return Ok(vec![Value::computed(first.kind, dims)]);
+    }
+    let parts = || node.inputs.iter().flatten();
+    let of_each = |part: &Value<'_>| elements(&part.dims[axis..]) as usize;
+    let ints = parts().map(|part| Some((part.ints.as_deref()?, of_each(part)))).collect::<Option<Vec<_>>>();
+    let floats: Option<Vec<_>> = parts().map(|part| Some((known::few(part)?, of_each(part)))).collect();
+    let floats = floats.as_ref().map(|parts| parts.iter().map(|(part, each)| (&**part, *each)).collect());
+    let before = elements(&dims[..axis]) as usize;
+    let joined = known::known_or_computed(
+        first.kind,
+        dims,
+        ints.map(|parts| joined(&parts, before)),
+        floats.map(|parts: Vec<_>| joined(&parts, before)),
+    );
+    Ok(vec![joined])
+}
+
+/// Parts side by side, of each in turn as many numbers as it says, so many times.
+fn joined<T: Copy>(parts: &[(&[T], usize)], times: usize) -> Vec<T> {
+    let rows = (0..times).flat_map(|i| parts.iter().map(move |(part, each)| &part[i * each..(i + 1) * each]));
+    rows.flatten().copied().collect()
 }

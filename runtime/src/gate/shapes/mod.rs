@@ -9,6 +9,7 @@ pub(super) mod layout;
 pub(super) mod normalise;
 pub(super) mod product;
 pub(super) mod quantize;
+pub(super) mod resize;
 
 use super::node::Node;
 use super::value::Value;
@@ -31,5 +32,5 @@ fn broadcast(node: &Node<'_>, a: &[usize], b: &[usize]) -> Result<Vec<usize>> {
 
 /// One output that keeps the type of `input` and the known values where the elements stay in order.
 fn reshaped<'a>(input: &Value<'a>, dims: Vec<usize>) -> Vec<Value<'a>> {
-    vec![Value { dims, tensor: None, ..input.clone() }]
+    vec![Value { dims, tensor: None, floats: known::few(input), ..input.clone() }]
 }

@@ -4,11 +4,13 @@ mod arithmetic;
 mod attention;
 mod convolution;
 mod data;
+mod folded;
 mod layout;
 mod products;
 mod quantization;
 mod taps;
 
+use prost::Message as _;
 use smalti_models::onnx::attribute_proto::AttributeType;
 use smalti_models::onnx::tensor_proto::DataType;
 use smalti_models::onnx::tensor_shape_proto::{Dimension, dimension};
@@ -20,6 +22,7 @@ use smalti_models::onnx::{
 use super::{Lowered, lower};
 use crate::compile::step::Step;
 use crate::compile::{ImageView, compile};
+use crate::error::Error;
 use crate::gate::{self, Limits, Summary};
 
 /// Bytes that constants may take.
@@ -101,13 +104,17 @@ impl Graph {
     }
 
     /// The graph with these outputs, separated by blanks, and what the gate says of it.
-    fn checked(mut self, outputs: &str) -> (GraphProto, Summary) {
+    fn checked(self, outputs: &str) -> (GraphProto, Summary) {
+        self.opened(outputs).unwrap()
+    }
+
+    fn opened(mut self, outputs: &str) -> Result<(GraphProto, Summary), Error> {
         let port = |name: &str| ValueInfoProto { name: name.into(), ..Default::default() };
         self.0.output = outputs.split(' ').map(port).collect();
         let opset_import = vec![OperatorSetIdProto { domain: String::new(), version: 17 }];
         let model = ModelProto { opset_import, graph: Some(self.0), ..Default::default() };
-        let summary = gate::check(&model, &Limits::default()).unwrap();
-        (model.graph.unwrap(), summary)
+        let (model, summary) = gate::open(&model.encode_to_vec(), &Limits::default())?;
+        Ok((model.graph.unwrap(), summary))
     }
 
     /// What the graph is lowered to.

@@ -4,7 +4,7 @@
 //! them out of memory.
 
 /// The operator of one input; none if it is not one on single values.
-pub(super) fn unary(op: &str) -> Option<fn(f32) -> f32> {
+pub(crate) fn unary(op: &str) -> Option<fn(f32) -> f32> {
     Some(match op {
         "Abs" => f32::abs,
         "Cos" => libm::cosf,
@@ -23,7 +23,7 @@ pub(super) fn unary(op: &str) -> Option<fn(f32) -> f32> {
 }
 
 /// GELU, or its approximation by a hyperbolic tangent (arXiv 1606.08415, section 2).
-pub(super) fn gelu(is_tanh: bool) -> fn(f32) -> f32 {
+pub(crate) fn gelu(is_tanh: bool) -> fn(f32) -> f32 {
     use std::f32::consts::{FRAC_1_SQRT_2, FRAC_2_PI};
     match is_tanh {
         true => |x| 0.5 * x * (1.0 + (FRAC_2_PI.sqrt() * (x + 0.044_715 * x * x * x)).tanh()),
@@ -32,7 +32,7 @@ pub(super) fn gelu(is_tanh: bool) -> fn(f32) -> f32 {
 }
 
 /// The operator of two inputs; none if it is not one on single values.
-pub(super) fn binary(op: &str) -> Option<fn(f32, f32) -> f32> {
+pub(crate) fn binary(op: &str) -> Option<fn(f32, f32) -> f32> {
     Some(match op {
         "Add" => |a, b| a + b,
         "Sub" => |a, b| a - b,
