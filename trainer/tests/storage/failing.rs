@@ -1,5 +1,5 @@
 //! Every command that writes, on a file system that fails: input/output errors, a full disk, a quota, a read-only one. What was
-//! there stays, and the exit code says so. `SMALTI_FAULTS_STRIDE=1` lets each call fail instead of every seventh:
+//! there stays, and the exit code says so. `SMALTI_FAULTS_STRIDE=1` lets each call fail instead of every fourth:
 //! `SMALTI_FAULTS_STRIDE=1 cargo test -p smalti-trainer --test storage failing -- --nocapture`.
 
 use std::path::Path;
@@ -11,7 +11,7 @@ use smalti_trainer::data::synthetic;
 use crate::support::{Runs, is_begun, setting, tensors};
 
 fn stride() -> usize {
-    setting("SMALTI_FAULTS_STRIDE", 7) as usize
+    setting("SMALTI_FAULTS_STRIDE", 4) as usize
 }
 
 /// Commands that write one file, each with whether two runs write the same.
@@ -93,7 +93,7 @@ fn trains_through_faults(stage: &'static str) {
         _ => refused += 1,
     };
     meet(Faults::from(&watched, 1, EROFS));
-    for first in (1..=calls).step_by(3 * stride() - 2) {
+    for first in (1..=calls).step_by(8 * stride() - 7) {
         meet(Faults::from(&watched, first, EIO));
         meet(Faults::once(&watched, first, EIO));
         meet(Faults::once(&watched, first, ENOSPC));

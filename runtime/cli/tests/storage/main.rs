@@ -33,7 +33,7 @@ const WRITING: [Writing; 8] = [
     writing("quantize", "out.onnx", "quantize MODEL --calib IMAGES --budget 100% -o OUT"),
     writing("explain", "out.png", "explain MODEL IMAGE -o OUT"),
     writing("embed", "out.safetensors", "embed MODEL IMAGE -o OUT"),
-    writing("anomaly fit", "out.anomaly", "anomaly fit MODEL --good IMAGES/red -o OUT"),
+    writing("anomaly fit", "out.anomaly", "anomaly fit MODEL OUT IMAGES/red"),
     writing("page", "out.html", "page MODEL -o OUT"),
     writing("learn add", "new.bank", "learn add MODEL OUT cup IMAGE --negatives IMAGES/blue"),
     updating("learn add to a bank", "learn add MODEL OUT cup IMAGE"),
@@ -48,13 +48,15 @@ struct Files {
 impl Files {
     fn new() -> Files {
         let files = Files { root: tempfile::tempdir().unwrap() };
-        for colour in ["red", "blue"] {
-            let folder = files.path("images").join(colour);
+        for (name, colour) in [("red", [200, 20, 20]), ("blue", [20, 20, 200])] {
+            let folder = files.path("images").join(name);
             std::fs::create_dir_all(&folder).unwrap();
-            (0..4).for_each(|i| {
-                std::fs::copy(fixture(&format!("models/{colour}.png")), folder.join(format!("{i}.png")))
-                    .unwrap();
-            });
+            for i in 0..8 {
+                // Good images must differ.
+                let pixel =
+                    |x, y| image::Rgb(colour.map(|value: u8| value + 3 * i + ((x + 2 * y) % 5) as u8));
+                image::RgbImage::from_fn(24, 24, pixel).save(folder.join(format!("{i}.png"))).unwrap();
+            }
         }
         std::fs::create_dir(files.path("out")).unwrap();
         files

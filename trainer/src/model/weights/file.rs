@@ -129,6 +129,11 @@ pub(crate) fn bytes(path: &Path) -> Result<Cow<'static, [u8]>> {
 /// # Errors
 /// A file that is no safetensors file, a value that is not finite, or the file system.
 pub fn load(path: &Path) -> Result<(Tensors, Value)> {
+    load_with_text(path).map(|(tensors, details, _)| (tensors, details))
+}
+
+/// As [`load`], with the text of our metadata.
+pub(crate) fn load_with_text(path: &Path) -> Result<(Tensors, Value, String)> {
     let bytes = bytes(path)?;
     let foreign = |e| {
         let problem = match recognize(&bytes, Wanted::Weights) {
@@ -139,8 +144,8 @@ pub fn load(path: &Path) -> Result<(Tensors, Value)> {
     };
     let file = SafeTensors::deserialize(&bytes).map_err(foreign)?;
     let (_, header) = SafeTensors::read_metadata(&bytes).map_err(foreign)?;
-    let details = header.metadata().as_ref().and_then(|all| all.get(KEY));
-    let details = details.map_or(Ok(Value::Null), |text| serde_json::from_str(text));
+    let text = header.metadata().as_ref().and_then(|all| all.get(KEY)).cloned();
+    let details = text.as_ref().map_or(Ok(Value::Null), |text| serde_json::from_str(text));
     let details = details.map_err(|e| unusable(path, format!("metadata `{KEY}` is no JSON: {e}")))?;
     let mut tensors = Tensors::new();
     for (name, view) in file.iter() {
@@ -151,7 +156,7 @@ pub fn load(path: &Path) -> Result<(Tensors, Value)> {
         let tensor = Tensor { shape: view.shape().to_vec(), dtype: view.dtype(), values };
         tensors.insert(name.to_string(), tensor);
     }
-    Ok((tensors, details))
+    Ok((tensors, details, text.unwrap_or_default()))
 }
 
 pub(crate) fn bytes_of(values: &[f32]) -> Vec<u8> {
