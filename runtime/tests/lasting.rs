@@ -55,7 +55,7 @@ fn median(values: &[u64]) -> f64 {
 /// One test, for there is one process to look at.
 #[test]
 fn run_after_run_takes_what_the_first_took() {
-    let runs: usize = std::env::var("SMALTI_INFERENCES").map_or(42_000, |text| text.parse().unwrap());
+    let runs: usize = std::env::var("SMALTI_INFERENCES").map_or(21_000, |text| text.parse().unwrap());
     let per_window = (runs / WINDOWS).max(100);
     let model = Model::open(fixture("colours_u8.onnx")).unwrap();
     let images = ["red", "green", "blue"].map(|name| images::open(fixture(&format!("{name}.png"))).unwrap());
