@@ -109,7 +109,8 @@ pub fn load(path: &Path) -> Result<State> {
         }
     };
     // Two texts can be one number: the last digits of a fraction.
-    let is_as_written = details["format"].is_null() || details.to_string() == text;
+    let again = details.to_string();
+    let is_as_written = details["format"].is_null() || again == text;
     if details["sha256"] != expected || !is_as_written {
         return Err(unusable("is damaged: its digest does not match its contents".into()));
     }
