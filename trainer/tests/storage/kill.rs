@@ -27,6 +27,8 @@ fn wait_for_save(run: &Path, mut others: u64, child: &mut Child) {
             }
             (others, last) = (others - 1, found);
         }
+        // Often enough, and the run has the processor.
+        std::thread::sleep(Duration::from_micros(50));
     }
 }
 

@@ -35,7 +35,9 @@ fn a_killed_command_leaves_the_old_file_or_the_new_one() {
             // Knuth's generator; its upper bits are random enough.
             seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
             std::thread::sleep(Duration::from_micros((seed >> 33) % takes));
-            while i % 2 == 1 && !is_saving() && child.try_wait().unwrap().is_none() {}
+            while i % 2 == 1 && !is_saving() && child.try_wait().unwrap().is_none() {
+                std::thread::sleep(Duration::from_micros(50));
+            }
             child.kill().unwrap();
             late += usize::from(child.wait().unwrap().success());
             within += usize::from(is_saving());
