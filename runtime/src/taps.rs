@@ -5,7 +5,7 @@ use smalti_models::onnx::tensor_proto::DataType;
 use smalti_models::onnx::{GraphProto, ModelProto, NodeProto, ValueInfoProto};
 use smalti_models::preprocess::Scratch;
 
-use crate::backend::{Plan, Runner};
+use crate::backend::{Runner, plan};
 use crate::compile::{self, Arena, ImageView, Program};
 use crate::error::{Error, Result};
 use crate::gate::{self, Form, Limits, Summary};
@@ -53,7 +53,7 @@ impl Taps {
             }
             Err(why) => {
                 log::info!("our kernels do not show the values inside the model: {why}");
-                on_tract(proto, model, values, &why)?
+                on_tract(proto, &summary, model, values, &why)?
             }
         };
         Ok(Taps::of(model, runs))
@@ -64,8 +64,8 @@ impl Taps {
     /// # Errors
     /// As [`Taps::new`], and [`Error::Refused`] for every model in a build without the feature `tract`.
     pub fn new_on_tract(bytes: &[u8], model: &Model, values: &[&str]) -> Result<Taps> {
-        let (proto, _) = gate::open(bytes, &Limits::default())?;
-        Ok(Taps::of(model, on_tract(proto, model, values, "as asked")?))
+        let (proto, summary) = gate::open(bytes, &Limits::default())?;
+        Ok(Taps::of(model, on_tract(proto, &summary, model, values, "as asked")?))
     }
 
     fn of(model: &Model, runs: Runs) -> Taps {
@@ -142,14 +142,20 @@ fn run(
 }
 
 /// tract, with the values as the graph's outputs.
-fn on_tract(mut proto: ModelProto, model: &Model, values: &[&str], why: &str) -> Result<Runs> {
+fn on_tract(
+    mut proto: ModelProto,
+    summary: &Summary,
+    model: &Model,
+    values: &[&str],
+    why: &str,
+) -> Result<Runs> {
     proto.metadata_props.clear();
     if let Some(graph) = &mut proto.graph {
         graph.value_info.clear();
         let float = |name: &&str| ValueInfoProto::tensor(&tap(graph, name), DataType::Float, None);
         graph.output = values.iter().map(float).collect();
     }
-    Plan::new(proto, why)?.runner(model.input()).map(|runner| Runs::Tract(Box::new(runner), why.into()))
+    plan(proto, summary, why)?.runner(model.input()).map(|runner| Runs::Tract(Box::new(runner), why.into()))
 }
 
 /// The name under which a value can be an output: an image itself cannot, a copy can.

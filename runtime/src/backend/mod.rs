@@ -77,14 +77,10 @@ impl Backend {
             Err(why) => {
                 log::info!("our kernels do not run this model: {why}");
                 check_live(summary)?;
-                if let Some(graph) = proto.graph.as_mut() {
-                    guard("resize constants", || compile::store_resized(graph, &summary.facts, budget))?
-                        .map_err(|why| Error::refused("graph", why, "constants that can be resized"))?;
-                }
                 if let Some((grid, graph)) = tokens.zip(proto.graph.as_mut()) {
                     graph.output.push(ValueInfoProto::tensor(&grid.name, DataType::Float, None));
                 }
-                let backend = Backend::Tract(Plan::new(proto, &why)?, why.into());
+                let backend = Backend::Tract(plan(proto, summary, &why)?, why.into());
                 backend.try_out(&summary.input)?;
                 Ok(backend)
             }
@@ -114,6 +110,17 @@ impl Backend {
             Backend::Tract(plan, _) => plan.runner(input).map(|runner| State::Tract(Box::new(runner), grid)),
         }
     }
+}
+
+/// What runs a graph, which has passed the gate, in tract: with constants in the place of resized ones. `why` there is no
+/// program.
+pub(crate) fn plan(mut proto: ModelProto, summary: &Summary, why: &str) -> Result<Plan> {
+    if let Some(graph) = proto.graph.as_mut() {
+        let budget = summary.budget.running();
+        guard("resize constants", || compile::store_resized(graph, &summary.facts, budget))?
+            .map_err(|why| Error::refused("graph", why, "constants that can be resized"))?;
+    }
+    Plan::new(proto, why)
 }
 
 /// Refuses a graph whose values between the nodes take more than a file of this size may ask for.
