@@ -96,15 +96,18 @@ impl Isa {
                 && is_x86_feature_detected!("avx512bw")
                 && is_x86_feature_detected!("avx512dq")
                 && is_x86_feature_detected!("avx512vl");
-            let avx512 = Isa { kind: SimdLevel::Avx512, ..avx2 };
-            found.extend(wide.then_some(avx512));
-            if wide && is_x86_feature_detected!("avx512vnni") {
-                found.push(Isa { integers: Int8Dot::Avx512Vnni, ..avx512 });
-                if crate::amx::permitted().bytes {
-                    found.push(Isa { integers: Int8Dot::Amx, ..avx512 });
+            let avx512 = wide.then_some(Isa { kind: SimdLevel::Avx512, ..avx2 });
+            let avx_vnni = Isa { integers: Int8Dot::AvxVnni, ..avx2 };
+            let avx_vnni = is_x86_feature_detected!("avxvnni").then_some(avx_vnni);
+            match avx512.filter(|_| is_x86_feature_detected!("avx512vnni")) {
+                Some(avx512) => {
+                    found.extend(avx_vnni);
+                    found.extend([avx512, Isa { integers: Int8Dot::Avx512Vnni, ..avx512 }]);
+                    if crate::amx::permitted().bytes {
+                        found.push(Isa { integers: Int8Dot::Amx, ..avx512 });
+                    }
                 }
-            } else if is_x86_feature_detected!("avxvnni") {
-                found.push(Isa { integers: Int8Dot::AvxVnni, ..avx2 });
+                None => found.extend(avx512.into_iter().chain(avx_vnni)),
             }
         }
         // A module holds one set of instructions: floats are in vectors throughout where it was compiled so.
@@ -147,12 +150,11 @@ impl Isa {
     /// The name in `SMALTI_FORCE_ISA` and in reports.
     pub fn name(self) -> &'static str {
         #[cfg(target_arch = "x86_64")]
-        if matches!(self.integers, Int8Dot::AvxVnni | Int8Dot::Avx512Vnni) {
-            return "vnni";
-        }
-        #[cfg(target_arch = "x86_64")]
-        if self.integers == Int8Dot::Amx {
-            return "amx";
+        match self.integers {
+            Int8Dot::AvxVnni => return "avxvnni",
+            Int8Dot::Avx512Vnni => return "vnni",
+            Int8Dot::Amx => return "amx",
+            _ => {}
         }
         #[cfg(target_arch = "aarch64")]
         match self.integers {

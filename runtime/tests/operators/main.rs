@@ -1,8 +1,10 @@
 //! Two backends held against each other and against ONNX Runtime: one row an operator form, as ggml's
 //! `test-backend-ops` does it. `make.py` has the table, and writes a small graph and ONNX Runtime's answers for each row;
-//! here our own kernels and tract run the same graphs. `random` does so with graphs that are drawn by a seed: `draw` has the
-//! tools, `maps` the convolutions. In a build without tract our own kernels run alone, and graphs for tract are refused.
+//! here our own kernels and tract run the same graphs. `bits` holds every instruction set to the same bits. `random` has
+//! both backends run graphs that are drawn by a seed: `draw` has the tools, `maps` the convolutions. In a build without
+//! tract our own kernels run alone, and graphs for tract are refused.
 
+mod bits;
 #[cfg(feature = "tract")]
 mod draw;
 #[cfg(feature = "tract")]

@@ -132,7 +132,7 @@ fn port(name: &str, dims: &[i64]) -> ValueInfoProto {
 }
 
 /// Patches, or maps on even seeds, as tokens; then steps of transformers; then a mean and a layer.
-fn graph(seed: u64) -> ModelProto {
+pub(super) fn graph(seed: u64) -> ModelProto {
     let mut draw = Draw { dice: Dice(seed << 20), nodes: Vec::new(), constants: Vec::new() };
     let (side, map, count) = if seed.is_multiple_of(2) {
         let side = draw.dice.pick(&[8, 13]);
