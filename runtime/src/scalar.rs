@@ -26,7 +26,7 @@ pub(crate) fn unary(op: &str) -> Option<fn(f32) -> f32> {
 pub(crate) fn gelu(is_tanh: bool) -> fn(f32) -> f32 {
     use std::f32::consts::{FRAC_1_SQRT_2, FRAC_2_PI};
     match is_tanh {
-        true => |x| 0.5 * x * (1.0 + (FRAC_2_PI.sqrt() * (x + 0.044_715 * x * x * x)).tanh()),
+        true => |x| 0.5 * x * (1.0 + libm::tanhf(FRAC_2_PI.sqrt() * (x + 0.044_715 * x * x * x))),
         false => |x| 0.5 * x * (1.0 + libm::erff(x * FRAC_1_SQRT_2)),
     }
 }

@@ -284,7 +284,7 @@ pub(crate) fn no_embedding() -> Error {
 pub(crate) fn log_probabilities(model: &Model, answer: &[f32]) -> impl Iterator<Item = f32> {
     let are_probabilities = model.gives_probabilities();
     // Of 0 a finite one.
-    answer.iter().map(move |&x| if are_probabilities { x.max(f32::MIN_POSITIVE).ln() } else { x })
+    answer.iter().map(move |&x| if are_probabilities { libm::logf(x.max(f32::MIN_POSITIVE)) } else { x })
 }
 
 /// Softmax, safe for large logits.

@@ -34,7 +34,7 @@ fn srgb([lightness, a, b]: [f64; 3]) -> [u8; 3] {
         let linear: f64 = row.iter().zip(cones).map(|(weight, cone)| weight * cone).sum();
         let linear = linear.clamp(0.0, 1.0);
         let value =
-            if linear <= 0.003_130_8 { 12.92 * linear } else { 1.055 * linear.powf(1.0 / 2.4) - 0.055 };
+            if linear <= 0.003_130_8 { 12.92 * linear } else { 1.055 * libm::pow(linear, 1.0 / 2.4) - 0.055 };
         (255.0 * value).round() as u8
     })
 }
