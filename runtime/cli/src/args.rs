@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use clap::{Args as Flags, Parser, Subcommand, ValueEnum};
+use clap::{Args as Flags, CommandFactory, Parser, Subcommand, ValueEnum};
 use smalti_runtime::models::image::PixelFormat;
 use smalti_runtime::trust::Version;
 
@@ -32,7 +32,16 @@ const COMPLETIONS: &str = "Examples:\n  smalti-run completions bash > ~/.local/s
     smalti-run completions zsh > ~/.zfunc/_smalti-run\n  \
     smalti-run completions fish > ~/.config/fish/completions/smalti-run.fish";
 
+/// All of the program, for what looks at commands that were not called.
+pub(crate) fn program() -> clap::Command {
+    let mut program = Args::command();
+    program.build();
+    program
+}
+
+// Deferred: the arguments of commands that are not called would take memory on a device.
 #[derive(Debug, Subcommand)]
+#[command(defer = true)]
 pub(crate) enum Command {
     /// Classify images: files, folders (all images below, sorted), `-` for one image on standard input, or a
     /// stream: `mjpeg:FILE` or `raw:WIDTHxHEIGHT:PIXELS:FILE`, where FILE may be `-`.
@@ -336,7 +345,6 @@ fn interval(text: &str) -> Result<f64, String> {
 
 #[cfg(test)]
 mod tests {
-    use clap::CommandFactory;
     use smalti_tools::usage;
 
     use super::*;
@@ -348,7 +356,7 @@ mod tests {
 
     #[test]
     fn every_command_has_examples_that_can_be_typed() {
-        usage::check_examples(&Args::command(), |words| words);
+        usage::check_examples(&program(), |words| words);
     }
 
     #[cfg(all(feature = "explain", feature = "quantize", feature = "serve", feature = "shell"))]

@@ -37,7 +37,7 @@ use std::io::Write;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::process::ExitCode;
 
-use clap::{CommandFactory, Parser};
+use clap::Parser;
 use smalti_runtime::{Error, cpu, printable};
 use smalti_tools::{suggest, usage};
 
@@ -78,7 +78,7 @@ fn refuse(error: &clap::Error, words: &[OsString]) -> u8 {
             if code == 0 { 0 } else { USAGE }
         }
         _ => {
-            out::error(usage::refusal(error, &Args::command(), words));
+            out::error(usage::refusal(error, &args::program(), words));
             USAGE
         }
     }
