@@ -39,9 +39,9 @@ pub(crate) fn program() -> clap::Command {
     program
 }
 
-// Deferred: the arguments of commands that are not called would take memory on a device.
+// The arguments of commands that are not called would take memory on a device.
 #[derive(Debug, Subcommand)]
-#[command(defer = true)]
+#[cfg_attr(not(feature = "shell"), command(defer = true))]
 pub(crate) enum Command {
     /// Classify images: files, folders (all images below, sorted), `-` for one image on standard input, or a
     /// stream: `mjpeg:FILE` or `raw:WIDTHxHEIGHT:PIXELS:FILE`, where FILE may be `-`.
