@@ -158,6 +158,25 @@ fn whole_numbers_are_known() {
     assert!(refused(graph, "whole").contains("known beforehand"));
 }
 
+#[test]
+fn sums_of_known_integers_are_known() {
+    let summed = |axes: &[i64], last: i64| {
+        let mut graph = Graph::tokens();
+        graph.ints("x", &[2, 2, 2], &[1, 2, 3, 4, 5, 6, 7, last]);
+        graph.ints("axes", &[axes.len() as i64], axes);
+        graph.node("ReduceSum", &["x", "axes"], "sum", [int("keepdims", 0)]);
+        graph.ints("shape", &[3], &[1, -1, 1]);
+        graph.node("Reshape", &["sum", "shape"], "column", []);
+        graph
+    };
+    let mut rows = summed(&[0], 8);
+    assert_eq!(known(summed(&[-1], 8), "column"), [3.0, 7.0, 11.0, 15.0]);
+    rows.node("Transpose", &["sum"], "flipped", []);
+    rows.node("Reshape", &["flipped", "shape"], "turned_column", []);
+    assert_eq!(known(rows, "turned_column"), [6.0, 10.0, 8.0, 12.0]);
+    assert!(refused(summed(&[0, 1, 2], i64::MAX), "column").contains("64 bits"));
+}
+
 /// What DINOv2 makes of the number of its position embeddings.
 #[test]
 fn roots_of_squares_are_whole() {
