@@ -49,6 +49,20 @@ pub struct ModelProto {
     pub functions: Vec<FunctionProto>,
 }
 
+impl ModelProto {
+    /// Gives back what lists took for more elements than they have: decoding grows them by doubling.
+    pub fn shrink(&mut self) {
+        let Some(graph) = &mut self.graph else { return };
+        graph.initializer.shrink_to_fit();
+        graph.node.shrink_to_fit();
+        for node in &mut graph.node {
+            node.input.shrink_to_fit();
+            node.output.shrink_to_fit();
+            node.attribute.shrink_to_fit();
+        }
+    }
+}
+
 /// A set of operators and its version.
 #[derive(Clone, PartialEq, Message)]
 pub struct OperatorSetIdProto {
@@ -159,8 +173,8 @@ pub struct AttributeProto {
     #[prost(bytes = "vec", tag = "4")]
     pub s: Vec<u8>,
     /// A tensor.
-    #[prost(message, optional, tag = "5")]
-    pub t: Option<TensorProto>,
+    #[prost(message, optional, boxed, tag = "5")]
+    pub t: Option<Box<TensorProto>>,
     /// A subgraph.
     #[prost(message, optional, tag = "6")]
     pub g: Option<Ignored>,
@@ -465,7 +479,7 @@ mod tests {
         let node = &graph.node[0];
         assert_eq!((&*node.input[0], &*node.output[0], &*node.op_type), ("a", "b", "Constant"));
         assert_eq!(node.attribute[0].r#type(), attribute_proto::AttributeType::Tensor);
-        assert_eq!(node.attribute[0].t.as_ref(), Some(weight));
+        assert_eq!(node.attribute[0].t.as_deref(), Some(weight));
         let Some(type_proto::Value::TensorType(tensor)) = &graph.input[0].r#type.as_ref().unwrap().value
         else {
             panic!("no tensor");

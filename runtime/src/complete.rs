@@ -47,7 +47,7 @@ pub(crate) fn complete(
 /// All tensors of a graph.
 fn tensors(graph: &mut GraphProto) -> impl Iterator<Item = &mut TensorProto> {
     let attached = graph.node.iter_mut().flat_map(|node| &mut node.attribute);
-    graph.initializer.iter_mut().chain(attached.filter_map(|attribute| attribute.t.as_mut()))
+    graph.initializer.iter_mut().chain(attached.filter_map(|attribute| attribute.t.as_deref_mut()))
 }
 
 fn is_external(tensor: &TensorProto) -> bool {

@@ -18,8 +18,8 @@ pub fn bound(model: &Model, threads: usize, image: Option<[usize; 3]>) -> Result
     let (open, session) = (prepared(model) + described(model), session(model, threads, image)?);
     // First the file is decoded, and goes piece by piece; then the model is made of that, whose weights go one by one; then
     // a session comes.
-    let Opening { decoded, raw, largest, noted } = *model.opening();
-    let decoding = model.summary().file_bytes + decoded - raw.saturating_sub(PIECE as u64 + largest);
+    let Opening { decoded, grown, raw, largest, noted } = *model.opening();
+    let decoding = model.summary().file_bytes + decoded + grown - raw.saturating_sub(PIECE as u64 + largest);
     let preparing = decoded + packing(model) + described(model) + NOTES * noted;
     // What else stays, the record, names, a place among the handles, is less than the notes were.
     Ok((decoding + noted).max(preparing).max(open + session + noted))
@@ -37,6 +37,8 @@ const SHARED: usize = 4 * size_of::<usize>();
 pub(crate) struct Opening {
     /// The decoded file.
     decoded: u64,
+    /// What its lists took for more elements than they have, while they grew.
+    grown: u64,
     /// The part of it that was copied from the file as it is.
     raw: u64,
     /// The largest copy.
@@ -53,7 +55,13 @@ impl Opening {
             .flat_map(|graph| &graph.initializer)
             .map(|tensor| tensor.raw_data.len() as u64);
         let largest = raw.clone().max().unwrap_or(0);
-        Opening { decoded: decoded(proto), raw: raw.sum(), largest, noted: noted(summary) }
+        Opening {
+            decoded: decoded(proto),
+            grown: grown(proto),
+            raw: raw.sum(),
+            largest,
+            noted: noted(summary),
+        }
     }
 }
 
@@ -136,6 +144,20 @@ fn decoded(model: &ModelProto) -> u64 {
     (metadata.sum::<usize>() + lists + values + nodes + weights) as u64
 }
 
+/// Of what [`ModelProto::shrink`] gave back.
+fn grown(model: &ModelProto) -> u64 {
+    let Some(graph) = &model.graph else { return 0 };
+    let lists =
+        graph.node.iter().map(|node| spare(&node.input) + spare(&node.output) + spare(&node.attribute));
+    (spare(&graph.node) + spare(&graph.initializer) + lists.sum::<usize>()) as u64
+}
+
+/// What a list has besides its elements after it grew one by one: from 4 on, it doubles.
+fn spare<T>(list: &[T]) -> usize {
+    let len = list.len();
+    if len == 0 { 0 } else { (len.next_power_of_two().max(4) - len) * size_of::<T>() }
+}
+
 fn node(node: &NodeProto) -> usize {
     let names = node.input.iter().chain(&node.output).chain([&node.name, &node.op_type, &node.doc_string]);
     let lists = list(&node.input) + list(&node.output) + list(&node.attribute);
@@ -144,7 +166,7 @@ fn node(node: &NodeProto) -> usize {
 
 fn attribute(attribute: &AttributeProto) -> usize {
     let text = attribute.name.capacity() + attribute.doc_string.capacity() + list(&attribute.s);
-    text + list(&attribute.ints) + attribute.t.as_ref().map_or(0, tensor)
+    text + list(&attribute.ints) + attribute.t.as_deref().map_or(0, |t| size_of_val(t) + tensor(t))
 }
 
 fn tensor(tensor: &TensorProto) -> usize {

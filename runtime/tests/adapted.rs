@@ -110,7 +110,8 @@ fn weights_may_be_inputs_too() {
 fn change_floats(proto: &mut ModelProto, change: impl Fn(&mut TensorProto)) {
     let graph = proto.graph.as_mut().unwrap();
     let attributes = graph.node.iter_mut().flat_map(|node| &mut node.attribute);
-    let tensors = graph.initializer.iter_mut().chain(attributes.filter_map(|attribute| attribute.t.as_mut()));
+    let tensors =
+        graph.initializer.iter_mut().chain(attributes.filter_map(|attribute| attribute.t.as_deref_mut()));
     tensors.filter(|tensor| tensor.data_type == DataType::Float as i32).for_each(change);
 }
 

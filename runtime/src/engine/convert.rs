@@ -66,7 +66,7 @@ fn attribute(from: onnx::AttributeProto) -> pb::AttributeProto {
         f: from.f,
         i: from.i,
         s: from.s,
-        t: from.t.map(tensor),
+        t: from.t.map(|t| tensor(*t)),
         ints: from.ints,
         ..Default::default()
     }

@@ -68,7 +68,7 @@ impl<'a> Index<'a> {
         let (mut makers, mut readers) = (HashMap::new(), HashMap::<&str, Vec<&NodeProto>>::new());
         for node in &graph.node {
             let tensor = match &*node.op_type {
-                "Constant" => attribute(node, "value").and_then(|attribute| attribute.t.as_ref()),
+                "Constant" => attribute(node, "value").and_then(|attribute| attribute.t.as_deref()),
                 "Identity" => node.input.first().and_then(|input| tensors.get(&**input)).copied(),
                 _ => None,
             };
@@ -224,7 +224,7 @@ fn zeros(node: &NodeProto) -> NodeProto {
     let value = AttributeProto {
         name: "value".into(),
         r#type: AttributeType::Tensor as i32,
-        t: Some(zero),
+        t: Some(zero.into()),
         ..Default::default()
     };
     NodeProto { attribute: vec![value], ..node.clone() }

@@ -25,7 +25,7 @@ pub(super) fn adapt(model: &mut ModelProto) {
     for node in &mut graph.node {
         number_as_tensor(node);
         for attribute in &mut node.attribute {
-            attribute.t.iter_mut().for_each(widen);
+            attribute.t.as_deref_mut().into_iter().for_each(widen);
             let is_cast = node.op_type == "Cast" && attribute.name == "to";
             if is_cast && is_half(attribute.i) {
                 attribute.i = DataType::Float as i64;
@@ -133,7 +133,7 @@ fn number_as_tensor(node: &mut NodeProto) {
     *attribute = AttributeProto {
         name: "value".into(),
         r#type: AttributeType::Tensor as i32,
-        t: Some(tensor),
+        t: Some(tensor.into()),
         ..Default::default()
     };
 }

@@ -107,7 +107,7 @@ pub fn find<'a>(node: &'a NodeProto, name: &str) -> Option<&'a AttributeProto> {
 
 /// The tensor attribute of that name.
 pub(super) fn tensor<'a>(node: &'a NodeProto, name: &str) -> Option<&'a TensorProto> {
-    find(node, name)?.t.as_ref()
+    find(node, name)?.t.as_deref()
 }
 
 /// Whether the windows of a convolution that passed the gate, of this height and width, lie side by side: a product with

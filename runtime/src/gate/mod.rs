@@ -92,7 +92,10 @@ fn decode_model(file: Pieces<'_>, limits: &Limits) -> Result<ModelProto> {
         let allowed = format!("about {budget} bytes of memory once decoded");
         return Err(Error::refused("file", "more nodes, names or texts than a model has", allowed));
     }
-    ModelProto::decode(file).map_err(|problem| Error::refused("file", problem.to_string(), "an ONNX model"))
+    let model = ModelProto::decode(file);
+    let mut model = model.map_err(|problem| Error::refused("file", problem.to_string(), "an ONNX model"))?;
+    model.shrink();
+    Ok(model)
 }
 
 /// Checks a decoded model against the profile.

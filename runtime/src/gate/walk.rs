@@ -99,7 +99,7 @@ pub(super) fn check(graph: &GraphProto, opset: i64, limits: &Limits) -> Result<S
 
 /// The tensors in nodes.
 fn attached(graph: &GraphProto) -> impl Iterator<Item = &TensorProto> {
-    graph.node.iter().flat_map(|node| &node.attribute).filter_map(|attribute| attribute.t.as_ref())
+    graph.node.iter().flat_map(|node| &node.attribute).filter_map(|attribute| attribute.t.as_deref())
 }
 
 /// Bytes of a tensor's data as it is stored.

@@ -5,7 +5,7 @@
 //! budget.
 
 use prost::bytes::Buf;
-use smalti_models::onnx::AttributeProto;
+use smalti_models::onnx::TensorProto;
 
 use crate::error::{Error, Result};
 
@@ -37,7 +37,7 @@ enum Field {
 }
 
 /// What a decoded message costs beside its contents: the largest of them, twice, as lists grow by doubling.
-const MESSAGE: u64 = 2 * size_of::<AttributeProto>() as u64;
+const MESSAGE: u64 = 2 * size_of::<TensorProto>() as u64;
 /// What a message of small messages costs, and what a byte of it can cost.
 const SMALL: (u64, u64) = (512, 128);
 /// What a string or byte field costs beside its contents.
@@ -169,7 +169,7 @@ mod tests {
 
     #[test]
     fn raw_weights_cost_what_they_are() {
-        let tensor = pb::TensorProto { raw_data: vec![1; 100_000].into(), ..Default::default() };
+        let tensor = TensorProto { raw_data: vec![1; 100_000].into(), ..Default::default() };
         let graph = pb::GraphProto { initializer: vec![tensor], ..Default::default() };
         let model = pb::ModelProto { graph: Some(graph), ..Default::default() };
         let size = decoded_size(&*model.encode_to_vec(), u64::MAX).unwrap();
@@ -178,7 +178,7 @@ mod tests {
 
     #[test]
     fn no_message_is_larger_in_memory_than_the_estimate_allows() {
-        assert!(size_of::<pb::TensorProto>() as u64 * 2 <= MESSAGE);
+        assert!(size_of::<pb::AttributeProto>() as u64 * 2 <= MESSAGE);
         assert!(size_of::<pb::NodeProto>() as u64 * 2 <= MESSAGE);
         assert_eq!(size_of::<pb::Ignored>(), 0);
         let small = [
@@ -211,7 +211,7 @@ mod tests {
             };
             let (node, value) = (pb::NodeProto::default(), pb::ValueInfoProto::default());
             let (node, value) = (add(node.encode_to_vec(), 9), add(value.encode_to_vec(), 4));
-            let tensor = add(pb::TensorProto::default().encode_to_vec(), 16);
+            let tensor = add(TensorProto::default().encode_to_vec(), 16);
             let mut graph = add(Vec::new(), 16);
             for _ in 0..100 {
                 graph = with_field(with_field(with_field(graph, 1, &node), 13, &value), 5, &tensor);

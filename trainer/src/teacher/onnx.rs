@@ -166,7 +166,7 @@ fn normalises_itself(graph: &GraphProto) -> bool {
 fn constant<'g>(graph: &'g GraphProto, name: &str) -> Option<&'g TensorProto> {
     let of_node = || {
         let node = graph.node.iter().find(|node| node.output.iter().any(|output| output == name))?;
-        node.attribute.iter().find(|attribute| attribute.name == "value")?.t.as_ref()
+        node.attribute.iter().find(|attribute| attribute.name == "value")?.t.as_deref()
     };
     graph.initializer.iter().find(|tensor| tensor.name == name).or_else(of_node)
 }

@@ -317,7 +317,7 @@ impl<'a> Lower<'a> {
         let fact = self.fact(node.output.first().map_or("", String::as_str))?;
         match &*node.op_type {
             "Constant" => {
-                let tensor = attribute(node, "value").and_then(|attribute| attribute.t.as_ref());
+                let tensor = attribute(node, "value").and_then(|attribute| attribute.t.as_deref());
                 let constant = tensor.and_then(|tensor| Constant::of_tensor(tensor, &fact.dims));
                 self.define(node, Value::Constant(need(constant, "a type without kernels")?));
                 Ok(())

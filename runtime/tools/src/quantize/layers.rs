@@ -184,7 +184,7 @@ fn stem<'a>(weight: &'a str, output: &'a str) -> &'a str {
 pub(super) fn constants(graph: &GraphProto) -> HashMap<&str, &TensorProto> {
     let initializers = graph.initializer.iter().map(|tensor| (tensor.name.as_str(), tensor));
     let nodes = graph.node.iter().filter(|node| node.op_type == "Constant").filter_map(|node| {
-        let tensor = node.attribute.iter().find_map(|attribute| attribute.t.as_ref())?;
+        let tensor = node.attribute.iter().find_map(|attribute| attribute.t.as_deref())?;
         Some((node.output.first()?.as_str(), tensor))
     });
     initializers.chain(nodes).collect()
