@@ -138,7 +138,9 @@ impl<'a, T: Task> Trainer<'a, T> {
             }
         }
         if self.about.ended && self.about.step == first {
-            return Ok(()); // It had ended before.
+            // It had ended before; its tensors may have been lost between the state and them.
+            self.try_to("checkpoint", |trainer| trainer.save_model("last"))?;
+            return Ok(());
         }
         self.about.ended = true;
         self.save()?;
