@@ -74,12 +74,9 @@ impl ThreadPool {
         };
         let helpers: Vec<_> = (1..threads.clamp(1, ThreadPool::MAX)).map_while(helper).collect();
         let threads = helpers.len() + 1;
-        ThreadPool {
-            shared,
-            helpers,
-            shares: vec![1.0 / threads as f32; threads],
-            process: std::process::id(),
-        }
+        // WebAssembly has neither threads nor processes, and asking for a number ends it.
+        let process = if helpers.is_empty() { 0 } else { std::process::id() };
+        ThreadPool { shared, helpers, shares: vec![1.0 / threads as f32; threads], process }
     }
 
     /// Goes on with the caller's thread alone if the process was forked: helpers stayed behind in the other one, and a run would

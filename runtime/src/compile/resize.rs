@@ -148,16 +148,8 @@ mod tests {
         let map = (1..=16).map(|i| i as f32).collect();
         let cubic = Resize { mode: Mode::Cubic(-0.75), coordinates: Coordinates::HalfPixel };
         let cubic = cubic.apply(map, &[1, 1, 4, 4], &[1, 1, 8, 8], Some(&[1.0, 1.0, 2.0, 2.0])).unwrap();
-        let row = [
-            0.472_656_25,
-            0.769_531_25,
-            1.246_093_8,
-            1.875,
-            2.281_25,
-            2.910_156_2,
-            3.386_718_8,
-            3.683_593_8,
-        ];
+        let row =
+            [0.472_656_25, 0.769_531_25, 1.246_093_8, 1.875, 2.281_25, 2.910_156_2, 3.386_718_8, 3.683_593_8];
         assert_eq!(cubic[..8], row);
         let nearest = resize(Mode::Nearest(f64::floor), Coordinates::Asymmetric, &x, 7);
         assert_eq!(nearest, [1.0, 1.0, 2.0, 2.0, 3.0, 3.0, 4.0]);
