@@ -109,11 +109,17 @@ impl Classifier {
         pool: Pooling,
         precision: Precision,
     ) -> Result<Classifier> {
-        vit.check()?;
-        if !(1..=100_000).contains(&classes) {
-            return Err(Error::Usage(format!("{classes} classes: expected 1 to 100000")));
-        }
+        Classifier::check(vit, classes)?;
         Classifier::find(Layout::new(names::classifier(vit, classes, pool), precision), vit, pool)
+    }
+
+    /// Refuses what cannot be laid out.
+    pub(super) fn check(vit: &VitConfig, classes: usize) -> Result<()> {
+        vit.check()?;
+        match classes {
+            1..=100_000 => Ok(()),
+            _ => Err(Error::Usage(format!("{classes} classes: expected 1 to 100000"))),
+        }
     }
 
     /// The classifier whose tensors are among those of a layout.

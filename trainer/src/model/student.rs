@@ -35,8 +35,7 @@ impl Student {
     /// # Errors
     /// As [`Classifier::new`].
     pub fn new(vit: &VitConfig, width: usize, token_values: usize, precision: Precision) -> Result<Student> {
-        // The same refusals.
-        Classifier::with_precision(vit, width, Pooling::Mean, precision)?;
+        Classifier::check(vit, width)?;
         let layout = Layout::new(names::student(vit, width, token_values), precision);
         Ok(Student {
             tokens: (token_values > 0).then(|| Linear::find(&layout, "head.tokens")).transpose()?,

@@ -91,6 +91,20 @@ mod tests {
     use crate::objective::mask::Mask;
     use smalti_models::VitConfig;
 
+    /// Four patches of a grey image.
+    fn tiny() -> VitConfig {
+        VitConfig {
+            img_size: 4,
+            patch_size: 2,
+            channels: 1,
+            dim: 8,
+            depth: 1,
+            heads: 2,
+            stem: Default::default(),
+            variant: Default::default(),
+        }
+    }
+
     #[test]
     fn gradients_of_rows_match_finite_differences() {
         let layout = layout(&[("rows", &[4, 5])]);
@@ -107,16 +121,7 @@ mod tests {
     /// With tokens and without.
     #[test]
     fn gradients_of_a_student_match_finite_differences() {
-        let patches = VitConfig {
-            img_size: 4,
-            patch_size: 2,
-            channels: 3,
-            dim: 12,
-            depth: 2,
-            heads: 3,
-            stem: Default::default(),
-            variant: Default::default(),
-        };
+        let patches = VitConfig { channels: 3, dim: 12, depth: 2, heads: 3, ..tiny() };
         for token_values in [0, 5] {
             let (pixels, targets) = (values(2 * 3 * 16, 2), values(2 * (7 + 4 * token_values), 5));
             let objective = FeatureLoss { targets: &targets, weight: 0.5 };
@@ -140,16 +145,7 @@ mod tests {
     /// The embedding's part and the mean of the tokens' parts.
     #[test]
     fn the_loss_is_the_sum_of_its_parts() {
-        let vit = VitConfig {
-            img_size: 4,
-            patch_size: 2,
-            channels: 1,
-            dim: 8,
-            depth: 1,
-            heads: 2,
-            stem: Default::default(),
-            variant: Default::default(),
-        };
+        let vit = tiny();
         let student = Student::new(&vit, 3, 2, Precision::F32).unwrap();
         let params: Vec<f64> = values(student.layout().len(), 1);
         let (pixels, visible) = (values(16, 2), Mask::none(1, 4).visible);

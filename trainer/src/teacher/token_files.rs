@@ -68,41 +68,32 @@ impl Projection {
     ) -> Result<Projection> {
         let about = json!({"of": about, "side": targets.side});
         let path = run.path().join("teacher/whitening.safetensors");
-        let mut projection =
-            Projection { grid, targets, whitening: Whitening::learn(&[], 0), about: about.clone() };
         if path.is_file() {
             let (whitening, found) = Whitening::load(&path)?;
             if found != about || whitening.kept() != targets.values {
                 return Err(of_another(&path));
             }
-            projection.whitening = whitening;
-            return Ok(projection);
+            return Ok(Projection { grid, targets, whitening, about });
         }
         let mut tokens = Vec::new();
         for batch in loader.epoch(0, 0).take(BATCHES) {
-            tokens.extend(projection.on_the_students_grid(&teacher.see(batch?.pixels())?.tokens));
+            tokens.extend(resampled(&teacher.see(batch?.pixels())?.tokens, grid, targets.side));
         }
-        projection.whitening = Whitening::learn(&tokens, grid.values);
+        let whitening = Whitening::learn(&tokens, grid.values);
         let path = run.own("teacher/whitening.safetensors")?;
         path.parent().map_or(Ok(()), crate::files::make_folder)?;
-        projection.whitening.save(&path, &about)?;
-        Ok(projection)
+        whitening.save(&path, &about)?;
+        Ok(Projection { grid, targets, whitening, about })
     }
 
     /// Targets `[images, side · side, values]` of a teacher's tokens.
     pub(super) fn targets(&self, tokens: &[f32]) -> Vec<f32> {
-        self.whitening.apply(&self.on_the_students_grid(tokens))
+        self.whitening.apply(&resampled(tokens, self.grid, self.targets.side))
     }
 
     /// Values of an image's targets.
     pub(super) fn row(&self) -> usize {
         self.targets.row()
-    }
-
-    fn on_the_students_grid(&self, tokens: &[f32]) -> Vec<f32> {
-        let Grid { side, values } = self.grid;
-        let resampled = |image| Filter::Antialiased.resample(image, values, side, self.targets.side);
-        tokens.chunks_exact((side * side * values).max(1)).flat_map(resampled).collect()
     }
 
     /// Whether the run has this pass's file.
@@ -128,6 +119,13 @@ impl Projection {
     fn of_pass(&self, pass: u64) -> Value {
         json!({"pass": pass, "whitening": self.about})
     }
+}
+
+/// A teacher's tokens on a grid with `to` places along each side, the student's.
+fn resampled(tokens: &[f32], grid: Grid, to: usize) -> Vec<f32> {
+    let Grid { side, values } = grid;
+    let image = |image| Filter::Antialiased.resample(image, values, side, to);
+    tokens.chunks_exact((side * side * values).max(1)).flat_map(image).collect()
 }
 
 /// The targets of all passes.
