@@ -1,8 +1,8 @@
 //! Images in memory: bytes of 8 bits, rows top to bottom, channels interleaved.
 //!
-//! With the feature `decode`, [`decode`] and [`open`] read JPEG, PNG, WebP and BMP within [`Limits`]; [`decode_for`] and
-//! [`open_for`] do for a model, which wants few pixels of a large photo; [`Image::to_png`] writes. [`PixelFormat`] says what a
-//! camera's frames hold.
+//! With the feature `decode`, [`decode`] and [`open`] read JPEG, PNG, BMP and, with `webp`, WebP within [`Limits`];
+//! [`decode_for`] and [`open_for`] do for a model, which wants few pixels of a large photo; [`Image::to_png`] writes.
+//! [`PixelFormat`] says what a camera's frames hold.
 
 use std::fmt;
 use std::path::Path;
@@ -24,6 +24,8 @@ mod pixel_format;
 #[cfg(feature = "decode")]
 mod reduce;
 #[cfg(feature = "decode")]
+// Told apart where they are not read.
+#[cfg_attr(not(feature = "webp"), allow(dead_code))]
 mod webp;
 
 pub use crate::foreign::foreign_name;

@@ -13,12 +13,16 @@ use std::io::{Cursor, Read};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 
-use image::codecs::{bmp::BmpDecoder, png::PngDecoder, webp::WebPDecoder};
+#[cfg(feature = "webp")]
+use image::codecs::webp::WebPDecoder;
+use image::codecs::{bmp::BmpDecoder, png::PngDecoder};
 use image::metadata::Orientation;
 use image::{DynamicImage, GrayImage, ImageDecoder, ImageFormat, ImageResult, RgbImage};
 
 use super::orientation::{jpeg_orientation, orientation};
-use super::{Image, Limits, check_pixels, complete, jpeg, webp};
+#[cfg(feature = "webp")]
+use super::webp;
+use super::{Image, Limits, check_pixels, complete, jpeg};
 use crate::error::{Error, Result};
 use crate::foreign::{Wanted, recognize};
 
@@ -102,6 +106,11 @@ fn decode_as(format: ImageFormat, bytes: &[u8], limits: &Limits, side: Option<us
             let decoder = PngDecoder::with_limits(Cursor::new(bytes), table_limits());
             read_pixels(decoder, limits).and_then(upright)
         }
+        #[cfg(not(feature = "webp"))]
+        ImageFormat::WebP => {
+            Err(Error::Image("a WebP file, which this build does not read: save it as JPEG or PNG".into()))
+        }
+        #[cfg(feature = "webp")]
         ImageFormat::WebP => {
             // Its decoder takes 7 bytes a pixel, RGBA and RGB, and a few bytes of a file may be all of them.
             let limits = &Limits { max_pixels: limits.max_pixels / 7 * 4, ..*limits };

@@ -8,7 +8,7 @@ use crate::dot::COLS;
 use crate::exponentials::{LANES, exponentials};
 use crate::isa::dispatch;
 use crate::levels::LevelMap;
-use crate::linear::{ROWS as GROUP, row_blocks};
+use crate::linear::{ROWS as GROUP, ROWS_UNFUSED, row_blocks};
 use crate::math::madd;
 use crate::quantize::Out;
 use crate::transpose::{SIDE, transpose};
@@ -247,8 +247,7 @@ fn body<const FMA: bool, const WIDE: bool>(
         pack_keys(&Heads { data: &k.data[head * k.head..], ..k }, shape, keys);
         pack_values(&Heads { data: &v.data[head * v.head..], ..v }, shape, values);
         let queries = &q.data[head * q.head..];
-        // As in `linear`.
-        let most = if FMA { GROUP } else { 2 };
+        let most = if FMA { GROUP } else { ROWS_UNFUSED };
         for (first, height) in row_blocks(rows, most) {
             macro_rules! group {
                 ($height:literal) => {{
@@ -259,7 +258,7 @@ fn body<const FMA: bool, const WIDE: bool>(
             }
             match height {
                 1 => group!(1),
-                2 => group!(2),
+                2 if most > 1 => group!(2),
                 3 if most > 2 => group!(3),
                 4 if most > 2 => group!(4),
                 5 if most > 2 => group!(5),

@@ -167,33 +167,33 @@ fn inner<P: Product, const FMA: bool, const ROWS: usize>(
 /// The sums of any windows of line `y` from column `x` on; those beyond the line count for nothing. Of the sixteen
 /// channels `count` are there.
 #[inline(always)]
-fn edge<P: Product, const FMA: bool>(
+fn edge<P: Product, const FMA: bool, const ROWS: usize>(
     windows: &Windows,
     map: &Map<'_, P::X>,
     weight: &[[P::W; COLS]],
     start: &[P::Sum; COLS],
     [y, x]: [usize; 2],
     (channel, count): (usize, usize),
-) -> [[P::Sum; COLS]; TILE] {
+) -> [[P::Sum; COLS]; ROWS] {
     let [height, width] = windows.input;
-    let mut sums = [*start; TILE];
+    let mut sums = [*start; ROWS];
     for (ky, weight) in weight.chunks_exact(windows.kernel[1]).enumerate() {
         let line = windows.line(y, ky);
         let from =
             if line < height { &map.x[line * width * map.stride..][..width * map.stride] } else { &[] };
         for (kx, w) in weight.iter().enumerate() {
-            let mut pixels = [&map.beyond; TILE];
+            let mut pixels = [&map.beyond; ROWS];
             let mut narrow;
             if count == COLS {
-                for r in 0..TILE {
+                for r in 0..ROWS {
                     // Nothing beyond the map, where rows are too short.
                     let at = windows.column(x + r, kx).wrapping_mul(map.stride).wrapping_add(channel);
                     let pixel = from.get(at..).unwrap_or_default();
                     pixels[r] = pixel.first_chunk().unwrap_or(&map.beyond);
                 }
             } else {
-                narrow = [map.beyond; TILE];
-                for r in 0..TILE {
+                narrow = [map.beyond; ROWS];
+                for r in 0..ROWS {
                     let at = windows.column(x + r, kx).wrapping_mul(map.stride).wrapping_add(channel);
                     let pixel = from.get(at..).unwrap_or_default();
                     if let Some(pixel) = pixel.get(..count) {
@@ -202,7 +202,7 @@ fn edge<P: Product, const FMA: bool>(
                 }
                 pixels = narrow.each_ref();
             }
-            for r in 0..TILE {
+            for r in 0..ROWS {
                 P::add::<FMA>(&mut sums[r], pixels[r], w);
             }
         }
@@ -250,7 +250,7 @@ pub(crate) trait Ending<P: Product> {
 
 /// All windows of a range, tile by tile.
 #[inline(always)]
-pub(crate) fn body<P: Product, const FMA: bool>(
+fn tiles<P: Product, const FMA: bool, const TILE: usize>(
     windows: &Windows,
     channels: usize,
     map: &Map<'_, P::X>,
@@ -281,9 +281,9 @@ pub(crate) fn body<P: Product, const FMA: bool>(
                 let (channel, count) = (p * COLS, COLS.min(channels - p * COLS));
                 let (start, place) = (ending.start(p), [y, x]);
                 if count < COLS {
-                    let sums = edge::<P, FMA>(windows, map, weight, &start, place, (channel, count));
+                    let sums = edge::<P, FMA, TILE>(windows, map, weight, &start, place, (channel, count));
                     ending.finish::<FMA, TILE>(&sums, p, at, rows);
-                } else if rows == TILE {
+                } else if fits && TILE > 1 {
                     let taps = [&lines, &(0..across)];
                     let sums = inner::<P, FMA, TILE>(windows, map, weight, &start, place, taps, channel);
                     ending.finish::<FMA, TILE>(&sums, p, at, TILE);
@@ -296,6 +296,24 @@ pub(crate) fn body<P: Product, const FMA: bool>(
             next = x + rows;
         }
         window += end - first;
+    }
+}
+
+/// All windows of a range.
+#[inline(always)]
+pub(crate) fn body<P: Product, const FMA: bool>(
+    windows: &Windows,
+    channels: usize,
+    map: &Map<'_, P::X>,
+    weight: &[[P::W; COLS]],
+    range: Range<usize>,
+    ending: &mut impl Ending<P>,
+) {
+    // As in `linear`: small programs where fused multiply-adds have a long form.
+    if FMA || cfg!(target_family = "wasm") {
+        tiles::<P, FMA, TILE>(windows, channels, map, weight, range, ending);
+    } else {
+        tiles::<P, FMA, 1>(windows, channels, map, weight, range, ending);
     }
 }
 
@@ -326,7 +344,7 @@ impl Ending<Floats> for FloatEnding<'_, '_> {
             epilogue::add::<FMA>(values, bias);
         }
         let count = COLS.min(n - panel * COLS);
-        self.epilogue.finish::<FMA>(&mut tile[..rows], [at, panel * COLS], [n, count], self.out);
+        self.epilogue.finish::<FMA, false>(&mut tile[..rows], [at, panel * COLS], [n, count], self.out);
     }
 }
 

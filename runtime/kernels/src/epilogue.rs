@@ -53,7 +53,7 @@ impl Activation {
 
     /// Replaces each value; `coarse` where the results become bytes.
     #[inline(always)]
-    fn apply<const FMA: bool>(self, tile: &mut [[f32; COLS]], coarse: bool) {
+    fn apply<const FMA: bool, const WIDE: bool>(self, tile: &mut [[f32; COLS]], coarse: bool) {
         match self {
             Activation::None => {}
             Activation::Clip { low, high } => clip_of::<FMA>(tile, low, high),
@@ -64,31 +64,34 @@ impl Activation {
                 #[cfg(not(target_arch = "aarch64"))]
                 each(tile, crate::gelu::gelu_coarse::<FMA>);
             }
-            Activation::Gelu => each(tile, gelu::<FMA>),
-            Activation::HardSwish => each(tile, hard_swish),
-            Activation::GeluTanh
+            Activation::Gelu
+            | Activation::GeluTanh
             | Activation::HardSigmoid { .. }
+            | Activation::HardSwish
             | Activation::Sigmoid
-            | Activation::Swish { .. } => self.apply_rarer::<FMA>(tile),
+            | Activation::Swish { .. } => self.apply_long::<FMA, WIDE>(tile),
         }
     }
 
-    /// As [`Activation::apply`] for those that are long or rare, compiled once for all kernels that have fused
-    /// multiply-adds: most of the kernels' many copies never run them.
+    /// As [`Activation::apply`] for those that are long, compiled once for each instruction set: most of the kernels' many
+    /// copies never run them.
     #[inline(always)]
-    fn apply_rarer<const FMA: bool>(self, tile: &mut [[f32; COLS]]) {
+    fn apply_long<const FMA: bool, const WIDE: bool>(self, tile: &mut [[f32; COLS]]) {
         #[inline(always)]
         fn body<const FMA: bool>(activation: Activation, tile: &mut [[f32; COLS]]) {
             match activation {
+                Activation::Gelu => each(tile, gelu::<FMA>),
                 Activation::GeluTanh => each(tile, gelu_tanh::<FMA>),
                 Activation::HardSigmoid { slope, shift } => {
                     each(tile, |x| clip(madd::<FMA>(slope, x, shift), 0.0, 1.0));
                 }
+                Activation::HardSwish => each(tile, hard_swish),
                 Activation::Sigmoid => each(tile, sigmoid::<FMA>),
                 Activation::Swish { beta } => each(tile, |x| swish::<FMA>(x, beta)),
-                _ => {}
+                Activation::None | Activation::Clip { .. } => {}
             }
         }
+        // The compiler keeps these apart because they are long: beside instruction sets it forgets `inline(never)`.
         #[cfg(target_arch = "x86_64")]
         #[target_feature(enable = "avx2,fma")]
         #[inline(never)]
@@ -96,9 +99,21 @@ impl Activation {
             body::<true>(activation, tile);
         }
         #[cfg(target_arch = "x86_64")]
+        #[target_feature(enable = "avx2,fma,avx512f,avx512bw,avx512dq,avx512vl")]
+        #[inline(never)]
+        fn avx512(activation: Activation, tile: &mut [[f32; COLS]]) {
+            body::<true>(activation, tile);
+        }
+        #[cfg(target_arch = "x86_64")]
         if FMA {
-            // SAFETY: on x86-64 kernels are compiled so only for processors with AVX2 and FMA.
-            return unsafe { avx2(self, tile) };
+            // SAFETY: on x86-64 kernels are compiled so only for processors with AVX2 and FMA, or AVX-512.
+            return unsafe {
+                if WIDE {
+                    avx512(self, tile)
+                } else {
+                    avx2(self, tile)
+                }
+            };
         }
         body::<FMA>(self, tile);
     }
@@ -186,7 +201,7 @@ impl Epilogue<'_> {
     /// A call in WebAssembly: browsers compile what is hot while it runs, and small functions soon.
     #[cfg_attr(target_family = "wasm", inline(never))]
     #[cfg_attr(not(target_family = "wasm"), inline(always))]
-    pub(crate) fn finish<const FMA: bool>(
+    pub(crate) fn finish<const FMA: bool, const WIDE: bool>(
         &self,
         tile: &mut [[f32; COLS]],
         [row, column]: [usize; 2],
@@ -196,9 +211,9 @@ impl Epilogue<'_> {
         let coarse = matches!(out, Out::U8(..));
         if self.activate_sum {
             self.add::<FMA>(tile, row * n + column, n, count);
-            self.activation.apply::<FMA>(tile, coarse);
+            self.activation.apply::<FMA, WIDE>(tile, coarse);
         } else {
-            self.activation.apply::<FMA>(tile, coarse);
+            self.activation.apply::<FMA, WIDE>(tile, coarse);
             self.add::<FMA>(tile, row * n + column, n, count);
         }
         // Two ways, so that whole panels know their width.
@@ -270,7 +285,7 @@ fn rows_body<const FMA: bool, const WIDE: bool>(
         for (p, x) in x.chunks(COLS).enumerate() {
             let mut tile = [[0.0; COLS]];
             tile[0][..x.len()].copy_from_slice(x);
-            epilogue.finish::<FMA>(&mut tile, [row, p * COLS], [cols, x.len()], out);
+            epilogue.finish::<FMA, WIDE>(&mut tile, [row, p * COLS], [cols, x.len()], out);
         }
     }
 }
@@ -285,13 +300,13 @@ fn activate_body<const FMA: bool, const WIDE: bool>(activation: Activation, x: &
     let ((x, x_rest), (y, y_rest)) = (x.as_chunks::<COLS>(), y.as_chunks_mut::<COLS>());
     for (y, x) in y.iter_mut().zip(x) {
         let mut tile = [*x];
-        activation.apply::<FMA>(&mut tile, false);
+        activation.apply::<FMA, WIDE>(&mut tile, false);
         *y = tile[0];
     }
     let mut tile = [[0.0; COLS]];
     let count = x_rest.len().min(y_rest.len());
     tile[0][..count].copy_from_slice(&x_rest[..count]);
-    activation.apply::<FMA>(&mut tile, false);
+    activation.apply::<FMA, WIDE>(&mut tile, false);
     y_rest[..count].copy_from_slice(&tile[0][..count]);
 }
 

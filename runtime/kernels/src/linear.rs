@@ -24,6 +24,9 @@ pub(crate) fn row_blocks(rows: usize, most: usize) -> impl Iterator<Item = (usiz
 /// Rows whose sums, 16 columns of each, stay in registers, beside what is multiplied.
 pub(crate) const ROWS: usize = if cfg!(target_arch = "aarch64") { 5 } else { 6 };
 
+/// As [`ROWS`], without fused multiply-adds in the machine: their long form is inlined for each row, which makes programs large.
+pub(crate) const ROWS_UNFUSED: usize = if cfg!(target_family = "wasm") { 2 } else { 1 };
+
 /// The most rows that go through all panels together: with what they become they stay in the second cache.
 const BLOCK: usize = 96;
 /// The most steps of a panel that a block's tiles take together: they stay in the nearest cache.
@@ -195,11 +198,10 @@ fn body<const FMA: bool, const WIDE: bool>(
 ) {
     let (k, n) = (layer.inputs, layer.outputs);
     let rows = x.len() / k;
-    // Without fused multiply-adds in the machine their long form is inlined for each row: few rows, small programs.
     let most = match (WIDE, FMA) {
         (true, _) => 8,
         (_, true) => ROWS,
-        _ => 2,
+        _ => ROWS_UNFUSED,
     };
     // Sums of a panel whose steps are multiplied chunk by chunk; what is read was written before.
     let mut sums = [[0f32; COLS]; BLOCK];
@@ -221,7 +223,7 @@ fn body<const FMA: bool, const WIDE: bool>(
                             let mut tile =
                                 tile::<FMA, WIDE, $height>(&x[row * k + at..], k, chunk, start, bias);
                             if is_last {
-                                epilogue.finish::<FMA>(&mut tile, [first + row, column], [n, width], out);
+                                epilogue.finish::<FMA, WIDE>(&mut tile, [first + row, column], [n, width], out);
                             } else {
                                 sums[row..row + $height].copy_from_slice(&tile);
                             }
@@ -229,7 +231,7 @@ fn body<const FMA: bool, const WIDE: bool>(
                     }
                     match height {
                         1 => tile!(1),
-                        2 => tile!(2),
+                        2 if most > 1 => tile!(2),
                         3 if most > 2 => tile!(3),
                         4 if most > 2 => tile!(4),
                         5 if most > 2 => tile!(5),

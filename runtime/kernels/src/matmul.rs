@@ -5,7 +5,7 @@
 //! that packs `b` alone was no faster at the sizes of training.
 
 use crate::isa::dispatch;
-use crate::linear::row_blocks;
+use crate::linear::{ROWS_UNFUSED, row_blocks};
 use crate::math::madd;
 use crate::transpose::{SIDE, transpose as transpose_square};
 
@@ -88,8 +88,12 @@ fn columns<const FMA: bool, const WIDE: bool, const ALONG: bool, const WIDTH: us
     c: &mut [f32],
     j: usize,
 ) {
-    // Twelve registers of sums.
-    let most = if WIDE || WIDTH == HALF { 12 } else { 6 };
+    // Twelve registers of sums. Without fused multiply-adds as in `linear`.
+    let most = match FMA || cfg!(target_family = "wasm") {
+        true if WIDE || WIDTH == HALF => 12,
+        true => 6,
+        false => ROWS_UNFUSED,
+    };
     for (i, height) in row_blocks(s.m, most) {
         macro_rules! block {
             ($height:literal) => {
@@ -98,11 +102,11 @@ fn columns<const FMA: bool, const WIDE: bool, const ALONG: bool, const WIDTH: us
         }
         match height {
             1 => block!(1),
-            2 => block!(2),
-            3 => block!(3),
-            4 => block!(4),
-            5 => block!(5),
-            6 => block!(6),
+            2 if most > 1 => block!(2),
+            3 if most > 1 => block!(3),
+            4 if most > 1 => block!(4),
+            5 if most > 1 => block!(5),
+            6 if most > 1 => block!(6),
             7 if most > 6 => block!(7),
             8 if most > 6 => block!(8),
             9 if most > 6 => block!(9),

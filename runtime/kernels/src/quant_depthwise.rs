@@ -170,7 +170,7 @@ impl<const WIDE: bool> Ending<Bytes<WIDE>> for ByteEnding<'_, '_> {
             *values = scaled::<FMA, WIDE>(sums, scale, bias);
         }
         let count = COLS.min(n - panel * COLS);
-        self.epilogue.finish::<FMA>(&mut tile[..rows], [at, panel * COLS], [n, count], self.out);
+        self.epilogue.finish::<FMA, WIDE>(&mut tile[..rows], [at, panel * COLS], [n, count], self.out);
     }
 }
 

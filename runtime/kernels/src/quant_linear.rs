@@ -12,7 +12,7 @@ use crate::amx::{Bytes, Sink, Sums, Tiles, multiply};
 use crate::dot::{COLS, DEPTH, Dot, MAX_SUM, Plain};
 use crate::epilogue::Epilogue;
 use crate::isa::{Int8Dot, Isa};
-use crate::linear::{padded, prefetch, row_blocks, shares};
+use crate::linear::{ROWS_UNFUSED, padded, prefetch, row_blocks, shares};
 use crate::math::FUSED;
 use crate::quantize::{Out, QuantParams};
 
@@ -263,12 +263,12 @@ unsafe fn body<D: Dot, const FMA: bool, const MAX: usize>(
                     let mut tile =
                         // SAFETY: the caller's promise.
                         unsafe { tile::<D, FMA, $height>((&x[row * steps..], steps), panel, &start, (scale, bias)) };
-                    epilogue.finish::<FMA>(&mut tile, [row, column], [n, count], out);
+                    epilogue.finish::<FMA, false>(&mut tile, [row, column], [n, count], out);
                 }};
             }
             match height {
                 1 => tile!(1),
-                2 => tile!(2),
+                2 if MAX > 1 => tile!(2),
                 3 if MAX > 2 => tile!(3),
                 4 if MAX > 2 => tile!(4),
                 5 if MAX > 4 => tile!(5),
@@ -336,7 +336,7 @@ impl<D: Dot, const FMA: bool> Sink<i32> for Ending<'_, '_, D, FMA> {
                     // SAFETY: the one who made this value has the instructions.
                     *to = unsafe { D::finish::<FMA>(D::sums(&sums), &layer.scale[p], &layer.bias[p]) };
                 }
-                self.epilogue.finish::<FMA>(
+                self.epilogue.finish::<FMA, false>(
                     &mut tile[..rows],
                     [row + first, column],
                     [layer.outputs, count],
@@ -360,6 +360,9 @@ pub fn quant_linear(layer: &QuantLinear, x: &[u8], epilogue: &Epilogue<'_>, out:
         block(layer, &x[first * stride..][..count * stride], &epilogue, &mut out.starting_at(first, n));
     }
 }
+
+/// Rows of a tile without special instructions.
+const PLAIN_ROWS: usize = if FUSED { 2 } else { ROWS_UNFUSED };
 
 /// The layer on a block of rows.
 fn block(layer: &QuantLinear, x: &[u8], epilogue: &Epilogue<'_>, out: &mut Out<'_>) {
@@ -399,7 +402,7 @@ fn block(layer: &QuantLinear, x: &[u8], epilogue: &Epilogue<'_>, out: &mut Out<'
     compiled!("aarch64", i8mm, "neon,i8mm", I8mm, 4);
     match layer.isa.integers() {
         // SAFETY: the plain primitive needs no special instructions.
-        Int8Dot::Scalar => unsafe { body::<Plain, FUSED, 2>(layer, x, epilogue, out) },
+        Int8Dot::Scalar => unsafe { body::<Plain, FUSED, PLAIN_ROWS>(layer, x, epilogue, out) },
         // SAFETY: every aarch64 has NEON.
         #[cfg(target_arch = "aarch64")]
         Int8Dot::Neon if layer.four_fit => unsafe { neon_four(layer, x, epilogue, out) },
