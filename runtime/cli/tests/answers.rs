@@ -309,3 +309,13 @@ fn fewer_threads_than_asked_for_do() {
     let value: Value = serde_json::from_slice(&output.stdout).unwrap();
     assert_eq!((&value["n"], &value["accuracy"]), (&180.into(), &1.0.into()));
 }
+
+#[test]
+#[cfg(not(feature = "webp"))]
+fn a_program_that_reads_no_webp_says_so() {
+    let folder = tempfile::tempdir().unwrap();
+    let photo = folder.path().join("photo.webp");
+    fs::write(&photo, b"RIFF\x12\0\0\0WEBPVP8L\x05\0\0\0\x2f\0\0\0\0\0").unwrap();
+    let (_, err) = expect(5, &[&"run", &tests().join("models/colours_u8.onnx"), &photo]);
+    assert!(err.contains("a WebP file, which this build does not read: save it as JPEG or PNG"), "{err}");
+}
