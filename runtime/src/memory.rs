@@ -25,9 +25,9 @@ pub fn bound(model: &Model, threads: usize, image: Option<[usize; 3]>) -> Result
     Ok((decoding + noted).max(preparing).max(open + session + noted))
 }
 
-/// What the gate and the lowering note about tensors, by what the gate does. Found were 1.6 to 5.2, most for graphs whose
-/// weights are few.
-const NOTES: u64 = 6;
+/// What the gate and the lowering note about tensors, by what the gate does. Found were 1.1 to 3.5 among the tests' graphs and
+/// the presets, most for graphs of few nodes.
+const NOTES: u64 = 4;
 
 /// What counts the owners of a tensor's bytes, in bytes.
 const SHARED: usize = 4 * size_of::<usize>();
