@@ -443,6 +443,13 @@ def channels_scaled_on_one_pixel(g):
 
 
 @form("K")
+def mean_of_tokens_by_a_pool(g):
+    """As in Swin of Hugging Face: a pool over places along one axis."""
+    y = g("Transpose", g.linear(g.tokens()), perm=[0, 2, 1])
+    g.end(g("Gemm", g("Flatten", g("GlobalAveragePool", y)), g.normal(5, 8), g.normal(5), transB=1), 5)
+
+
+@form("K")
 def channels_scaled_int8(g):
     x = g.pair(g("Relu", stem(g)), 0.02, U8(0))
     scales = g.pair(excitation(g, x, apply=ACTIVATIONS["hard_sigmoid"]), 0.0041, U8(3))

@@ -176,7 +176,8 @@ impl<'a> Lower<'a> {
     /// The mean of each channel of a map.
     pub(super) fn global_average(&mut self, node: &'a NodeProto) -> Result<()> {
         let (data, dims) = (self.data(input(node, 0))?, self.dims(node)?);
-        let mean = self.mean_over(&data, &[2, 3], dims)?;
+        let places: Vec<usize> = (2..data.dims().len()).collect();
+        let mean = self.mean_over(&data, &places, dims)?;
         self.define_data(node, mean);
         Ok(())
     }

@@ -36,10 +36,14 @@ pub(in super::super) fn pool<'a>(node: &Node<'a>) -> Result<Vec<Value<'a>>> {
     }
 }
 
-/// `GlobalAveragePool` and `GlobalMaxPool`.
+/// `GlobalAveragePool` and `GlobalMaxPool`, over all axes behind the channels.
 pub(in super::super) fn global_average<'a>(node: &Node<'a>) -> Result<Vec<Value<'a>>> {
-    let ([batch, channels], _) = image(node)?;
-    Ok(vec![Value::computed(Kind::F32, vec![batch, channels, 1, 1])])
+    let mut dims = node.input_of(0, Kind::F32)?.dims.clone();
+    match &mut dims[..] {
+        [_, _, places @ ..] if !places.is_empty() => places.fill(1),
+        _ => return node.refuse(format!("shape {dims:?}"), "a batch, channels and places (rank 3 or more)"),
+    }
+    Ok(vec![Value::computed(Kind::F32, dims)])
 }
 
 /// `BatchNormalization` for inference: scale, shift, mean and variance of each channel.
