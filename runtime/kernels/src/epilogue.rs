@@ -107,13 +107,7 @@ impl Activation {
         #[cfg(target_arch = "x86_64")]
         if FMA {
             // SAFETY: on x86-64 kernels are compiled so only for processors with AVX2 and FMA, or AVX-512.
-            return unsafe {
-                if WIDE {
-                    avx512(self, tile)
-                } else {
-                    avx2(self, tile)
-                }
-            };
+            return unsafe { if WIDE { avx512(self, tile) } else { avx2(self, tile) } };
         }
         body::<FMA>(self, tile);
     }

@@ -223,7 +223,12 @@ fn body<const FMA: bool, const WIDE: bool>(
                             let mut tile =
                                 tile::<FMA, WIDE, $height>(&x[row * k + at..], k, chunk, start, bias);
                             if is_last {
-                                epilogue.finish::<FMA, WIDE>(&mut tile, [first + row, column], [n, width], out);
+                                epilogue.finish::<FMA, WIDE>(
+                                    &mut tile,
+                                    [first + row, column],
+                                    [n, width],
+                                    out,
+                                );
                             } else {
                                 sums[row..row + $height].copy_from_slice(&tile);
                             }

@@ -183,7 +183,7 @@ impl Constant {
         (self.len() == 1).then(|| self.floats().first().copied()).flatten()
     }
 
-    /// `QuantizeLinear` of this tensor: `saturate(round(x / scale) + zero)`, ties to even.
+    /// `QuantizeLinear` of this tensor: `saturate(round(x / scale) + zero)`, ties to even; the lowest level for no number.
     pub(super) fn quantize(&self, params: &Params<'_>, is_signed: bool) -> Option<Constant> {
         let dims = self.dims().to_vec();
         let [scale, zero] = params.spread(&dims)?;
@@ -191,7 +191,7 @@ impl Constant {
         let places = scale.view.places().zip(zero.view.places());
         let byte = |(value, (at, zero_at)): (f32, (usize, usize))| {
             let level = (value / scale.data.at(at)).round_ties_even() + zero.data.at(zero_at);
-            level.clamp(lowest, highest) as i16 as u8
+            level.max(lowest).min(highest) as i16 as u8
         };
         let bytes = self.floats().into_iter().zip(places).map(byte).collect();
         let data = Data::Quantized { is_signed, bytes };

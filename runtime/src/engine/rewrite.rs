@@ -8,6 +8,7 @@
 //! - It takes `x (1 + erf(c x)) h` for GELU if the constants are GELU's to four digits. An `Erf` among constants that are
 //!   not GELU's exactly is written as `-erf(-x)`, which it does not know.
 //! - It takes zeros of 64 bits for the default of `ConstantOfShape`.
+//! - It cuts the bounds of a `Slice` off to 32 bits. Those beyond become the nearest that fit.
 //! - It moves a difference or a quotient with one number a channel into a convolution before it, but for `c - conv(x)`
 //!   with the wrong sign of the kernel, and `c / conv(x)` as if it were linear. Both are written as `c + -y` and
 //!   `c · (1 / y)`.
@@ -19,7 +20,7 @@ use smalti_models::onnx::attribute_proto::AttributeType;
 use smalti_models::onnx::tensor_proto::DataType;
 use smalti_models::onnx::{AttributeProto, GraphProto, NodeProto, TensorProto};
 
-use crate::gate::{attribute, floats};
+use crate::gate::{Kind, attribute, floats, integers};
 
 /// How far a constant may be from GELU's, in relation to it: a few roundings to f32.
 const ROUNDED: f32 = 1e-6;
@@ -40,6 +41,7 @@ pub(crate) fn rewrite(graph: &mut GraphProto) {
                 out.extend(quantize(node, i, is_signed, &mut constants));
             }
             "ConstantOfShape" if node.attribute.is_empty() => out.push(zeros(node)),
+            "Slice" => out.push(slice(node, i, &index, &mut constants)),
             "Erf" if !index.is_gelu(node) => out.extend(erf(node, i)),
             "Sub" | "Div" if !index.is_constant(node, 1) => out.extend(second(node, i)),
             _ => out.push(node.clone()),
@@ -228,6 +230,30 @@ fn zeros(node: &NodeProto) -> NodeProto {
         ..Default::default()
     };
     NodeProto { attribute: vec![value], ..node.clone() }
+}
+
+/// The same `Slice` with constant bounds that fit into 32 bits.
+fn slice(node: &NodeProto, place: usize, index: &Index<'_>, constants: &mut Vec<TensorProto>) -> NodeProto {
+    let (names, mut slice) = (Names { node, place }, node.clone());
+    for (i, bound) in [(1, "from"), (2, "to")] {
+        let tensor = index.tensors.get(names.input(i));
+        let Some(tensor) = tensor.filter(|tensor| tensor.data_type == DataType::Int64 as i32) else {
+            continue;
+        };
+        let bounds = integers(tensor, Kind::I64);
+        let near = |&bound: &i64| bound.clamp(i32::MIN.into(), i32::MAX.into());
+        if bounds.iter().any(|bound| near(bound) != *bound) {
+            slice.input[i] = names.step(bound);
+            constants.push(TensorProto {
+                name: names.step(bound),
+                dims: tensor.dims.clone(),
+                data_type: DataType::Int64 as i32,
+                int64_data: bounds.iter().map(near).collect(),
+                ..Default::default()
+            });
+        }
+    }
+    slice
 }
 
 /// `a + -b` for `a - b`, `a · (1 / b)` for `a / b`.

@@ -819,7 +819,8 @@ def reshape_of_transposed_quantized(g):
     g.head(g("MatMul", y, g.int8(8, 8)))
 
 
-SLICES = dict(middle=([1], [3], [1], [1]), last=([-2], [99], [1], [1]), negative_axis=([2], [6], [-1], [1]))
+SLICES = dict(middle=([1], [3], [1], [1]), last=([-2], [99], [1], [1]), negative_axis=([2], [6], [-1], [1]),
+              beyond_32_bits=([1 - 2**63], [2**40 + 2], [1], [1]))
 STEPS = dict(every_second=([0], [4], [1], [2]), two_axes=([0, 1], [3, 7], [1, 2], [1, 2]), far=([-99], [99], [1], [3]))
 
 
@@ -1322,6 +1323,13 @@ def pair_then(g, apply):
 def pair_then_pair(g, apply):
     y = g.pair(apply(g, g.pair(g.tokens(), 0.02, U8(128))), 0.013, U8(90))
     g.head(g("MatMul", y, g.int8(8, 8, axis=1)))
+
+
+@forms("K", unsigned=U8(7), signed=I8(-7))
+def pair_of_no_number(g, zero):
+    """Roots of negative numbers: ONNX names no level for them, ONNX Runtime takes the lowest."""
+    x = g("Sqrt", g.pair(g.tokens(), 0.02, U8(128)))
+    g.head(g.linear(g.pair(x, 0.05, zero)))
 
 
 @form("K")

@@ -25,10 +25,10 @@ impl Single {
         (0.0..=255.0).contains(&zero).then(|| QuantParams::new(self.scale, zero as u8)).flatten()
     }
 
-    /// The integer that stands for a number: rounded, ties to even, and clipped.
+    /// The integer that stands for a number: rounded, ties to even, and clipped; the lowest for no number.
     fn level(self, x: f32) -> f32 {
         let (lowest, highest) = if self.is_signed { (-128.0, 127.0) } else { (0.0, 255.0) };
-        ((x / self.scale).round_ties_even() + self.zero).clamp(lowest, highest)
+        ((x / self.scale).round_ties_even() + self.zero).max(lowest).min(highest)
     }
 
     /// The number that an integer stands for.
