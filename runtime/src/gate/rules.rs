@@ -60,7 +60,7 @@ const BATCH_NORM: &[Attribute] = &[
 
 const MAX_POOL: &[Attribute] = &[
     AUTO_PAD,
-    attribute("ceil_mode", Check::Int(0, 0)),
+    attribute("ceil_mode", Check::Int(0, 1)),
     attribute("dilations", Check::Ints(2, 1, 4096)),
     attribute("kernel_shape", Check::Ints(2, 1, 4096)),
     attribute("pads", Check::Ints(4, 0, 4096)),

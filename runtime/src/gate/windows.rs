@@ -44,6 +44,7 @@ pub fn windows(
     if auto != b"NOTSET" && pads != [0; 4] {
         return Err(("pads next to auto_pad".into(), "one of both"));
     }
+    let is_rounded_up = find(node, "ceil_mode").is_some_and(|attribute| attribute.i == 1);
     let mut facts = WindowFacts { kernel, stride, dilation, padding: [0; 2], output: [0; 2] };
     for i in 0..2 {
         let reach = (kernel[i].max(1) - 1) * dilation[i] + 1;
@@ -61,7 +62,12 @@ pub fn windows(
                 "a window that fits",
             ));
         };
-        (facts.padding[i], facts.output[i]) = (before, room / stride[i] + 1);
+        let mut output = room / stride[i] + 1;
+        // One more window, some of which is beyond all padding, if it begins before the image ends.
+        if is_rounded_up && !room.is_multiple_of(stride[i]) && output * stride[i] < image[i] + before {
+            output += 1;
+        }
+        (facts.padding[i], facts.output[i]) = (before, output);
     }
     Ok(facts)
 }
@@ -93,6 +99,14 @@ mod tests {
         assert_eq!(of(&[("strides", &[2, 2])], "SAME_LOWER", [6, 7]), Ok(([1, 1], [3, 4])));
         assert_eq!(of(&[("dilations", &[2, 1])], "VALID", [5, 7]), Ok(([0, 0], [1, 5])));
         assert!(of(&[("dilations", &[3, 1])], "VALID", [5, 7]).is_err());
+        let rounded_up = |pads: &[i64], image, stride: [i64; 2]| {
+            let mut node = node(&[("pads", pads), ("strides", &stride)], "NOTSET");
+            node.attribute.push(AttributeProto::int("ceil_mode", 1));
+            windows(&node, image, [3; 2]).unwrap().output
+        };
+        assert_eq!(rounded_up(&[0; 4], [7, 8], [2, 2]), [3, 4]);
+        // The last one would begin behind the image.
+        assert_eq!(rounded_up(&[0, 0, 2, 2], [6, 6], [3, 3]), [2, 2]);
         assert!(of(&[("pads", &[1, 1, 1, 1])], "SAME_UPPER", [5, 7]).is_err());
         assert!(of(&[("pads", &[1, 1])], "NOTSET", [5, 7]).is_err());
         assert!(of(&[("strides", &[1])], "NOTSET", [5, 7]).is_err());

@@ -553,12 +553,19 @@ POOLS = dict(
     touching=dict(kernel_shape=[2, 2], strides=[2, 2]), overlapping=dict(kernel_shape=[3, 3], strides=[2, 2], pads=[1] * 4),
     one_step=dict(kernel_shape=[3, 2]), dilated=dict(kernel_shape=[2, 2], dilations=[2, 3]),
     same=dict(kernel_shape=[3, 3], strides=[2, 2], auto_pad="SAME_UPPER"),
+    rounded_up=dict(kernel_shape=[3, 3], strides=[2, 2], ceil_mode=1),
 )
 
 
 @forms("K", **POOLS)
 def max_pool(g, case):
     corner(g, g("MaxPool", stem(g), **case))
+
+
+@form("K")
+def max_pool_rounded_up_to_the_end(g):
+    """A last window that would begin behind the image is none."""
+    pooled(g, g("MaxPool", stem(g), kernel_shape=[2, 2], strides=[3, 3], pads=[1] * 4, ceil_mode=1))
 
 
 @form("K")
