@@ -1,7 +1,7 @@
 //! The commands of `smalti-run`, which runs, checks and measures models: arguments, answers, exit codes.
 //!
-//! Apart from the program, so that a device's is small: how it is optimized is said for a crate, and the last one that is
-//! linked must ask for vector code.
+//! A crate of its own so that the device program is small: Cargo sets optimization by crate, and loops become vector code
+//! only where the crate that is linked last, the program, asks for speed.
 
 mod anomaly;
 mod args;

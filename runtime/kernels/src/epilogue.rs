@@ -91,7 +91,7 @@ impl Activation {
                 Activation::None | Activation::Clip { .. } => {}
             }
         }
-        // The compiler keeps these apart because they are long: beside instruction sets it forgets `inline(never)`.
+        // rustc 1.95 drops `inline(never)` beside `target_feature`; these stay calls because they are long.
         #[cfg(target_arch = "x86_64")]
         #[target_feature(enable = "avx2,fma")]
         #[inline(never)]
