@@ -44,17 +44,17 @@ pub fn windows(
     if auto != b"NOTSET" && pads != [0; 4] {
         return Err(("pads next to auto_pad".into(), "one of both"));
     }
-    let is_rounded_up = find(node, "ceil_mode").is_some_and(|attribute| attribute.i == 1);
+    let is_same = matches!(auto, b"SAME_UPPER" | b"SAME_LOWER");
+    let is_rounded_up = !is_same && find(node, "ceil_mode").is_some_and(|attribute| attribute.i == 1);
     let mut facts = WindowFacts { kernel, stride, dilation, padding: [0; 2], output: [0; 2] };
     for i in 0..2 {
         let reach = (kernel[i].max(1) - 1) * dilation[i] + 1;
-        let (before, all) = match auto {
-            b"SAME_UPPER" | b"SAME_LOWER" => {
-                let end = (image[i].div_ceil(stride[i]).max(1) - 1) * stride[i] + reach;
-                let all = end.saturating_sub(image[i]);
-                (if auto == b"SAME_UPPER" { all / 2 } else { all.div_ceil(2) }, all)
-            }
-            _ => (pads[i], pads[i] + pads[i + 2]),
+        let (before, all) = if is_same {
+            let end = (image[i].div_ceil(stride[i]).max(1) - 1) * stride[i] + reach;
+            let all = end.saturating_sub(image[i]);
+            (if auto == b"SAME_UPPER" { all / 2 } else { all.div_ceil(2) }, all)
+        } else {
+            (pads[i], pads[i] + pads[i + 2])
         };
         let Some(room) = (image[i] + all).checked_sub(reach).filter(|_| kernel[i] > 0) else {
             return Err((
