@@ -11,7 +11,7 @@ use crate::dot::COLS;
 use crate::epilogue::{self, Epilogue};
 use crate::isa::dispatch;
 use crate::linear::padded;
-use crate::math::madd;
+use crate::math::{madd, madd_is_long};
 use crate::quantize::Out;
 use crate::windows::Windows;
 
@@ -309,11 +309,10 @@ pub(crate) fn body<P: Product, const FMA: bool>(
     range: Range<usize>,
     ending: &mut impl Ending<P>,
 ) {
-    // As in `linear`: small programs where fused multiply-adds have a long form.
-    if FMA || cfg!(target_family = "wasm") {
-        tiles::<P, FMA, TILE>(windows, channels, map, weight, range, ending);
-    } else {
+    if madd_is_long::<FMA>() {
         tiles::<P, FMA, 1>(windows, channels, map, weight, range, ending);
+    } else {
+        tiles::<P, FMA, TILE>(windows, channels, map, weight, range, ending);
     }
 }
 

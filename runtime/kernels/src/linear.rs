@@ -8,7 +8,7 @@
 use crate::dot::COLS;
 use crate::epilogue::Epilogue;
 use crate::isa::dispatch;
-use crate::math::madd;
+use crate::math::{madd, madd_is_long};
 use crate::quantize::Out;
 
 /// Shares `rows` out to tiles of almost equal height, at most `most`: each tile's first row and height.
@@ -24,9 +24,8 @@ pub(crate) fn row_blocks(rows: usize, most: usize) -> impl Iterator<Item = (usiz
 /// Rows whose sums, 16 columns of each, stay in registers, beside what is multiplied.
 pub(crate) const ROWS: usize = if cfg!(target_arch = "aarch64") { 5 } else { 6 };
 
-/// As [`ROWS`] where the machine has no fused multiply-adds: their long form is inlined for each row, so few rows keep programs
-/// small.
-pub(crate) const ROWS_UNFUSED: usize = if cfg!(target_family = "wasm") { 2 } else { 1 };
+/// As [`ROWS`], without fused multiply-adds in the machine.
+pub(crate) const ROWS_UNFUSED: usize = if madd_is_long::<false>() { 1 } else { 2 };
 
 /// The most rows that go through all panels together: with what they become they stay in the second cache.
 const BLOCK: usize = 96;

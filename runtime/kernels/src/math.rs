@@ -17,6 +17,12 @@ pub(crate) fn madd<const FMA: bool>(a: f32, b: f32, c: f32) -> f32 {
     }
 }
 
+/// Whether [`madd`] has its long form, which is inlined wherever it is called: kernels then take few rows at once, so that
+/// programs stay small.
+pub(crate) const fn madd_is_long<const FMA: bool>() -> bool {
+    !FMA && !cfg!(target_family = "wasm")
+}
+
 /// `a * b + c` rounded once, without the instruction: the product is exact in f64; the sum is rounded to odd
 /// there, so that rounding it to f32 rounds as if once (Boldo and Melquiond, doi 10.1109/TC.2007.70819).
 #[inline(always)]

@@ -5,8 +5,8 @@
 //! that packs `b` alone was no faster at the sizes of training.
 
 use crate::isa::dispatch;
-use crate::linear::{ROWS_UNFUSED, row_blocks};
-use crate::math::madd;
+use crate::linear::row_blocks;
+use crate::math::{madd, madd_is_long};
 use crate::transpose::{SIDE, transpose as transpose_square};
 
 /// Sizes, strides and the update of one product.
@@ -88,11 +88,11 @@ fn columns<const FMA: bool, const WIDE: bool, const ALONG: bool, const WIDTH: us
     c: &mut [f32],
     j: usize,
 ) {
-    // Twelve registers of sums. Without fused multiply-adds as in `linear`.
-    let most = match FMA || cfg!(target_family = "wasm") {
-        true if WIDE || WIDTH == HALF => 12,
-        true => 6,
-        false => ROWS_UNFUSED,
+    // Twelve registers of sums.
+    let most = match madd_is_long::<FMA>() {
+        true => 1,
+        false if WIDE || WIDTH == HALF => 12,
+        false => 6,
     };
     for (i, height) in row_blocks(s.m, most) {
         macro_rules! block {
