@@ -79,7 +79,7 @@ fn may_quantize_no_number(bytes: &[u8]) -> bool {
     let Ok(ModelProto { graph: Some(graph), .. }) = ModelProto::decode(bytes) else { return false };
     let is_constant = |name: &String| graph.initializer.iter().any(|tensor| tensor.name == *name);
     let leaves_numbers = |node: &NodeProto| match &*node.op_type {
-        "Pow" | "Reciprocal" | "Sqrt" => true,
+        "Reciprocal" => true,
         "Div" => !node.input.get(1).is_some_and(is_constant),
         _ => false,
     };
