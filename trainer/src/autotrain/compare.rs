@@ -13,7 +13,7 @@ use smalti_trainer::train::cost::cpu_per_step;
 use smalti_trainer::train::step::GradLanes;
 use smalti_trainer::train::{ExecConfig, OptimConfig};
 
-use super::candidate::{Candidate, FROM_SCRATCH, candidates};
+use super::candidate::{Candidate, FROM_SCRATCH, Origin, candidates};
 use super::choice::Choice;
 use super::ensemble::{Ensemble, fraction_right, temperature};
 use super::folds::{Fold, Trained, folds};
@@ -29,6 +29,9 @@ const CROSS_VALIDATED: usize = 600;
 const FOLDS: usize = 3;
 /// Steps that a training takes to learn something, and those beyond which few labels bring nothing more.
 const STEPS: [u64; 2] = [100, 1000];
+/// Passes over more labels beyond which fine-tuning brings nothing more, and training from scratch.
+const FINE_TUNED_PASSES: u64 = 10;
+const SCRATCH_PASSES: u64 = 200;
 /// Steps of the shortest training, whatever the budget.
 pub(super) const LEAST: u64 = 3;
 /// Share of the time that the comparison takes where self-training may follow.
@@ -66,7 +69,8 @@ pub(super) struct Comparison {
 pub(super) fn alone(job: &Autotrain<'_>, settings: &FinetuneSettings, labelled: &Dataset) -> Result<Choice> {
     let per_step = cost(settings, &finetune::Images::labelled(labelled), &job.exec)?;
     let fitting = (job.until() - cpu_seconds()) / per_step;
-    Ok(Choice::new(FROM_SCRATCH, None, steps(job, settings, labelled, fitting)))
+    let most = most_steps(settings, labelled, SCRATCH_PASSES);
+    Ok(Choice::new(FROM_SCRATCH, None, steps(job, fitting, most)))
 }
 
 /// Chooses among the entrants, in a part of the time that is left.
@@ -76,10 +80,11 @@ pub(super) fn compare(job: &Autotrain<'_>, images: &Images, entrants: &Entrants)
     let folds = folds(labelled, if labelled.len() < CROSS_VALIDATED { FOLDS } else { 1 });
     let self_trains = images.all.len() >= UNLABELLED * labelled.len();
     let share = if self_trains { BEFORE_SELF_TRAINING } else { 1.0 };
-    let fitting = share * (job.until() - cpu_seconds()) / per_step;
-    let steps_of_each = |origins: usize| fitting / (origins * folds.len() + usize::from(!self_trains)) as f64;
+    let in_time = share * (job.until() - cpu_seconds()) / per_step;
+    let steps_of_each = |origins: usize| in_time / (origins * folds.len() + usize::from(!self_trains)) as f64;
     let scratch = entrants.scratch.as_ref().filter(|_| steps_of_each(2) >= STEPS[0] as f64);
-    let steps = steps(job, settings, labelled, steps_of_each(1 + usize::from(scratch.is_some())));
+    let fitting = steps_of_each(1 + usize::from(scratch.is_some()));
+    let steps = steps(job, fitting, most_steps(settings, labelled, FINE_TUNED_PASSES));
     let settings = with_steps(&FinetuneSettings { interpolate: 0.0, ..settings.clone() }, steps);
     let scratch = scratch.map(|settings| with_steps(settings, steps));
     let candidates = candidates(scratch.is_some());
@@ -112,7 +117,11 @@ pub(super) fn compare(job: &Autotrain<'_>, images: &Images, entrants: &Entrants)
     if ensemble.is_none() && choice.interpolate < 1.0 {
         // What others would have taken is the best one's.
         let left = ((job.until() - cpu_seconds()) / per_step) as u64;
-        choice.steps = left.clamp(steps, most_steps(&settings, labelled).max(steps));
+        let passes = match choice.origin {
+            Origin::Start => FINE_TUNED_PASSES,
+            Origin::Scratch => SCRATCH_PASSES,
+        };
+        choice.steps = left.clamp(steps, most_steps(&settings, labelled, passes).max(steps));
     }
     let answers = (candidates.len() * found.labels.len()).max(1);
     Ok(Comparison {
@@ -126,8 +135,8 @@ pub(super) fn compare(job: &Autotrain<'_>, images: &Images, entrants: &Entrants)
 }
 
 /// The steps of one training, of those that fit; says so where they are few.
-fn steps(job: &Autotrain<'_>, settings: &FinetuneSettings, labelled: &Dataset, fitting: f64) -> u64 {
-    let steps = (fitting as u64).clamp(LEAST, most_steps(settings, labelled));
+fn steps(job: &Autotrain<'_>, fitting: f64, most: u64) -> u64 {
+    let steps = (fitting as u64).clamp(LEAST, most);
     if steps < STEPS[0] {
         let enough = STEPS[0];
         job.tell(&format!("  the budget leaves {steps} steps, fewer than the {enough} that learning takes"));
@@ -135,8 +144,8 @@ fn steps(job: &Autotrain<'_>, settings: &FinetuneSettings, labelled: &Dataset, f
     steps
 }
 
-fn most_steps(settings: &FinetuneSettings, labelled: &Dataset) -> u64 {
-    STEPS[1].max(10 * labelled.len() as u64 / settings.optim.batch_size.max(1) as u64)
+fn most_steps(settings: &FinetuneSettings, labelled: &Dataset, passes: u64) -> u64 {
+    STEPS[1].max(passes * labelled.len() as u64 / settings.optim.batch_size.max(1) as u64)
 }
 
 /// The settings with so many steps, validated at no time.

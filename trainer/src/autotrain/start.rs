@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
+use smalti_models::stem::STRIDE;
 use smalti_models::{VitConfig, starts};
 use smalti_trainer::Result;
 
@@ -9,12 +10,16 @@ use super::images::Images;
 use crate::args::TrainArgs;
 use crate::args::training::SizeArgs;
 use crate::plan::finetune::Init;
-use crate::plan::{check_network, fill, images::shape};
+use crate::plan::images::{InputShape, shape};
+use crate::plan::{check_network, fill};
 
 /// The model with convolutions.
 const HYBRID: &str = "hybrid-nano";
-/// Images smaller than this go into patches: four stages of convolutions would leave too few tokens.
+/// Models of smaller images than this have patches: four stages of convolutions would leave too few tokens.
 const HYBRID_FROM: usize = 64;
+/// Images of at least this side are enlarged for convolutions, which learn more from them than patches do (CIFAR-10, 5,000
+/// labels: `docs/accuracy.md`). Of smaller ones not much is left to see.
+const ENLARGED_FROM: usize = 24;
 
 /// What the labels are learned on top of.
 pub(super) struct Start {
@@ -23,6 +28,13 @@ pub(super) struct Start {
     pub(super) file: Option<PathBuf>,
     /// The model's size, as far as it is not that of the start.
     pub(super) size: SizeArgs,
+}
+
+/// The side of a model with convolutions for these images, where the arguments do not say it.
+fn side(own: &SizeArgs, found: InputShape) -> usize {
+    let enlarged =
+        if found.img_size < ENLARGED_FROM { found.img_size } else { found.img_size.max(HYBRID_FROM) };
+    own.img_size.unwrap_or(enlarged)
 }
 
 impl Start {
@@ -44,7 +56,7 @@ impl Start {
             != SizeArgs::default()
             || own.model.as_deref().is_some_and(|model| model != HYBRID)
             || own.channels.is_some_and(|channels| channels != 3);
-        if says_another || own.img_size.unwrap_or(shape(&images.all)?.img_size) < HYBRID_FROM {
+        if says_another || side(own, shape(&images.all)?) < HYBRID_FROM {
             return Start::scratch(args, images);
         }
         let size = SizeArgs { img_size: own.img_size, ..SizeArgs::default() };
@@ -55,12 +67,12 @@ impl Start {
     fn scratch(args: &TrainArgs, images: &Images) -> Result<Start> {
         let mut size = args.size.clone();
         let found = shape(&images.all)?;
-        let side = size.img_size.unwrap_or(found.img_size);
         fill(&mut size.channels, found.channels);
         if size.model.is_none() && size.stem.is_none() {
-            let hybrid = side >= HYBRID_FROM && size.patch_size.is_none_or(|patch| patch == 16);
+            let side = side(&size, found);
+            let hybrid = side >= HYBRID_FROM && size.patch_size.is_none_or(|patch| patch == STRIDE);
             size.model = Some(if hybrid { HYBRID } else { "nano" }.into());
-            fill(&mut size.img_size, if hybrid { side / 16 * 16 } else { side });
+            fill(&mut size.img_size, if hybrid { side / STRIDE * STRIDE } else { found.img_size });
         }
         Ok(Start { name: "scratch", file: None, size })
     }
@@ -108,5 +120,21 @@ impl Start {
         self.file.is_some()
             || self.size.model.as_deref() == Some(HYBRID)
             || self.size.stem.as_deref() == Some("convolutions")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn small_images_are_enlarged_unless_the_user_says_their_size() {
+        let side_of = |img_size, own: Option<usize>| {
+            let own = SizeArgs { img_size: own, ..SizeArgs::default() };
+            side(&own, InputShape { img_size, channels: 3 })
+        };
+        assert_eq!([8, 20, 24, 32, 60, 64, 80].map(|size| side_of(size, None)), [8, 20, 64, 64, 64, 64, 80]);
+        assert_eq!(side_of(28, Some(28)), 28);
+        assert_eq!(side_of(28, Some(96)), 96);
     }
 }
