@@ -2,7 +2,7 @@
 //! there stays, and the exit code says so. `SMALTI_FAULTS_STRIDE=1` lets each call fail instead of every fourth:
 //! `SMALTI_FAULTS_STRIDE=1 cargo test -p smalti-trainer --test storage failing -- --nocapture`.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use smalti_faults::{EDQUOT, EIO, ENOSPC, EROFS, Faults, IS_AVAILABLE, Writer, read};
@@ -23,31 +23,102 @@ const WRITERS: [(&str, &str, &[&str], bool); 5] = [
     ("export --input", "out.onnx", &["export", "tuned", "--input", "f32-nchw", "-o"], true),
 ];
 
+/// Commands that write a folder, each with how much rarer calls of it fail: one of many calls takes long.
+const FOLDER_WRITERS: [(&str, &[&str], usize); 4] = [
+    ("import", &["import", "start.safetensors", "--heads=2"], 1),
+    ("select", &["select", "data", "--number=3", "--labels=none", "--init=pretrained"], 2),
+    ("train", &["train", "data", "--start=pretrained", "--budget=1s"], 150),
+    ("curve", &["curve", "data", "--labels=4", "--starts=pretrained", "--seeds=1", "--budget=1s"], 200),
+];
+
+/// A folder with images, a pretrained run, a classifier, and the first one's weights.
+struct Work {
+    _folder: tempfile::TempDir,
+    root: PathBuf,
+}
+
+impl Work {
+    fn new() -> Work {
+        let folder = tempfile::tempdir().unwrap();
+        // Without links, as faults want it.
+        let work = Work { root: folder.path().canonicalize().unwrap(), _folder: folder };
+        synthetic::write(&work.root.join("data"), 8, 4, 16, 1).unwrap();
+        std::fs::create_dir(work.root.join("out")).unwrap();
+        let tiny = ["--steps=2", "--patch-size=4", "--dim=16", "--depth=1", "--heads=2", "--data=data"];
+        work.done(&[&["pretrain", "--dec-dim=8", "--out=pretrained"], &tiny[..]].concat());
+        work.done(&[&["finetune", "--init=scratch", "--out=tuned"], &tiny[..]].concat());
+        work.done(&["export", "pretrained", "-o", "start.safetensors"]);
+        work
+    }
+
+    fn smalti(&self, args: &[&str]) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_smalti"));
+        command.args(args).arg("--quiet").current_dir(&self.root).env_remove("RUST_LOG").stdin(Stdio::null());
+        command
+    }
+
+    fn done(&self, args: &[&str]) {
+        let output = self.smalti(args).output().unwrap();
+        assert!(output.status.success(), "{args:?}: {}", String::from_utf8_lossy(&output.stderr));
+    }
+}
+
+#[test]
+fn commands_that_write_a_folder_can_be_repeated() {
+    if !IS_AVAILABLE {
+        return println!("not checked: needs glibc");
+    }
+    let work = Work::new();
+    let (watched, record) = (work.root.join("out"), work.root.join("record"));
+    for (name, args, rarer) in FOLDER_WRITERS {
+        let args = [args, &["--out=out/it"]].concat();
+        let clear = || {
+            std::fs::remove_dir_all(&watched).unwrap();
+            std::fs::create_dir(&watched).unwrap();
+        };
+        clear();
+        let _ = std::fs::remove_file(&record);
+        let healthy = Faults::recorded(&watched, &record).meet(&mut work.smalti(&args)).output().unwrap();
+        assert!(healthy.status.success(), "{name}: {}", String::from_utf8_lossy(&healthy.stderr));
+        let calls = read(&record).len();
+        let (mut runs, mut refused) = (0, 0);
+        let mut meet = |faults: Faults<'_>| {
+            clear();
+            let output = faults.meet(&mut work.smalti(&args)).output().unwrap();
+            let said = String::from_utf8_lossy(&output.stderr);
+            let about = format!("{name}, {faults:?}: {:?}: {said}", output.status.code());
+            assert!([Some(0), Some(6)].contains(&output.status.code()), "{about}");
+            assert!(output.status.success() || !said.is_empty(), "{about}");
+            if faults.errno == EROFS {
+                assert!(!output.status.success() && !watched.join("it").exists(), "{about}");
+            }
+            runs += 1;
+            refused += usize::from(!output.status.success());
+            // What is left of it is no obstacle.
+            work.done(&[&args[..], &["--overwrite"]].concat());
+        };
+        meet(Faults::from(&watched, 1, EROFS));
+        for first in (1..=calls).step_by(stride() * rarer) {
+            meet(Faults::from(&watched, first, EIO));
+            meet(Faults::once(&watched, first, EIO));
+            meet(Faults::from(&watched, first, ENOSPC));
+            meet(Faults::once(&watched, first, EDQUOT));
+        }
+        println!("{name}: {calls} calls, {runs} runs with faults, {refused} ended with exit code 6");
+        assert!(refused * 2 > runs, "{name}: {refused} of {runs}");
+    }
+}
+
 #[test]
 fn commands_that_write_a_file_leave_the_old_one() {
     if !IS_AVAILABLE {
         return println!("not checked: needs glibc");
     }
-    let folder = tempfile::tempdir().unwrap();
-    let root = folder.path().canonicalize().unwrap();
-    synthetic::write(&root.join("data"), 8, 4, 16, 1).unwrap();
-    let smalti = |args: &[&str]| {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_smalti"));
-        command.args(args).arg("--quiet").current_dir(&root).env_remove("RUST_LOG").stdin(Stdio::null());
-        command
-    };
-    let tiny = ["--steps=2", "--patch-size=4", "--dim=16", "--depth=1", "--heads=2", "--data=data"];
-    for args in
-        [&["pretrain", "--dec-dim=8", "--out=pretrained"][..], &["finetune", "--init=scratch", "--out=tuned"]]
-    {
-        let output = smalti(&[args, &tiny].concat()).output().unwrap();
-        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-    }
-    let out = root.join("out");
-    std::fs::create_dir(&out).unwrap();
+    let work = Work::new();
+    let out = work.root.join("out");
     for (name, file, args, is_repeatable) in WRITERS {
         let place = out.join(file);
-        let command = || smalti(&[args, &[place.to_str().unwrap()]].concat());
+        let command = || work.smalti(&[args, &[place.to_str().unwrap()]].concat());
         let writer =
             Writer { name, folder: &out, file, old: b"what was there", command: &command, is_repeatable };
         let tally = writer.meets_faults(stride());

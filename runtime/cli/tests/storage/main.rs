@@ -14,7 +14,7 @@ struct Writing {
     name: &'static str,
     /// The file's name.
     file: &'static str,
-    /// The arguments; `OUT` stands for the file, `MODEL`, `BANK`, `IMAGES` and `IMAGE` for what is read.
+    /// The arguments; `OUT` stands for the file, `MODEL`, `DETECTOR`, `IMAGES` and `IMAGE` for what is read.
     args: &'static str,
     /// Whether the file is read, too, so that one that is good must be there.
     updates: bool,
@@ -29,11 +29,12 @@ const fn updating(name: &'static str, args: &'static str) -> Writing {
 }
 
 /// All of them.
-const WRITING: [Writing; 8] = [
+const WRITING: [Writing; 9] = [
     writing("quantize", "out.onnx", "quantize MODEL --calib IMAGES --budget 100% -o OUT"),
     writing("explain", "out.png", "explain MODEL IMAGE -o OUT"),
     writing("embed", "out.safetensors", "embed MODEL IMAGE -o OUT"),
     writing("anomaly fit", "out.anomaly", "anomaly fit MODEL OUT IMAGES/red"),
+    writing("anomaly score", "out.png", "anomaly score MODEL DETECTOR IMAGE -o OUT"),
     writing("page", "out.html", "page MODEL -o OUT"),
     writing("learn add", "new.bank", "learn add MODEL OUT cup IMAGE --negatives IMAGES/blue"),
     updating("learn add to a bank", "learn add MODEL OUT cup IMAGE"),
@@ -78,6 +79,7 @@ impl Files {
             match word.split_once('/').unwrap_or((word, "")) {
                 ("OUT", _) => command.arg(self.place(writing)),
                 ("MODEL", _) => command.arg(fixture("models/colours_u8.onnx")),
+                ("DETECTOR", _) => command.arg(fixture("learned/good.anomaly")),
                 ("IMAGE", _) => command.arg(fixture("models/red.png")),
                 ("IMAGES", part) => command.arg(self.path("images").join(part)),
                 _ => command.arg(word),
