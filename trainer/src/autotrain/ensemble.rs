@@ -12,6 +12,8 @@ const TRIED: i32 = 60;
 const PRIOR: f64 = 3.0;
 /// Rounds of expectation maximisation.
 const ROUNDS: usize = 100;
+/// What a class has at least where a logarithm is taken.
+pub(super) const FLOOR: f32 = 1e-6;
 /// A member of less weight is left out: to ask it takes time.
 const LEAST_WEIGHT: f64 = 0.05;
 

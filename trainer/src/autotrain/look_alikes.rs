@@ -6,13 +6,14 @@ use smalti_trainer::evaluate::label_spreading::NeighbourGraph;
 use smalti_trainer::evaluate::probabilities;
 use smalti_trainer::evaluate::probe::linear::LinearHead;
 
-use super::ensemble::{cross_entropies, fraction_right, temperature};
+use super::ensemble::{FLOOR, cross_entropies, fraction_right, temperature};
 use super::folds::Fold;
 
 /// How much neighbours count, from not at all.
 const ALPHAS: [f32; 3] = [0.0, 0.5, 0.8];
-/// The logarithm of what a class has at least.
-const FLOOR: f32 = 1e-6;
+/// By how many standard errors spread answers are less likely than those of the ensemble where they do not spread. It is a head's
+/// answers that are compared: the ensemble's own would gain as well.
+const WORSE_THAN_ENSEMBLE: f64 = 2.0;
 /// Multiply-adds in a second of CPU time, low estimates: of products of embeddings, and of spreading.
 const PRODUCTS_PER_SECOND: f64 = 1e10;
 const SPREADING_PER_SECOND: f64 = 1e9;
@@ -50,12 +51,14 @@ pub(super) struct Spreading {
 impl Spreading {
     /// Chooses how far the answers of a head spread that learned from a fold's labels: as far as held-out labels do not become
     /// less likely, by more than the standard error of that. With fewer labels than all they are likeliest where answers spread
-    /// less than is best in the end.
+    /// less than is best in the end. Not at all where an ensemble, whose losses on the same images are `losses`, knows them far
+    /// better: who looks alike to a poor encoder says nothing new.
     pub(super) fn choose(
         embeddings: &Embeddings,
         labels: Labels<'_>,
         classes: usize,
         folds: &[Fold],
+        losses: &[f64],
         head: impl Fn(&[usize]) -> Result<LinearHead>,
     ) -> Result<Spreading> {
         let graph = NeighbourGraph::new(&embeddings.rows, embeddings.dim)?;
@@ -88,7 +91,10 @@ impl Spreading {
                 cross_entropies(logits, &truth, classes, temperature).collect::<Vec<f64>>(),
             )
         });
-        let best = (0..ALPHAS.len()).rev().find(|i| !is_worse(&fitted[*i].2, &fitted[0].2)).unwrap_or(0);
+        let likely = |i: &usize| !is_worse(&fitted[*i].2, &fitted[0].2, 1.0);
+        let best = (0..ALPHAS.len()).rev().find(likely).unwrap_or(0);
+        let is_poor = losses.len() == truth.len() && is_worse(&fitted[best].2, losses, WORSE_THAN_ENSEMBLE);
+        let best = if is_poor { 0 } else { best };
         let (temperature, right, _) = fitted[best];
         Ok(Spreading { graph, alpha: ALPHAS[best], temperature, right: [right, fitted[0].1] })
     }
@@ -113,13 +119,13 @@ impl Spreading {
     }
 }
 
-/// Whether the losses of images are higher than others of the same images, by more than the standard error.
-fn is_worse(losses: &[f64], others: &[f64]) -> bool {
+/// Whether the losses of images are higher than others of the same images, by more than so many standard errors.
+fn is_worse(losses: &[f64], others: &[f64], errors: f64) -> bool {
     let count = losses.len().max(1) as f64;
     let differences = || losses.iter().zip(others).map(|(loss, other)| loss - other);
     let mean = differences().sum::<f64>() / count;
     let variance = differences().map(|x| (x - mean) * (x - mean)).sum::<f64>() / count;
-    mean > (variance / count).sqrt()
+    mean > errors * (variance / count).sqrt()
 }
 
 /// Makes a row certain of its label.
@@ -165,10 +171,11 @@ mod tests {
         let (embeddings, classes) = bands();
         let places = [0, 1, 20, 21, 40, 41, 60, 61, 80, 81, 110, 111];
         let labels: Vec<(usize, u32)> = places.iter().map(|i| (*i, classes[*i])).collect();
-        let choose = |labels: Labels<'_>| {
-            Spreading::choose(&embeddings, labels, 2, &folds(labels), |kept| head(&embeddings, labels, kept))
-                .unwrap()
+        let choose_beside = |labels: Labels<'_>, losses: &[f64]| {
+            let of = |kept: &[usize]| head(&embeddings, labels, kept);
+            Spreading::choose(&embeddings, labels, 2, &folds(labels), losses, of).unwrap()
         };
+        let choose = |labels: Labels<'_>| choose_beside(labels, &[]);
         let helpful = choose(&labels);
         assert!(helpful.right[0] >= helpful.right[1], "{:?}", helpful.right);
         // Labels that have nothing to do with what images look like.
@@ -180,6 +187,9 @@ mod tests {
         labels.iter().for_each(|label| certain(&mut targets, *label, 2));
         let rows = helpful.apply(&targets, 2);
         assert!(rows.chunks_exact(2).all(|row| (row[0] + row[1] - 1.0).abs() < 1e-5));
+        // Beside an ensemble that is sure of every label, or of none.
+        let helps = |loss: f64| choose_beside(&labels, &vec![loss; labels.len()]).helps();
+        assert_eq!([helps(0.0), helps(3.0)], [false, helpful.helps()]);
     }
 
     #[test]
@@ -194,14 +204,15 @@ mod tests {
         let embeddings = Embeddings { dim: 41, rows };
         let labels: Vec<(usize, u32)> = (0..120).map(|i| (i, class(i))).collect();
         let of = |kept: &[usize]| head(&embeddings, &labels, kept);
-        let spreading = Spreading::choose(&embeddings, &labels, 2, &folds(&labels), of).unwrap();
+        let spreading = Spreading::choose(&embeddings, &labels, 2, &folds(&labels), &[], of).unwrap();
         assert!(!spreading.helps(), "{:?}", spreading.right);
     }
 
     #[test]
     fn worse_is_more_than_chance() {
-        assert!(!is_worse(&[1.0, 3.0, 1.0, 3.0], &[2.0, 2.0, 2.0, 1.9]));
-        assert!(is_worse(&[2.0, 2.1, 2.0, 2.1], &[1.0; 4]));
-        assert!(!is_worse(&[1.0; 4], &[1.0; 4]) && !is_worse(&[], &[]));
+        assert!(!is_worse(&[1.0, 3.0, 1.0, 3.0], &[2.0, 2.0, 2.0, 1.9], 1.0));
+        assert!(is_worse(&[2.0, 2.1, 2.0, 2.1], &[1.0; 4], 1.0));
+        assert!(is_worse(&[2.0, 3.0], &[1.0; 2], 2.0) && !is_worse(&[2.0, 3.0], &[1.0; 2], 5.0));
+        assert!(!is_worse(&[1.0; 4], &[1.0; 4], 1.0) && !is_worse(&[], &[], 1.0));
     }
 }
