@@ -52,7 +52,7 @@ fn cpus(folder: &Path) -> Option<f64> {
 fn memory(folder: &Path) -> Option<f64> {
     let limit = number(folder.join("memory.max")).or_else(|| number(folder.join("memory.limit_in_bytes")))?;
     // Version 1 writes a number near 2^63 where there is no limit.
-    (limit > 0.0 && limit < 2f64.powi(60)).then_some(limit)
+    (limit > 0.0 && limit < (1u64 << 60) as f64).then_some(limit)
 }
 
 fn number(path: PathBuf) -> Option<f64> {

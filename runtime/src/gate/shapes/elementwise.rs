@@ -203,7 +203,7 @@ pub(in super::super) fn cast<'a>(node: &Node<'a>) -> Result<Vec<Value<'a>>> {
 /// An integer or a truth value of a real number, towards 0; none if there is no such integer.
 fn integer(x: f32, to: Kind) -> Option<i64> {
     // All whole numbers up to there are integers of 64 bits.
-    let whole = (x.abs() < f32::powi(2.0, 62)).then_some(x.trunc() as i64);
+    let whole = (x.abs() < (1u64 << 62) as f32).then_some(x.trunc() as i64);
     if to == Kind::Bool { Some(i64::from(x != 0.0)) } else { whole.and_then(|int| narrow(int, to)) }
 }
 
