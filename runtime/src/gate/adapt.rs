@@ -111,7 +111,7 @@ fn f16_to_f32(bits: u16) -> f32 {
         (31, 0) => f32::INFINITY,
         (31, _) => f32::NAN,
         // The exponents' biases are 15 and 127.
-        _ => f32::from_bits(exponent + 112 << 23 | u32::from(fraction) << 13),
+        _ => f32::from_bits(((exponent + 112) << 23) | (u32::from(fraction) << 13)),
     };
     if sign == 1 { -size } else { size }
 }
