@@ -15,7 +15,7 @@ use smalti_trainer::train::{ExecConfig, OptimConfig};
 
 use super::candidate::{Candidate, FROM_SCRATCH, Origin, candidates};
 use super::choice::Choice;
-use super::ensemble::{Ensemble, FLOOR, cross_entropies, fraction_right, temperature};
+use super::ensemble::{Ensemble, fraction_right, temperature};
 use super::folds::{Fold, Trained, folds};
 use super::frozen::Frozen;
 use super::images::Images;
@@ -57,8 +57,6 @@ pub(super) struct Comparison {
     pub(super) choice: Choice,
     /// The ensemble that is better than each candidate, if it is.
     pub(super) ensemble: Option<Ensemble>,
-    /// The cross-entropy of what it says of each held-out image, in the order of the folds.
-    pub(super) losses: Vec<f64>,
     pub(super) candidates: Vec<Candidate>,
     /// The folds of the labelled images, and what was trained without one each.
     pub(super) folds: Vec<Fold>,
@@ -112,8 +110,7 @@ pub(super) fn compare(job: &Autotrain<'_>, images: &Images, entrants: &Entrants)
     let best = (0..candidates.len()).rev().max_by(|&a, &b| fractions[a].total_cmp(&fractions[b]));
     let best = best.unwrap_or_default();
     let ensemble = self_trains.then(|| found.ensemble(job, classes, &mut scored));
-    let ensemble = ensemble.filter(|(ensemble, _)| ensemble.validation + CREDIT >= fractions[best]);
-    let (ensemble, losses) = ensemble.unzip();
+    let ensemble = ensemble.filter(|ensemble| ensemble.validation + CREDIT >= fractions[best]);
     let mut choice = Choice::new(candidates[best], Some(fractions[best]), steps);
     choice.candidates = scored;
     choice.temperature = temperature(&found.candidates[best], &found.labels, classes);
@@ -130,7 +127,6 @@ pub(super) fn compare(job: &Autotrain<'_>, images: &Images, entrants: &Entrants)
     Ok(Comparison {
         choice,
         ensemble,
-        losses: losses.unwrap_or_default(),
         candidates,
         folds,
         trained,
@@ -213,14 +209,8 @@ impl HeldOut {
         Ok(())
     }
 
-    /// The ensemble of candidates and the teacher, and the cross-entropy of what it says of each image; tells how good both are,
-    /// and adds them to what competed.
-    fn ensemble(
-        &self,
-        job: &Autotrain<'_>,
-        classes: usize,
-        scored: &mut Vec<Scored>,
-    ) -> (Ensemble, Vec<f64>) {
+    /// The ensemble of candidates and the teacher; says how good both are, and adds them to what competed.
+    fn ensemble(&self, job: &Autotrain<'_>, classes: usize, scored: &mut Vec<Scored>) -> Ensemble {
         let mut all = self.candidates.clone();
         let add = |scored: &mut Vec<Scored>, name: &str, validation| {
             job.tell(&format!("  {name:<32}{:5.1}%", 100.0 * validation));
@@ -236,9 +226,7 @@ impl HeldOut {
             scored.weight = Some(ensemble.weight(i));
         }
         add(scored, "weighted mean of their answers", ensemble.validation);
-        let logits: Vec<f32> = ensemble.mean(&all, classes).iter().map(|p| p.max(FLOOR).ln()).collect();
-        let losses = cross_entropies(&logits, &self.labels, classes, 1.0).collect();
-        (ensemble, losses)
+        ensemble
     }
 }
 

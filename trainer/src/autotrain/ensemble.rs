@@ -28,6 +28,9 @@ pub(super) struct Ensemble {
     weights: Vec<f64>,
     /// The fraction of held-out images that it gets right.
     pub(super) validation: f64,
+    /// The cross-entropy of what it says of each of them; in no file.
+    #[serde(skip)]
+    pub(super) losses: Vec<f64>,
 }
 
 impl Ensemble {
@@ -45,9 +48,12 @@ impl Ensemble {
                 rows.map(|(row, label)| probabilities(row, *temperature)[*label as usize]).collect()
             })
             .collect();
-        let mut ensemble = Ensemble { temperatures, weights: weights(&said), validation: 0.0 };
+        let mut ensemble =
+            Ensemble { temperatures, weights: weights(&said), validation: 0.0, losses: Vec::new() };
         let answers = ensemble.mean(classifiers, classes);
         ensemble.validation = fraction_right(&answers, labels, classes);
+        let of_the_right = answers.chunks_exact(classes).zip(labels).map(|(row, label)| row[*label as usize]);
+        ensemble.losses = of_the_right.map(|p| -f64::from(p.max(FLOOR)).ln()).collect();
         ensemble
     }
 

@@ -87,7 +87,7 @@ impl SoftLabels {
                 Some(teacher) => teacher.head(Some(kept)),
                 None => entrants.frozen.head(Some(kept)),
             };
-            let spreading = Spreading::choose(&looks, &labels, classes, folds, &comparison.losses, head)?;
+            let spreading = Spreading::choose(&looks, &labels, classes, folds, &ensemble.losses, head)?;
             let [with, without] = spreading.right.map(|right| 100.0 * right);
             if spreading.helps() {
                 job.tell(&format!(
