@@ -58,6 +58,20 @@ impl<'a> Faults<'a> {
         Faults { count: 1, ..Faults::from(folder, first, errno) }
     }
 
+    /// What a command that makes so many calls is to meet one after the other: a read-only disk, then at every `stride`-th call
+    /// each kind of failure, alone or with all that follow.
+    pub fn one_by_one(folder: &'a Path, calls: usize, stride: usize) -> impl Iterator<Item = Faults<'a>> {
+        let at = move |first| {
+            [
+                Faults::from(folder, first, EIO),
+                Faults::once(folder, first, EIO),
+                Faults::from(folder, first, ENOSPC),
+                Faults::once(folder, first, EDQUOT),
+            ]
+        };
+        std::iter::once(Faults::from(folder, 1, EROFS)).chain((1..=calls).step_by(stride).flat_map(at))
+    }
+
     /// Makes the program meet them.
     pub fn meet<'c>(&self, command: &'c mut Command) -> &'c mut Command {
         let numbers = [("FROM", self.first), ("COUNT", self.count), ("ERRNO", self.errno as usize)];

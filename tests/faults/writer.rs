@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
-use crate::{EDQUOT, EIO, ENOSPC, EROFS, Faults, read};
+use crate::{EROFS, Faults, read};
 
 /// Exit code of both programs where the file system refuses.
 const FILE_SYSTEM: i32 = 6;
@@ -77,18 +77,11 @@ impl Writer<'_> {
         assert!(calls >= 4, "{}: {calls} calls: is the library before libc?", self.name);
 
         let mut tally = Tally::default();
-        let mut meet = |faults: Faults<'_>| {
+        for faults in Faults::one_by_one(self.folder, calls, stride) {
             self.reset();
             let output = self.run(&faults);
             tally.runs += 1;
             tally.refused += usize::from(self.judge(&output, &faults, &new));
-        };
-        meet(Faults::from(self.folder, 1, EROFS));
-        for first in (1..=calls).step_by(stride) {
-            meet(Faults::from(self.folder, first, EIO));
-            meet(Faults::once(self.folder, first, EIO));
-            meet(Faults::from(self.folder, first, ENOSPC));
-            meet(Faults::once(self.folder, first, EDQUOT));
         }
         // What the last one left half written goes.
         self.put_old();

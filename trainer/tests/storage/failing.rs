@@ -82,7 +82,7 @@ fn commands_that_write_a_folder_can_be_repeated() {
         assert!(healthy.status.success(), "{name}: {}", String::from_utf8_lossy(&healthy.stderr));
         let calls = read(&record).len();
         let (mut runs, mut refused) = (0, 0);
-        let mut meet = |faults: Faults<'_>| {
+        for faults in Faults::one_by_one(&watched, calls, stride() * rarer) {
             clear();
             let output = faults.meet(&mut work.smalti(&args)).output().unwrap();
             let said = String::from_utf8_lossy(&output.stderr);
@@ -96,13 +96,6 @@ fn commands_that_write_a_folder_can_be_repeated() {
             refused += usize::from(!output.status.success());
             // What is left of it is no obstacle.
             work.done(&[&args[..], &["--overwrite"]].concat());
-        };
-        meet(Faults::from(&watched, 1, EROFS));
-        for first in (1..=calls).step_by(stride() * rarer) {
-            meet(Faults::from(&watched, first, EIO));
-            meet(Faults::once(&watched, first, EIO));
-            meet(Faults::from(&watched, first, ENOSPC));
-            meet(Faults::once(&watched, first, EDQUOT));
         }
         println!("{name}: {calls} calls, {runs} runs with faults, {refused} ended with exit code 6");
         assert!(refused * 2 > runs, "{name}: {refused} of {runs}");
