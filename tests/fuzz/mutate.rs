@@ -1,23 +1,6 @@
 //! Changes of bytes without knowledge of what they hold, after AFL's havoc stage.
 
-/// Numbers from a seed: SplitMix64.
-pub struct Random(pub u64);
-
-impl Random {
-    /// The next number.
-    pub fn number(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        z ^ (z >> 31)
-    }
-
-    /// A number below `end`; 0 if that is 0.
-    pub fn below(&mut self, end: usize) -> usize {
-        if end == 0 { 0 } else { (self.number() % end as u64) as usize }
-    }
-}
+use fastrand::Rng;
 
 /// Numbers at the edges of types.
 const EDGES: [u64; 14] = [
@@ -41,39 +24,39 @@ const EDGES: [u64; 14] = [
 const LONGEST: usize = 1 << 20;
 
 /// Changes an input in one to sixteen places; `other` is another seed, parts of which may come over.
-pub fn mutate(bytes: &mut Vec<u8>, other: &[u8], random: &mut Random) {
-    for _ in 0..1 << random.below(5) {
-        let at = random.below(bytes.len());
-        match random.below(9) {
-            0 if !bytes.is_empty() => bytes[at] ^= 1 << random.below(8),
-            1 if !bytes.is_empty() => bytes[at] = random.number() as u8,
+pub fn mutate(bytes: &mut Vec<u8>, other: &[u8], rng: &mut Rng) {
+    for _ in 0..1 << rng.usize(..5) {
+        let at = rng.usize(..bytes.len().max(1));
+        match rng.usize(..9) {
+            0 if !bytes.is_empty() => bytes[at] ^= 1 << rng.usize(..8),
+            1 if !bytes.is_empty() => bytes[at] = rng.u8(..),
             2 => {
-                let width = 1 << random.below(4);
-                let edge = EDGES[random.below(EDGES.len())];
-                let number = if random.below(2) == 0 {
+                let width = 1 << rng.usize(..4);
+                let edge = EDGES[rng.usize(..EDGES.len())];
+                let number = if rng.bool() {
                     edge.to_le_bytes()[..width].to_vec()
                 } else {
                     edge.to_be_bytes()[8 - width..].to_vec()
                 };
                 overwrite(bytes, at, &number);
             }
-            3 => drop(bytes.drain(at..at + random.below(bytes.len() - at + 1))),
+            3 => drop(bytes.drain(at..at + rng.usize(..=bytes.len() - at))),
             4 => bytes.truncate(at),
             // A part of itself again, or of another file.
-            5 => insert(bytes, at, &part(&bytes.clone(), random)),
-            6 => insert(bytes, at, &part(other, random)),
-            7 => overwrite(bytes, at, &part(other, random)),
-            _ => insert(bytes, at, &random.number().to_le_bytes()[..random.below(9)]),
+            5 => insert(bytes, at, &part(&bytes.clone(), rng)),
+            6 => insert(bytes, at, &part(other, rng)),
+            7 => overwrite(bytes, at, &part(other, rng)),
+            _ => insert(bytes, at, &rng.u64(..).to_le_bytes()[..rng.usize(..9)]),
         }
     }
     bytes.truncate(LONGEST);
 }
 
 /// Some bytes, seldom many.
-fn part(bytes: &[u8], random: &mut Random) -> Vec<u8> {
-    let start = random.below(bytes.len());
-    let most = (bytes.len() - start).min(1 << random.below(13));
-    bytes[start..start + random.below(most + 1)].to_vec()
+fn part(bytes: &[u8], rng: &mut Rng) -> Vec<u8> {
+    let start = rng.usize(..bytes.len().max(1));
+    let most = (bytes.len() - start).min(1 << rng.usize(..13));
+    bytes[start..start + rng.usize(..=most)].to_vec()
 }
 
 fn insert(bytes: &mut Vec<u8>, at: usize, part: &[u8]) {
@@ -92,7 +75,7 @@ mod tests {
     fn the_same_seed_makes_the_same_input_and_others_make_others() {
         let made = |seed: u64| {
             let mut bytes = vec![7; 100];
-            mutate(&mut bytes, b"another", &mut Random(seed));
+            mutate(&mut bytes, b"another", &mut Rng::with_seed(seed));
             bytes
         };
         assert_eq!(made(3), made(3));
@@ -102,11 +85,11 @@ mod tests {
 
     #[test]
     fn nothing_becomes_something() {
-        let mut random = Random(1);
+        let mut rng = Rng::with_seed(1);
         let lengths: Vec<usize> = (0..50)
             .map(|_| {
                 let mut bytes = Vec::new();
-                mutate(&mut bytes, &[], &mut random);
+                mutate(&mut bytes, &[], &mut rng);
                 bytes.len()
             })
             .collect();

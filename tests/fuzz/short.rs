@@ -7,8 +7,9 @@ use std::panic::catch_unwind;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use fastrand::Rng;
 use rustix::time::{ClockId, clock_gettime};
-use smalti_fuzz::mutate::{Random, mutate};
+use smalti_fuzz::mutate::mutate;
 use smalti_fuzz::{TARGETS, Target, found};
 
 /// The most processor time that one input may take.
@@ -53,9 +54,9 @@ fn drive(name: &str) {
     let (mut number, mut problems) = (setting("SMALTI_FUZZ_SEED", 0), Vec::new());
     let first = number;
     while clock() - start < end && problems.len() < 10 {
-        let mut random = Random(number);
-        let mut bytes = seeds[random.below(seeds.len())].clone();
-        mutate(&mut bytes, &seeds[random.below(seeds.len())], &mut random);
+        let mut rng = Rng::with_seed(number);
+        let mut bytes = seeds[rng.usize(..seeds.len())].clone();
+        mutate(&mut bytes, &seeds[rng.usize(..seeds.len())], &mut rng);
         if let Some(problem) = problem(&target, &bytes) {
             let path: PathBuf = std::env::temp_dir().join(format!("smalti-{name}-{number}"));
             std::fs::write(&path, &bytes).unwrap();

@@ -1,5 +1,6 @@
 //! Random changes of valid models: structure through the messages, bytes by flipping and cutting.
 
+use fastrand::Rng;
 use prost::Message;
 use smalti_models::onnx::attribute_proto::AttributeType;
 use smalti_models::onnx::tensor_shape_proto::dimension::Value as Dimension;
@@ -82,16 +83,12 @@ const UNARY: [&str; 15] = [
 ];
 const BINARY: [&str; 5] = ["Add", "Div", "Mul", "Pow", "Sub"];
 
-/// SplitMix64.
-struct Dice(u64);
+struct Dice(Rng);
 
 impl Dice {
+    /// Below `sides`; 0 if there are none.
     fn roll(&mut self, sides: usize) -> usize {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        ((z ^ (z >> 31)) % sides.max(1) as u64) as usize
+        self.0.usize(..sides.max(1))
     }
 
     fn pick<T: Copy>(&mut self, from: &[T]) -> T {
@@ -311,7 +308,7 @@ fn cases(count: usize) -> impl Iterator<Item = (String, Vec<u8>)> + Send {
     });
     (0..count).map(move |seed| {
         let (model, bytes) = &bases[seed % bases.len()];
-        let mut dice = Dice(seed as u64);
+        let mut dice = Dice(Rng::with_seed(seed as u64));
         let bytes = match (seed / bases.len()) % 5 {
             0 => damaged(bytes.clone(), &mut dice),
             _ => mutant(model.clone(), &mut dice),

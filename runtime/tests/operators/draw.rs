@@ -1,21 +1,15 @@
 //! Graphs under construction, by a seed.
 
+use fastrand::Rng;
 use smalti_models::onnx::attribute_proto::AttributeType;
 use smalti_models::onnx::{AttributeProto, NodeProto, TensorProto};
 
-/// SplitMix64.
-pub(super) struct Dice(pub(super) u64);
+/// Choices.
+pub(super) struct Dice(pub(super) Rng);
 
 impl Dice {
-    fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let z = (self.0 ^ (self.0 >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        let z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        z ^ (z >> 31)
-    }
-
     pub(super) fn roll(&mut self, sides: usize) -> usize {
-        (self.next() % sides as u64) as usize
+        self.0.usize(..sides)
     }
 
     pub(super) fn pick<T: Copy>(&mut self, from: &[T]) -> T {
@@ -24,7 +18,7 @@ impl Dice {
 
     /// In [-1, 1).
     pub(super) fn float(&mut self) -> f32 {
-        (self.next() >> 40) as f32 / (1u64 << 23) as f32 - 1.0
+        2.0 * self.0.f32() - 1.0
     }
 }
 
@@ -36,6 +30,8 @@ pub(super) struct Draw {
     pub(super) dice: Dice,
     pub(super) nodes: Vec<NodeProto>,
     pub(super) constants: Vec<TensorProto>,
+    /// Whether a window of a pooling lies beside its map.
+    pub(super) beside: bool,
 }
 
 impl Draw {

@@ -140,6 +140,12 @@ impl Draw {
         let [kernel, strides, dilations] = [0, 1, 2].map(|i| windows.map(|window| window[i]));
         let attributes: [(&str, &[i64]); 4] =
             [("kernel_shape", &kernel), ("strides", &strides), ("dilations", &dilations), ("pads", &pads)];
+        self.beside |= [0, 1].into_iter().any(|i| {
+            let covers = |window: i64, k: i64| {
+                (0..dims[2 + i]).contains(&(window * strides[i] + k * dilations[i] - pads[i]))
+            };
+            (0..[down, across][i]).any(|window| !(0..kernel[i]).any(|k| covers(window, k)))
+        });
         (self.node("MaxPool", &[x], &attributes), vec![1, dims[1], down, across])
     }
 }

@@ -133,7 +133,17 @@ fn port(name: &str, dims: &[i64]) -> ValueInfoProto {
 
 /// Patches, or maps on even seeds, as tokens; then steps of transformers; then a mean and a layer.
 pub(super) fn graph(seed: u64) -> ModelProto {
-    let mut draw = Draw { dice: Dice(seed << 20), nodes: Vec::new(), constants: Vec::new() };
+    drawn(seed).0
+}
+
+/// The graph, and whether a window of a pooling lies beside its map.
+fn drawn(seed: u64) -> (ModelProto, bool) {
+    let mut draw = Draw {
+        dice: Dice(fastrand::Rng::with_seed(seed)),
+        nodes: Vec::new(),
+        constants: Vec::new(),
+        beside: false,
+    };
     let (side, map, count) = if seed.is_multiple_of(2) {
         let side = draw.dice.pick(&[8, 13]);
         let (map, dims) = draw.map("image", [side; 2]);
@@ -165,7 +175,9 @@ pub(super) fn graph(seed: u64) -> ModelProto {
         ..Default::default()
     };
     let opset = OperatorSetIdProto { domain: String::new(), version: 17 };
-    ModelProto { ir_version: 9, opset_import: vec![opset], graph: Some(graph), ..Default::default() }
+    let model =
+        ModelProto { ir_version: 9, opset_import: vec![opset], graph: Some(graph), ..Default::default() };
+    (model, draw.beside)
 }
 
 /// The largest step of a quantization: a sum in another order may move a value by one.
@@ -226,11 +238,12 @@ fn drawn_graphs_give_the_same_on_both_backends() {
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
     assert!(ours > 200, "{ours} ran on our kernels");
     assert!(moved <= ours / 50, "{moved} of {ours} differ by more than floats do");
-    // In these a window of a pooling lies beside its map.
-    for seed in [2890, 9040] {
-        let Ran { ours, wrong, .. } = run(seed..seed + 1);
-        assert!(ours == 1 && wrong.is_empty(), "{}", wrong.join("\n"));
-    }
+    let beside = (0..100_000).filter(|seed| drawn(*seed).1).take(20);
+    let ran: Vec<Ran> = beside.map(|seed| run(seed..seed + 1)).collect();
+    let wrong: Vec<&String> = ran.iter().flat_map(|ran| &ran.wrong).collect();
+    assert!(wrong.is_empty(), "{wrong:?}");
+    let ours: usize = ran.iter().map(|ran| ran.ours).sum();
+    assert!(ours > 5, "{ours} whose pooling has a window beside its map ran on our kernels");
 }
 
 #[test]

@@ -3,7 +3,7 @@
 
 use smalti_trainer::run::{RunDir, state};
 
-use crate::support::{Random, Runs, STATE, setting};
+use crate::support::{Runs, STATE, rng, setting};
 
 #[test]
 fn a_checkpoint_with_one_bit_changed_gives_way_to_the_one_before() {
@@ -14,10 +14,10 @@ fn a_checkpoint_with_one_bit_changed_gives_way_to_the_one_before() {
     let [good, before] = [&last, &previous].map(|path| state::load(path).unwrap());
     assert_eq!((good.about.step, before.about.step), (12, 11));
 
-    let (mut bytes, mut random) = (std::fs::read(&last).unwrap(), Random::new());
+    let (mut bytes, mut rng) = (std::fs::read(&last).unwrap(), rng());
     let (damages, bits) = (setting("SMALTI_DAMAGES", 200), bytes.len() as u64 * 8);
     for _ in 0..damages {
-        let bit = random.below(bits) as usize;
+        let bit = rng.u64(..bits) as usize;
         bytes[bit / 8] ^= 1 << (bit % 8);
         std::fs::write(&last, &bytes).unwrap();
         let (used, state) = run.load_state().unwrap_or_else(|error| panic!("bit {bit}: {error}"));

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use smalti_trainer::run::RunDir;
 
-use crate::support::{Random, Runs, STATE, is_begun, setting, tensors};
+use crate::support::{Runs, STATE, is_begun, rng, setting, tensors};
 
 /// A checkpoint that is being written, or was when the run was killed.
 fn unfinished(run: &Path) -> Option<OsString> {
@@ -37,14 +37,14 @@ fn survives_kills(stage: &'static str) {
     let runs = Runs::new(stage, 40);
     let start = Instant::now();
     let (whole, killed, takes) = (runs.whole(), runs.path("killed"), start.elapsed());
-    let (kills, mut random) = (setting("SMALTI_KILLS", 6), Random::new());
+    let (kills, mut rng) = (setting("SMALTI_KILLS", 6), rng());
     let (mut done, mut within, mut early, mut ended) = (0, 0, 0, 0);
     while done < kills {
         let mut child = runs.start(&killed, is_begun(&killed));
         if done % 2 == 0 {
-            std::thread::sleep(Duration::from_micros(random.below(takes.as_micros() as u64 / 3)));
+            std::thread::sleep(Duration::from_micros(rng.u64(..takes.as_micros() as u64 / 3)));
         } else {
-            wait_for_save(&killed, random.below(20), &mut child);
+            wait_for_save(&killed, rng.u64(..20), &mut child);
         }
         child.kill().unwrap();
         if child.wait().unwrap().success() {

@@ -9,7 +9,7 @@ use smalti_faults::{Call, Crash, Disk, Faults, IS_AVAILABLE, read};
 use smalti_trainer::model::weights::file;
 use smalti_trainer::run::{RunDir, state};
 
-use crate::support::{Random, Runs, finish, setting};
+use crate::support::{Runs, finish, rng, setting};
 
 /// The step of a state that lies on a disk.
 fn saved(disk: &Disk, scratch: &Path) -> Option<u64> {
@@ -41,7 +41,7 @@ fn survives_power_losses(stage: &'static str) {
     finish(Faults::recorded(&watched, &record).meet(&mut command).spawn().unwrap());
 
     let (calls, mut disk, mut promised) = (read(&record), Disk::default(), None);
-    let (mut looked, mut checkpoints, mut random) = (0, 0, Random::new());
+    let (mut looked, mut checkpoints, mut rng) = (0, 0, rng());
     // Some of all, each with the same chance.
     let (resumed, mut sample) = (setting("SMALTI_POWER_LOSSES", 6), Vec::<(String, Crash)>::new());
     for (i, call) in calls.iter().enumerate() {
@@ -60,7 +60,7 @@ fn survives_power_losses(stage: &'static str) {
                 std::fs::remove_dir_all(&lost).unwrap();
             }
             looked += 1;
-            let place = random.below(looked) as usize;
+            let place = rng.u64(..looked) as usize;
             if (sample.len() as u64) < resumed {
                 sample.push((about.clone(), crash.clone()));
             } else if let Some(one) = sample.get_mut(place) {

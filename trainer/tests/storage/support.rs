@@ -113,23 +113,10 @@ pub fn setting(name: &str, default: u64) -> u64 {
     std::env::var(name).map_or(default, |text| text.parse().unwrap_or_else(|_| panic!("{name}={text}")))
 }
 
-/// Numbers from a seed: SplitMix64.
-pub struct Random(pub u64);
-
-impl Random {
-    /// Seeded by the clock, unless `SMALTI_SEED` says otherwise; the seed is printed.
-    pub fn new() -> Random {
-        let now = std::time::SystemTime::UNIX_EPOCH.elapsed().unwrap().as_nanos() as u64;
-        let seed = setting("SMALTI_SEED", now);
-        println!("SMALTI_SEED={seed}");
-        Random(seed)
-    }
-
-    pub fn below(&mut self, end: u64) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        (z ^ (z >> 31)) % end
-    }
+/// A generator seeded by the clock, unless `SMALTI_SEED` says otherwise; the seed is printed.
+pub fn rng() -> fastrand::Rng {
+    let now = std::time::SystemTime::UNIX_EPOCH.elapsed().unwrap().as_nanos() as u64;
+    let seed = setting("SMALTI_SEED", now);
+    println!("SMALTI_SEED={seed}");
+    fastrand::Rng::with_seed(seed)
 }

@@ -4,58 +4,44 @@ use std::io::{ErrorKind, Read, Write};
 use std::net::{Shutdown, TcpStream};
 use std::time::{Duration, Instant};
 
+use fastrand::Rng;
+
 use crate::server::*;
 
-/// Numbers that look drawn, the same each time (SplitMix64).
-pub struct Draw(pub u64);
-
-impl Draw {
-    pub fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mixed = (self.0 ^ (self.0 >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        let mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        mixed ^ (mixed >> 31)
-    }
-
-    pub fn below(&mut self, bound: usize) -> usize {
-        (self.next() % bound as u64) as usize
-    }
-}
-
 /// A request that is wrong: garbage, a damaged head, a damaged image, a length that lies, an end in the middle.
-pub fn malformed(draw: &mut Draw, image: &[u8]) -> Vec<u8> {
+pub fn malformed(rng: &mut Rng, image: &[u8]) -> Vec<u8> {
     let path = ["/classify", "/embed", "/explain", "/learn", "/anomaly", "/", "/classify?top_k=%00", "*"]
-        [draw.below(8)];
-    let method = ["POST", "GET", "PUT", "DELETE", "\0", "POST POST"][draw.below(6)];
+        [rng.usize(..8)];
+    let method = ["POST", "GET", "PUT", "DELETE", "\0", "POST POST"][rng.usize(..6)];
     let good = request("localhost", method, path, &["Connection: close"], image);
-    let mut bytes = match draw.below(8) {
-        0 => (0..draw.below(600)).map(|_| draw.next() as u8).collect(),
-        1 => good[..draw.below(good.len())].to_vec(),
+    let mut bytes = match rng.usize(..8) {
+        0 => (0..rng.usize(..600)).map(|_| rng.u8(..)).collect(),
+        1 => good[..rng.usize(..good.len())].to_vec(),
         2 => {
             let chunked = ["Transfer-Encoding: chunked", "Connection: close"];
             let body =
-                ["ffffffffffffffff\r\nx", "-1\r\n", "5\r\nhello\r\n0\r\n\r\n", "zz\r\n"][draw.below(4)];
+                ["ffffffffffffffff\r\nx", "-1\r\n", "5\r\nhello\r\n0\r\n\r\n", "zz\r\n"][rng.usize(..4)];
             [&request("localhost", "POST", path, &chunked, &[])[..], body.as_bytes()].concat()
         }
         3 => {
-            let lie = ["-1", "99999999999999999999", "1e3", "5, 6", ""][draw.below(5)];
+            let lie = ["-1", "99999999999999999999", "1e3", "5, 6", ""][rng.usize(..5)];
             request("localhost", "POST", path, &[&format!("Content-Length: {lie}")], &[])
         }
         4 => {
-            let long = format!("X-{}: {}", draw.below(9), "a".repeat(draw.below(40_000)));
+            let long = format!("X-{}: {}", rng.usize(..9), "a".repeat(rng.usize(..40_000)));
             request("localhost", method, path, &[&long, "Connection: close"], image)
         }
         5 => {
-            let headers: Vec<String> = (0..draw.below(300)).map(|i| format!("H{i}: {i}")).collect();
+            let headers: Vec<String> = (0..rng.usize(..300)).map(|i| format!("H{i}: {i}")).collect();
             let headers: Vec<&str> = headers.iter().map(String::as_str).collect();
             request("localhost", method, path, &headers, &[])
         }
         _ => good,
     };
-    for _ in 0..draw.below(12) {
+    for _ in 0..rng.usize(..12) {
         if !bytes.is_empty() {
-            let at = draw.below(bytes.len());
-            bytes[at] = draw.next() as u8;
+            let at = rng.usize(..bytes.len());
+            bytes[at] = rng.u8(..);
         }
     }
     bytes
@@ -63,10 +49,10 @@ pub fn malformed(draw: &mut Draw, image: &[u8]) -> Vec<u8> {
 
 /// Sends that many; each is answered or ended, and the server answers others as before.
 pub fn throw(server: &Server, count: usize, seed: u64) {
-    let (mut draw, image) = (Draw(seed), red());
+    let (mut rng, image) = (Rng::with_seed(seed), red());
     let label = server.label(&image);
     for i in 0..count {
-        let bytes = malformed(&mut draw, &image);
+        let bytes = malformed(&mut rng, &image);
         let mut stream = server.connect();
         // It may be closed before all is sent, or before this side is.
         let _ = stream.write_all(&bytes);
