@@ -175,9 +175,9 @@ pub struct AttributeProto {
     /// A tensor.
     #[prost(message, optional, boxed, tag = "5")]
     pub t: Option<Box<TensorProto>>,
-    /// A subgraph.
-    #[prost(message, optional, tag = "6")]
-    pub g: Option<Ignored>,
+    /// A subgraph: a branch of an `If`, say.
+    #[prost(message, optional, boxed, tag = "6")]
+    pub g: Option<Box<GraphProto>>,
     /// Integers.
     #[prost(int64, repeated, tag = "8")]
     pub ints: Vec<i64>,
@@ -491,9 +491,9 @@ mod tests {
     #[test]
     fn what_is_refused_is_seen_and_nothing_else_of_it_kept() {
         let subgraph = field(1, &field(4, b"Loop"));
-        let attribute = AttributeProto::decode(&field(6, &subgraph)[..]).unwrap();
-        assert_eq!(attribute.g, Some(Ignored {}));
-        assert_eq!(attribute.encode_to_vec(), field(6, b""));
+        let attribute = AttributeProto::decode(&field(11, &subgraph)[..]).unwrap();
+        assert_eq!(attribute.graphs, [Ignored {}]);
+        assert_eq!(attribute.encode_to_vec(), field(11, b""));
         let metadata = field(9, &field(1, b"pkg.torch.onnx.stack_trace"));
         assert_eq!(NodeProto::decode(&metadata[..]).unwrap(), NodeProto::default());
     }

@@ -21,17 +21,7 @@ const CHANNELS: [Option<i64>; 2] = [Some(1), Some(3)];
 pub(super) fn adapt(model: &mut ModelProto) {
     let Some(graph) = &mut model.graph else { return };
     drop_weights_from_inputs(graph);
-    graph.initializer.iter_mut().for_each(widen);
-    for node in &mut graph.node {
-        number_as_tensor(node);
-        for attribute in &mut node.attribute {
-            attribute.t.as_deref_mut().into_iter().for_each(widen);
-            let is_cast = node.op_type == "Cast" && attribute.name == "to";
-            if is_cast && is_half(attribute.i) {
-                attribute.i = DataType::Float as i64;
-            }
-        }
-    }
+    widen_graph(graph);
     for info in graph.input.iter_mut().chain(&mut graph.output) {
         if let Some(tensor) = tensor_of(info)
             && is_half(tensor.elem_type.into())
@@ -44,6 +34,22 @@ pub(super) fn adapt(model: &mut ModelProto) {
         close_batch(image);
     }
     turn_image(graph);
+}
+
+/// Numbers of a graph and of the branches in it, in the gate's form.
+fn widen_graph(graph: &mut GraphProto) {
+    graph.initializer.iter_mut().for_each(widen);
+    for node in &mut graph.node {
+        number_as_tensor(node);
+        for attribute in &mut node.attribute {
+            attribute.t.as_deref_mut().into_iter().for_each(widen);
+            attribute.g.as_deref_mut().into_iter().for_each(widen_graph);
+            let is_cast = node.op_type == "Cast" && attribute.name == "to";
+            if is_cast && is_half(attribute.i) {
+                attribute.i = DataType::Float as i64;
+            }
+        }
+    }
 }
 
 /// Says of the outputs what the gate found: a shape that follows from an open batch may be open in the file.

@@ -16,6 +16,8 @@ pub(super) enum Check {
     Text(&'static [&'static str]),
     /// A tensor, checked like a weight.
     Tensor,
+    /// A subgraph.
+    Graph,
 }
 
 /// One attribute that an operator may have.
@@ -33,6 +35,7 @@ impl Check {
             Check::Ints(..) => AttributeType::Ints,
             Check::Text(_) => AttributeType::String,
             Check::Tensor => AttributeType::Tensor,
+            Check::Graph => AttributeType::Graph,
         }
     }
 
@@ -46,6 +49,7 @@ impl Check {
             }
             Check::Text(words) => words.iter().any(|word| word.as_bytes() == attribute.s),
             Check::Tensor => attribute.t.is_some(),
+            Check::Graph => attribute.g.is_some(),
         }
     }
 
@@ -57,6 +61,7 @@ impl Check {
             Check::Ints(most, low, high) => format!("at most {most} integers from {low} to {high}"),
             Check::Text(words) => format!("one of {}", words.join(", ")),
             Check::Tensor => "a tensor".into(),
+            Check::Graph => "a subgraph".into(),
         }
     }
 
@@ -67,7 +72,7 @@ impl Check {
             Check::Float(..) => attribute.f.to_string(),
             Check::Ints(..) => format!("{:?}", attribute.ints.iter().take(12).collect::<Vec<_>>()),
             Check::Text(_) => format!("`{}`", String::from_utf8_lossy(&attribute.s)),
-            Check::Tensor => "nothing".into(),
+            Check::Tensor | Check::Graph => "nothing".into(),
         }
     }
 }
@@ -90,7 +95,8 @@ pub(super) fn check(place: &str, node: &NodeProto, table: &[Attribute]) -> Resul
         if attribute.r#type != rule.check.attribute_type() as i32 || !attribute.ref_attr_name.is_empty() {
             return refuse(format!("attribute type {}", attribute.r#type));
         }
-        if attribute.g.is_some() || !attribute.graphs.is_empty() {
+        let is_stray = attribute.g.is_some() && !matches!(rule.check, Check::Graph);
+        if is_stray || !attribute.graphs.is_empty() {
             return refuse("a subgraph".into());
         }
         if !rule.check.holds(attribute) {

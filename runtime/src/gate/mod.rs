@@ -1,7 +1,8 @@
 //! The gate: a strict profile of ONNX, checked wholly before the engine sees anything of a file.
 //!
 //! A model that passes has
-//! - one file without external data, training information, functions or subgraphs, within [`Limits`];
+//! - one file without external data, training information or functions, and without subgraphs but for the branches
+//!   of an `If` whose condition is known, within [`Limits`];
 //! - operators of ONNX's main domain at opset 11 to 21, from a short list, with every attribute checked by
 //!   name, type and range;
 //! - one image as input, `uint8 [1, H, W, C]` or `float32 [1, C, H, W]` (the other layouts are turned, an open batch
@@ -14,6 +15,7 @@
 
 mod adapt;
 mod attributes;
+mod branches;
 mod fold;
 mod limits;
 mod node;
@@ -61,6 +63,9 @@ pub(crate) fn open_pieces(file: Pieces<'_>, limits: &Limits) -> Result<(ModelPro
     let mut model = decode(file, limits)?;
     adapt::adapt(&mut model);
     let mut summary = check(&model, limits)?;
+    if model.graph.as_mut().is_some_and(|graph| branches::inline(graph, &summary.facts)) {
+        summary = check(&model, limits)?;
+    }
     summary.file_bytes = size;
     if let Some(graph) = &mut model.graph {
         adapt::declare(graph, &summary.outputs);

@@ -4,6 +4,7 @@
 //! of, as this project and as PyTorch exports them, with the shape arithmetic around them, and ONNX's own form of quantization.
 
 use super::attributes::{Attribute, Check};
+use super::branches;
 use super::node::Node;
 use super::shapes::{constant, elementwise, images, index, layout, normalise, product, quantize, resize};
 use super::value::Value;
@@ -197,6 +198,7 @@ pub(super) const RULES: &[Rule] = &[
     plain("HardSigmoid", (1, 1), elementwise::unary, Cost::Element(2)).with(HARD_SIGMOID),
     Rule { since: 14, ..plain("HardSwish", (1, 1), elementwise::unary, Cost::Element(2)) },
     plain("Identity", (1, 1), elementwise::identity, Cost::Free),
+    Rule { outputs: MANY, ..plain("If", (1, 1), branches::infer, Cost::Free).with(branches::ATTRIBUTES) },
     plain("InstanceNormalization", (3, 3), images::instance_norm, Cost::Element(8))
         .with(&[attribute("epsilon", Check::Float(1e-12, 1.0))]),
     plain("IsNaN", (1, 1), elementwise::is_nan, Cost::Element(1)),

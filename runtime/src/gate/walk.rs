@@ -12,7 +12,7 @@ use super::rules::{self, Cost, Rule};
 use super::shapes::product;
 use super::summary::{Fact, Form, Input, NodeSummary, Port, Summary};
 use super::value::{Kind, Value, elements, type_name};
-use super::{attributes, weights};
+use super::{attributes, branches, weights};
 use crate::error::{Error, Result};
 
 /// The largest side of an image in pixels.
@@ -31,6 +31,8 @@ struct Walk<'a> {
     opset: i64,
     values: HashMap<&'a str, Rc<Value<'a>>>,
     budget: Budget,
+    /// Nodes of the graph and of the branches taken.
+    count: usize,
     /// Elements of everything that follows from weights alone.
     constants: u64,
     /// Bytes of what of that is not stored in the file.
@@ -46,20 +48,12 @@ struct Walk<'a> {
 
 /// Checks a graph and everything in it.
 pub(super) fn check(graph: &GraphProto, opset: i64, limits: &Limits) -> Result<Summary> {
-    if graph.node.len() > limits.nodes {
-        return Err(Error::refused("graph", format!("{} nodes", graph.node.len()), limits.nodes.to_string()));
-    }
-    if !graph.sparse_initializer.is_empty() {
-        return Err(Error::refused("graph", "sparse weights", "dense weights"));
-    }
     let mut walk = Walk {
         limits,
         opset,
         values: HashMap::new(),
-        budget: Budget {
-            stored: graph.initializer.iter().chain(attached(graph)).map(stored).sum(),
-            input: 0,
-        },
+        budget: Budget { stored: stored(graph), input: 0 },
+        count: 0,
         constants: 0,
         constant_bytes: 0,
         work: 0,
@@ -68,6 +62,7 @@ pub(super) fn check(graph: &GraphProto, opset: i64, limits: &Limits) -> Result<S
         padding: 0,
         nodes: Vec::new(),
     };
+    walk.enter(graph)?;
     let (parameters, weight_bytes) = walk.weights(graph)?;
     let input = walk.input(graph)?;
     walk.budget.input = input.values() as u64;
@@ -97,13 +92,16 @@ pub(super) fn check(graph: &GraphProto, opset: i64, limits: &Limits) -> Result<S
     })
 }
 
-/// The tensors in nodes.
-fn attached(graph: &GraphProto) -> impl Iterator<Item = &TensorProto> {
-    graph.node.iter().flat_map(|node| &node.attribute).filter_map(|attribute| attribute.t.as_deref())
+/// Bytes of all tensors that a graph stores, in its nodes and their branches too.
+fn stored(graph: &GraphProto) -> u64 {
+    let attributes = || graph.node.iter().flat_map(|node| &node.attribute);
+    let attached = attributes().filter_map(|attribute| attribute.t.as_deref());
+    let inside: u64 = attributes().filter_map(|attribute| attribute.g.as_deref()).map(stored).sum();
+    inside + graph.initializer.iter().chain(attached).map(data_bytes).sum::<u64>()
 }
 
 /// Bytes of a tensor's data as it is stored.
-fn stored(tensor: &TensorProto) -> u64 {
+fn data_bytes(tensor: &TensorProto) -> u64 {
     let numbers = 4 * (tensor.float_data.len() + tensor.int32_data.len()) + 8 * tensor.int64_data.len();
     (tensor.raw_data.len() + numbers) as u64
 }
@@ -133,6 +131,19 @@ impl<'a> Walk<'a> {
         }
         if self.values.insert(name, Rc::new(value)).is_some() {
             return Err(Error::refused(place, format!("tensor `{name}` defined again"), "unique names"));
+        }
+        Ok(())
+    }
+
+    /// Checks what bounds a graph, or a branch of one, as a whole.
+    fn enter(&mut self, graph: &GraphProto) -> Result<()> {
+        self.count += graph.node.len();
+        if self.count > self.limits.nodes {
+            let found = format!("{} nodes", self.count);
+            return Err(Error::refused("graph", found, self.limits.nodes.to_string()));
+        }
+        if !graph.sparse_initializer.is_empty() {
+            return Err(Error::refused("graph", "sparse weights", "dense weights"));
         }
         Ok(())
     }
@@ -193,6 +204,9 @@ impl<'a> Walk<'a> {
         let node = self.inputs(place, proto, rule)?;
         attributes::check(&node.place, proto, rule.attributes)?;
         let outputs = (rule.infer)(&node)?;
+        if rule.op == "If" {
+            return self.branch(&node);
+        }
         if outputs.len() != proto.output.len() {
             return node.refuse(format!("{} outputs", proto.output.len()), outputs.len().to_string());
         }
@@ -205,6 +219,24 @@ impl<'a> Walk<'a> {
         self.account_constants(&node, rule, &outputs)?;
         for (name, value) in proto.output.iter().zip(outputs) {
             self.define(&node.place, name, value)?;
+        }
+        Ok(())
+    }
+
+    /// Checks the branch that a node takes, and defines the node's outputs as the branch's.
+    fn branch(&mut self, node: &Node<'a>) -> Result<()> {
+        let branch = branches::taken(node)?;
+        self.enter(branch)?;
+        self.weights(branch)?;
+        for inner in &branch.node {
+            self.node(inner)?;
+        }
+        for (info, output) in branch.output.iter().zip(&node.proto.output) {
+            let Some(value) = self.values.get(info.name.as_str()) else {
+                return node.refuse(format!("a branch without its output `{}`", info.name), "a node for it");
+            };
+            let value = Value::clone(value);
+            self.define(&node.place, output, value)?;
         }
         Ok(())
     }

@@ -58,6 +58,7 @@ fn field(message: Message, number: u64) -> Field {
         (Message::Node, 5) => Nested(Message::Attribute),
         (Message::Node, 1..=4 | 6 | 7) => Bytes,
         (Message::Attribute, 5) => Nested(Message::Tensor),
+        (Message::Attribute, 6) => Nested(Message::Graph),
         (Message::Attribute, 1 | 4 | 13 | 21) => Bytes,
         (Message::Attribute, 8) => Packed,
         (Message::Tensor, 6 | 8 | 9 | 12) => Bytes,
@@ -117,8 +118,15 @@ impl<B: Buf> Inside<'_, B> {
     }
 }
 
-/// An upper estimate of the memory that decoding one message takes; stops early above `limit`.
-fn cost(message: Message, inside: &mut Inside<'_, impl Buf>, limit: u64) -> Result<u64> {
+/// How deep messages may lie in one another, as prost has it: branches hold graphs.
+const DEPTH: usize = 100;
+
+/// An upper estimate of the memory that decoding one message takes; stops early above `limit`. `depth` messages are
+/// around it.
+fn cost(message: Message, inside: &mut Inside<'_, impl Buf>, limit: u64, depth: usize) -> Result<u64> {
+    if depth > DEPTH {
+        return Err(malformed("graphs in graphs, too deep"));
+    }
     let mut sum = MESSAGE;
     while inside.left() > 0 && sum <= limit {
         let key = inside.varint()?;
@@ -130,7 +138,7 @@ fn cost(message: Message, inside: &mut Inside<'_, impl Buf>, limit: u64) -> Resu
                 let length = inside.varint()?;
                 let mut contents = inside.field(length)?;
                 let cost = match field(message, key >> 3) {
-                    Field::Nested(inner) => cost(inner, &mut contents, limit)?,
+                    Field::Nested(inner) => cost(inner, &mut contents, limit, depth + 1)?,
                     Field::Bytes => STRING + length,
                     Field::Packed => 8 * length,
                     Field::Small => SMALL.0 + SMALL.1 * length,
@@ -148,7 +156,7 @@ fn cost(message: Message, inside: &mut Inside<'_, impl Buf>, limit: u64) -> Resu
 /// An upper estimate of the memory that decoding `file` as an ONNX model takes, in bytes; exact walking stops
 /// above `limit`.
 pub(super) fn decoded_size(mut file: impl Buf, limit: u64) -> Result<u64> {
-    cost(Message::Model, &mut Inside { file: &mut file, end: 0 }, limit)
+    cost(Message::Model, &mut Inside { file: &mut file, end: 0 }, limit, 0)
 }
 
 #[cfg(test)]
@@ -225,6 +233,26 @@ mod tests {
         // And it is indeed left out.
         let decode = |model: &[u8]| pb::ModelProto::decode(model).unwrap();
         assert_eq!(decode(&with), decode(&without));
+    }
+
+    #[test]
+    fn graphs_in_graphs_are_counted_and_not_followed_without_end() {
+        let nested = |depth: usize, weight: usize| {
+            let tensor = TensorProto { raw_data: vec![1; weight].into(), ..Default::default() };
+            let mut graph = with_field(Vec::new(), 5, &tensor.encode_to_vec());
+            for _ in 0..depth {
+                let attribute = with_field(Vec::new(), 6, &graph);
+                graph = with_field(Vec::new(), 1, &with_field(Vec::new(), 5, &attribute));
+            }
+            with_field(Vec::new(), 7, &graph)
+        };
+        let size = decoded_size(&*nested(20, 100_000), u64::MAX).unwrap();
+        assert!((100_000..200_000).contains(&size), "{size}");
+        assert!(pb::ModelProto::decode(&*nested(20, 8)).is_ok());
+        for depth in [40, 3000] {
+            let error = decoded_size(&*nested(depth, 8), u64::MAX).unwrap_err();
+            assert!(error.to_string().contains("too deep"), "{error}");
+        }
     }
 
     #[test]

@@ -2,10 +2,11 @@
 
 use prost::Message;
 use smalti_models::onnx::attribute_proto::AttributeType;
+use smalti_models::onnx::tensor_proto::DataType;
 use smalti_models::onnx::tensor_shape_proto::dimension::Value as Dimension;
 use smalti_models::onnx::{
     AttributeProto, FunctionProto, GraphProto, Ignored, ModelProto, NodeProto, OperatorSetIdProto,
-    StringStringEntryProto, TensorProto, type_proto,
+    StringStringEntryProto, TensorProto, ValueInfoProto, type_proto,
 };
 use smalti_runtime::Model;
 
@@ -67,6 +68,84 @@ fn input_dim(model: &mut ModelProto, i: usize, value: Dimension) {
     let tensor_type = graph(model).input[0].r#type.as_mut().unwrap().value.as_mut().unwrap();
     let type_proto::Value::TensorType(tensor) = tensor_type;
     tensor.shape.as_mut().unwrap().dim[i].value = Some(value);
+}
+
+/// A node in the branch of an `If` that is always taken, with its output called so.
+fn in_a_branch(node: NodeProto, output: String) -> NodeProto {
+    let (input, before) = (vec!["truth".into()], node.output.clone());
+    let ports = vec![ValueInfoProto::tensor(&output, DataType::Float, None)];
+    let node = NodeProto { output: vec![output], ..node };
+    let other = GraphProto { output: ports, ..Default::default() };
+    let graph = GraphProto { node: vec![node], ..other.clone() };
+    let branch = |(name, graph): (&str, GraphProto)| AttributeProto {
+        name: name.into(),
+        r#type: AttributeType::Graph as i32,
+        g: Some(graph.into()),
+        ..Default::default()
+    };
+    let attribute = [("then_branch", graph), ("else_branch", other)].map(branch).into();
+    NodeProto { op_type: "If".into(), input, output: before, attribute, ..Default::default() }
+}
+
+/// The float model with its first softmax in a branch.
+fn branched() -> ModelProto {
+    let mut model = proto("colours_f32.onnx");
+    graph(&mut model).initializer.push(TensorProto::raw("truth", DataType::Bool, &[], vec![1]));
+    let softmax = node(&mut model, "Softmax");
+    *softmax = in_a_branch(softmax.clone(), "inside".into());
+    model
+}
+
+/// The branch that is taken.
+fn taken(model: &mut ModelProto) -> &mut GraphProto {
+    attribute(model, "If", "then_branch").g.as_mut().unwrap()
+}
+
+/// Attacks on the branch of an `If`, and on what chooses it.
+const BRANCHES: &[Attack] = &[
+    ("no branches", |m| node(m, "If").attribute.clear(), "no then_branch"),
+    ("only the other branch", |m| drop(node(m, "If").attribute.remove(0)), "no then_branch"),
+    ("a branch that is none", |m| attribute(m, "If", "then_branch").g = None, "then_branch"),
+    ("a branch without outputs", |m| taken(m).output.clear(), "0 outputs"),
+    ("a branch with inputs", |m| taken(m).input.push(ValueInfoProto::default()), "inputs"),
+    ("a branch that computes nothing", |m| taken(m).node.clear(), "without its output"),
+    ("a branch that defines a value again", |m| taken(m).node[0].output[0] = "truth".into(), "again"),
+    ("a loop in a branch", |m| taken(m).node[0].op_type = "Loop".into(), "Loop"),
+    ("an operator far out in a branch", |m| taken(m).node[0].attribute[0].i = 40, "axis"),
+    ("sparse weights in a branch", |m| taken(m).sparse_initializer.push(Ignored {}), "sparse"),
+    ("a weight in a branch cut off", |m| taken(m).initializer.push(cut_off()), "no data"),
+    ("nodes without end in branches", |m| taken(m).node = vec![NodeProto::default(); 10_000], "nodes"),
+    ("two conditions", |m| *weight(m, "truth") = truth(&[2]), "a condition"),
+    ("no condition", |m| *weight(m, "truth") = TensorProto { data_type: 6, ..truth(&[]) }, "truth"),
+    ("a real number as condition", |m| node(m, "If").input[0] = "head.weight".into(), "bool"),
+    ("branches in branches", |m| nest(m, 40), "deep"),
+];
+
+fn truth(dims: &[usize]) -> TensorProto {
+    TensorProto::raw("truth", DataType::Bool, dims, vec![1; dims.iter().product()])
+}
+
+fn cut_off() -> TensorProto {
+    TensorProto::raw("cut off", DataType::Float, &[2], Vec::new())
+}
+
+fn nest(model: &mut ModelProto, times: usize) {
+    let branch = node(model, "If");
+    (0..times).for_each(|i| *branch = in_a_branch(branch.clone(), format!("inside {i}")));
+}
+
+#[test]
+fn a_branch_that_is_always_taken_changes_nothing() {
+    let answer = |model: &ModelProto| {
+        let model = Model::from_bytes(&model.encode_to_vec()).unwrap();
+        assert_eq!(model.fallback_reason(), None);
+        model.session().unwrap().run_floats(&vec![0.5; model.input().values()]).unwrap().logits
+    };
+    let plain = answer(&proto("colours_f32.onnx"));
+    assert_eq!(answer(&branched()), plain);
+    let mut deep = branched();
+    nest(&mut deep, 20);
+    assert_eq!(answer(&deep), plain);
 }
 
 /// Attacks on the float model in the exporter's form.
@@ -210,7 +289,7 @@ const ATTACKS: &[Attack] = &[
     ("layer norm before opset 17", |m| m.opset_import[0].version = 13, "opset 17"),
     ("training", |m| m.training_info.push(Ignored {}), "training"),
     ("function", |m| m.functions.push(FunctionProto::default()), "function"),
-    ("subgraph", |m| attribute(m, "Softmax", "axis").g = Some(Ignored {}), "subgraph"),
+    ("subgraph", |m| attribute(m, "Softmax", "axis").g = Some(Box::default()), "subgraph"),
     ("cast to strings", |m| attribute(m, "Softmax", "axis").i = 8, "axis"),
     ("labels for other classes", |m| entry(m, "names").value = "{0: 'one'}".into(), ""),
     ("record cut off", |m| entry(m, "golden").value.truncate(9), "golden"),
@@ -256,9 +335,10 @@ fn scale(model: &mut ModelProto, value: f32) {
 
 #[test]
 fn every_attack_is_refused_by_name() {
-    for (file, attacks) in [("colours_f32.onnx", ATTACKS), ("colours_qdq.onnx", QUANTIZED)] {
+    let (float, quantized) = (proto("colours_f32.onnx"), proto("colours_qdq.onnx"));
+    for (model, attacks) in [(float, ATTACKS), (quantized, QUANTIZED), (branched(), BRANCHES)] {
         for (name, attack, word) in attacks {
-            let mut model = proto(file);
+            let mut model = model.clone();
             attack(&mut model);
             let error = match Model::from_bytes(&model.encode_to_vec()) {
                 Ok(_) => panic!("{name}: passed"),

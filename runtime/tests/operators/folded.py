@@ -1,6 +1,6 @@
 """Forms of shape arithmetic and of constants that are computed in the graph, as PyTorch's old exporter leaves them."""
 import numpy as np
-from onnx import TensorProto, numpy_helper
+from onnx import TensorProto, helper, numpy_helper
 
 F32 = np.float32
 
@@ -168,3 +168,54 @@ def register(form, forms):
     def empty_addend(g):
         y = g("Add", g("Slice", g.tokens(), np.array([0]), np.array([1]), np.array([1])), np.zeros((1, 0, 8), F32))
         g.head(g("Concat", y, g.tokens(), axis=1))
+
+    @forms("K", angles=((1, 4, 4), (1, 1, 2)), rows=((1, 2, 8), (1, 2, 1)), both=((1, 2, 4), (1, 2, 2)))
+    def tile_of_a_constant(g, case):
+        """Angles of positions, each for two values, as DINOv3 has them."""
+        dims, repeats = case
+        g.head(g.linear(g("Add", g.tokens(), g("Tile", g.normal(*dims), np.array(repeats)))))
+
+    def branch(name, nodes, output, kind=TensorProto.FLOAT, weights=()):
+        port = helper.make_tensor_value_info(output, kind, None)
+        weights = [numpy_helper.from_array(np.asarray(value), key) for key, value in weights]
+        return helper.make_graph(nodes, name, [], [port], weights)
+
+    def either(g, condition, *inputs):
+        """Twice the first input plus a weight, or the second as it is."""
+        first, second = inputs
+        twice = [helper.make_node("Add", [first, first], ["t0"]), helper.make_node("Add", ["t0", "t1"], ["t2"])]
+        then = branch("then", twice, "t2", weights=[("t1", g.normal(8))])
+        other = branch("else", [helper.make_node("Identity", [second], ["e0"])], "e0")
+        return g("If", condition, then_branch=then, else_branch=other)
+
+    @forms("K", taken=True, not_taken=False)
+    def branch_by_a_weight(g, condition):
+        y = g.tokens()
+        g.head(either(g, np.array(condition), y, g.linear(y)))
+
+    @forms("K", taken=3, not_taken=4)
+    def branch_by_shape_arithmetic(g, least):
+        """Whether there are more tokens than that, as an exporter asks that does not follow a rank."""
+        y = g.linear(g.tokens())
+        tokens = g("Gather", g("Shape", y), np.array(1), axis=0)
+        g.head(either(g, g("Greater", tokens, np.array(least)), y, y))
+
+    @form("K")
+    def branch_in_a_branch(g):
+        """How often each axis is repeated, as `torch.tile` asks: the repeats, with ones before them if they are fewer."""
+        y = g.tokens()
+        ones = helper.make_node("Constant", [], ["o0"], value=numpy_helper.from_array(np.array([1, 1, 1])))
+        inner = branch("inner", [ones], "o0", TensorProto.INT64)
+        other = branch("other", [helper.make_node("Constant", [], ["p0"], value=number(7))], "p0", TensorProto.INT64)
+        choose = helper.make_node("If", ["q1"], ["q2"], then_branch=inner, else_branch=other)
+        not_ = [helper.make_node("Not", ["q0"], ["q1"]), choose]
+        outer = branch("outer", not_, "q2", TensorProto.INT64, [("q0", np.array(False))])
+        unused = branch("unused", [helper.make_node("Constant", [], ["u0"], value=number(9))], "u0", TensorProto.INT64)
+        repeats = g("If", np.array([True]), then_branch=outer, else_branch=unused)
+        g.head(g.linear(g("Tile", g("Add", y, g("Tile", g.normal(1, 1, 8), repeats)), repeats)))
+
+    @form("R")
+    def branch_by_the_image(g):
+        y = g.tokens()
+        brightest = g("ReduceMax", "image", keepdims=0)
+        g.head(either(g, g("Greater", brightest, F32(0.5)), y, g.linear(y)))

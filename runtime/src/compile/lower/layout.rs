@@ -157,6 +157,26 @@ impl<'a> Lower<'a> {
         Ok(())
     }
 
+    /// Axes repeated: axes of length 1 as a view, others of constants alone.
+    pub(super) fn tile(&mut self, node: &'a NodeProto) -> Result<()> {
+        let dims = self.dims(node)?;
+        let view = |view: &View| view.broadcast(dims);
+        let Value::Constant(constant) = self.settled(input(node, 0))? else { return self.layout(node, view) };
+        if constant.map(view).is_some() {
+            return self.layout(node, view);
+        }
+        let (mut shape, mut values) = (constant.dims().to_vec(), self.floats(&constant)?);
+        for (axis, &dim) in dims.iter().enumerate().filter(|&(axis, &dim)| constant.dims()[axis] != dim) {
+            let indices: Vec<usize> = (0..shape[axis]).cycle().take(dim).collect();
+            let places = self.places(&View::whole(&shape), axis, &indices)?;
+            self.spend(size_of::<f32>() * places.len())?;
+            values = places.into_iter().map(|place| values[place]).collect();
+            shape[axis] = dim;
+        }
+        self.define(node, Value::Constant(Constant::owned(values, dims)));
+        Ok(())
+    }
+
     /// A constant map of another height and width.
     pub(super) fn resize(&mut self, node: &'a NodeProto) -> Result<()> {
         let (map, dims) = (self.constant(node, 0)?, self.dims(node)?);

@@ -338,7 +338,7 @@ impl<'a> Lower<'a> {
             }
             "Expand" => self.layout(node, |view| view.broadcast(&fact.dims)),
             // Repeats of an axis of length 1; others are left to tract.
-            "Tile" => self.layout(node, |view| view.broadcast(&fact.dims)),
+            "Tile" => self.tile(node),
             "Slice" => self.slice(node),
             "Split" => self.split(node),
             "Resize" => self.resize(node),
