@@ -51,6 +51,9 @@ pub(in crate::image) fn decode(
         if !component.was_scanned || frame.is_progressive && component.finish_progress().is_none() {
             return Err(damaged("some of its scans are missing"));
         }
+        if component.plane.is_impossible() {
+            return Err(damaged("values that no image has"));
+        }
         component.plane.transform();
     }
     let planes: Vec<&Plane> = frame.components.iter().map(|component| &component.plane).collect();

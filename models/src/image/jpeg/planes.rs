@@ -23,7 +23,13 @@ pub(super) struct Plane {
     is_smooth: bool,
     pixels: Vec<u8>,
     batch: Batch,
+    /// The bits of all magnitudes of coefficients.
+    magnitudes: u32,
 }
+
+/// The first magnitude that is beyond any image's: coefficients of 8-bit pixels are 1024 at most, and what quantization adds
+/// to that is less than as much again. libjpeg's own pixels of larger ones depend on the instruction set.
+const IMPOSSIBLE: u32 = 4096;
 
 impl Plane {
     /// For an image of that size whose MCUs have `most` blocks of a component at most, each `side` pixels a side. `None` if a
@@ -55,12 +61,14 @@ impl Plane {
             is_smooth: side > 1,
             pixels: vec![0; stride * mcus[1] * sampling[1] * own],
             batch: Batch::new(),
+            magnitudes: 0,
         })
     }
 
     /// Sets a coefficient, by its place in zigzag order, of the block that comes next.
     #[inline(always)]
     pub(super) fn set(&mut self, place: usize, value: i32) {
+        self.magnitudes |= value.unsigned_abs();
         self.batch.set(ZIGZAG[place & 63], value);
     }
 
@@ -72,6 +80,11 @@ impl Plane {
         }
     }
 
+    /// Whether a coefficient was read that no image has: codes were lost on the way.
+    pub(super) fn is_impossible(&self) -> bool {
+        self.magnitudes >= IMPOSSIBLE
+    }
+
     /// Transforms the blocks that wait.
     #[inline(never)]
     pub(super) fn transform(&mut self) {
@@ -81,6 +94,7 @@ impl Plane {
     /// Sets a block that is all of one mean.
     #[inline(always)]
     pub(super) fn flat(&mut self, [row, column]: [usize; 2], mean: i32) {
+        self.magnitudes |= mean.unsigned_abs();
         let out = &mut self.pixels[(row * self.stride + column) * self.side..];
         let pixel = idct::mean(mean);
         match self.side {
@@ -248,4 +262,22 @@ fn over_black(ink: &[u8; TILE], black: &[u8; TILE]) -> [u8; TILE] {
         out[i] = (black - ((product + (product >> 8)) >> 8).min(black)) as u8;
     }
     out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_coefficient_that_no_image_has_is_noticed() {
+        let plane = || Plane::new([8, 8], [1, 1], [1, 1], [1, 1], 8).unwrap();
+        for (value, is_impossible) in [(0, false), (-2047, false), (4095, false), (4096, true), (-9000, true)] {
+            let (mut set, mut flat) = (plane(), plane());
+            set.set(5, value);
+            set.end_block([0, 0]);
+            set.transform();
+            flat.flat([0, 0], value);
+            assert_eq!([set.is_impossible(), flat.is_impossible()], [is_impossible; 2], "{value}");
+        }
+    }
 }
