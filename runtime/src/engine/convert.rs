@@ -5,7 +5,7 @@ use tract_onnx::pb;
 
 /// A model as tract takes it.
 ///
-/// What the gate refuses wherever it occurs (subgraphs, functions, training information, sparse and segmented tensors)
+/// What the gate refuses wherever it occurs (lists of subgraphs, functions, training information, sparse and segmented tensors)
 /// is left out.
 pub(super) fn model(from: onnx::ModelProto) -> pb::ModelProto {
     pb::ModelProto {
@@ -67,6 +67,7 @@ fn attribute(from: onnx::AttributeProto) -> pb::AttributeProto {
         i: from.i,
         s: from.s,
         t: from.t.map(|t| tensor(*t)),
+        g: from.g.map(|g| graph(*g)),
         ints: from.ints,
         ..Default::default()
     }

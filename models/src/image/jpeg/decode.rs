@@ -52,7 +52,7 @@ pub(in crate::image) fn decode(
             return Err(damaged("some of its scans are missing"));
         }
         if component.plane.is_impossible() {
-            return Err(damaged("values that no image has"));
+            return Err(damaged("brightness that no image has"));
         }
         component.plane.transform();
     }

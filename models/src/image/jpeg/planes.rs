@@ -23,12 +23,12 @@ pub(super) struct Plane {
     is_smooth: bool,
     pixels: Vec<u8>,
     batch: Batch,
-    /// The bits of all magnitudes of coefficients.
-    magnitudes: u32,
+    /// The bits of all blocks' means, without their signs.
+    means: u32,
 }
 
-/// The first magnitude that is beyond any image's: coefficients of 8-bit pixels are 1024 at most, and what quantization adds
-/// to that is less than as much again. libjpeg's own pixels of larger ones depend on the instruction set.
+/// The first mean of a block that is beyond any image's: those of 8-bit pixels are 1024 at most, and what quantization adds to
+/// that is less than as much again. Means are read at every size of the image, so that it is damaged at all of them or at none.
 const IMPOSSIBLE: u32 = 4096;
 
 impl Plane {
@@ -61,14 +61,20 @@ impl Plane {
             is_smooth: side > 1,
             pixels: vec![0; stride * mcus[1] * sampling[1] * own],
             batch: Batch::new(),
-            magnitudes: 0,
+            means: 0,
         })
     }
 
-    /// Sets a coefficient, by its place in zigzag order, of the block that comes next.
+    /// Sets the mean of the block that comes next.
+    #[inline(always)]
+    pub(super) fn set_mean(&mut self, mean: i32) {
+        self.means |= mean.unsigned_abs();
+        self.batch.set(0, mean);
+    }
+
+    /// Sets another coefficient of that block, by its place in zigzag order.
     #[inline(always)]
     pub(super) fn set(&mut self, place: usize, value: i32) {
-        self.magnitudes |= value.unsigned_abs();
         self.batch.set(ZIGZAG[place & 63], value);
     }
 
@@ -80,9 +86,9 @@ impl Plane {
         }
     }
 
-    /// Whether a coefficient was read that no image has: codes were lost on the way.
+    /// Whether a block has a mean that no image has: codes were lost on the way.
     pub(super) fn is_impossible(&self) -> bool {
-        self.magnitudes >= IMPOSSIBLE
+        self.means >= IMPOSSIBLE
     }
 
     /// Transforms the blocks that wait.
@@ -94,7 +100,7 @@ impl Plane {
     /// Sets a block that is all of one mean.
     #[inline(always)]
     pub(super) fn flat(&mut self, [row, column]: [usize; 2], mean: i32) {
-        self.magnitudes |= mean.unsigned_abs();
+        self.means |= mean.unsigned_abs();
         let out = &mut self.pixels[(row * self.stride + column) * self.side..];
         let pixel = idct::mean(mean);
         match self.side {
@@ -269,11 +275,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_coefficient_that_no_image_has_is_noticed() {
+    fn a_mean_that_no_image_has_is_noticed() {
         let plane = || Plane::new([8, 8], [1, 1], [1, 1], [1, 1], 8).unwrap();
-        for (value, is_impossible) in [(0, false), (-2047, false), (4095, false), (4096, true), (-9000, true)] {
+        for (value, is_impossible) in [(0, false), (-2047, false), (4095, false), (4096, true), (-9000, true)]
+        {
             let (mut set, mut flat) = (plane(), plane());
-            set.set(5, value);
+            set.set_mean(value);
             set.end_block([0, 0]);
             set.transform();
             flat.flat([0, 0], value);

@@ -185,7 +185,8 @@ impl Component {
                 plane.flat(at, mean);
                 continue;
             }
-            for (place, (&value, step)) in block.iter().zip(quantisation.iter()).enumerate() {
+            plane.set_mean(mean);
+            for (place, (&value, step)) in block.iter().zip(quantisation.iter()).enumerate().skip(1) {
                 if value != 0 {
                     plane.set(place, i32::from(value) * step);
                 }

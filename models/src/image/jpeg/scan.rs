@@ -174,7 +174,7 @@ fn sequential(
     if is_flat {
         plane.flat(at, mean);
     } else {
-        plane.set(0, mean);
+        plane.set_mean(mean);
         plane.end_block(at);
     }
     Some(())
