@@ -5,8 +5,8 @@ use tract_onnx::pb;
 
 /// A model as tract takes it.
 ///
-/// What the gate refuses wherever it occurs (lists of subgraphs, functions, training information, sparse and segmented tensors)
-/// is left out.
+/// What the gate refuses wherever it occurs (lists of subgraphs, functions, training information, sparse and segmented
+/// tensors) is left out.
 pub(super) fn model(from: onnx::ModelProto) -> pb::ModelProto {
     pb::ModelProto {
         ir_version: from.ir_version,

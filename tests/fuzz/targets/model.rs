@@ -26,6 +26,7 @@ pub fn seeds() -> Vec<Vec<u8>> {
         "models/colours_qdq",
         "models/timm_tanh",
         "operators/graphs/residual_stages_int8",
+        "operators/graphs/branch_in_a_branch",
     ];
     models.iter().map(|name| file(&format!("runtime/tests/{name}.onnx"))).collect()
 }

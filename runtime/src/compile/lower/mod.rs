@@ -337,7 +337,6 @@ impl<'a> Lower<'a> {
                 self.layout(node, |view| view.transpose(&order))
             }
             "Expand" => self.layout(node, |view| view.broadcast(&fact.dims)),
-            // Repeats of an axis of length 1; others are left to tract.
             "Tile" => self.tile(node),
             "Slice" => self.slice(node),
             "Split" => self.split(node),
