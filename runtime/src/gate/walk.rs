@@ -62,8 +62,7 @@ pub(super) fn check(graph: &GraphProto, opset: i64, limits: &Limits) -> Result<S
         padding: 0,
         nodes: Vec::new(),
     };
-    walk.enter(graph)?;
-    let (parameters, weight_bytes) = walk.weights(graph)?;
+    let (parameters, weight_bytes) = walk.enter(graph)?;
     let input = walk.input(graph)?;
     walk.budget.input = input.values() as u64;
     for node in &graph.node {
@@ -135,8 +134,8 @@ impl<'a> Walk<'a> {
         Ok(())
     }
 
-    /// Checks what bounds a graph, or a branch of one, as a whole.
-    fn enter(&mut self, graph: &GraphProto) -> Result<()> {
+    /// Checks what a graph, or a branch of one, has beside its nodes; gives the number of elements and bytes of its weights.
+    fn enter(&mut self, graph: &'a GraphProto) -> Result<(u64, u64)> {
         self.count += graph.node.len();
         if self.count > self.limits.nodes {
             let found = format!("{} nodes", self.count);
@@ -145,7 +144,7 @@ impl<'a> Walk<'a> {
         if !graph.sparse_initializer.is_empty() {
             return Err(Error::refused("graph", "sparse weights", "dense weights"));
         }
-        Ok(())
+        self.weights(graph)
     }
 
     /// Checks all weights; gives their number of elements and bytes.
@@ -227,7 +226,6 @@ impl<'a> Walk<'a> {
     fn branch(&mut self, node: &Node<'a>) -> Result<()> {
         let branch = branches::taken(node)?;
         self.enter(branch)?;
-        self.weights(branch)?;
         for inner in &branch.node {
             self.node(inner)?;
         }

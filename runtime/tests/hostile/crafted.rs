@@ -90,7 +90,7 @@ fn in_a_branch(node: NodeProto, output: String) -> NodeProto {
 /// The float model with its first softmax in a branch.
 fn branched() -> ModelProto {
     let mut model = proto("colours_f32.onnx");
-    graph(&mut model).initializer.push(TensorProto::raw("truth", DataType::Bool, &[], vec![1]));
+    graph(&mut model).initializer.push(truth(&[]));
     let softmax = node(&mut model, "Softmax");
     *softmax = in_a_branch(softmax.clone(), "inside".into());
     model

@@ -126,10 +126,8 @@ impl<'a> Lower<'a> {
                 Ok(())
             }
             Value::Constant(constant) if constant.map(view).is_none() => {
-                let (whole, values) = (View::whole(constant.dims()), self.floats(&constant)?);
-                let places = self.places(&whole, axis, &indices)?;
-                let picked = places.into_iter().map(|place| values[place]).collect();
-                self.spend(size_of::<f32>() * dims.iter().product::<usize>())?;
+                let values = self.floats(&constant)?;
+                let picked = self.picked(&values, constant.dims(), axis, &indices)?;
                 self.define(node, Value::Constant(Constant::owned(picked, dims)));
                 Ok(())
             }
@@ -161,20 +159,21 @@ impl<'a> Lower<'a> {
     pub(super) fn tile(&mut self, node: &'a NodeProto) -> Result<()> {
         let dims = self.dims(node)?;
         let view = |view: &View| view.broadcast(dims);
-        let Value::Constant(constant) = self.settled(input(node, 0))? else { return self.layout(node, view) };
-        if constant.map(view).is_some() {
-            return self.layout(node, view);
+        match self.settled(input(node, 0))? {
+            Value::Constant(constant) if constant.map(view).is_none() => {
+                let (mut shape, mut values) = (constant.dims().to_vec(), self.floats(&constant)?);
+                for (axis, &dim) in dims.iter().enumerate() {
+                    if shape[axis] != dim {
+                        let indices: Vec<usize> = (0..shape[axis]).cycle().take(dim).collect();
+                        values = self.picked(&values, &shape, axis, &indices)?;
+                        shape[axis] = dim;
+                    }
+                }
+                self.define(node, Value::Constant(Constant::owned(values, dims)));
+                Ok(())
+            }
+            _ => self.layout(node, view),
         }
-        let (mut shape, mut values) = (constant.dims().to_vec(), self.floats(&constant)?);
-        for (axis, &dim) in dims.iter().enumerate().filter(|&(axis, &dim)| constant.dims()[axis] != dim) {
-            let indices: Vec<usize> = (0..shape[axis]).cycle().take(dim).collect();
-            let places = self.places(&View::whole(&shape), axis, &indices)?;
-            self.spend(size_of::<f32>() * places.len())?;
-            values = places.into_iter().map(|place| values[place]).collect();
-            shape[axis] = dim;
-        }
-        self.define(node, Value::Constant(Constant::owned(values, dims)));
-        Ok(())
     }
 
     /// A constant map of another height and width.
@@ -194,6 +193,19 @@ impl<'a> Lower<'a> {
             Value::Constant(Constant::owned(need(resized, "other axes than an image's")?, dims)),
         );
         Ok(())
+    }
+
+    /// A constant's values, those along an axis by indices.
+    fn picked(
+        &mut self,
+        values: &[f32],
+        shape: &[usize],
+        axis: usize,
+        indices: &[usize],
+    ) -> Result<Vec<f32>> {
+        let places = self.places(&View::whole(shape), axis, indices)?;
+        self.spend(size_of::<f32>() * places.len())?;
+        Ok(places.into_iter().map(|place| values[place]).collect())
     }
 
     /// The places of a view's values, those along an axis by indices.
